@@ -1,0 +1,192 @@
+"""The whole configuration schema. Every constant of the paper is a key here; defaults are the paper's recipe.
+
+A YAML file and dotted overrides become one frozen `Config`. Sizes are pixels of the network's input image; IoUs and
+scores are in [0, 1]. Reading files into it is the work of `detection.config_files`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """The backbone and how it is fine-tuned."""
+
+    backbone: str = Field("resnet101", description="a name of `list_backbones()`")
+    stride_in_1x1: bool = Field(False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3")
+    norm: Literal["bn", "frozen_bn"] = Field("frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)")
+    freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(2, description="stages not trained: 1 = conv1, 2 = conv1 and conv2_x, ...")
+    weights: Path | None = Field(None, description="a checkpoint to start from: a classifier's or a detector's")
+
+
+class RpnConfig(Section):
+    """Region Proposal Network (Faster R-CNN, section 3.1)."""
+
+    channels: PositiveInt = Field(512, description="width of the 3x3 convolution")
+    anchor_sizes: tuple[Positive, ...] = Field((128, 256, 512), min_length=1, description="square roots of the anchors' areas")
+    anchor_ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="height / width")
+    positive_iou: Fraction = Field(0.7, description="an anchor at or above it is positive, and so is each box's best anchor")
+    negative_iou: Fraction = Field(0.3, description="an anchor below it with every box is negative")
+    sample_size: PositiveInt = Field(256, description="anchors an image that enter the loss")
+    positive_fraction: Fraction = Field(0.5, description="of the sample, at most")
+    ignore_straddling: bool = Field(True, description="leave anchors that cross the image out of the loss")
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
+    nms_threshold: Fraction = Field(0.7, description="of the proposals")
+    pre_nms_train: PositiveInt = Field(12000, description="best anchors kept before NMS, training")
+    post_nms_train: PositiveInt = Field(2000, description="proposals an image, training")
+    pre_nms_test: PositiveInt = Field(6000, description="best anchors kept before NMS, test")
+    post_nms_test: PositiveInt = Field(300, description="proposals an image, test")
+    min_size: Annotated[float, Field(ge=0)] = Field(16, description="least width and height of a proposal")
+
+
+class RoiConfig(Section):
+    """RoI pooling, conv5 on every RoI, and the two sibling layers (Fast R-CNN; appendix A)."""
+
+    pooling: Literal["max", "align"] = Field("max", description="RoI max pooling (the paper) or RoIAlign")
+    pool_size: PositiveInt = Field(14, description="cells a side before conv5, which halves it")
+    sampling_ratio: Count = Field(0, description="RoIAlign's samples a cell side; 0: as many as the feature cells it covers")
+    sample_size: PositiveInt = Field(128, description="RoIs an image that enter the loss")
+    positive_fraction: Fraction = Field(0.25, description="of the sample, at most")
+    positive_iou: Fraction = Field(0.5, description="a proposal at or above it is foreground")
+    negative_iou: tuple[Fraction, Fraction] = Field((0.1, 0.5), description="background: IoU in [low, high)")
+    delta_std: tuple[Positive, Positive, Positive, Positive] = Field((0.1, 0.1, 0.2, 0.2), description="box targets are divided by it")
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is plain L1")
+
+
+class TestConfig(Section):
+    """Inference."""
+
+    shorter_side: PositiveInt = Field(600, description="images are resized to it ...")
+    longer_side: PositiveInt = Field(1000, description="... unless their longer side would pass this")
+    score_threshold: Fraction = Field(0.05, description="detections below it are dropped")
+    nms_threshold: Fraction = Field(0.3, description="per class")
+    max_detections: PositiveInt = Field(100, description="an image")
+    batch_size: PositiveInt = Field(1, description="images of equal size run together")
+
+
+class VocSource(Section):
+    """A split of a Pascal VOC devkit, or of any folder with Annotations, ImageSets and JPEGImages."""
+
+    format: Literal["voc"]
+    root: Path = Field(Path("VOCdevkit"), description="holds VOC<year>/, or Annotations/ itself where `year` is not given")
+    year: str | None = Field(None, coerce_numbers_to_str=True, description="2007, 2012, ...")
+    split: str = Field(description="a file of ImageSets/Main, without .txt")
+
+
+class CocoSource(Section):
+    """A COCO JSON file and its images."""
+
+    format: Literal["coco"]
+    root: Path = Field(Path("coco"), description="the two below are relative to it")
+    annotations: Path = Field(description="e.g. annotations/instances_train2017.json")
+    images: Path = Field(description="folder of the images, e.g. train2017")
+
+
+Source = Annotated[VocSource | CocoSource, Field(discriminator="format")]
+Augmentation = dict[str, dict[str, Any]]
+
+
+class DataConfig(Section):
+    """Datasets and what is done to their images. Sources of a split are joined."""
+
+    classes: Literal["voc", "coco"] | tuple[str, ...] = Field("voc", description="class names, in the order of the labels")
+    train: tuple[Source, ...] = Field((), description="e.g. - {format: voc, year: 2007, split: trainval}")
+    val: tuple[Source, ...] = Field((), description="evaluated while training")
+    test: tuple[Source, ...] = Field((), description="evaluated by the eval tools; `val` where it is empty")
+    strict: bool = Field(False, description="refuse faulty boxes and tags instead of clipping or dropping them with a count")
+    on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
+    shorter_sides: tuple[PositiveInt, ...] = Field((600,), min_length=1, description="training: one is drawn for each image")
+    longer_side: PositiveInt = Field(1000, description="training: the longer side never passes it")
+    augmentations: tuple[Augmentation, ...] = Field(
+        ({"HorizontalFlip": {"p": 0.5}},), description="albumentations by class name, applied before the resize"
+    )
+    aspect_grouping: bool = Field(True, description="batch landscape with landscape, portrait with portrait")
+    workers: Count = Field(2, description="loader processes for each training process")
+
+    @model_validator(mode="after")
+    def _unique_classes(self) -> DataConfig:
+        if isinstance(self.classes, tuple) and (not self.classes or len(set(self.classes)) != len(self.classes)):
+            raise ValueError(f"data.classes must be a list of different names, got {list(self.classes)}")
+        return self
+
+
+class TrainConfig(Section):
+    """The solver, shared by the classification and the detection stage. Rates and steps are stated for `batch_size`."""
+
+    batch_size: PositiveInt = Field(8, description="images a step that learning_rate and steps are meant for; others scale both linearly")
+    images_per_device: PositiveInt = Field(1, description="images a process and forward pass")
+    accumulate: PositiveInt = Field(1, description="forward passes a step")
+    steps: PositiveInt = Field(90000, description="optimizer steps")
+    learning_rate: Positive = Field(0.001, description="of the first plateau")
+    schedule: Literal["step", "cosine"] = Field("step", description="step: divided at lr_drops; cosine: to zero at the end")
+    lr_drops: tuple[PositiveInt, ...] = Field((), description="steps at which the rate is multiplied by lr_drop_factor")
+    lr_drop_factor: Positive = Field(0.1, description="see lr_drops")
+    warmup_steps: Count = Field(0, description="steps of linear warm-up")
+    warmup_factor: Fraction = Field(0.1, description="the warm-up starts at this share of the rate")
+    momentum: Fraction = Field(0.9, description="SGD")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all weights but norms' and biases'")
+    clip_norm: Positive | None = Field(None, description="greatest norm of the whole gradient")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where the hardware computes in it")
+    seed: int = Field(0, description="of initialisation, order, augmentation and sampling")
+    log_every: PositiveInt = Field(20, description="steps")
+    checkpoint_every: PositiveInt = Field(1000, description="steps")
+    eval_every: Count = Field(0, description="steps; 0: only at the end")
+
+
+class Config(Section):
+    """A detection experiment."""
+
+    model: ModelConfig = ModelConfig()
+    rpn: RpnConfig = RpnConfig()
+    roi: RoiConfig = RoiConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    test: TestConfig = TestConfig()
+    output_dir: Path = Field(Path("runs/default"), description="checkpoints, logs and the resolved config go here")
+
+
+class ClassifierDataConfig(Section):
+    """Class folders: ROOT/SPLIT/CLASS/IMAGE."""
+
+    root: Path = Field(Path("imagenet"), description="holds the splits' folders, or is a .tar archive of them")
+    train: str = Field("train", description="folder of the training split")
+    val: str = Field("val", description="folder of the validation split")
+    image_size: PositiveInt = Field(224, description="side of the network's square input")
+    augmentations: tuple[Augmentation, ...] = Field(
+        ({"RandomResizedCrop": {}}, {"HorizontalFlip": {"p": 0.5}}),
+        description="albumentations by class name; `size` defaults to image_size",
+    )
+    test_transforms: tuple[Augmentation, ...] = Field((), description="likewise for validation; empty: resize and centre crop")
+    on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
+    workers: Count = Field(2, description="loader processes for each training process")
+
+
+class ClassifierModelConfig(Section):
+    """The network to be trained as a classifier."""
+
+    backbone: str = Field("resnet50", description="a name of `list_backbones()`")
+    stride_in_1x1: bool = Field(False, description="see the detector's")
+    weights: Path | None = Field(None, description="a checkpoint to start from")
+
+
+class ClassifierConfig(Section):
+    """A classification (pre-training) experiment."""
+
+    model: ClassifierModelConfig = ClassifierModelConfig()
+    data: ClassifierDataConfig = ClassifierDataConfig()
+    train: TrainConfig = TrainConfig(batch_size=256, images_per_device=32, learning_rate=0.1, steps=600000)
+    output_dir: Path = Field(Path("runs/pretrain"), description="checkpoints, logs and the resolved config go here")

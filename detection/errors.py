@@ -1,0 +1,23 @@
+"""Errors that a user can cause and mend: one clear line, exit code 2, no traceback.
+
+Each message names the file, key or box, the value found, and the fix. Anything else that is raised is a bug of ours.
+"""
+
+from backbones.weights import CheckpointError
+
+
+class ConfigError(ValueError):
+    """A configuration file, override or command-line value cannot be used."""
+
+
+class DatasetError(ValueError):
+    """An image or annotation file is missing, unreadable or inconsistent."""
+
+
+class TrainingError(ValueError):
+    """Training cannot go on: a non-finite loss, or an output folder that holds another run."""
+
+
+USER_ERRORS = (ConfigError, DatasetError, CheckpointError, TrainingError)
+
+__all__ = ["USER_ERRORS", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]

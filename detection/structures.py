@@ -1,0 +1,114 @@
+"""The plain data that the modules hand to one another.
+
+G ground-truth boxes, D detections, N images. Boxes are always (., 4) float32 `xyxy`, absolute pixels, continuous:
+width = x2 - x1. Labels are 0..K-1 without background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ImageId = Hashable
+"""What an annotation file calls an image: VOC's stem (str) or COCO's id (int)."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image of a dataset, before its pixels are read. Tensors stay on the CPU."""
+
+    image_id: ImageId
+    file: Path
+    size_hw: tuple[int, int]  # as displayed, that is after EXIF rotation
+    boxes: Tensor  # (G, 4) float32 xyxy
+    labels: Tensor  # (G,) int64
+    difficult: Tensor  # (G,) bool: VOC's flag; not trained on, ignored in evaluation
+    crowd: Tensor  # (G,) bool: COCO's iscrowd; likewise
+    areas: Tensor  # (G,) float32: COCO's segment area, else the box's
+
+    @property
+    def trainable(self) -> Tensor:
+        """(G,) bool: the objects that a detector learns from."""
+        return ~(self.difficult | self.crowd)
+
+
+@dataclass
+class Target:
+    """What a detector learns from one image: boxes in the pixels of the (transformed) image."""
+
+    boxes: Tensor  # (G, 4) float32 xyxy
+    labels: Tensor  # (G,) int64
+    ignored: Tensor  # (I, 4) float32 xyxy: crowd and difficult regions, never sampled as background
+
+    def to(self, device: torch.device | str) -> Target:
+        """The same target on another device."""
+        return Target(
+            self.boxes.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.ignored.to(device, non_blocking=True),
+        )
+
+
+@dataclass
+class Batch:
+    """N images padded at the right and bottom to one size, with their true sizes."""
+
+    images: Tensor  # (N, 3, H, W) uint8 RGB, zero in the padding
+    sizes_hw: list[tuple[int, int]]  # N true sizes
+    targets: list[Target] = field(default_factory=list)  # N, or none when predicting
+    files: list[str] = field(default_factory=list)  # N, to name the culprit of a bad loss
+
+    def __len__(self) -> int:
+        return len(self.sizes_hw)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device; the images stay uint8 until the model normalises them."""
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.sizes_hw,
+            [target.to(device) for target in self.targets],
+            self.files,
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, for an asynchronous copy to a GPU (called by the DataLoader)."""
+        return Batch(self.images.pin_memory(), self.sizes_hw, self.targets, self.files)
+
+
+@dataclass
+class Detections:
+    """The objects found in one image, by descending score. No detection is a valid value: all three are empty."""
+
+    boxes: Tensor  # (D, 4) float32 xyxy, in the given image's pixels
+    scores: Tensor  # (D,) float32 in [0, 1]
+    labels: Tensor  # (D,) int64
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same detections on another device."""
+        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+
+    def __getitem__(self, index: Tensor | slice) -> Detections:
+        """A selection: `detections[detections.scores > 0.5]`."""
+        return Detections(self.boxes[index], self.scores[index], self.labels[index])
+
+    @staticmethod
+    def empty() -> Detections:
+        """No detection."""
+        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+
+
+def pad_images(images: Sequence[Tensor]) -> Tensor:
+    """Stack (3, H, W) uint8 images of different sizes: zeros at the right and bottom -> (N, 3, maxH, maxW)."""
+    height = max(image.shape[1] for image in images)
+    width = max(image.shape[2] for image in images)
+    batch = images[0].new_zeros((len(images), 3, height, width))
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    return batch
