@@ -33,7 +33,15 @@ setup(
     extras_require={
         # scikit-learn bundles the handwritten digits and photographs of the sample data.
         "sample": ["scikit-learn>=1.4"],
-        "dev": ["scikit-learn>=1.4", "pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "pre-commit>=3.7"],
+        "dev": [
+            "scikit-learn>=1.4",
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.10",
+            "types-PyYAML",
+            "pre-commit>=3.7",
+        ],
     },
     entry_points={"console_scripts": ["resdet=detection.cli.main:main"]},
 )

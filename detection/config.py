@@ -27,9 +27,15 @@ class ModelConfig(Section):
     """The backbone and how it is fine-tuned."""
 
     backbone: str = Field("resnet101", description="a name of `list_backbones()`")
-    stride_in_1x1: bool = Field(False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3")
-    norm: Literal["bn", "frozen_bn"] = Field("frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)")
-    freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(2, description="stages not trained: 1 = conv1, 2 = conv1 and conv2_x, ...")
+    stride_in_1x1: bool = Field(
+        False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3"
+    )
+    norm: Literal["bn", "frozen_bn"] = Field(
+        "frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)"
+    )
+    freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(
+        2, description="stages not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
+    )
     weights: Path | None = Field(None, description="a checkpoint to start from: a classifier's or a detector's")
 
 
@@ -63,7 +69,9 @@ class RoiConfig(Section):
     positive_fraction: Fraction = Field(0.25, description="of the sample, at most")
     positive_iou: Fraction = Field(0.5, description="a proposal at or above it is foreground")
     negative_iou: tuple[Fraction, Fraction] = Field((0.1, 0.5), description="background: IoU in [low, high)")
-    delta_std: tuple[Positive, Positive, Positive, Positive] = Field((0.1, 0.1, 0.2, 0.2), description="box targets are divided by it")
+    delta_std: tuple[Positive, Positive, Positive, Positive] = Field(
+        (0.1, 0.1, 0.2, 0.2), description="box targets are divided by it"
+    )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is plain L1")
 
 
@@ -127,7 +135,9 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """The solver, shared by the classification and the detection stage. Rates and steps are stated for `batch_size`."""
 
-    batch_size: PositiveInt = Field(8, description="images a step that learning_rate and steps are meant for; others scale both linearly")
+    batch_size: PositiveInt = Field(
+        8, description="images a step that learning_rate and steps are meant for; others scale both linearly"
+    )
     images_per_device: PositiveInt = Field(1, description="images a process and forward pass")
     accumulate: PositiveInt = Field(1, description="forward passes a step")
     steps: PositiveInt = Field(90000, description="optimizer steps")
@@ -140,7 +150,9 @@ class TrainConfig(Section):
     momentum: Fraction = Field(0.9, description="SGD")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all weights but norms' and biases'")
     clip_norm: Positive | None = Field(None, description="greatest norm of the whole gradient")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where the hardware computes in it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the hardware computes in it"
+    )
     seed: int = Field(0, description="of initialisation, order, augmentation and sampling")
     log_every: PositiveInt = Field(20, description="steps")
     checkpoint_every: PositiveInt = Field(1000, description="steps")
