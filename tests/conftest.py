@@ -1,0 +1,21 @@
+"""Fixtures shared by the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a skip that says why."""
+    folder = os.environ.get("RESDET_TEST_DATA")
+    if not folder:
+        pytest.skip("RESDET_TEST_DATA is not set: no real data to test with")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
