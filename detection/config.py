@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from detection.class_names import COCO_CLASSES, VOC_CLASSES
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -57,6 +59,9 @@ class RpnConfig(Section):
     pre_nms_test: PositiveInt = Field(6000, description="best anchors kept before NMS, test")
     post_nms_test: PositiveInt = Field(300, description="proposals an image, test")
     min_size: Annotated[float, Field(ge=0)] = Field(16, description="least width and height of a proposal")
+    ignore_coverage: Fraction = Field(
+        0.5, description="an anchor with this share in a crowd or difficult region is never a negative"
+    )
 
 
 class RoiConfig(Section):
@@ -73,6 +78,9 @@ class RoiConfig(Section):
         (0.1, 0.1, 0.2, 0.2), description="box targets are divided by it"
     )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is plain L1")
+    ignore_coverage: Fraction = Field(
+        0.5, description="a proposal with this share in a crowd or difficult region is never background"
+    )
 
 
 class TestConfig(Section):
@@ -124,6 +132,12 @@ class DataConfig(Section):
     )
     aspect_grouping: bool = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Count = Field(2, description="loader processes for each training process")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names in the order of the labels."""
+        named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+        return named[self.classes] if isinstance(self.classes, str) else self.classes
 
     @model_validator(mode="after")
     def _unique_classes(self) -> DataConfig:

@@ -1,0 +1,79 @@
+"""Box geometry. Boxes: (N, 4) float32 xyxy, absolute pixels, continuous.
+
+Deltas are the regression targets of R-CNN: (dx, dy) in units of the anchor's size, (dw, dh) logarithms of a ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# exp(dw) is cut off there: an anchor of 16 px grows to 1000 px at most, and never overflows.
+MAX_LOG_RATIO = math.log(1000 / 16)
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    """(N, 4) -> (N,). Inverted boxes have area 0."""
+    width_height = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
+    return width_height[:, 0] * width_height[:, 1]
+
+
+def pairwise_intersection(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
+    """Shared area of every pair: (A, 4) and (B, 4) -> (A, B)."""
+    top_left = torch.maximum(boxes_a[:, None, :2], boxes_b[:, :2])
+    bottom_right = torch.minimum(boxes_a[:, None, 2:], boxes_b[:, 2:])
+    width_height = (bottom_right - top_left).clamp(min=0)
+    return width_height[..., 0] * width_height[..., 1]
+
+
+def pairwise_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
+    """IoU of every pair: (A, 4) and (B, 4) -> (A, B) in [0, 1]. Empty boxes score 0."""
+    intersection = pairwise_intersection(boxes_a, boxes_b)
+    union = box_areas(boxes_a)[:, None] + box_areas(boxes_b) - intersection
+    return torch.where(union > 0, intersection / union, 0)
+
+
+def pairwise_coverage(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Share of each box that lies in each region: (A, 4) and (B, 4) -> (A, B) in [0, 1]. Empty boxes score 0."""
+    areas = box_areas(boxes)[:, None]
+    return torch.where(areas > 0, pairwise_intersection(boxes, regions) / areas, 0)
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """Deltas that turn anchors into boxes, divided by `std`: (N, 4) and (N, 4) -> (N, 4). All boxes have an area."""
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    shifts = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / anchor_sizes
+    return torch.cat([shifts, torch.log(sizes / anchor_sizes)], dim=1) / boxes.new_tensor(std)
+
+
+def decode_boxes(deltas: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """Inverse of `encode_boxes`: (..., 4) and (..., 4), broadcast -> (..., 4)."""
+    deltas = deltas * deltas.new_tensor(std)
+    anchor_sizes = anchors[..., 2:] - anchors[..., :2]
+    centers = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * anchor_sizes
+    half_sizes = anchor_sizes * deltas[..., 2:].clamp(max=MAX_LOG_RATIO).exp() / 2
+    return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Cut (..., 4) boxes off at the image's border; one that lies outside becomes empty."""
+    height, width = size_hw
+    return torch.stack(
+        [
+            boxes[..., 0].clamp(0, width),
+            boxes[..., 1].clamp(0, height),
+            boxes[..., 2].clamp(0, width),
+            boxes[..., 3].clamp(0, height),
+        ],
+        dim=-1,
+    )
+
+
+def at_least(boxes: Tensor, size: float) -> Tensor:
+    """(..., 4) -> (...) bool: neither empty nor narrower or lower than `size` pixels."""
+    width_height = boxes[..., 2:] - boxes[..., :2]
+    return ((width_height >= size) & (width_height > 0)).all(dim=-1)
