@@ -1,0 +1,117 @@
+"""The one command, `resdet COMMAND ...`, and what all commands share: errors in one line, exit codes.
+
+Exit codes: 0 done, 2 a mistake of the user's (told in one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+CommandMain = Callable[[Sequence[str] | None], int | None]
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+# Commands by name, with the line that `resdet --help` shows. Modules are imported only when called: torch is slow to load.
+COMMANDS = {
+    "quickstart": "the whole story in ten minutes: pre-train, fine-tune, evaluate, draw",
+    "train": "train a detector",
+    "pretrain": "train a classifier, the detector's first stage",
+    "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
+    "eval-coco": "COCO's twelve numbers, of a model or of a result file",
+    "eval-classifier": "top-1 and top-5 error of a classifier",
+    "demo": "draw what a detector finds in images, folders, videos or a camera",
+    "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`resdet COMMAND ...`: run the command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        print(f"resdet {_version()}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(_unknown(name))
+    if argv is None:
+        sys.argv[0] = f"resdet {name}"  # what argparse shows in front of its usage line
+    return run(command_main(name), rest)
+
+
+def run_command(name: str) -> NoReturn:
+    """Run a command with the process's arguments and exit: all that a file of tools/ does."""
+    sys.exit(run(command_main(name)))
+
+
+def command_main(name: str) -> CommandMain:
+    """The `main` of the command's module: 'eval-voc' -> detection.cli.eval_voc.main."""
+
+    def imported(argv: Sequence[str] | None) -> int | None:
+        module = importlib.import_module(f"detection.cli.{name.replace('-', '_')}")
+        code: int | None = module.main(argv)
+        return code
+
+    return imported
+
+
+def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
+    """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
+    from detection.errors import USER_ERRORS
+
+    try:
+        return command(argv) or 0
+    except USER_ERRORS as error:
+        return _fail(_one_line(str(error)))
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; Python would complain once more when it flushes on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk or a forbidden folder is the user's to mend; anything without an errno is not.
+        if error.strerror is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+def _one_line(message: str) -> str:
+    """The message in one line. A DataLoader's worker hands over its whole traceback; only its last line is for the user."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1].partition("Error: ")[2] or lines[-1]
+    return " ".join(lines)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(["usage: resdet COMMAND ...", "", *rows, "", "resdet COMMAND --help tells a command's options."])
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"unknown command '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}")
+
+
+def _version() -> str:
+    try:
+        return version("resdet")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,78 @@
+"""The command's dispatch and the one-line errors."""
+
+import errno
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from detection.cli.main import COMMANDS, main, run
+from detection.errors import ConfigError, DatasetError
+
+
+def raising(error: BaseException):
+    def command(argv: Sequence[str] | None) -> int:
+        raise error
+
+    return command
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("resdet ")
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert main(["eval-vos"]) == 2
+    assert capsys.readouterr().err == "error: unknown command 'eval-vos'; did you mean 'eval-voc'?\n"
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DatasetError])
+def test_a_users_mistake_is_one_line_and_exit_code_2(kind, capsys):
+    assert run(raising(kind("first\nsecond"))) == 2
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_a_loader_workers_traceback_is_cut_to_its_last_line(capsys):
+    message = (
+        "Caught DatasetError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "loader.py", line 3, in f\n    raise DatasetError(x)\ndetection.errors.DatasetError: a.jpg is cut: mend it\n'
+    )
+    assert run(raising(DatasetError(message))) == 2
+    assert capsys.readouterr().err == "error: a.jpg is cut: mend it\n"
+
+
+def test_a_full_disk_is_told_in_one_line(capsys):
+    assert run(raising(OSError(errno.ENOSPC, "No space left on device", "out.json"))) == 2
+    assert capsys.readouterr().err == "error: out.json: No space left on device\n"
+
+
+def test_interruption_has_its_exit_code(capsys):
+    assert run(raising(KeyboardInterrupt())) == 130
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()))
+
+
+def test_success_is_zero_even_if_the_command_returns_nothing():
+    assert run(lambda argv: None) == 0
+    assert run(lambda argv: 3) == 3
+
+
+def test_a_door_passes_its_arguments_and_exit_code():
+    door = Path(__file__).parents[2] / "tools" / "eval_voc.py"
+    result = subprocess.run(
+        [sys.executable, str(door), "--weights", "absent.pt"], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "absent.pt" in result.stderr
