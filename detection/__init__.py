@@ -1,6 +1,20 @@
 """Faster R-CNN on ResNet backbones. What other code uses is exported here; everything else is reached by its module."""
 
+from typing import TYPE_CHECKING, Any
+
 from detection.config import Config
 from detection.config_files import load_config
 
-__all__ = ["Config", "load_config"]
+if TYPE_CHECKING:
+    from detection.modeling.faster_rcnn import build_detector
+
+__all__ = ["Config", "build_detector", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; reading a config or printing a command's help does not need it.
+    if name == "build_detector":
+        from detection.modeling.faster_rcnn import build_detector
+
+        return build_detector
+    raise AttributeError(f"module 'detection' has no attribute '{name}'")

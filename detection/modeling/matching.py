@@ -13,9 +13,7 @@ from detection.modeling.boxes import pairwise_coverage, pairwise_iou
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def match_anchors(
-    anchors: Tensor, gt_boxes: Tensor, positive_iou: float, negative_iou: float
-) -> tuple[Tensor, Tensor]:
+def match_anchors(anchors: Tensor, gt_boxes: Tensor, positive_iou: float, negative_iou: float) -> tuple[Tensor, Tensor]:
     """(N, 4) and (G, 4) -> roles (N,) of POSITIVE / NEGATIVE / IGNORED, and the box (N,) each anchor belongs to.
 
     Positive: IoU >= positive_iou, or the best anchor of a box (all of them, where several tie). Without boxes all are

@@ -1,0 +1,88 @@
+"""The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendix A).
+
+R RoIs of all images, K classes, D features a RoI. Background is class K. Boxes: xyxy pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detection.config import RoiConfig
+from detection.modeling.boxes import decode_boxes, encode_boxes
+from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample
+from detection.modeling.roi_pool import pool_rois
+from detection.structures import Target
+
+
+class RoiHead(nn.Module):
+    """Classifies proposals and regresses one box a class."""
+
+    def __init__(self, conv5: nn.Module, channels: int, stride: int, num_classes: int, config: RoiConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stride = stride
+        self.num_classes = num_classes
+        self.conv5 = conv5
+        self.class_scores = nn.Linear(channels, num_classes + 1)
+        self.box_deltas = nn.Linear(channels, num_classes * 4)
+        nn.init.normal_(self.class_scores.weight, std=0.01)
+        nn.init.normal_(self.box_deltas.weight, std=0.001)
+        nn.init.zeros_(self.class_scores.bias)
+        nn.init.zeros_(self.box_deltas.bias)
+
+    def forward(self, features: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) and N x (P, 4) -> class logits (R, K + 1) and deltas (R, K, 4), both float32."""
+        config = self.config
+        rois = pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio)
+        vectors = self.conv5(rois)  # (R, D)
+        deltas = self.box_deltas(vectors).float().reshape(-1, self.num_classes, 4)
+        return self.class_scores(vectors).float(), deltas
+
+    def classify(self, features: Tensor, proposals: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Class probabilities N x (P, K), background left out, and a box a class N x (P, K, 4), not clipped."""
+        counts = [len(boxes) for boxes in proposals]
+        if sum(counts) == 0:
+            empty = features.new_zeros((0, self.num_classes), dtype=torch.float32)
+            return [empty for _ in proposals], [empty.new_zeros((0, self.num_classes, 4)) for _ in proposals]
+        logits, deltas = self(features, proposals)
+        boxes = decode_boxes(deltas, torch.cat(list(proposals))[:, None], self.config.delta_std)
+        scores = logits.softmax(dim=1)[:, :-1]
+        return list(scores.split(counts)), list(boxes.split(counts))
+
+    def losses(self, features: Tensor, proposals: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs."""
+        samples = [self.sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        rois, labels, gt_boxes = (list(part) for part in zip(*samples, strict=True))
+        logits, deltas = self(features, rois)
+        truth = torch.cat(labels)
+        positive = (truth < self.num_classes).nonzero().squeeze(1)
+        wanted = encode_boxes(torch.cat(gt_boxes)[positive], torch.cat(rois)[positive], self.config.delta_std)
+        found = deltas[positive, truth[positive]]
+        box_loss = F.smooth_l1_loss(found, wanted, beta=self.config.smooth_l1_beta, reduction="sum")
+        # An image may leave nothing to sample; the sum over no RoI is a zero that still has a gradient.
+        num_sampled = max(len(truth), 1)
+        class_loss = F.cross_entropy(logits, truth, reduction="sum")
+        return {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
+
+    @torch.no_grad()
+    def sample(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
+        """RoIs (S, 4) of one image that enter the loss, their labels (S,), and the box (S, 4) each belongs to.
+
+        The ground-truth boxes are proposals too: early in training they are the only good ones.
+        """
+        config = self.config
+        proposals = torch.cat([proposals, target.boxes])
+        roles, matched = match_proposals(proposals, target.boxes, config.positive_iou, config.negative_iou)
+        roles = ignore_covered(roles, proposals, target.ignored, config.ignore_coverage)
+        positive, negative = sample(roles, config.sample_size, config.positive_fraction)
+        chosen = torch.cat([positive, negative])
+        if len(target.boxes) == 0:
+            background = torch.full_like(chosen, self.num_classes)
+            return proposals[chosen], background, proposals[chosen]
+        labels = target.labels[matched[chosen]]
+        labels = torch.where(roles[chosen] == POSITIVE, labels, self.num_classes)
+        return proposals[chosen], labels, target.boxes[matched[chosen]]

@@ -1,0 +1,104 @@
+"""Region Proposal Network (Faster R-CNN, section 3.1).
+
+N images, C feature channels, H x W feature cells, A anchors a cell, M = H * W * A anchors an image. Boxes: xyxy pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from detection.config import RpnConfig
+from detection.modeling.anchors import cell_anchors, centered_inside, grid_anchors, inside
+from detection.modeling.boxes import at_least, clip_boxes, decode_boxes, encode_boxes
+from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample
+from detection.structures import Target
+
+
+@dataclass
+class RpnOutput:
+    """What the network says of every anchor."""
+
+    logits: Tensor  # (N, M) float32: objectness before the sigmoid
+    deltas: Tensor  # (N, M, 4) float32
+    anchors: Tensor  # (M, 4)
+
+
+class RegionProposalNetwork(nn.Module):
+    """A 3x3 convolution and two sibling 1x1 ones; and how anchors become proposals and losses."""
+
+    def __init__(self, in_channels: int, stride: int, config: RpnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stride = stride
+        self.register_buffer("cells", cell_anchors(config.anchor_sizes, config.anchor_ratios), persistent=False)
+        num_anchors = len(config.anchor_sizes) * len(config.anchor_ratios)
+        self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
+        self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
+        self.deltas = nn.Conv2d(config.channels, num_anchors * 4, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> RpnOutput:
+        """(N, C, H, W) -> scores and deltas of all anchors."""
+        hidden = F.relu(self.conv(features))
+        # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
+        logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4)
+        anchors = grid_anchors(self.get_buffer("cells"), self.stride, (features.shape[2], features.shape[3]))
+        return RpnOutput(logits.float(), deltas.float(), anchors)
+
+    @torch.no_grad()
+    def proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], pre_nms: int, post_nms: int) -> list[Tensor]:
+        """The best boxes of each image after NMS, by descending score: N x (P, 4) with P <= post_nms."""
+        return [
+            self._proposals_of_image(logits, deltas, output.anchors, size_hw, pre_nms, post_nms)
+            for logits, deltas, size_hw in zip(output.logits, output.deltas, sizes_hw, strict=True)
+        ]
+
+    def _proposals_of_image(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
+    ) -> Tensor:
+        # Anchors on a batch's padding would be clipped to slivers at the border.
+        logits = logits.masked_fill(~centered_inside(anchors, size_hw), -torch.inf)
+        scores, best = logits.topk(min(pre_nms, len(logits)))
+        boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
+        valid = at_least(boxes, self.config.min_size) & (scores > -torch.inf)
+        boxes, scores = boxes[valid], scores[valid]
+        return boxes[nms(boxes, scores, self.config.nms_threshold)[:post_nms]]
+
+    def losses(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Objectness (logistic) and box regression (smooth L1), both averaged over the sampled anchors."""
+        logits, truths, box_loss = [], [], output.deltas.sum() * 0
+        for row, (size_hw, target) in enumerate(zip(sizes_hw, targets, strict=True)):
+            roles, matched = self.assign(output.anchors, target, size_hw)
+            positive, negative = sample(roles, self.config.sample_size, self.config.positive_fraction)
+            chosen = torch.cat([positive, negative])
+            logits.append(output.logits[row, chosen])
+            truths.append((roles[chosen] == POSITIVE).float())
+            if len(target.boxes):
+                wanted = encode_boxes(target.boxes[matched[positive]], output.anchors[positive])
+                box_loss = box_loss + F.smooth_l1_loss(
+                    output.deltas[row, positive], wanted, beta=self.config.smooth_l1_beta, reduction="sum"
+                )
+        # Divide by the sample size, not the positive count: both terms keep one scale.
+        num_sampled = max(sum(len(truth) for truth in truths), 1)
+        objectness = F.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(truths), reduction="sum")
+        return {"loss_rpn_objectness": objectness / num_sampled, "loss_rpn_box": box_loss / num_sampled}
+
+    def assign(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The role (M,) of each anchor and the box (M,) it belongs to."""
+        usable = inside(anchors, size_hw) if self.config.ignore_straddling else centered_inside(anchors, size_hw)
+        roles = torch.full((len(anchors),), IGNORED, device=anchors.device)
+        matched = torch.zeros_like(roles)
+        # Unusable anchors must not be a box's best one either, so they are left out before matching.
+        candidates = anchors[usable]
+        found, matched[usable] = match_anchors(candidates, target.boxes, self.config.positive_iou, self.config.negative_iou)
+        roles[usable] = ignore_covered(found, candidates, target.ignored, self.config.ignore_coverage)
+        return roles, matched
