@@ -1,1 +1,188 @@
-class CheckpointError(ValueError): ...
+"""Read, verify and write checkpoints. Pickles are never trusted: only plain containers and tensors are read."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.base import Backbone
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+
+FORMAT_VERSION = 1
+# What torch's restricted unpickler lets through from a damaged or foreign file, besides UnpicklingError.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    struct.error,
+    MemoryError,
+)
+
+
+class CheckpointError(ValueError):
+    """A weights file is missing, damaged, unsafe, or of another model."""
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The mapping in a .safetensors file, or in one that torch.save wrote, on the CPU. Runs no code of the file.
+
+    Raises CheckpointError if it is missing, truncated, foreign, or holds anything but plain containers and tensors.
+    """
+    path = Path(path)
+    try:
+        contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
+    if not isinstance(contents, Mapping):
+        raise CheckpointError(f"{path} holds a {type(contents).__name__}, not a checkpoint or state dict")
+    return dict(contents)
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path} holds Python objects, which could run code, so it is not read: save plain tensors, "
+                "as in torch.save(model.state_dict(), path) or safetensors"
+            ) from None
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: copy or make it again") from None
+    except _DAMAGE:
+        raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(f"reading {path} needs the package safetensors: pip install safetensors") from None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is cut short or damaged: {error}") from None
+
+
+def save_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
+    """Write plain containers and tensors so that at any instant `path` is absent, the old file, or the new one, whole.
+
+    Written beside it as `<name>.tmp`, then renamed. Raises CheckpointError, the old file intact, if it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(dict(contents), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}") from None
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict strictly, after checking all of it. BatchNorm's step counts may be absent or too many.
+
+    Raises CheckpointError naming `source` and the first missing, unexpected, mis-shaped or non-finite keys.
+    """
+    expected = module.state_dict()
+    _check_keys([key for key in state if not isinstance(state[key], Tensor)], "keys without a tensor", source)
+    _check_keys([key for key in expected if key not in state and not _is_counter(key)], "missing keys", source)
+    _check_keys([key for key in state if key not in expected and not _is_counter(key)], "unexpected keys", source)
+    chosen = {key: value for key, value in state.items() if key in expected}
+    for key, value in chosen.items():
+        if value.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source} does not fit the model: '{key}' has shape {tuple(value.shape)}, "
+                f"the model's has {tuple(expected[key].shape)}; take weights of the same architecture"
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{source}: '{key}' holds NaN or infinity; take a checkpoint from before training diverged")
+    module.load_state_dict(chosen, strict=True)
+
+
+def _check_keys(keys: list[str], problem: str, source: str) -> None:
+    if keys:
+        first = ", ".join(f"'{key}'" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
+        raise CheckpointError(
+            f"{source} does not fit the model: {len(keys)} {problem}: {first}; take weights of the same architecture"
+        )
+
+
+def _is_counter(key: str) -> bool:
+    return key.rpartition(".")[2] == "num_batches_tracked"
+
+
+def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1: bool, with_classifier: bool) -> Preprocessing:
+    """Load a classifier's checkpoint or a plain state dict into the backbone `name`; returns its preprocessing.
+
+    The file's classifier is left out unless `with_classifier`. Raises CheckpointError on any disagreement.
+    """
+    contents = load_checkpoint(path)
+    if contents.get("format") == "resdet":
+        state, preprocessing = _read_classifier(contents, path, name, stride_in_1x1)
+    else:
+        state, preprocessing = contents, IMAGENET_PREPROCESSING
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise CheckpointError(
+                f"{path} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(state)[:5]}"
+            )
+    if with_classifier:
+        _check_class_count(model, state, path)
+    else:
+        state = {key: value for key, value in state.items() if key not in model.classifier_keys}
+    load_state(model, state, str(path))
+    return preprocessing
+
+
+def _read_classifier(
+    contents: dict[str, Any], path: Path, name: str, stride_in_1x1: bool
+) -> tuple[dict[str, Tensor], Preprocessing]:
+    """The backbone's state dict and preprocessing in a classifier's checkpoint, after checking that they are meant."""
+    if contents.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
+    if contents.get("kind") != "classifier":
+        raise CheckpointError(
+            f"{path} is a {contents.get('kind')!r} checkpoint; a backbone takes its weights from a 'classifier'"
+        )
+    try:
+        recorded = contents["config"]["model"]
+        trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
+        preprocessing = Preprocessing.from_dict(contents["preprocessing"])
+        state = dict(contents["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
+    if trained_name != name:
+        raise CheckpointError(f"{path} holds a {trained_name}, not a {name}: set the backbone to {trained_name}")
+    if trained_stride != stride_in_1x1:
+        raise CheckpointError(
+            f"{path} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
+            "the weights would fit but see other pixels, so set stride_in_1x1 alike"
+        )
+    # A classifier's module keeps its network under `backbone.`.
+    if all(key.startswith("backbone.") for key in state):
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    return state, preprocessing
+
+
+def _check_class_count(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    for key in model.classifier_keys:
+        if key in state and state[key].shape[:1] != expected[key].shape[:1]:
+            raise CheckpointError(
+                f"{path} classifies {len(state[key])} classes, the model {len(expected[key])}: "
+                "set num_classes alike, or to None for the features alone"
+            )

@@ -3,6 +3,7 @@
 Each message names the file, key or box, the value found, and the fix. Anything else that is raised is a bug of ours.
 """
 
+from backbones.base import BackboneError
 from backbones.weights import CheckpointError
 
 
@@ -18,6 +19,6 @@ class TrainingError(ValueError):
     """Training cannot go on: a non-finite loss, or an output folder that holds another run."""
 
 
-USER_ERRORS = (ConfigError, DatasetError, CheckpointError, TrainingError)
+USER_ERRORS = (ConfigError, DatasetError, CheckpointError, TrainingError, BackboneError)
 
-__all__ = ["USER_ERRORS", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]
+__all__ = ["USER_ERRORS", "BackboneError", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]

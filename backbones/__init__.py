@@ -1,0 +1,37 @@
+"""Backbones for this and other projects: models and weights only, on torch and fvcore.
+
+from backbones import build_backbone
+model = build_backbone("resnet50", norm="frozen_bn")
+features = model(model.preprocessing.normalize(images))     # uint8 RGB (N, 3, H, W) -> {"c2": ..., "c5": ...}
+"""
+
+from backbones.base import Backbone, BackboneError, C4Head, C4Trunk
+from backbones.c4 import load_c4
+from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+from backbones.registry import BACKBONES, build_backbone, build_c4, list_backbones, register_backbone
+from backbones.resnet import ResNet  # registers its nets
+from backbones.weights import CheckpointError, load_checkpoint, load_state, save_checkpoint
+
+__all__ = [
+    "BACKBONES",
+    "IMAGENET_PREPROCESSING",
+    "Backbone",
+    "BackboneError",
+    "C4Head",
+    "C4Trunk",
+    "CheckpointError",
+    "FrozenBatchNorm2d",
+    "Preprocessing",
+    "ResNet",
+    "build_backbone",
+    "build_c4",
+    "freeze_batch_norm",
+    "list_backbones",
+    "load_c4",
+    "load_checkpoint",
+    "load_state",
+    "recompute_bn_statistics",
+    "register_backbone",
+    "save_checkpoint",
+]

@@ -1,0 +1,77 @@
+"""What every backbone offers, and the freezing of first stages that whole networks and their C4 halves share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+
+Norm = Literal["bn", "frozen_bn"]
+
+
+class BackboneError(ValueError):
+    """An unknown backbone, or options that it cannot be built with."""
+
+
+class StagedModule(nn.Module):
+    """A network whose parts can be frozen by name: not trained, and their BatchNorm stays in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen: tuple[str, ...] = ()
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Freeze these child modules for good; `train()` does not wake them."""
+        self.frozen = tuple(names)
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the frozen parts, which stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+
+class C4Trunk(StagedModule):
+    """The full-image half of a detector's backbone: (N, 3, H, W) -> (N, channels, H/stride, W/stride)."""
+
+    channels: int
+    stride: int
+    preprocessing: Preprocessing
+
+
+class C4Head(StagedModule):
+    """The per-region half: pooled features (R, C, 14, 14) -> (R, channels)."""
+
+    channels: int
+
+
+class Backbone(StagedModule):
+    """Normalised images (N, 3, H, W) -> feature maps by name, e.g. {"c2": ..., "c5": ...}.
+
+    `channels` and `strides` describe the maps; `preprocessing` is what the weights expect of an image;
+    `classifier_keys` names the parameters that exist only with `num_classes`.
+    """
+
+    channels: dict[str, int]
+    strides: dict[str, int]
+    classifier_keys: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocessing: Preprocessing = IMAGENET_PREPROCESSING
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""
+        raise BackboneError(f"{type(self).__name__} has no classifier")
+
+    def split_c4(self) -> tuple[C4Trunk, C4Head]:
+        """The two halves of a C4 detector; they share this network's modules."""
+        raise BackboneError(f"{type(self).__name__} has no split into a trunk and a per-region head: define split_c4()")

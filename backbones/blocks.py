@@ -1,0 +1,129 @@
+"""The building blocks of residual networks (sections 3.2-3.3, figure 5), with torchvision's parameter names.
+
+Every block maps (N, in_channels, H, W) to (N, width * expansion, H/stride, W/stride).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.base import Norm
+from backbones.norm import FrozenBatchNorm2d, conv_norm
+
+Shortcut = Literal["A", "B", "C", "none"]
+"""Where dimensions grow: A zero-padding, B projection; C: all are projections; none: a plain net."""
+
+
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """The normalisation layer of that kind."""
+    return FrozenBatchNorm2d(channels) if kind == "frozen_bn" else nn.BatchNorm2d(channels)
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size (or halves it, rounding up); the norm after it has the bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+class Projection(nn.Sequential):
+    """Options B and C: a strided 1x1 convolution and its norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
+        super().__init__(conv1x1(in_channels, out_channels, stride), make_norm(norm, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        return conv_norm(conv, norm, x)
+
+
+class ZeroPadding(nn.Module):
+    """Option A, without parameters: every stride-th pixel, and zeros for the new channels."""
+
+    def __init__(self, extra_channels: int, stride: int) -> None:
+        super().__init__()
+        self.extra_channels = extra_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C + extra_channels, H/stride, W/stride)."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.extra_channels))
+
+
+def make_shortcut(option: Shortcut, in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module | None:
+    """What the identity becomes on its way past a block; None: it stays as it is."""
+    grows = stride != 1 or in_channels != out_channels
+    if option == "C" or (option == "B" and grows):
+        return Projection(in_channels, out_channels, stride, norm)
+    if option == "A" and grows:
+        return ZeroPadding(out_channels - in_channels, stride)
+    return None
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (figure 5, left). It has no 1x1, so `stride_in_1x1` changes nothing."""
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, norm: Norm, stride_in_1x1: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, width, stride)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = conv3x3(width, width)
+        self.bn2 = make_norm(norm, width)
+        self.downsample = make_shortcut(shortcut, in_channels, width, stride, norm)
+        self.residual = shortcut != "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module's docstring."""
+        out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
+        out = conv_norm(self.conv2, self.bn2, out)
+        if self.residual:
+            out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up (figure 5, right). The stride is in the 3x3, or in the first 1x1 as the authors have it."""
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, norm: Norm, stride_in_1x1: bool = False
+    ) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = conv1x1(in_channels, width, stride if stride_in_1x1 else 1)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = conv3x3(width, width, 1 if stride_in_1x1 else stride)
+        self.bn2 = make_norm(norm, width)
+        self.conv3 = conv1x1(width, out_channels)
+        self.bn3 = make_norm(norm, out_channels)
+        self.downsample = make_shortcut(shortcut, in_channels, out_channels, stride, norm)
+        self.residual = shortcut != "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module's docstring."""
+        out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
+        out = F.relu(conv_norm(self.conv2, self.bn2, out), inplace=True)
+        out = conv_norm(self.conv3, self.bn3, out)
+        if self.residual:
+            out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor) -> Tensor:
+    """conv1, its norm, ReLU and the 3x3 max-pool: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+    x = F.relu(conv_norm(conv1, bn1, images), inplace=True)
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)

@@ -1,0 +1,150 @@
+"""Batch normalisation: frozen (appendix A: constant scales and offsets), folded into the convolution before it, and
+recomputed after training by a strict average (section 3.4).
+
+N images, C channels, H x W feature cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """BatchNorm as a constant scale and offset a channel: four buffers with BatchNorm2d's names, no parameters.
+
+    State dicts go both ways between the two: BatchNorm2d's step count is dropped here and starts at zero there.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The two (C,) constants, at least in float32: norm(x) = x * scale + shift."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        scale = self.weight.to(dtype) * (self.running_var.to(dtype) + self.eps).rsqrt()
+        return scale, self.bias.to(dtype) - self.running_mean.to(dtype) * scale
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)). A frozen norm is folded into the weight, which saves a pass over the activations both ways.
+
+    The fold is computed in float32 and cast afterwards, by autocast or to the weight's own type. Forward hooks of the
+    two modules fire only where the norm is not frozen.
+    """
+    if not isinstance(norm, FrozenBatchNorm2d):
+        return norm(conv(x))
+    scale, shift = norm.scale_and_shift()
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+    return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def freeze_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with every BatchNorm2d in it replaced, in place, by a frozen one of the same values."""
+    if isinstance(module, TrainableNorm):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen.to(next(module.buffers()).device)
+    for name, child in module.named_children():
+        setattr(module, name, freeze_batch_norm(child))
+    return module
+
+
+class _Statistics:
+    """Mean and sum of squared deviations of all values that a channel has shown (Chan's formula), in float64."""
+
+    def __init__(self, num_features: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(num_features, dtype=torch.float64)
+        self.squares = torch.zeros(num_features, dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Take in one batch of (N, C, H, W) values."""
+        var, mean = (value.double().cpu() for value in torch.var_mean(x.detach().float(), (0, 2, 3), correction=0))
+        count = x.numel() // x.shape[1]
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares += var * count + delta.square() * (self.count * count / total)
+        self.mean += delta * (count / total)
+        self.count = total
+
+    def variance(self) -> Tensor:
+        """(C,) unbiased variance, which is what BatchNorm2d keeps."""
+        return self.squares / max(self.count - 1, 1)
+
+
+@torch.no_grad()
+def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Replace the moving averages of BatchNorm by a strict average over a large training batch (section 3.4).
+
+    Each of `batches` is handed to `model`; their union is the large batch. One pass: every BatchNorm normalises a
+    mini-batch by that mini-batch's own statistics, as in training, so that later layers see what they were trained on;
+    what it keeps are the mean and unbiased variance of all values it saw in all batches (mean of the variances plus variance
+    of the means). Layers of frozen stages keep theirs. Modes are restored. Returns the number of layers renewed.
+    Raises ValueError if there is no batch.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, TrainableNorm)]
+    layers = [norm for norm in norms if norm.training and norm.track_running_stats]
+    model.eval()
+    try:
+        statistics = _observe(model, layers, batches)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for layer, seen in zip(layers, statistics, strict=True):
+        if seen.count == 0:
+            raise ValueError("recomputing BatchNorm statistics needs at least one batch that reaches every layer")
+        assert layer.running_mean is not None and layer.running_var is not None
+        layer.running_mean.copy_(seen.mean)
+        layer.running_var.copy_(seen.variance())
+    return len(layers)
+
+
+def _observe(model: nn.Module, layers: Sequence[TrainableNorm], batches: Iterable[Any]) -> list[_Statistics]:
+    """Run the batches with `layers` in training mode, their moving averages untouched."""
+    statistics = [_Statistics(layer.num_features) for layer in layers]
+    momenta = [layer.momentum for layer in layers]
+    hooks = []
+    try:
+        for layer, seen in zip(layers, statistics, strict=True):
+            layer.train().momentum = 0.0
+            hooks.append(layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.add(inputs[0])))
+        for batch in batches:
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    return statistics

@@ -1,0 +1,65 @@
+"""What a set of weights expects of an image: channel order, mean and standard deviation, in units of 0..255."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Travels with the weights. `mean` and `std` follow `channel_order`. Raises ValueError on values out of range."""
+
+    channel_order: ChannelOrder = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in get_args(ChannelOrder):
+            raise ValueError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        _check_triple("mean", self.mean)
+        _check_triple("std", self.std)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 RGB (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale, on the same device."""
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        if self.channel_order == "bgr":
+            images = images.flip(-3)
+        return images.to(torch.float32).sub(mean).div_(std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint or JSON; `from_dict` reads them back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`. Raises ValueError on missing, unknown or ill-typed values."""
+        if not isinstance(values, dict) or set(values) != {"channel_order", "mean", "std"}:
+            raise ValueError(f"preprocessing must hold channel_order, mean and std, got {values!r}")
+        return Preprocessing(values["channel_order"], _triple("mean", values["mean"]), _triple("std", values["std"]))
+
+
+def _triple(name: str, values: Any) -> tuple[float, float, float]:
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise ValueError(f"{name} must be three numbers, got {values!r}")
+    _check_triple(name, values)
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _check_triple(name: str, values: Any) -> None:
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    if len(numbers) != 3 or len(values) != 3:
+        raise ValueError(f"{name} must be three finite numbers, got {values!r}")
+
+
+# torchvision's ImageNet constants, which it states for pixels in 0..1.
+IMAGENET_PREPROCESSING = Preprocessing()

@@ -1,0 +1,71 @@
+"""Backbones by name, and how they get their weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from fvcore.common.registry import Registry
+
+from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm
+from backbones.weights import load_backbone_weights
+
+BACKBONES = Registry("backbones")
+Builder = TypeVar("Builder", bound=Callable[..., Backbone])
+
+
+def register_backbone(builder: Builder) -> Builder:
+    """Decorator: make `builder(*, norm, num_classes, stride_in_1x1, freeze_stages) -> Backbone` known by its name."""
+    name = builder.__name__
+    if name in BACKBONES:
+        raise BackboneError(f"there is a backbone '{name}' already: register yours under another name")
+    BACKBONES.register(builder)
+    return builder
+
+
+def list_backbones() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(name for name, _ in BACKBONES)
+
+
+def build_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    norm: Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> Backbone:
+    """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
+
+    `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors);
+    its classifier is used only where `num_classes` asks for one. None: He initialisation. `norm` "frozen_bn" makes BN a
+    constant scale and offset; the first `freeze_stages` stages (0..5) are not trained.
+    Raises BackboneError (name, options) or CheckpointError (weights).
+    """
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, list_backbones(), n=1, cutoff=0.6)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(list_backbones())}"
+        raise BackboneError(f"unknown backbone '{name}'; {hint}")
+    builder = BACKBONES.get(name)
+    model = builder(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+    if weights is not None:
+        model.preprocessing = load_backbone_weights(model, Path(weights), name, stride_in_1x1, num_classes is not None)
+    return model
+
+
+def build_c4(
+    name: str,
+    weights: str | Path | None = None,
+    norm: Norm = "bn",
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> tuple[C4Trunk, C4Head]:
+    """The two halves of a C4 detector, with the arguments of `build_backbone`.
+
+    trunk: (N, 3, H, W) -> (N, trunk.channels, H/16, W/16); head: (R, trunk.channels, 14, 14) -> (R, head.channels).
+    """
+    model = build_backbone(name, weights, norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+    return model.split_c4()

@@ -1,0 +1,147 @@
+"""ResNet-18/34/50/101/152 and the plain nets (table 1), with torchvision's parameter names.
+
+Stages by number: 1 = conv1, 2 = conv2_x (`layer1`), ... 5 = conv5_x (`layer4`).
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.base import Backbone, BackboneError, Norm
+from backbones.blocks import BasicBlock, Bottleneck, Shortcut, make_norm, stem
+from backbones.c4 import ResNetHead, ResNetTrunk
+from backbones.registry import register_backbone
+
+BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+
+
+class ResNet(Backbone):
+    """A residual network, or with shortcut="none" its plain counterpart. He initialisation.
+
+    `freeze_stages` stages from conv1 on are never trained. Raises BackboneError for options out of range.
+    """
+
+    classifier_keys = ("fc.weight", "fc.bias")
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        norm: Norm = "bn",
+        num_classes: int | None = None,
+        stride_in_1x1: bool = False,
+        freeze_stages: int = 0,
+        shortcut: Shortcut = "B",
+    ) -> None:
+        super().__init__()
+        _check_options(depth, norm, num_classes, freeze_stages, shortcut)
+        block, counts = BLOCKS[depth]
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, 64)
+        in_channels = 64
+        for index, count in enumerate(counts):
+            width = 64 * 2**index
+            blocks = []
+            for position in range(count):
+                stride = 2 if index > 0 and position == 0 else 1
+                blocks.append(block(in_channels, width, stride, shortcut, norm, stride_in_1x1))
+                in_channels = width * block.expansion
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(in_channels, num_classes) if num_classes else None
+        self.channels = {f"c{index + 2}": 64 * 2**index * block.expansion for index in range(4)}
+        self.strides = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+        self._initialise()
+        self.freeze([name for stage in STAGES[:freeze_stages] for name in stage])
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded up."""
+        x = stem(self.conv1, self.bn1, images)
+        features = {}
+        for name, layer in zip(self.channels, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            x = features[name] = layer(x)
+        return features
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""
+        if self.fc is None:
+            raise BackboneError("this ResNet has no classifier: build it with num_classes")
+        return self.fc(F.adaptive_avg_pool2d(self(images)["c5"], 1).flatten(1))
+
+    def split_c4(self) -> tuple[ResNetTrunk, ResNetHead]:
+        """conv1..conv4_x, and conv5_x with its average pooling; they share this network's modules."""
+        return ResNetTrunk(self), ResNetHead(self)
+
+
+def _check_options(depth: int, norm: Norm, num_classes: int | None, freeze_stages: int, shortcut: Shortcut) -> None:
+    """Raises BackboneError naming the option, the value and what it may be."""
+    if depth not in BLOCKS:
+        raise BackboneError(f"depth must be one of {list(BLOCKS)}, got {depth!r}")
+    if norm not in get_args(Norm):
+        raise BackboneError(f"norm must be one of {list(get_args(Norm))}, got {norm!r}")
+    if shortcut not in get_args(Shortcut):
+        raise BackboneError(f"shortcut must be one of {list(get_args(Shortcut))}, got {shortcut!r}")
+    if freeze_stages not in range(len(STAGES) + 1):
+        raise BackboneError(f"freeze_stages must be 0..{len(STAGES)}, got {freeze_stages!r}")
+    if num_classes is not None and num_classes < 1:
+        raise BackboneError(f"num_classes must be at least 1, or None for no classifier, got {num_classes!r}")
+
+
+@register_backbone
+def resnet18(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-18."""
+    return ResNet(18, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+
+
+@register_backbone
+def resnet34(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-34."""
+    return ResNet(34, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+
+
+@register_backbone
+def resnet50(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-50."""
+    return ResNet(50, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+
+
+@register_backbone
+def resnet101(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-101."""
+    return ResNet(101, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+
+
+@register_backbone
+def resnet152(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-152."""
+    return ResNet(152, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+
+
+@register_backbone
+def plain18(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-18 without shortcuts. `stride_in_1x1` changes nothing: it has no 1x1."""
+    return ResNet(18, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages, shortcut="none")
+
+
+@register_backbone
+def plain34(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+    """ResNet-34 without shortcuts. `stride_in_1x1` changes nothing: it has no 1x1."""
+    return ResNet(34, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages, shortcut="none")
