@@ -1,0 +1,177 @@
+"""The whole story in one command: pre-train a classifier, fine-tune a detector from it, evaluate, draw."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from detection.config_files import load_classifier_config, load_config
+from detection.errors import TrainingError
+
+if TYPE_CHECKING:
+    from detection.config import ClassifierConfig, Config
+    from detection.data.catalog import Dataset
+    from detection.structures import Detections, ImageId
+
+T = TypeVar("T")
+
+TITLES = {
+    "voc07_map": "mAP@.5, VOC 11-point",
+    "voc_area_map": "mAP@.5, VOC area",
+    "coco_ap": "COCO AP@[.5,.95]",
+    "coco_ap50": "COCO AP50",
+    "coco_ap75": "COCO AP75",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__)
+    parser.add_argument("--config", default="configs/quickstart.yaml", help="the detection stage")
+    parser.add_argument("--pretrain-config", default="configs/quickstart_pretrain.yaml", help="the classification stage")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/quickstart"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run both stages (or what is left of them), evaluate on the test split, draw, and write summary.json."""
+    options = build_parser().parse_args(argv)
+    folder: Path = options.output_dir
+    pretrain = load_classifier_config(options.pretrain_config, [f"output_dir={folder / 'classifier'}"])
+    weights = folder / "classifier" / "model.pt"
+    config = load_config(options.config, [f"output_dir={folder / 'detector'}", f"model.weights={weights}"])
+
+    console = Console()
+    summary = _read_summary(folder / "summary.json")
+    seconds: dict[str, float] = dict(summary.get("seconds", {}))
+
+    def stage(name: str, work: Callable[[], T]) -> T:
+        console.rule(name)
+        start = time.monotonic()
+        result = work()
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
+        # Written after each stage, so that a stopped run still knows what its first half took.
+        _write_summary(folder / "summary.json", {**summary, "seconds": seconds})
+        return result
+
+    if not weights.exists():
+        stage("pretrain", lambda: _pretrain(pretrain))
+    if not _finished(config):
+        stage("train", lambda: _train(config))
+    seconds.pop("evaluate", None)
+    seconds.pop("draw", None)
+    dataset, detections = stage("evaluate", lambda: _predict(config))
+    figures = _evaluate(dataset, detections)
+    pictures = stage("draw", lambda: _draw(dataset, detections, folder / "pictures"))
+    summary = {**figures, "seconds": {name: round(value, 1) for name, value in seconds.items()}}
+    _write_summary(folder / "summary.json", summary)
+    console.print(_table(figures, seconds))
+    for picture in pictures:
+        console.print(f"picture: {picture}", soft_wrap=True)
+    console.print(f"summary: {folder / 'summary.json'}", soft_wrap=True)
+    return 0
+
+
+def _pretrain(config: ClassifierConfig) -> None:
+    from detection.pretraining.train import run_pretraining
+
+    result = run_pretraining(config, resume=_interrupted(config.output_dir))
+    _require_finished(result.interrupted)
+
+
+def _train(config: Config) -> None:
+    from detection.cli.train import run_training
+
+    result = run_training(config, resume=_interrupted(config.output_dir))
+    _require_finished(result.interrupted)
+
+
+def _interrupted(output_dir: Path) -> bool:
+    """Whether a stage was stopped on its way and goes on from its last checkpoint."""
+    return (output_dir / "last.pt").exists()
+
+
+def _finished(config: Config) -> bool:
+    """Whether the detector's last checkpoint has all its steps."""
+    from backbones import load_checkpoint
+    from detection.engine.optim import scale_schedule
+
+    last = config.output_dir / "last.pt"
+    return last.exists() and load_checkpoint(last)["step"] >= scale_schedule(config.train, world_size=1).steps
+
+
+def _require_finished(interrupted: bool) -> None:
+    if interrupted:
+        raise TrainingError("stopped before the end; run the same command again to go on")
+
+
+def _predict(config: Config) -> tuple[Dataset, dict[ImageId, Detections]]:
+    from detection.data import load_dataset
+    from detection.engine.checkpoint import load_detector
+    from detection.inference.dataset import predict_dataset
+
+    dataset = load_dataset(config.data.test or config.data.val, config.data.classes, config.data.strict)
+    model = load_detector(config.output_dir / "best.pt", config)
+    return dataset, predict_dataset(model, dataset.records, workers=config.data.workers)
+
+
+def _evaluate(dataset: Dataset, detections: dict[ImageId, Detections]) -> dict[str, float]:
+    from detection.evaluation import evaluate_coco, evaluate_voc
+
+    names = dataset.class_names
+    coco = evaluate_coco(dataset.records, detections, names)
+    return {
+        "voc07_map": evaluate_voc(dataset.records, detections, names, metric="voc07").mean_ap,
+        "voc_area_map": evaluate_voc(dataset.records, detections, names, metric="area").mean_ap,
+        "coco_ap": coco["AP"],
+        "coco_ap50": coco["AP50"],
+        "coco_ap75": coco["AP75"],
+    }
+
+
+def _draw(dataset: Dataset, detections: dict[ImageId, Detections], folder: Path, count: int = 12) -> list[Path]:
+    """Detections on the first test images, one file each and all on a sheet beside the ground truth."""
+    from detection.data.images import read_image
+    from detection.visualize import contact_sheet, draw_boxes, save_image
+
+    truths, founds, paths = [], [], []
+    for record in dataset.records[:count]:
+        image = read_image(record.file)
+        sure = detections[record.image_id]
+        sure = sure[sure.scores > 0.5]
+        truths.append(draw_boxes(image, record.boxes, record.labels, dataset.class_names))
+        founds.append(draw_boxes(image, sure.boxes, sure.labels, dataset.class_names, sure.scores))
+        paths.append(folder / f"{record.image_id}.jpg")
+        save_image(paths[-1], founds[-1])
+    for name, images in (("detections.png", founds), ("ground_truth.png", truths)):
+        save_image(folder / name, contact_sheet(images, columns=4))
+    return [folder / "detections.png", folder / "ground_truth.png"]
+
+
+def _table(figures: dict[str, float], seconds: dict[str, float]) -> Table:
+    table = Table(title="test split: handwriting never seen in training")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for key, value in figures.items():
+        table.add_row(TITLES[key], f"{value:.3f}")
+    table.add_section()
+    for name, value in seconds.items():
+        table.add_row(f"seconds: {name}", f"{value:.0f}")
+    table.add_row("seconds: all", f"{sum(seconds.values()):.0f}")
+    return table
+
+
+def _read_summary(path: Path) -> dict[str, dict[str, float]]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write_summary(path: Path, summary: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=2) + "\n")
