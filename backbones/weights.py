@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
+        if "GLOBAL" in str(error):  # the name of a class or function
             raise CheckpointError(
                 f"{path} holds Python objects, which could run code, so it is not read: save plain tensors, "
                 "as in torch.save(model.state_dict(), path) or safetensors"
@@ -89,8 +90,14 @@ def save_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            temporary.unlink()
+        # Closing its archive on a full disk, torch raises a RuntimeError over the OSError.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise CheckpointError(f"cannot write checkpoint {path}: {cause.strerror or cause}; is there space left?") from None
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -131,15 +138,7 @@ def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1:
 
     The file's classifier is left out unless `with_classifier`. Raises CheckpointError on any disagreement.
     """
-    contents = load_checkpoint(path)
-    if contents.get("format") == "resdet":
-        state, preprocessing = _read_classifier(contents, path, name, stride_in_1x1)
-    else:
-        state, preprocessing = contents, IMAGENET_PREPROCESSING
-        if not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(
-                f"{path} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(state)[:5]}"
-            )
+    state, preprocessing = backbone_state(load_checkpoint(path), str(path), name, stride_in_1x1)
     if with_classifier:
         _check_class_count(model, state, path)
     else:
@@ -148,32 +147,46 @@ def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1:
     return preprocessing
 
 
-def _read_classifier(
-    contents: dict[str, Any], path: Path, name: str, stride_in_1x1: bool
+def backbone_state(
+    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool
 ) -> tuple[dict[str, Tensor], Preprocessing]:
-    """The backbone's state dict and preprocessing in a classifier's checkpoint, after checking that they are meant."""
-    if contents.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
-    if contents.get("kind") != "classifier":
+    """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
+
+    It is a classifier's checkpoint of ours, or a plain state dict, which is taken to expect torchvision's ImageNet
+    preprocessing. Raises CheckpointError if it is another kind, another backbone than `name`, or strides elsewhere.
+    """
+    if contents.get("format") == "resdet":
+        return _classifier_state(contents, source, name, stride_in_1x1)
+    if not all(isinstance(value, Tensor) for value in contents.values()):
         raise CheckpointError(
-            f"{path} is a {contents.get('kind')!r} checkpoint; a backbone takes its weights from a 'classifier'"
+            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}"
         )
+    return dict(contents), IMAGENET_PREPROCESSING
+
+
+def _classifier_state(
+    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool
+) -> tuple[dict[str, Tensor], Preprocessing]:
+    if contents.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"{source} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
+    if contents.get("kind") != "classifier":
+        raise CheckpointError(f"{source} is a {contents.get('kind')}'s checkpoint; a classifier's is needed for a backbone")
     try:
         recorded = contents["config"]["model"]
         trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
         preprocessing = Preprocessing.from_dict(contents["preprocessing"])
         state = dict(contents["model"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{source} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
     if trained_name != name:
-        raise CheckpointError(f"{path} holds a {trained_name}, not a {name}: set the backbone to {trained_name}")
+        raise CheckpointError(f"{source} holds a {trained_name}, not a {name}: set the backbone to {trained_name}")
     if trained_stride != stride_in_1x1:
         raise CheckpointError(
-            f"{path} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
+            f"{source} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
             "the weights would fit but see other pixels, so set stride_in_1x1 alike"
         )
     # A classifier's module keeps its network under `backbone.`.
-    if all(key.startswith("backbone.") for key in state):
+    if all(str(key).startswith("backbone.") for key in state):
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
     return state, preprocessing
 
