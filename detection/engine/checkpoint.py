@@ -1,0 +1,128 @@
+"""What a checkpoint holds, and models made from one.
+
+A checkpoint is plain containers and tensors, readable with `weights_only=True`. The *model part* is the same for
+classifiers and detectors: format, version, kind, model, class_names, preprocessing, config, versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+from backbones.weights import CheckpointError, load_checkpoint, load_state
+from detection.config import Config
+from detection.config_files import parse_config
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.modeling.faster_rcnn import FasterRCNN
+
+
+def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config."""
+    return {
+        "format": "resdet",
+        "version": 1,
+        "kind": metadata["kind"],
+        "model": model.state_dict(),
+        "class_names": list(metadata["class_names"]),
+        "preprocessing": metadata["preprocessing"],
+        "config": metadata["config"],
+        "versions": software_versions(),
+    }
+
+
+def software_versions() -> dict[str, str]:
+    """What the run is computed with: packages, Python, and the commit where this is a git checkout."""
+    versions = {name: _package_version(name) for name in ("torch", "torchvision", "resdet")}
+    versions["python"] = platform.python_version()
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        # Without git at hand the version number has to do.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            versions["commit"] = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return versions
+
+
+def _package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def load_detector(path: str | Path, config: Config | None = None, device: torch.device | str = "cpu") -> FasterRCNN:
+    """The detector of a checkpoint, ready to predict, built from the checkpoint's own config unless one is given.
+
+    Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
+    """
+    from detection.modeling.faster_rcnn import FasterRCNN
+
+    checkpoint = load_checkpoint(path)
+    require_kind(checkpoint, "detector", path)
+    own = _own_config(checkpoint, path)
+    if config is not None:
+        _require_same_classes(checkpoint["class_names"], config.data.class_names, path)
+    model = FasterRCNN(config or own, tuple(checkpoint["class_names"]), Preprocessing.from_dict(checkpoint["preprocessing"]))
+    load_state(model, checkpoint["model"], str(path))
+    return model.to(device).eval()
+
+
+def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
+    """Start a detector from a file: another detector's weights, or a classifier's for its backbone.
+
+    Accepts a checkpoint of either kind or a plain state dict with torchvision's names. Returns a sentence that says what
+    was restored. Raises CheckpointError where the file does not fit.
+    """
+    checkpoint = load_checkpoint(path)
+    if checkpoint.get("format") != "resdet":
+        model.load_backbone(checkpoint, IMAGENET_PREPROCESSING)
+        return f"backbone initialised from the plain weights {path}; RPN and box layers start from random numbers"
+    if checkpoint["kind"] == "detector":
+        _require_same_classes(checkpoint["class_names"], model.class_names, path)
+        load_state(model, checkpoint["model"], str(path))
+        return f"all weights initialised from the detector {path}; the schedule starts at step 0"
+    model.load_backbone(checkpoint["model"], Preprocessing.from_dict(checkpoint["preprocessing"]))
+    classes = len(checkpoint["class_names"])
+    return f"backbone initialised from the {classes}-class classifier {path}; RPN and box layers start from random numbers"
+
+
+def require_kind(checkpoint: Mapping[str, Any], kind: str, path: str | Path) -> None:
+    """Raise CheckpointError unless this is a checkpoint of ours of that kind."""
+    found = checkpoint.get("kind") if checkpoint.get("format") == "resdet" else None
+    if found != kind:
+        what = f"a {found}'s checkpoint" if found else "no checkpoint of resdet"
+        raise CheckpointError(f"{path} is {what}; a {kind}'s is needed here")
+
+
+def _own_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
+    try:
+        return parse_config(Config, dict(checkpoint["config"]), str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a config that this version cannot read: {error}") from None
+
+
+def _require_same_classes(found: Sequence[str], expected: Sequence[str], path: str | Path) -> None:
+    if list(found) == list(expected):
+        return
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    if missing or extra:
+        difference = "; ".join(
+            f"{text} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for text, names in (("it lacks", missing), ("it also has", extra))
+            if names
+        )
+    else:
+        difference = "the same names in another order"
+    raise CheckpointError(f"{path} was trained for {len(found)} other classes than the {len(expected)} here: {difference}")

@@ -1,0 +1,189 @@
+"""What a run tells: metrics.jsonl, TensorBoard, log.txt, and a progress bar (plain lines where there is no terminal)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from detection.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.jsonl"
+Line = dict[str, Any]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into one line. Raises TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(f"cannot write {path}: {reason}; free some space or choose another --output-dir") from None
+
+
+class RunLog:
+    """The log of one run on rank 0; on other ranks (`enabled=False`) every method does nothing.
+
+    While the context lasts, whatever the package logs (`logging.getLogger("detection...")`) also goes to the console and
+    to log.txt.
+    """
+
+    def __init__(self, output_dir: Path, steps: int, *, enabled: bool = True, console: Console | None = None) -> None:
+        self.output_dir = output_dir
+        self.steps = steps
+        self.enabled = enabled
+        self.console = console or Console(file=sys.stdout)
+        self._handlers: list[logging.Handler] = []
+        self._progress: Progress | None = None
+        self._writer: Any = None
+        self._previous_level = logging.NOTSET
+
+    def __enter__(self) -> RunLog:
+        if self.enabled:
+            with writing(self.output_dir):
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+                self._attach(_FileHandler(self.output_dir / "log.txt", encoding="utf-8"), "%(asctime)s %(message)s")
+            self._attach(_ConsoleHandler(self.console), "%(message)s")
+        return self
+
+    def _attach(self, handler: logging.Handler, layout: str) -> None:
+        package = logging.getLogger("detection")
+        if not self._handlers:
+            self._previous_level = package.level
+            package.setLevel(logging.INFO)
+        handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
+        package.addHandler(handler)
+        self._handlers.append(handler)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        for handler in self._handlers:
+            logging.getLogger("detection").removeHandler(handler)
+            handler.close()
+        if self._handlers:
+            logging.getLogger("detection").setLevel(self._previous_level)
+        if self._writer is not None:
+            with writing(self.output_dir / "tensorboard"):
+                self._writer.close()
+
+    def start(self, step: int, keep: Callable[[Line], bool]) -> None:
+        """Open the files at `step`; lines of an earlier part of the run stay where `keep` says so."""
+        if not self.enabled:
+            return
+        with writing(self.output_dir / METRICS_FILE):
+            rewrite_lines(self.output_dir / METRICS_FILE, keep)
+        # Imported here: TensorBoard takes seconds to load and only the writing process needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        with writing(self.output_dir / "tensorboard"):
+            self._writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=step + 1)
+        if self.console.is_terminal:
+            self._progress = _progress_bar(self.console)
+            self._progress.start()
+            self._progress.add_task("training", total=self.steps, completed=step, loss="")
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step)
+
+    def interval(self, line: Line) -> None:
+        """Record a log interval: `step`, `loss`, `losses`, and plain numbers."""
+        if not self.enabled:
+            return
+        self._record({"kind": "train", **line}, {"loss": line["loss"], **_prefixed("loss", line["losses"]), **_numbers(line)})
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], loss=f"loss {line['loss']:.4f}")
+        logger.info(_sentence(line, self.steps), extra={"on_bar": self._progress is not None})
+
+    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
+        """Record the numbers of an evaluation."""
+        if not self.enabled:
+            return
+        self._record({"kind": "evaluation", "step": step, "metrics": metrics}, _prefixed("evaluation", metrics))
+        logger.info("step %d: %s", step, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+    def _record(self, line: Line, scalars: dict[str, float]) -> None:
+        path = self.output_dir / METRICS_FILE
+        with writing(path):
+            # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, line["step"])
+
+
+class _FileHandler(logging.FileHandler):
+    """Logging swallows errors by printing their traceback; a full disk must stop the run in one line instead."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # called inside `except`
+        with writing(Path(self.baseFilename)):
+            raise  # noqa: PLE0704
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above the progress bar; what the bar itself shows is left out."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "on_bar", False):
+            self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+def rewrite_lines(path: Path, keep: Callable[[Line], bool]) -> None:
+    """Keep the lines of a JSON-lines file that are whole and that `keep` accepts; an absent file becomes an empty one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if (value := _parsed(line)) is not None and keep(value)]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _parsed(line: str) -> Line | None:
+    """A killed run may leave half a line."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) and "step" in value else None
+
+
+def _progress_bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+def _numbers(line: Line) -> dict[str, float]:
+    """The speed and solver figures of a line."""
+    return {name: value for name, value in line.items() if name not in ("step", "loss", "losses")}
+
+
+def _sentence(line: Line, steps: int) -> str:
+    """`step 20/5000  loss 1.2345 (rpn_class 0.3)  rate 0.001  0.53 s/step ...`."""
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    left = timedelta(seconds=round((steps - line["step"]) * line["step_time"]))
+    return (
+        f"step {line['step']}/{steps}  loss {line['loss']:.4f} ({parts})  rate {line['learning_rate']:.3g}  "
+        f"{line['step_time']:.3f} s/step (data {line['data_time']:.3f})  {line['images_per_second']:.1f} images/s  "
+        f"{line['memory_mb']:.0f} MB  left {left}"
+    )

@@ -1,0 +1,99 @@
+"""The solver: SGD with momentum, and a learning rate that is a pure function of the step.
+
+A step is one optimizer update. It sees images_per_device x processes x accumulate images, the total batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from detection.config import TrainConfig
+from detection.errors import TrainingError
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    """SGD over the parameters that require a gradient; norm parameters and biases are not decayed.
+
+    Raises TrainingError where nothing is to be trained.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise TrainingError("the model has no trainable parameter; lower model.freeze_stages")
+    # Scales and offsets of norms and biases are exactly the parameters with fewer than two dimensions.
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=config.learning_rate, momentum=config.momentum)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of step 0, 1, ... of a (scaled) config: the plateau or cosine, times the linear warm-up."""
+    if config.schedule == "cosine":
+        rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1.0)))
+    else:
+        rate = config.learning_rate * config.lr_drop_factor ** sum(step >= drop for drop in config.lr_drops)
+    if step >= config.warmup_steps:
+        return rate
+    return rate * (config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def total_batch(config: TrainConfig, world_size: int) -> int:
+    """Images an optimizer step sees, over all processes."""
+    return config.images_per_device * world_size * config.accumulate
+
+
+def scale_schedule(config: TrainConfig, world_size: int) -> TrainConfig:
+    """The linear scaling rule: the config with rates and steps for the total batch instead of `batch_size`.
+
+    With factor = total batch / batch_size, the rate is multiplied by it and steps, lr_drops, warmup_steps and eval_every
+    are divided by it, so that as many images are seen at each rate. The result's `batch_size` is the total batch; scaling
+    it again changes nothing. log_every and checkpoint_every are about time, not images: they stay.
+    """
+    total = total_batch(config, world_size)
+    if total == config.batch_size:
+        return config
+    factor = total / config.batch_size
+    return config.model_copy(
+        update={
+            "batch_size": total,
+            "learning_rate": config.learning_rate * factor,
+            "steps": _divided(config.steps, factor),
+            "lr_drops": tuple(_divided(drop, factor) for drop in config.lr_drops),
+            "warmup_steps": _divided(config.warmup_steps, factor),
+            "eval_every": _divided(config.eval_every, factor),
+        }
+    )
+
+
+def _divided(steps: int, factor: float) -> int:
+    """Steps / factor, rounded, but never rounded down to none."""
+    return max(1, round(steps / factor)) if steps else 0
+
+
+def describe_schedule(nominal: TrainConfig, scaled: TrainConfig) -> str:
+    """What the scaling did, as a sentence for the log."""
+    factor = scaled.batch_size / nominal.batch_size
+    return (
+        f"{scaled.batch_size} images a step (the config is meant for {nominal.batch_size}): "
+        f"learning rate {nominal.learning_rate:g} x {factor:g} = {scaled.learning_rate:g}, "
+        f"steps {nominal.steps} / {factor:g} = {scaled.steps}, "
+        f"lr_drops {list(scaled.lr_drops)}, warm-up {scaled.warmup_steps} steps"
+    )
+
+
+def gradient_norm(model: nn.Module, clip_norm: float | None) -> Tensor:
+    """The norm of the whole gradient before clipping, a scalar on its device. Scales the gradient down to `clip_norm`."""
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    if clip_norm is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip_norm)
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

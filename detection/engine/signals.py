@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopSignals:
+    """While this context lasts, the first signal is only noted; a second one acts as it always does."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None  # what this process got
+        self.agreed: int | None = None  # what all processes stop for
+        self._previous: dict[int, Any] = {}
+        self._at_once = False
+
+    def __enter__(self) -> StopSignals:
+        # Python delivers signals to the main thread only; elsewhere they are not ours to catch.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+        if self._at_once:
+            raise KeyboardInterrupt
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal breaks off the work (KeyboardInterrupt): for work that a resumed run does again anyway."""
+        self._at_once = True
+        try:
+            if self.received is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False

@@ -1,0 +1,89 @@
+"""The losses since the last log line: averaged for the log, and watched for values that are not finite.
+
+On a GPU a loss is known only when the device has caught up. Each is therefore kept on its device, with the files it came
+from, and looked at when the log is due; on a CPU looking costs nothing and is done every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GRADIENT_NORM = "gradient_norm"
+
+
+@dataclass
+class _Pending:
+    """Scalars of one micro-batch, or a step's gradient norm, still on the device."""
+
+    step: int
+    values: dict[str, Tensor]
+    files: Sequence[str]
+
+
+@dataclass
+class Window:
+    """Means and speed since the last log line of this process."""
+
+    images: int = 0
+    steps: int = 0
+    data_seconds: float = 0.0
+    seconds: float = 0.0
+    totals: dict[str, float] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    _pending: list[_Pending] = field(default_factory=list)
+
+    def add_losses(self, step: int, losses: dict[str, Tensor], files: Sequence[str]) -> None:
+        """Note the losses of one micro-batch."""
+        self._pending.append(_Pending(step, {name: loss.detach() for name, loss in losses.items()}, files))
+
+    def add_gradient_norm(self, step: int, norm: Tensor) -> None:
+        """Note the norm of a whole step's gradient; the culprits of a bad one are the step's images."""
+        files = [file for pending in self._pending if pending.step == step for file in pending.files]
+        self._pending.append(_Pending(step, {GRADIENT_NORM: norm.detach()}, files))
+
+    def check(self) -> str | None:
+        """Wait for the noted values; describe the first that is not finite."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return None
+        # One copy for all: each would wait for the device.
+        flat = torch.stack([value.float() for item in pending for value in item.values.values()]).tolist()
+        numbers = iter(flat)
+        for item in pending:
+            for name in item.values:
+                value = next(numbers)
+                if not math.isfinite(value):
+                    return describe_problem(item.step, name, value, item.files)
+                self.totals[name] = self.totals.get(name, 0.0) + value
+                self.counts[name] += 1
+        return None
+
+    def means(self) -> dict[str, float]:
+        """The mean of each checked value, by name."""
+        return {name: total / self.counts[name] for name, total in self.totals.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The sums so far, so that a resumed run logs the same means. Speed is not part of it."""
+        return {"totals": dict(self.totals), "counts": dict(self.counts)}
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> Window:
+        """The inverse of `state`."""
+        return Window(totals=dict(state["totals"]), counts=Counter(state["counts"]))
+
+
+def describe_problem(step: int, name: str, value: float, files: Sequence[str]) -> str:
+    """The message of a training stopped by a value that is not finite. `step` counts from 1, as in the log."""
+    what = "the norm of the gradient" if name == GRADIENT_NORM else f"loss '{name}'"
+    images = ", ".join(str(file) for file in files) or "unknown"
+    return (
+        f"step {step}: {what} is {value}; images: {images}. Lower train.learning_rate, lengthen train.warmup_steps or set "
+        f"train.clip_norm, and look at these images' annotations"
+    )
