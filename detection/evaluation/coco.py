@@ -1,0 +1,137 @@
+"""COCO's twelve numbers, computed by the reference implementation's equal in C++ (faster-coco-eval).
+
+A number is -1 where there is nothing to measure it on, as with pycocotools: APs without small objects. COCO knows no
+`difficult`: such objects of VOC data are given to it as crowd, which it ignores (see docs/evaluation.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from detection.evaluation.coco_files import read_annotations, read_results
+from detection.evaluation.detection_files import coco_results
+from detection.evaluation.voc import check_images
+from detection.structures import Detections, ImageId, Record
+
+KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The numbers in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections an image."""
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """The twelve numbers by their KEYS, and AP by class name for the classes that have objects."""
+
+    numbers: dict[str, float]
+    class_ap: dict[str, float]
+
+
+def evaluate_coco(
+    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+) -> dict[str, float]:
+    """The twelve numbers of N records. Raises DatasetError for detections of an image without a record."""
+    return evaluate_coco_records(records, detections, class_names).numbers
+
+
+def evaluate_coco_files(annotations: Path, detections: Path) -> dict[str, float]:
+    """The twelve numbers of an annotation and a result file. Raises DatasetError for what cannot be used."""
+    dataset = read_annotations(annotations)
+    return evaluate_coco_results(dataset, read_results(detections, dataset)).numbers
+
+
+def evaluate_coco_records(
+    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+) -> CocoResult:
+    """`evaluate_coco` with AP by class as well."""
+    check_images(records, detections)
+    dataset = records_as_coco(records, class_names)
+    ids = {name: label for label, name in enumerate(class_names)}
+    return evaluate_coco_results(dataset, coco_results(detections, class_names, ids))
+
+
+def records_as_coco(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, Any]:
+    """Records as the content of an annotation file; category ids are the labels."""
+    annotations: list[dict[str, Any]] = []
+    for record in records:
+        boxes = record.boxes.double()
+        boxes[:, 2:] -= boxes[:, :2]
+        ignored = (record.crowd | record.difficult).tolist()
+        for box, label, area, crowd in zip(boxes.tolist(), record.labels.tolist(), record.areas.tolist(), ignored, strict=True):
+            annotation = {"id": len(annotations) + 1, "image_id": record.image_id, "category_id": label}
+            annotations.append(annotation | {"bbox": box, "area": area, "iscrowd": int(crowd)})
+    return {
+        "images": [{"id": record.image_id} for record in records],
+        "annotations": annotations,
+        "categories": [{"id": label, "name": name} for label, name in enumerate(class_names)],
+    }
+
+
+def evaluate_coco_results(
+    dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None
+) -> CocoResult:
+    """Run the reference's algorithm on the content of an annotation and a result file, both known to be sound.
+
+    `class_names`: only these categories count; all if None."""
+    names = {category["id"]: category["name"] for category in dataset["categories"]}
+    kept = sorted(key for key, name in names.items() if class_names is None or name in class_names)
+    numbers = _image_numbers(dataset)
+    truth = _index(dataset, [_ground_truth(each, numbers) for each in dataset["annotations"]], numbers)
+    found = _index(dataset, [_detection(each, position, numbers) for position, each in enumerate(results, 1)], numbers)
+    evaluation = COCOeval_faster(truth, found, "bbox")
+    evaluation.params.catIds = kept
+    evaluation.run()
+    values = dict(zip(KEYS, map(float, evaluation.stats), strict=True))
+    return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[key] for key in kept]))
+
+
+def _image_numbers(dataset: Mapping[str, Any]) -> dict[ImageId, int]:
+    """Whole numbers for ids of any kind. Sorted, because the reference settles equal scores in the order of ids."""
+    ids = [image["id"] for image in dataset["images"]]
+    ordered = sorted(ids) if len({type(each) for each in ids}) == 1 else ids
+    return {image_id: number for number, image_id in enumerate(ordered, 1)}
+
+
+def _index(dataset: Mapping[str, Any], annotations: list[dict[str, Any]], numbers: Mapping[ImageId, int]) -> COCO:
+    images = [{"id": number} for number in numbers.values()]
+    categories = [dict(category) for category in dataset["categories"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of an annotation with id 0; read_annotations says it in its words
+        return COCO({"images": images, "annotations": annotations, "categories": categories})
+
+
+def _ground_truth(annotation: Mapping[str, Any], numbers: Mapping[ImageId, int]) -> dict[str, Any]:
+    """An annotation with what the algorithm reads and nothing else: segmentations take most of a file's memory."""
+    box = annotation["bbox"]
+    return {
+        "id": int(annotation["id"]),
+        "image_id": numbers[annotation["image_id"]],
+        "category_id": int(annotation["category_id"]),
+        "bbox": box,
+        "area": annotation.get("area", box[2] * box[3]),
+        "iscrowd": annotation.get("iscrowd", 0),
+    }
+
+
+def _detection(result: Mapping[str, Any], position: int, numbers: Mapping[ImageId, int]) -> dict[str, Any]:
+    box = result["bbox"]
+    return {
+        "id": position,
+        "image_id": numbers[result["image_id"]],
+        "category_id": int(result["category_id"]),
+        "bbox": box,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+        "score": result["score"],
+    }
+
+
+def _class_ap(precision: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """(IoU, recall, class, area range, detections) -> AP by class; -1 marks a class without objects."""
+    by_class = {name: precision[:, :, index, 0, -1] for index, name in enumerate(names)}
+    return {name: float(values.mean()) for name, values in by_class.items() if (values > -1).all()}

@@ -1,0 +1,214 @@
+"""Pascal VOC's average precision, as the development kit computes it (VOCevaldet.m).
+
+N images, K classes; for one class D detections and G ground-truth objects over all images. Boxes: xyxy pixels,
+continuous. The kit's boxes are 1-based with both ends included, width = x2 - x1 + 1; as (x1 - 1, y1 - 1, x2, y2) they
+have the same IoU. Everything is float64, so that no threshold is passed or missed by rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from detection.errors import DatasetError
+from detection.structures import Detections, ImageId, Record
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Metric = Literal["voc07", "area"]
+
+METRIC_TITLES: dict[Metric, str] = {"voc07": "VOC07 11-point", "area": "VOC10+ area under the curve"}
+
+# These eleven numbers are part of the metric: the fourth is 0.30000000000000004, which a recall of 3/10 does not reach.
+VOC07_RECALLS: Floats = np.arange(0.0, 1.1, 0.1)
+
+
+@dataclass(frozen=True)
+class ClassDetections:
+    """All detections of one class, in the order that decides between equal scores."""
+
+    images: Ints  # (D,) position of the image among the records
+    scores: Floats  # (D,)
+    boxes: Floats  # (D, 4) xyxy
+
+
+@dataclass(frozen=True)
+class ClassObjects:
+    """All ground-truth objects of one class, image by image."""
+
+    images: Ints  # (G,) position of the image among the records, ascending
+    boxes: Floats  # (G, 4) xyxy
+    ignored: Bools  # (G,) difficult (or COCO's crowd): finding it is neither right nor wrong
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision against recall of one class, one point a detection, by descending score."""
+
+    scores: Floats  # (D,)
+    recall: Floats  # (D,) in [0, 1]
+    precision: Floats  # (D,) in [0, 1]
+    num_objects: int  # without the ignored ones
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """AP a class and their mean, all in [0, 1]. Classes without any object to find have no AP and are not in the mean."""
+
+    mean_ap: float  # NaN if no class has objects
+    ap: dict[str, float]
+    metric: Metric
+    iou_threshold: float
+    curves: dict[str, Curve]
+    absent: tuple[str, ...]  # classes asked for that no image holds
+
+    def as_json(self) -> dict[str, object]:
+        """What `--json` writes."""
+        return {"mAP": self.mean_ap, "AP": self.ap, "metric": self.metric}
+
+
+def evaluate_voc(
+    records: Sequence[Record],
+    detections: Mapping[ImageId, Detections],
+    class_names: Sequence[str],
+    iou_threshold: float = 0.5,
+    metric: Metric = "area",
+) -> VocResult:
+    """VOC's AP of N records. Images that `detections` lacks count as searched in vain; unknown ones raise DatasetError."""
+    found = split_by_class(records, detections, class_names)
+    return evaluate_voc_classes(records, found, class_names, iou_threshold, metric)
+
+
+def evaluate_voc_classes(
+    records: Sequence[Record],
+    detections: Mapping[str, ClassDetections],
+    class_names: Sequence[str],
+    iou_threshold: float = 0.5,
+    metric: Metric = "area",
+) -> VocResult:
+    """The same for detections already sorted into classes, as detection files hold them; only those classes count.
+
+    `class_names` is what the records' labels mean."""
+    objects = objects_by_class(records, class_names)
+    asked = [name for name in class_names if name in detections]
+    curves = {name: trace_curve(objects[name], detections[name], iou_threshold) for name in asked}
+    ap = {name: average_precision(curve, metric) for name, curve in curves.items() if curve.num_objects}
+    mean_ap = float(np.mean(list(ap.values()))) if ap else float("nan")
+    absent = tuple(name for name in asked if name not in ap)
+    return VocResult(mean_ap, ap, metric, iou_threshold, {name: curves[name] for name in ap}, absent)
+
+
+def split_by_class(
+    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+) -> dict[str, ClassDetections]:
+    """Detections by image -> by class, images in the records' order. Raises DatasetError for an image without a record."""
+    check_images(records, detections)
+    found = [(index, detections[record.image_id]) for index, record in enumerate(records) if record.image_id in detections]
+    images = np.concatenate([np.full(len(each), index) for index, each in found] or [np.zeros(0)]).astype(np.int64)
+    scores = np.concatenate([each.scores.double().cpu().numpy() for _, each in found] or [np.zeros(0)])
+    labels = np.concatenate([each.labels.cpu().numpy() for _, each in found] or [np.zeros(0)])
+    boxes = np.concatenate([each.boxes.double().cpu().numpy() for _, each in found] or [np.zeros((0, 4))])
+    masks = {name: labels == label for label, name in enumerate(class_names)}
+    return {name: ClassDetections(images[mask], scores[mask], boxes[mask]) for name, mask in masks.items()}
+
+
+def check_images(records: Sequence[Record], detections: Mapping[ImageId, Detections]) -> None:
+    """Raise DatasetError if there are detections of an image that is not among the records."""
+    unknown = set(detections) - {record.image_id for record in records}
+    if unknown:
+        raise DatasetError(f"detections of image '{min(unknown, key=str)}', which the evaluated split does not hold")
+
+
+def objects_by_class(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, ClassObjects]:
+    """The records' ground truth, one entry a class; G may be 0."""
+    images = np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64)
+    labels = np.concatenate([record.labels.numpy() for record in records] or [np.zeros(0)])
+    boxes = np.concatenate([record.boxes.double().numpy() for record in records] or [np.zeros((0, 4))])
+    ignored = np.concatenate([(record.difficult | record.crowd).numpy() for record in records] or [np.zeros(0, bool)])
+    masks = {name: labels == label for label, name in enumerate(class_names)}
+    return {name: ClassObjects(images[mask], boxes[mask], ignored[mask]) for name, mask in masks.items()}
+
+
+def trace_curve(objects: ClassObjects, detections: ClassDetections, iou_threshold: float) -> Curve:
+    """Sort one class's detections by score, call each right or wrong, and accumulate."""
+    order = np.argsort(-detections.scores, kind="stable")
+    ranked = ClassDetections(detections.images[order], detections.scores[order], detections.boxes[order])
+    right, wrong = judge(objects, ranked, iou_threshold)
+    num_right, num_wrong = np.cumsum(right), np.cumsum(wrong)
+    num_objects = int((~objects.ignored).sum())
+    # Before the first judged detection precision is 0 / 0, which counts as 0.
+    precision = num_right / np.maximum(num_right + num_wrong, 1)
+    return Curve(ranked.scores, num_right / max(num_objects, 1), precision, num_objects)
+
+
+def judge(objects: ClassObjects, ranked: ClassDetections, iou_threshold: float) -> tuple[Bools, Bools]:
+    """Which detections, best first, are right and which are wrong: two (D,) masks; ignored objects make neither.
+
+    A detection goes to the object that it overlaps most, even if that one is difficult or taken. Only the first to
+    claim an object is right, so all claims can be settled at once."""
+    overlaps, claimed = best_overlaps(ranked, objects)
+    hits = overlaps >= iou_threshold
+    neutral = np.zeros_like(hits)
+    neutral[hits] = objects.ignored[claimed[hits]]
+    claims = np.flatnonzero(hits & ~neutral)
+    _, first = np.unique(claimed[claims], return_index=True)
+    right = np.zeros_like(hits)
+    right[claims[first]] = True
+    return right, ~right & ~neutral
+
+
+def best_overlaps(detections: ClassDetections, objects: ClassObjects) -> tuple[Floats, Ints]:
+    """For each detection its greatest IoU with an object of its image, and that object (the first of equals).
+
+    -> (D,) IoU and (D,) position in `objects`; -1 and 0 where nothing overlaps."""
+    begin = np.searchsorted(objects.images, detections.images, side="left")
+    counts = np.searchsorted(objects.images, detections.images, side="right") - begin
+    # Every (detection, object) pair of an image as one long list: P pairs, grouped by detection.
+    pair_detection = np.repeat(np.arange(len(counts)), counts)
+    pair_object = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
+    iou = aligned_iou(detections.boxes[pair_detection], objects.boxes[pair_object])
+    order = np.lexsort((pair_object, -iou, pair_detection))
+    searched, first = np.unique(pair_detection[order], return_index=True)
+    overlaps = np.full(len(counts), -1.0)
+    claimed = np.zeros(len(counts), dtype=np.int64)
+    overlaps[searched] = iou[order][first]
+    claimed[searched] = pair_object[order][first]
+    return overlaps, claimed
+
+
+def aligned_iou(boxes_a: Floats, boxes_b: Floats) -> Floats:
+    """IoU row by row: (P, 4) and (P, 4) -> (P,). Boxes that do not overlap give -1, as the kit leaves them out."""
+    width, height = (np.minimum(boxes_a[:, 2:], boxes_b[:, 2:]) - np.maximum(boxes_a[:, :2], boxes_b[:, :2])).T
+    overlap = (width > 0) & (height > 0)
+    inter = width * height
+    union = _area(boxes_a) + _area(boxes_b) - inter
+    return np.divide(inter, union, out=np.full(len(inter), -1.0), where=overlap)
+
+
+def _area(boxes: Floats) -> Floats:
+    area: Floats = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area
+
+
+def average_precision(curve: Curve, metric: Metric) -> float:
+    """One number for a curve, in [0, 1]: `voc07` (11-point) or `area`."""
+    return _eleven_points(curve) if metric == "voc07" else _area_under_envelope(curve)
+
+
+def _eleven_points(curve: Curve) -> float:
+    """VOC 2007 to 2009: the mean of the best precision at or beyond eleven recalls."""
+    best = [curve.precision[curve.recall >= recall].max(initial=0.0) for recall in VOC07_RECALLS]
+    return float(np.mean(best))
+
+
+def _area_under_envelope(curve: Curve) -> float:
+    """From VOC 2010 on: the exact area under precision made non-increasing."""
+    recall = np.concatenate([[0.0], curve.recall, [1.0]])
+    precision = np.concatenate([curve.precision, [0.0]])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * envelope))

@@ -1,0 +1,107 @@
+"""Faults of annotation and result files are told in one line that names file and entry."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detection.errors import DatasetError
+from detection.evaluation.coco import evaluate_coco_files
+
+DATASET = {
+    "images": [{"id": 1}, {"id": "two"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]}],
+    "categories": [{"id": 3, "name": "cat"}],
+}
+RESULT = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10], "score": 0.5}
+
+
+def run(folder: Path, dataset: Any = DATASET, results: Any = (RESULT,)) -> dict[str, float]:
+    annotations, detections = folder / "annotations.json", folder / "results.json"
+    annotations.write_text(json.dumps(dataset))
+    detections.write_text(json.dumps(results))
+    return evaluate_coco_files(annotations, detections)
+
+
+def changed(list_name: str, **fields: Any) -> dict[str, Any]:
+    return {**DATASET, list_name: [{**DATASET[list_name][0], **fields}, *DATASET[list_name][1:]]}
+
+
+def test_area_and_iscrowd_may_be_left_out(tmp_path):
+    assert run(tmp_path)["AP"] == pytest.approx(1)
+
+
+def test_no_result_at_all(tmp_path):
+    assert run(tmp_path, results=[])["AP"] == 0
+
+
+def test_annotation_zero_is_warned_of(tmp_path, caplog):
+    assert run(tmp_path, changed("annotations", id=0))["AP"] == 0
+    assert "annotation 0 counts as never found" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 9}, r"results\.json: results\[0\] is of image 9"),
+        ({"image_id": "1"}, r"results\[0\] is of image '1'"),
+        ({"image_id": [1]}, r"'image_id' must be a whole number or text, found \[1\]"),
+        ({"category_id": 4}, "is of category 4"),
+        ({"category_id": None}, "'category_id' must be a whole number, found None"),
+        ({"bbox": [0, 0, 1]}, "'bbox' must be four finite numbers"),
+        ({"bbox": [0, 0, 1, float("nan")]}, "'bbox' must be four finite numbers"),
+        ({"score": "high"}, "'score' must be a finite number, found 'high'"),
+        ({"score": float("inf")}, "'score' must be a finite number"),
+    ],
+)
+def test_faulty_results(tmp_path, change, message):
+    with pytest.raises(DatasetError, match=message):
+        run(tmp_path, results=[{**RESULT, **change}])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ([], "is no COCO annotation file"),
+        ({"images": []}, "is no COCO annotation file"),
+        (changed("images", id="two"), "images: id 'two' is used twice"),
+        (changed("annotations", image_id=5), r"annotations\[0\] is of image 5"),
+        (changed("annotations", category_id=5), r"annotations\[0\] is of category 5"),
+        (changed("annotations", bbox="box"), r"annotations\[0\]: 'bbox' must be four finite numbers"),
+        (changed("annotations", area="big"), "'area' must be a finite number, found 'big'"),
+        (changed("categories", name=3), "'name' must be text, found 3"),
+        ({**DATASET, "annotations": [{"id": 1}]}, r"annotations\[0\] lacks 'image_id'"),
+        ({**DATASET, "images": [7]}, r"images\[0\] must be an object with id, found 7"),
+    ],
+)
+def test_faulty_annotations(tmp_path, dataset, message):
+    with pytest.raises(DatasetError, match=message):
+        run(tmp_path, dataset)
+
+
+def test_results_must_be_a_list(tmp_path):
+    with pytest.raises(DatasetError, match="must hold a list of results, found a dict"):
+        run(tmp_path, results={"results": []})
+
+
+def test_a_result_must_have_a_score(tmp_path):
+    with pytest.raises(DatasetError, match=r"results\[0\] lacks 'score'"):
+        run(tmp_path, results=[{key: RESULT[key] for key in ("image_id", "category_id", "bbox")}])
+
+
+def test_a_file_cut_in_the_middle(tmp_path):
+    run(tmp_path)
+    file = tmp_path / "results.json"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(DatasetError, match=r"results\.json is not valid JSON \(cut short\?\)"):
+        evaluate_coco_files(tmp_path / "annotations.json", file)
+
+
+def test_absent_and_binary_files(tmp_path):
+    with pytest.raises(DatasetError, match=r"cannot read .*absent\.json: No such file"):
+        evaluate_coco_files(tmp_path / "absent.json", tmp_path / "absent.json")
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(DatasetError, match=r"binary\.json is not a text file"):
+        evaluate_coco_files(binary, binary)
