@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
-from backbones.weights import CheckpointError, load_checkpoint, load_state
+from backbones.preprocessing import Preprocessing
+from backbones.weights import FORMAT_VERSION, CheckpointError, backbone_state, load_checkpoint, load_state
 from detection.config import Config
 from detection.config_files import parse_config
 from detection.errors import ConfigError
@@ -26,12 +26,15 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.modeling.faster_rcnn import FasterRCNN
 
+MEANING_OF_BACKBONE = ("model.backbone", "model.stride_in_1x1")
+MEANING_OF_WEIGHTS = (*MEANING_OF_BACKBONE, "rpn.anchor_sizes", "rpn.anchor_ratios", "roi.pool_size", "roi.delta_std")
+
 
 def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config."""
     return {
         "format": "resdet",
-        "version": 1,
+        "version": FORMAT_VERSION,
         "kind": metadata["kind"],
         "model": model.state_dict(),
         "class_names": list(metadata["class_names"]),
@@ -72,7 +75,8 @@ def load_detector(path: str | Path, config: Config | None = None, device: torch.
     require_kind(checkpoint, "detector", path)
     own = _own_config(checkpoint, path)
     if config is not None:
-        _require_same_classes(checkpoint["class_names"], config.data.class_names, path)
+        require_same_classes(checkpoint["class_names"], config.data.class_names, path)
+        _require_same_values(own, config, MEANING_OF_WEIGHTS, path)
     model = FasterRCNN(config or own, tuple(checkpoint["class_names"]), Preprocessing.from_dict(checkpoint["preprocessing"]))
     load_state(model, checkpoint["model"], str(path))
     return model.to(device).eval()
@@ -85,24 +89,39 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     was restored. Raises CheckpointError where the file does not fit.
     """
     checkpoint = load_checkpoint(path)
-    if checkpoint.get("format") != "resdet":
-        model.load_backbone(checkpoint, IMAGENET_PREPROCESSING)
-        return f"backbone initialised from the plain weights {path}; RPN and box layers start from random numbers"
-    if checkpoint["kind"] == "detector":
-        _require_same_classes(checkpoint["class_names"], model.class_names, path)
+    if checkpoint.get("kind") == "detector":
+        require_kind(checkpoint, "detector", path)
+        require_same_classes(checkpoint["class_names"], model.class_names, path)
+        _require_same_values(_own_config(checkpoint, path), model.config, MEANING_OF_BACKBONE, path)
         load_state(model, checkpoint["model"], str(path))
-        return f"all weights initialised from the detector {path}; the schedule starts at step 0"
-    model.load_backbone(checkpoint["model"], Preprocessing.from_dict(checkpoint["preprocessing"]))
-    classes = len(checkpoint["class_names"])
-    return f"backbone initialised from the {classes}-class classifier {path}; RPN and box layers start from random numbers"
+        model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
+        return f"all weights start from the detector {path}; optimizer, schedule and data start afresh"
+    backbone = model.config.model
+    model.load_backbone(*backbone_state(checkpoint, str(path), backbone.backbone, backbone.stride_in_1x1))
+    source = f"{len(checkpoint['class_names'])}-class classifier" if "kind" in checkpoint else "plain weights"
+    return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"
 
 
 def require_kind(checkpoint: Mapping[str, Any], kind: str, path: str | Path) -> None:
-    """Raise CheckpointError unless this is a checkpoint of ours of that kind."""
-    found = checkpoint.get("kind") if checkpoint.get("format") == "resdet" else None
-    if found != kind:
-        what = f"a {found}'s checkpoint" if found else "no checkpoint of resdet"
-        raise CheckpointError(f"{path} is {what}; a {kind}'s is needed here")
+    """Raise CheckpointError unless this is a checkpoint of ours, of that kind and of this version's format."""
+    if checkpoint.get("format") != "resdet":
+        raise CheckpointError(f"{path} is no checkpoint of resdet, with classes and config; a {kind}'s is needed here")
+    if checkpoint.get("kind") != kind:
+        raise CheckpointError(f"{path} is a {checkpoint.get('kind')}'s checkpoint; a {kind}'s is needed here")
+    if checkpoint.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {checkpoint.get('version')!r}; this resdet reads {FORMAT_VERSION}")
+    missing = [key for key in ("model", "class_names", "preprocessing", "config") if key not in checkpoint]
+    if missing:
+        raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(missing)}")
+
+
+def _require_same_values(found: Config, wanted: Config, keys: Sequence[str], path: str | Path) -> None:
+    """Settings that leave every shape as it is but give the weights another meaning."""
+    for key in keys:
+        section, name = key.split(".")
+        theirs, ours = (getattr(getattr(config, section), name) for config in (found, wanted))
+        if theirs != ours:
+            raise CheckpointError(f"{path} was trained with {key}={theirs}, not {ours}: set it alike")
 
 
 def _own_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
@@ -112,7 +131,8 @@ def _own_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
         raise CheckpointError(f"{path} holds a config that this version cannot read: {error}") from None
 
 
-def _require_same_classes(found: Sequence[str], expected: Sequence[str], path: str | Path) -> None:
+def require_same_classes(found: Sequence[str], expected: Sequence[str], path: str | Path) -> None:
+    """Raise CheckpointError, naming the difference, unless both lists of class names are the same."""
     if list(found) == list(expected):
         return
     missing = [name for name in expected if name not in found]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from backbones.preprocessing import Preprocessing
 from backbones.weights import CheckpointError, load_checkpoint, load_state
 from detection.config import TrainConfig
 from detection.engine.checkpoint import model_part, require_kind
@@ -117,6 +118,9 @@ def restore(
 ) -> tuple[TrainState, Window]:
     """Put a training checkpoint back into this process. Raises CheckpointError where the model is another."""
     load_state(model, checkpoint["model"], str(path))
+    if isinstance(getattr(model, "preprocessing", None), Preprocessing):
+        # It belongs to the weights, but is no tensor: a state dict cannot carry it.
+        model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
     try:
         optimizer.load_state_dict(checkpoint["optimizer"])
     except ValueError as error:

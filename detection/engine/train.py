@@ -133,6 +133,7 @@ def _begin(run: _Run, checkpoint: dict[str, Any] | None) -> None:
     """Restore or start the run, and open its files."""
     if checkpoint is not None:
         run.state, run.window = restore(checkpoint, run.output_dir / LAST, run.model, run.optimizer, run.world)
+        run.metadata = {**run.metadata, "preprocessing": checkpoint["preprocessing"]}
         logger.info("%s", _describe_restored(run))
     if run.world.is_main:
         with writing(run.output_dir / "config.yaml"):

@@ -1,0 +1,170 @@
+"""Train a detector, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from detection.config import Config, Source
+from detection.config_files import load_config
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from detection.data.catalog import Dataset
+    from detection.engine.train import TrainResult
+    from detection.modeling import FasterRCNN
+
+BEST_METRIC = "AP"
+TITLES = {
+    "AP": "COCO AP@[.5,.95]",
+    "AP50": "COCO AP50",
+    "AP75": "COCO AP75",
+    "voc_area": "VOC mAP@.5, area",
+    "voc07": "VOC mAP@.5, 11-point",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="train",
+        description=__doc__,
+        epilog="Several GPUs or machines: torchrun --nproc_per_node=N tools/train_net.py ... See docs/training.md.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
+    parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a new run that starts from a classifier's or a detector's weights"
+    )
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
+    options = build_parser().parse_intermixed_args(argv)
+    config = configured(options)
+    result = run_training(config, resume=options.resume)
+    if result.signal is not None:
+        _print_once(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
+        return 128 + result.signal
+    if result.metrics:
+        _print_once(metrics_table(result))
+    _print_once(f"checkpoints and logs: {config.output_dir}")
+    return 0
+
+
+def configured(options: argparse.Namespace) -> Config:
+    """The config that the command line asks for. Raises ConfigError."""
+    if options.resume and options.weights is not None:
+        raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
+    config = load_config(options.config, options.overrides)
+    if options.weights is not None:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"weights": options.weights})})
+    if options.output_dir is not None:
+        config = config.model_copy(update={"output_dir": options.output_dir})
+    return config
+
+
+def run_training(config: Config, *, resume: bool = False) -> TrainResult:
+    """Train the detector of a config on its `data.train`, evaluating on `data.val`, in `output_dir`.
+
+    A finished run that is resumed returns its result at once. Raises the errors of `detection.errors`.
+    """
+    import torch
+
+    from detection.data import train_loader
+    from detection.engine.distributed import World
+    from detection.engine.train import train
+    from detection.modeling import build_detector
+
+    world = World.from_environment()
+    training = _load_split(config, config.data.train, "train")
+    validation = _load_split(config, config.data.val, "val") if config.data.val else None
+    torch.manual_seed(config.train.seed)
+    model = build_detector(config)
+    if not resume and config.model.weights is not None:
+        _initialise(model, config.model.weights)
+    return train(
+        model,
+        lambda first: train_loader(training, config, rank=world.rank, world_size=world.size, first_batch=first),
+        config.train,
+        config.output_dir,
+        metadata={
+            "kind": "detector",
+            "class_names": list(model.class_names),
+            "preprocessing": model.preprocessing.to_dict(),
+            "config": config.model_dump(mode="json"),
+        },
+        evaluate=None if validation is None else evaluator(validation, config.data.workers),
+        best_metric=BEST_METRIC,
+        resume=resume,
+    )
+
+
+def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset:
+    from detection.data import load_dataset
+
+    if not sources:
+        raise ConfigError(f"data.{name} names no data set; e.g. data.{name}: [{{format: voc, year: 2007, split: {name}}}]")
+    dataset = load_dataset(sources, config.data.classes, config.data.strict)
+    _print_once(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
+    if dataset.faults:
+        more = f" (the first of {len(dataset.faults)}; see check-dataset)" if len(dataset.faults) > 1 else ""
+        _print_once(f"{name}: {dataset.faults[0]}{more}")
+    return dataset
+
+
+def _initialise(model: FasterRCNN, path: Path) -> None:
+    from detection.engine.checkpoint import initialise_detector
+
+    _print_once(initialise_detector(model, path))
+
+
+def evaluator(dataset: Dataset, workers: int) -> Callable[[nn.Module], dict[str, float]]:
+    """A function from a detector to its COCO and VOC figures on a data set."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        from detection.evaluation import evaluate_coco, evaluate_voc
+        from detection.inference.dataset import predict_dataset
+        from detection.modeling import FasterRCNN
+
+        assert isinstance(model, FasterRCNN)
+        detections = predict_dataset(model, dataset.records, workers=workers)
+        truth_and_found = (dataset.records, detections, dataset.class_names)
+        return {
+            **evaluate_coco(*truth_and_found),
+            "voc_area": evaluate_voc(*truth_and_found, metric="area").mean_ap,
+            "voc07": evaluate_voc(*truth_and_found, metric="voc07").mean_ap,
+        }
+
+    return evaluate
+
+
+def metrics_table(result: TrainResult) -> Table:
+    """The last evaluation, for people."""
+    table = Table(title=f"validation split after {result.steps} steps, {result.seconds:.0f} s")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, title in TITLES.items():
+        if name in result.metrics:
+            table.add_row(title, f"{result.metrics[name]:.4f}")
+    if result.best is not None:
+        table.add_row(f"best {TITLES[BEST_METRIC]} (best.pt)", f"{result.best:.4f}")
+    return table
+
+
+def _print_once(what: str | Table) -> None:
+    """Print on rank 0 of a distributed run."""
+    from detection.engine.distributed import World
+
+    if World.from_environment().is_main:
+        Console(highlight=False).print(what, soft_wrap=True, markup=False)

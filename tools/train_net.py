@@ -1,0 +1,6 @@
+"""Train a detector: see `--help`."""
+
+from detection.cli.main import run_command
+
+if __name__ == "__main__":
+    run_command("train")
