@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
+from detection.modeling.roi_align import roi_align
+
 
 def pool_rois(
     features: Tensor,
@@ -26,12 +28,14 @@ def pool_rois(
     "max": Fast R-CNN's RoI max pooling, cells rounded to whole features. "align": RoIAlign with continuous cells, the
     mean of sampling_ratio^2 bilinear samples each (0: one sample a feature cell).
     """
-    # torchvision's CPU kernels know fp32 only.
-    feature_map = features.float()
-    boxes = [boxes.to(feature_map.dtype) for boxes in proposals]
+    if pooling == "align" and features.device.type == "cpu":
+        images = zip(features, proposals, strict=True)
+        return torch.cat([roi_align(image, boxes, 1 / stride, size, sampling_ratio) for image, boxes in images])
+    # torchvision's kernels for the GPU are faster than matrix products, but know fp32 and fp16 only.
+    rois = [boxes.float() for boxes in proposals]
     with torch.autocast(features.device.type, enabled=False):
         if pooling == "max":
-            pooled = ops.roi_pool(feature_map, boxes, size, 1 / stride)
+            pooled = ops.roi_pool(features.float(), rois, size, 1 / stride)
         else:
-            pooled = ops.roi_align(feature_map, boxes, size, 1 / stride, sampling_ratio, aligned=True)
+            pooled = ops.roi_align(features.float(), rois, size, 1 / stride, sampling_ratio, aligned=True)
     return pooled.to(features.dtype)

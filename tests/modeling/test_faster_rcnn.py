@@ -15,7 +15,14 @@ from detection.structures import Batch, Detections, Target, pad_images
 
 SMALL = {
     "model": {"backbone": "resnet18"},
-    "rpn": {"channels": 32, "anchor_sizes": [16, 32], "min_size": 4, "post_nms_train": 40, "post_nms_test": 20, "sample_size": 32},
+    "rpn": {
+        "channels": 32,
+        "anchor_sizes": [16, 32],
+        "min_size": 4,
+        "post_nms_train": 40,
+        "post_nms_test": 20,
+        "sample_size": 32,
+    },
     "roi": {"pool_size": 6, "sample_size": 16, "pooling": "align", "sampling_ratio": 2, "negative_iou": [0, 0.5]},
     "data": {"classes": ["cat", "dog"]},
     "test": {"shorter_side": 64, "longer_side": 100, "score_threshold": 0.0},
@@ -161,7 +168,8 @@ def test_detections_return_to_the_image_by_each_axis_own_ratio():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((600, 800), (600, 800)), ((300, 400), (600, 800)), ((400, 1000), (400, 1000)), ((1, 5000), (1, 1000))]
+    ("size", "expected"),
+    [((600, 800), (600, 800)), ((300, 400), (600, 800)), ((400, 1000), (400, 1000)), ((1, 5000), (1, 1000))],
 )
 def test_resized_size_by_hand(size, expected):
     assert resized_size(size, 600, 1000) == expected
