@@ -16,7 +16,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from detection.evaluation.coco_files import read_annotations, read_results
-from detection.evaluation.detection_files import coco_results
+from detection.evaluation.detection_files import coco_results, corners_to_xywh
 from detection.evaluation.voc import check_images
 from detection.structures import Detections, ImageId, Record
 
@@ -59,10 +59,10 @@ def records_as_coco(records: Sequence[Record], class_names: Sequence[str]) -> di
     """Records as the content of an annotation file; category ids are the labels."""
     annotations: list[dict[str, Any]] = []
     for record in records:
-        boxes = record.boxes.double()
-        boxes[:, 2:] -= boxes[:, :2]
         ignored = (record.crowd | record.difficult).tolist()
-        for box, label, area, crowd in zip(boxes.tolist(), record.labels.tolist(), record.areas.tolist(), ignored, strict=True):
+        for box, label, area, crowd in zip(
+            corners_to_xywh(record.boxes), record.labels.tolist(), record.areas.tolist(), ignored, strict=True
+        ):
             annotation = {"id": len(annotations) + 1, "image_id": record.image_id, "category_id": label}
             annotations.append(annotation | {"bbox": box, "area": area, "iscrowd": int(crowd)})
     return {

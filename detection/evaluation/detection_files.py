@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from detection.errors import DatasetError
 from detection.evaluation.voc import ClassDetections
@@ -115,12 +117,16 @@ def coco_results(
         raise DatasetError(f"class '{missing[0]}' is no category of the annotations: {', '.join(category_ids)}")
     results = []
     for image_id, found in detections.items():
-        boxes = found.boxes.double()
-        boxes[:, 2:] -= boxes[:, :2]
-        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        for box, score, label in zip(corners_to_xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), strict=True):
             category = category_ids[class_names[label]]
             results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
     return results
+
+
+def corners_to_xywh(boxes: Tensor) -> list[list[float]]:
+    """(N, 4) xyxy -> N lists (x, y, width, height), exact: COCO settles ties on the last digit."""
+    corners = boxes.double()
+    return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
 
 
 def write_json(file: Path, value: object) -> None:
