@@ -1,0 +1,112 @@
+"""Ground truth as the VOC development kit counts it: every object of the XML files, just as it stands there.
+
+The data loader clips boxes to the image and drops faulty ones; the kit does neither, and its AP is the standard. No
+image is opened: annotations are enough to judge detection files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import torch
+
+from detection.class_names import VOC_CLASSES
+from detection.data.voc import parse_xml, read_split
+from detection.errors import DatasetError
+from detection.structures import Record
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True)
+class Devkit:
+    """One split's annotations. Record.labels index `class_names`, the classes that occur in it."""
+
+    records: list[Record]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Object:
+    name: str
+    box: tuple[float, float, float, float]  # xyxy, continuous
+    difficult: bool
+
+
+def find_year(devkit: Path, year: str | None) -> Path:
+    """The folder with Annotations/: `devkit`/VOC<year>, or `devkit` itself. Raises DatasetError."""
+    places = [devkit / f"VOC{year}", devkit] if year else [devkit]
+    for place in places:
+        if (place / "Annotations").is_dir():
+            return place
+    years = sorted(path.name for path in devkit.glob("VOC*") if path.is_dir())
+    found = f"; it holds {', '.join(years)}: give --year" if years else ""
+    raise DatasetError(f"no folder Annotations in {' or '.join(map(str, places))}{found}")
+
+
+def read_devkit(folder: Path, split: str, class_names: Sequence[str] | None = None) -> Devkit:
+    """The annotations of a split; `folder` holds Annotations/ and ImageSets/.
+
+    Without `class_names` the classes are those found. With them objects of other classes are left out, and so are
+    objects that cannot be read, because the data loader has spoken of them; else these raise DatasetError.
+    """
+    stems = read_split(folder, split)
+    twice = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
+    if twice is not None:
+        raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image '{twice}' twice")
+    tolerant = class_names is not None
+    images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant))) for stem in stems]
+    names = tuple(class_names or sort_classes({each.name for _, objects in images for each in objects}))
+    labels = {name: label for label, name in enumerate(names)}
+    return Devkit([_record(stem, [each for each in objects if each.name in labels], labels) for stem, objects in images], names)
+
+
+def sort_classes(names: set[str]) -> list[str]:
+    """VOC's classes in their usual order, then any others by name."""
+    return [name for name in VOC_CLASSES if name in names] + sorted(names - set(VOC_CLASSES))
+
+
+def _objects(file: Path, tolerant: bool) -> Iterator[_Object]:
+    for number, element in enumerate(parse_xml(file).findall("object"), start=1):
+        try:
+            yield _object(element, f"{file}, object {number}")
+        except DatasetError:
+            if not tolerant:
+                raise
+
+
+def _object(element: Element, where: str) -> _Object:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DatasetError(f"{where} has no <name>")
+    xmin, ymin, xmax, ymax = (_number(element.findtext(f"bndbox/{tag}"), f"{where}: <{tag}>") for tag in CORNERS)
+    difficult = _number(element.findtext("difficult") or "0", f"{where}: <difficult>") != 0
+    return _Object(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DatasetError(f"{where} must be a number, found {'nothing' if text is None else repr(text)}")
+    return value
+
+
+def _record(stem: str, objects: Sequence[_Object], labels: dict[str, int]) -> Record:
+    boxes = torch.tensor([each.box for each in objects], dtype=torch.float64).reshape(-1, 4)
+    return Record(
+        image_id=stem,
+        file=Path(stem),
+        size_hw=(0, 0),  # not known, and not needed for VOC's AP
+        boxes=boxes,
+        labels=torch.tensor([labels[each.name] for each in objects], dtype=torch.long),
+        difficult=torch.tensor([each.difficult for each in objects], dtype=torch.bool),
+        crowd=torch.zeros(len(objects), dtype=torch.bool),
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+    )
