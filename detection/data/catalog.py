@@ -1,0 +1,106 @@
+"""Named sources -> one data set: where the files lie, what the classes are, what was wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detection.class_names import COCO_CLASSES, VOC_CLASSES
+from detection.config import CocoSource, VocSource
+from detection.data.coco import read_coco
+from detection.data.faults import Faults
+from detection.data.voc import read_voc
+from detection.errors import DatasetError
+from detection.structures import ImageId, Record
+
+__all__ = ["COCO_CLASSES", "VOC_CLASSES", "Dataset", "load_dataset", "read_sources", "resolve_classes", "resolve_root"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of one split."""
+
+    class_names: tuple[str, ...]  # K
+    records: list[Record]
+    faults: list[str] = field(default_factory=list)  # what was repaired, one message each
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def load_dataset(sources: Sequence[VocSource | CocoSource], classes: str | Sequence[str], strict: bool = False) -> Dataset:
+    """Read and join sources; what had to be repaired is logged as one warning a kind.
+
+    `classes` are names, or "voc" or "coco". Raises DatasetError; if `strict`, also for what would have been repaired.
+    """
+    faults = Faults(strict=strict)
+    class_names = resolve_classes(classes)
+    records = read_sources(sources, class_names, faults)
+    faults.warn()
+    return Dataset(class_names, records, faults.notes)
+
+
+def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequence[str], faults: Faults) -> list[Record]:
+    """Read and join sources. Raises DatasetError, or collects it in `faults`."""
+    if not sources:
+        raise DatasetError("no source of images is given: set data.train, data.val or data.test in the config")
+    records: list[Record] = []
+    seen: dict[ImageId, Path] = {}
+    for source in sources:
+        with faults.guard():
+            found = _read_source(source, class_names, faults)
+            if not found:
+                raise DatasetError(f"{_describe(source)} holds no image")
+            for record in found:
+                with faults.guard():
+                    _check_new(record, seen)
+                    records.append(record)
+    return records
+
+
+def _read_source(source: VocSource | CocoSource, class_names: Sequence[str], faults: Faults) -> list[Record]:
+    root = resolve_root(source.root)
+    if isinstance(source, VocSource):
+        return read_voc(source, root, class_names, faults)
+    return read_coco(source, root, class_names, faults)
+
+
+def _check_new(record: Record, seen: dict[ImageId, Path]) -> None:
+    """Detections are stored by image id, so that one id may not mean two images."""
+    if record.image_id in seen:
+        raise DatasetError(f"image id {record.image_id!r} occurs twice: {seen[record.image_id]} and {record.file}")
+    seen[record.image_id] = record.file
+
+
+def _describe(source: VocSource | CocoSource) -> str:
+    if isinstance(source, VocSource):
+        return f"split '{source.split}' of {source.root}"
+    return str(source.root / source.annotations)
+
+
+def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """ "voc", "coco" or the names themselves -> the K names in the order of the labels."""
+    if not isinstance(classes, str):
+        return tuple(classes)
+    named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+    if classes not in named:
+        raise DatasetError(f"classes must be 'voc', 'coco' or a list of names, got '{classes}'")
+    return named[classes]
+
+
+def resolve_root(path: Path) -> Path:
+    """A data set's folder or archive: as given if it exists from here, else under $RESDET_DATASETS or datasets/.
+
+    Raises DatasetError naming the places tried.
+    """
+    home = Path(os.environ.get("RESDET_DATASETS") or "datasets")
+    tried = [path] if path.is_absolute() else [path, home / path]
+    for place in tried:
+        if place.exists():
+            return place
+    places = " nor at ".join(str(place) for place in tried)
+    raise DatasetError(
+        f"there is no data set at {places}; set RESDET_DATASETS or the source's root, or fetch it with datasets/download.py"
+    )

@@ -1,0 +1,192 @@
+"""Batches of images: an endless, resumable stream for training; each image once, at its own size, for tests.
+
+Workers may be spawned: everything they get is a module-level class and pickles. Errors travel back from them as values
+and are raised here, so that the user sees one line instead of a worker's traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from detection.config import Config, DataConfig
+from detection.data.catalog import Dataset
+from detection.data.images import read_image
+from detection.data.packing import PackedRecords
+from detection.data.sampler import Batches, Item
+from detection.data.transforms import build_augmentation, prepare
+from detection.data.workers import start_worker
+from detection.errors import ConfigError, DatasetError
+from detection.structures import Batch, Record, Target, pad_images
+
+log = logging.getLogger(__name__)
+
+OnBadImage = Literal["error", "skip"]
+
+
+class Sample(NamedTuple):
+    """One training image."""
+
+    image: Tensor  # (3, h, w) uint8 RGB
+    target: Target
+    file: str
+    skipped: tuple[str, ...]  # what was wrong with the images that this one stands in for
+
+
+class Loaded(NamedTuple):
+    """What a worker hands over."""
+
+    batch: Batch
+    skipped: tuple[str, ...]
+
+
+class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
+    """Decodes, augments and resizes: an `Item` (image, seed) -> a Sample, or the error as a value."""
+
+    def __init__(self, records: Sequence[Record], config: DataConfig) -> None:
+        self.records = PackedRecords.pack(records)
+        self.config = config
+        self.augmentation = build_augmentation(config.augmentations)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, item: Item) -> Sample | ConfigError | DatasetError:
+        skipped: list[str] = []
+        for index in self._candidates(item.image):
+            try:
+                image, target = self._load(index, item.seed)
+            except ConfigError as error:
+                return error
+            except DatasetError as error:
+                if self.config.on_bad_image == "error":
+                    return error
+                skipped.append(str(error))
+                continue
+            return Sample(image, target, self.records.file(index), tuple(skipped))
+        return DatasetError(f"none of the images can be used; the first: {skipped[0]}")
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The image, and those that may stand in for it: the next ones of its group."""
+        is_wide = self.records.is_wide
+        for step in range(len(self)):
+            candidate = (index + step) % len(self)
+            if is_wide[candidate] == is_wide[index] or not self.config.aspect_grouping:
+                yield candidate
+
+    def _load(self, index: int, seed: int) -> tuple[Tensor, Target]:
+        image = read_checked(self.records.file(index), self.records.size_hw(index))
+        config = self.config
+        return prepare(image, self.records.target(index), self.augmentation, config.shorter_sides, config.longer_side, seed)
+
+
+class ImageDataset(TorchDataset[Tensor | DatasetError]):
+    """Decodes: index -> (3, H, W) uint8 RGB at its own size, or the error as a value."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.files = [(str(record.file), record.size_hw) for record in records]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor | DatasetError:
+        try:
+            return torch.from_numpy(read_checked(*self.files[index])).permute(2, 0, 1)
+        except DatasetError as error:
+            return error
+
+
+def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """The pixels of an image whose annotation says its size. Raises DatasetError, also where the two disagree."""
+    image = read_image(file)
+    height, width = image.shape[:2]
+    if (height, width) != size_hw:
+        told = f"{size_hw[1]}x{size_hw[0]}"
+        raise DatasetError(
+            f"image {file} is {width}x{height} as displayed, but its annotation says {told}: its boxes cannot fit"
+        )
+    return image
+
+
+def train_loader(
+    dataset: Dataset, config: Config, *, rank: int = 0, world_size: int = 1, first_batch: int = 0
+) -> Iterator[Batch]:
+    """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
+
+    Batch n of a rank is a function of (train.seed, n, rank, world_size) alone, whatever the number of workers. Raises
+    DatasetError or ConfigError when it comes to the image concerned.
+    """
+    train, data = config.train, config.data
+    records = TrainDataset(dataset.records, data)
+    groups = records.records.is_wide if data.aspect_grouping else None
+    batches = Batches(len(records), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
+    loader = DataLoader(
+        records,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=data.workers,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return _unwrap(loader)
+
+
+def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> Loaded | ConfigError | DatasetError:
+    """Samples -> a padded batch; or the first error."""
+    good = []
+    for sample in samples:
+        if not isinstance(sample, Sample):
+            return sample
+        good.append(sample)
+    batch = Batch(
+        pad_images([sample.image for sample in good]),
+        [(sample.image.shape[1], sample.image.shape[2]) for sample in good],
+        [sample.target for sample in good],
+        [sample.file for sample in good],
+    )
+    return Loaded(batch, tuple(reason for sample in good for reason in sample.skipped))
+
+
+def _unwrap(loader: Iterable[Loaded | ConfigError | DatasetError]) -> Iterator[Batch]:
+    """Raise what came as a value; log each skipped image once, with the count."""
+    skipped: set[str] = set()
+    for loaded in loader:
+        if not isinstance(loaded, Loaded):
+            raise loaded
+        for reason in loaded.skipped:
+            if reason not in skipped:
+                skipped.add(reason)
+                log.warning("skipped image number %d: %s", len(skipped), reason)
+        yield loaded.batch
+
+
+def test_loader(
+    records: Sequence[Record], batch_size: int = 1, workers: int = 0, on_bad_image: OnBadImage = "error"
+) -> Iterator[tuple[list[Record], list[Tensor]]]:
+    """The records in their order, in groups of `batch_size`, with their images (3, H, W) uint8 RGB at their own size.
+
+    Raises DatasetError for an image that cannot be read; with "skip" it is left out of its group, and logged.
+    """
+    loader = DataLoader(
+        ImageDataset(records), batch_size=batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+    )
+    num_skipped = 0
+    for number, images in enumerate(loader):
+        good: list[tuple[Record, Tensor]] = []
+        for record, image in zip(records[number * batch_size :], images, strict=False):
+            if isinstance(image, Tensor):
+                good.append((record, image))
+            elif on_bad_image == "error":
+                raise image
+            else:
+                num_skipped += 1
+                log.warning("skipped image number %d: %s", num_skipped, image)
+        if good:
+            yield [record for record, _ in good], [image for _, image in good]

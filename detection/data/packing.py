@@ -1,0 +1,67 @@
+"""All records of a data set in a few arrays.
+
+A worker process gets a copy of what it reads from. A hundred thousand records of tensors would cost a spawned worker a
+file handle a tensor, and a forked one a copy of each page that it touches; flat arrays cost neither.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from detection.data.transforms import make_target
+from detection.structures import Record, Target
+
+
+@dataclass(frozen=True)
+class PackedRecords:
+    """N images with B boxes together: each image's objects, then its ignored regions."""
+
+    files: np.ndarray  # (N,) bytes
+    sizes_hw: np.ndarray  # (N, 2) int
+    ends: np.ndarray  # (N, 2) int: where the image's objects end in `boxes`, and its ignored regions
+    boxes: np.ndarray  # (B, 4) float32 xyxy
+    labels: np.ndarray  # (B,) int64, -1 for ignored regions
+    is_wide: np.ndarray  # (N,) bool: at least as wide as high
+
+    @classmethod
+    def pack(cls, records: Sequence[Record]) -> PackedRecords:
+        """Keep what training needs of the records."""
+        targets = [make_target(record) for record in records]
+        counts = np.array([[len(target.boxes), len(target.ignored)] for target in targets], np.int64).reshape(-1, 2)
+        labels = [torch.cat([target.labels, target.labels.new_full((len(target.ignored),), -1)]) for target in targets]
+        boxes = [torch.cat([target.boxes, target.ignored]) for target in targets]
+        sizes_hw = np.array([record.size_hw for record in records], np.int64).reshape(-1, 2)
+        return cls(
+            np.array([os.fsencode(record.file) for record in records]),
+            sizes_hw,
+            counts.cumsum().reshape(-1, 2),
+            torch.cat([torch.zeros(0, 4), *boxes]).numpy(),
+            torch.cat([torch.zeros(0, dtype=torch.long), *labels]).numpy(),
+            sizes_hw[:, 1] >= sizes_hw[:, 0],
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def file(self, index: int) -> str:
+        """The path of an image."""
+        return os.fsdecode(self.files[index])
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image."""
+        height, width = self.sizes_hw[index].tolist()
+        return height, width
+
+    def target(self, index: int) -> Target:
+        """What is to be learnt from an image, as it lies on disk."""
+        start = int(self.ends[index - 1, 1]) if index else 0
+        middle, end = self.ends[index].tolist()
+        # Copies: a tensor must not share the memory of all workers.
+        boxes = torch.from_numpy(self.boxes[start:end].copy())
+        labels = torch.from_numpy(self.labels[start:middle].copy())
+        return Target(boxes[: middle - start], labels, boxes[middle - start :])
