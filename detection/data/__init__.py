@@ -1,0 +1,28 @@
+"""Data sets on disk -> batches: `load_dataset`, then `train_loader` or `test_loader`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detection.data.catalog import Dataset, load_dataset
+    from detection.data.images import read_image
+    from detection.data.loader import test_loader, train_loader
+
+__all__ = ["Dataset", "load_dataset", "read_image", "test_loader", "train_loader"]
+
+_HOMES = {
+    "Dataset": "catalog",
+    "load_dataset": "catalog",
+    "read_image": "images",
+    "test_loader": "loader",
+    "train_loader": "loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Reading an XML file does not need albumentations, which takes seconds to import.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"detection.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'detection.data' has no attribute '{name}'")

@@ -24,14 +24,14 @@ from detection.resize import resize_image, resized_size  # noqa: E402
 from detection.structures import Record, Target  # noqa: E402
 
 
-def build_augmentation(augmentations: Sequence[Mapping[str, Mapping[str, Any]]]) -> A.Compose:
-    """`[{"HorizontalFlip": {"p": 0.5}}, ...]` -> one callable of images, with `bboxes` (N, 4 + any) or without.
+def build_augmentation(augmentations: Sequence[Mapping[str, Mapping[str, Any]]], *, boxes: bool = True) -> A.Compose:
+    """`[{"HorizontalFlip": {"p": 0.5}}, ...]` -> one callable of images, and with `boxes` of their `bboxes` too.
 
     A list under `transforms` is built likewise: `{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}]}}`.
     Raises ConfigError: an unknown name, parameters that albumentations does not take.
     """
-    boxes = A.BboxParams(format="pascal_voc", clip=True, filter_invalid_bboxes=True)
-    return A.Compose(_build_all(augmentations), bbox_params=boxes)
+    follow = A.BboxParams(format="pascal_voc", clip=True, filter_invalid_bboxes=True) if boxes else None
+    return A.Compose(_build_all(augmentations), bbox_params=follow)
 
 
 def reseed(augmentation: A.Compose, seed: int) -> None:
