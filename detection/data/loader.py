@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 class Loaded(NamedTuple):
     """What a worker hands over."""
 
-    batch: Batch
+    batch: Any  # a Batch here, an ImageBatch in the classification stage
     skipped: tuple[str, ...]
 
 
@@ -135,7 +135,7 @@ def train_loader(
         worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
     )
-    return _unwrap(loader)
+    return unwrap(loader)
 
 
 def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> Loaded | ConfigError | DatasetError:
@@ -154,7 +154,7 @@ def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> Loaded | 
     return Loaded(batch, tuple(reason for sample in good for reason in sample.skipped))
 
 
-def _unwrap(loader: Iterable[Loaded | ConfigError | DatasetError]) -> Iterator[Batch]:
+def unwrap(loader: Iterable[Loaded | ConfigError | DatasetError]) -> Iterator[Any]:
     """Raise what came as a value; log each skipped image once, with the count."""
     skipped: set[str] = set()
     for loaded in loader:
