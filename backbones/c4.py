@@ -5,7 +5,7 @@ State-dict keys are the backbone's own: `conv1.*, bn1.*, layer1..layer3.*` in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -58,9 +58,13 @@ class ResNetHead(C4Head):
 
 
 def load_c4(
-    trunk: nn.Module, head: nn.Module, backbone_state: Mapping[str, Tensor], source: str = "the backbone's state dict"
+    trunk: nn.Module,
+    head: nn.Module,
+    backbone_state: Mapping[str, Tensor],
+    source: str = "the backbone's state dict",
+    classifier_keys: Sequence[str] = ("fc.weight", "fc.bias"),
 ) -> None:
-    """Load a whole backbone's state dict into its two halves; its classifier `fc` has no place there and is left out.
+    """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
 
     Raises CheckpointError, naming `source` and the first keys, on anything else missing, unexpected or unfit.
     """
@@ -69,6 +73,6 @@ def load_c4(
     state = {
         f"head.{key}" if key.startswith(head_names) else f"trunk.{key}": value
         for key, value in backbone_state.items()
-        if key not in ("fc.weight", "fc.bias")
+        if key not in classifier_keys
     }
     load_state(both, state, source)

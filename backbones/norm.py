@@ -89,7 +89,7 @@ class _Statistics:
 
     def add(self, x: Tensor) -> None:
         """Take in one batch of (N, C, H, W) values."""
-        var, mean = (value.double().cpu() for value in torch.var_mean(x.detach().float(), (0, 2, 3), correction=0))
+        var, mean = (value.cpu().double() for value in torch.var_mean(x.detach().float(), (0, 2, 3), correction=0))
         count = x.numel() // x.shape[1]
         total = self.count + count
         delta = mean - self.mean

@@ -17,8 +17,9 @@ from backbones.base import Backbone
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 FORMAT_VERSION = 1
-# What torch's restricted unpickler lets through from a damaged or foreign file, besides UnpicklingError.
+# What torch lets through from a damaged or foreign file, besides UnpicklingError.
 _DAMAGE = (
+    OSError,
     RuntimeError,
     EOFError,
     LookupError,
@@ -42,9 +43,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
+    contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(contents, Mapping):
         raise CheckpointError(f"{path} holds a {type(contents).__name__}, not a checkpoint or state dict")
     return dict(contents)
@@ -59,7 +61,7 @@ def _read_torch(path: Path) -> Any:
                 f"{path} holds Python objects, which could run code, so it is not read: save plain tensors, "
                 "as in torch.save(model.state_dict(), path) or safetensors"
             ) from None
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: copy or make it again") from None
+        raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
     except _DAMAGE:
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
 
@@ -72,7 +74,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"reading {path} needs the package safetensors: pip install safetensors") from None
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is cut short or damaged: {error}") from None
 
 
@@ -97,7 +99,9 @@ def save_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise CheckpointError(f"cannot write checkpoint {path}: {cause.strerror or cause}; is there space left?") from None
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {cause.strerror or cause}; free some space or write elsewhere"
+        ) from None
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -106,7 +110,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     Raises CheckpointError naming `source` and the first missing, unexpected, mis-shaped or non-finite keys.
     """
     expected = module.state_dict()
-    _check_keys([key for key in state if not isinstance(state[key], Tensor)], "keys without a tensor", source)
+    _check_keys([key for key, value in state.items() if not _is_named_tensor(key, value)], "keys without a tensor", source)
     _check_keys([key for key in expected if key not in state and not _is_counter(key)], "missing keys", source)
     _check_keys([key for key in state if key not in expected and not _is_counter(key)], "unexpected keys", source)
     chosen = {key: value for key, value in state.items() if key in expected}
@@ -127,6 +131,10 @@ def _check_keys(keys: list[str], problem: str, source: str) -> None:
         raise CheckpointError(
             f"{source} does not fit the model: {len(keys)} {problem}: {first}; take weights of the same architecture"
         )
+
+
+def _is_named_tensor(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)
 
 
 def _is_counter(key: str) -> bool:
@@ -152,12 +160,13 @@ def backbone_state(
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
 
-    It is a classifier's checkpoint of ours, or a plain state dict, which is taken to expect torchvision's ImageNet
-    preprocessing. Raises CheckpointError if it is another kind, another backbone than `name`, or strides elsewhere.
+    They hold a classifier's checkpoint of ours, or a plain state dict, which is taken to expect torchvision's ImageNet
+    preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone than `name`, or strides that are
+    recorded elsewhere.
     """
     if contents.get("format") == "resdet":
         return _classifier_state(contents, source, name, stride_in_1x1)
-    if not all(isinstance(value, Tensor) for value in contents.values()):
+    if not all(_is_named_tensor(key, value) for key, value in contents.items()):
         raise CheckpointError(
             f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}"
         )
@@ -185,9 +194,6 @@ def _classifier_state(
             f"{source} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
             "the weights would fit but see other pixels, so set stride_in_1x1 alike"
         )
-    # A classifier's module keeps its network under `backbone.`.
-    if all(str(key).startswith("backbone.") for key in state):
-        state = {key.removeprefix("backbone."): value for key, value in state.items()}
     return state, preprocessing
 
 

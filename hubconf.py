@@ -1,0 +1,87 @@
+"""torch.hub entry points: `torch.hub.load(<repository>, "resnet50", weights=None, ...)`.
+
+The arguments are those of `backbones.build_backbone` and `backbones.build_c4`. No weights are downloaded: `weights` is a
+file of yours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as _Path  # torch.hub lists every public callable
+
+from backbones import Backbone as _Backbone
+from backbones import C4Head as _C4Head
+from backbones import C4Trunk as _C4Trunk
+from backbones import build_backbone as _build_backbone
+from backbones import build_c4 as _build_c4
+from backbones.base import Norm as _Norm
+
+dependencies = ["torch", "fvcore"]
+
+
+def resnet18(
+    weights: str | _Path | None = None,
+    norm: _Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> _Backbone:
+    """ResNet-18: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("resnet18", weights, norm, num_classes, stride_in_1x1, freeze_stages)
+
+
+def resnet34(
+    weights: str | _Path | None = None,
+    norm: _Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> _Backbone:
+    """ResNet-34: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("resnet34", weights, norm, num_classes, stride_in_1x1, freeze_stages)
+
+
+def resnet50(
+    weights: str | _Path | None = None,
+    norm: _Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> _Backbone:
+    """ResNet-50: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("resnet50", weights, norm, num_classes, stride_in_1x1, freeze_stages)
+
+
+def resnet101(
+    weights: str | _Path | None = None,
+    norm: _Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> _Backbone:
+    """ResNet-101: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("resnet101", weights, norm, num_classes, stride_in_1x1, freeze_stages)
+
+
+def resnet152(
+    weights: str | _Path | None = None,
+    norm: _Norm = "bn",
+    num_classes: int | None = None,
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+) -> _Backbone:
+    """ResNet-152: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("resnet152", weights, norm, num_classes, stride_in_1x1, freeze_stages)
+
+
+def resnet50_c4(
+    weights: str | _Path | None = None, norm: _Norm = "frozen_bn", stride_in_1x1: bool = False, freeze_stages: int = 2
+) -> tuple[_C4Trunk, _C4Head]:
+    """ResNet-50 as a C4 detector uses it: the trunk for the image, the head for each pooled region."""
+    return _build_c4("resnet50", weights, norm, stride_in_1x1, freeze_stages)
+
+
+def resnet101_c4(
+    weights: str | _Path | None = None, norm: _Norm = "frozen_bn", stride_in_1x1: bool = False, freeze_stages: int = 2
+) -> tuple[_C4Trunk, _C4Head]:
+    """ResNet-101 as a C4 detector uses it: the trunk for the image, the head for each pooled region."""
+    return _build_c4("resnet101", weights, norm, stride_in_1x1, freeze_stages)

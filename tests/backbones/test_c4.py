@@ -1,0 +1,76 @@
+"""The C4 split: the two halves compute what the whole network computes."""
+
+import pytest
+import torch
+
+from backbones import CheckpointError, build_backbone, build_c4, load_c4
+
+
+def test_trunk_then_head_is_the_whole_network():
+    whole = build_backbone("resnet50", norm="frozen_bn")
+    trunk, head = build_c4("resnet50", norm="frozen_bn")
+    load_c4(trunk, head, whole.state_dict())
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        expected, features = whole(images), trunk(images)
+        torch.testing.assert_close(features, expected["c4"], rtol=0, atol=0)
+        torch.testing.assert_close(head(features), expected["c5"].mean((2, 3)), rtol=1e-5, atol=1e-5)
+    assert (trunk.channels, trunk.stride, head.channels) == (1024, 16, 2048)
+
+
+def test_state_dict_keys_are_the_backbones_own():
+    whole = build_backbone("resnet18").state_dict()
+    trunk, head = build_c4("resnet18")
+    assert {key.partition(".")[0] for key in trunk.state_dict()} == {"conv1", "bn1", "layer1", "layer2", "layer3"}
+    assert {key.partition(".")[0] for key in head.state_dict()} == {"layer4"}
+    assert set(trunk.state_dict()) | set(head.state_dict()) == set(whole)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_head_takes_any_number_of_regions(count):
+    _, head = build_c4("resnet18", norm="frozen_bn")
+    pooled = torch.randn(count, 256, 14, 14, requires_grad=True)
+    vectors = head(pooled)
+    assert vectors.shape == (count, 512)
+    vectors.sum().backward()
+    assert pooled.grad.shape == pooled.shape
+
+
+@pytest.mark.parametrize(("stages", "trunk_frozen", "head_frozen"), [(0, 0, False), (2, 2, False), (4, 4, False), (5, 4, True)])
+def test_freezing_survives_the_split(stages, trunk_frozen, head_frozen):
+    trunk, head = build_c4("resnet18", norm="bn", freeze_stages=stages)
+    trunk.train()
+    head.train()
+    frozen = [not trunk.conv1.training, not trunk.layer1.training, not trunk.layer2.training, not trunk.layer3.training]
+    assert frozen == [index < trunk_frozen for index in range(4)]
+    assert head.layer4.training != head_frozen
+    assert all(parameter.requires_grad != head_frozen for parameter in head.parameters())
+    assert trunk(torch.randn(2, 3, 64, 64)).requires_grad == (stages < 4)
+
+
+def test_load_c4_leaves_the_classifier_out():
+    whole = build_backbone("resnet18", num_classes=5)
+    trunk, head = build_c4("resnet18", norm="frozen_bn")
+    load_c4(trunk, head, whole.state_dict())
+    torch.testing.assert_close(trunk.conv1.weight, whole.conv1.weight)
+    torch.testing.assert_close(head.layer4[1].conv2.weight, whole.layer4[1].conv2.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("layer4.0.conv1.weight"), "1 missing keys: 'head.layer4.0.conv1.weight'"),
+        (lambda state: state.pop("layer1.0.conv1.weight"), "1 missing keys: 'trunk.layer1.0.conv1.weight'"),
+        (lambda state: state.update(extra=torch.ones(1)), "1 unexpected keys: 'trunk.extra'"),
+        (lambda state: state.update({"conv1.weight": torch.ones(64, 1, 7, 7)}), r"shape \(64, 1, 7, 7\)"),
+    ],
+)
+def test_load_c4_refuses_what_does_not_fit(change, message):
+    state = dict(build_backbone("resnet18").state_dict())
+    change(state)
+    trunk, head = build_c4("resnet18")
+    before = trunk.conv1.weight.clone()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_c4(trunk, head, state, source="weights.pth")
+    assert str(caught.value).startswith("weights.pth")
+    torch.testing.assert_close(trunk.conv1.weight, before)

@@ -1,0 +1,259 @@
+"""Weights files, good and bad. Every refusal is one line that names the file."""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from backbones import (
+    IMAGENET_PREPROCESSING,
+    CheckpointError,
+    Preprocessing,
+    build_backbone,
+    build_c4,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
+
+CAFFE = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def state():
+    """A ResNet-18 with seven classes, as torchvision saves it."""
+    return torchvision.models.resnet18(num_classes=7).state_dict()
+
+
+def classifier(state, **changes):
+    """A classifier's checkpoint of ours; `stride_in_1x1` and `backbone` go into its config."""
+    model = {"backbone": changes.pop("backbone", "resnet18"), "stride_in_1x1": changes.pop("stride_in_1x1", False)}
+    return {
+        "format": "resdet",
+        "version": 1,
+        "kind": "classifier",
+        "model": dict(state),
+        "class_names": [str(label) for label in range(7)],
+        "preprocessing": CAFFE.to_dict(),
+        "config": {"model": model},
+        "versions": {},
+    } | changes
+
+
+def refusal(path, name="resnet18", **options):
+    """The message of the CheckpointError that loading this file must raise: one line that names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        build_backbone(name, path, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("num_classes", [None, 7])
+def test_plain_state_dicts_of_torchvision(tmp_path, state, suffix, num_classes):
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    model = build_backbone("resnet18", path, norm="frozen_bn", num_classes=num_classes)
+    assert model.preprocessing == IMAGENET_PREPROCESSING
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_ours_brings_its_preprocessing(tmp_path, state):
+    save_checkpoint(classifier(state), tmp_path / "best.pt")
+    assert build_backbone("resnet18", tmp_path / "best.pt", num_classes=7).preprocessing == CAFFE
+    trunk, head = build_c4("resnet18", tmp_path / "best.pt", norm="frozen_bn")
+    assert trunk.preprocessing == CAFFE
+    torch.testing.assert_close(trunk.conv1.weight, state["conv1.weight"])
+    torch.testing.assert_close(head.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+
+
+def test_weights_without_step_counts_load(tmp_path, state):
+    torch.save({key: value for key, value in state.items() if "num_batches" not in key}, tmp_path / "old.pth")
+    model = build_backbone("resnet18", str(tmp_path / "old.pth"))
+    torch.testing.assert_close(model.bn1.running_var, state["bn1.running_var"])
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    assert "No such file" in refusal(tmp_path / "none.pth")
+    assert "No such file" in refusal(tmp_path / "none.safetensors")
+    assert "directory" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".legacy.pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files(tmp_path, state, suffix, share):
+    path = tmp_path / f"cut{suffix}"
+    small = {key: state[key] for key in ("conv1.weight", "fc.weight", "fc.bias")}
+    if suffix == ".safetensors":
+        save_file(small, path)
+    else:
+        torch.save(small, path, _use_new_zipfile_serialization=suffix == ".pth")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert "cut short or damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, b"{}", b"\x89PNG\r\n", bytes(300)], ids=repr)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_foreign_files(tmp_path, content, suffix):
+    path = tmp_path / f"foreign{suffix}"
+    path.write_bytes(content)
+    assert "damaged" in refusal(path)
+
+
+class Exploit:
+    """A pickle that would make a file when it is read."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def test_pickles_with_code_are_refused_and_not_run(tmp_path, state):
+    torch.save({"x": Exploit(str(tmp_path / "owned"))}, tmp_path / "evil.pth")
+    torch.save({"model": dict(state), "args": argparse.Namespace(lr=0.1)}, tmp_path / "args.pth")
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
+    for name in ("evil.pth", "args.pth", "module.pth"):
+        assert "could run code" in refusal(tmp_path / name)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_files_that_hold_something_else(tmp_path, state):
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    assert "holds a Tensor" in refusal(tmp_path / "tensor.pth")
+    torch.save({"model": dict(state), "epoch": 3}, tmp_path / "nested.pth")
+    assert "['model', 'epoch']" in refusal(tmp_path / "nested.pth")
+    torch.save({1: torch.ones(2)}, tmp_path / "numbered.pth")
+    assert "[1]" in refusal(tmp_path / "numbered.pth")
+    torch.save({}, tmp_path / "empty.pth")
+    assert "missing keys: 'conv1.weight'" in refusal(tmp_path / "empty.pth")
+
+
+def test_weights_of_another_architecture(tmp_path, state):
+    torch.save(state, tmp_path / "r18.pth")
+    assert "missing keys: 'layer1.2.conv1.weight'" in refusal(tmp_path / "r18.pth", "resnet34")
+    assert "resnet18" in refusal(tmp_path / "r18.pth", "resnet50") or "missing keys" in refusal(
+        tmp_path / "r18.pth", "resnet50"
+    )
+    assert "unexpected keys: 'layer2.0.downsample.0.weight'" in refusal(tmp_path / "r18.pth", "plain18")
+    torch.save(state | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    assert "'conv1.weight' has shape (64, 1, 7, 7), the model's has (64, 3, 7, 7)" in refusal(tmp_path / "grey.pth")
+
+
+def test_another_number_of_classes(tmp_path, state):
+    torch.save(state, tmp_path / "seven.pth")
+    assert "classifies 7 classes, the model 10: set num_classes" in refusal(tmp_path / "seven.pth", num_classes=10)
+    headless = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save(headless, tmp_path / "headless.pth")
+    build_backbone("resnet18", tmp_path / "headless.pth")
+    assert "missing keys: 'fc.weight', 'fc.bias'" in refusal(tmp_path / "headless.pth", num_classes=7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_weights(tmp_path, state, value):
+    bad = state["layer3.0.conv1.weight"].clone()
+    bad[0, 0, 0, 0] = value
+    torch.save(state | {"layer3.0.conv1.weight": bad}, tmp_path / "nan.pth")
+    assert "'layer3.0.conv1.weight' holds NaN or infinity" in refusal(tmp_path / "nan.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"version": 2}, "format version 2; this resdet reads 1"),
+        ({"kind": "detector"}, "a detector's checkpoint; a classifier's is needed"),
+        ({"backbone": "resnet50"}, "holds a resnet50, not a resnet18"),
+        ({"stride_in_1x1": True}, "was trained with stride_in_1x1=True, the model has False"),
+        ({"preprocessing": {"channel_order": "rgb"}}, "preprocessing must hold"),
+        ({"config": {}}, "not a complete resdet checkpoint"),
+        ({"config": 3}, "not a complete resdet checkpoint"),
+        ({"model": None}, "not a complete resdet checkpoint"),
+    ],
+    ids=str,
+)
+def test_checkpoints_of_ours_that_disagree(tmp_path, state, changes, expected):
+    save_checkpoint(classifier(state, **changes), tmp_path / "c.pt")
+    assert expected in refusal(tmp_path / "c.pt")
+
+
+def test_nothing_is_loaded_when_something_is_wrong(state):
+    model = build_backbone("resnet18", num_classes=7)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="mine does not fit the model: 1 keys without a tensor: 'fc.bias'"):
+        load_state(model, state | {"fc.bias": 3}, "mine")
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_save_and_load_round_trip_in_a_new_folder(tmp_path):
+    contents = {"format": "resdet", "model": {"a": torch.arange(3)}, "steps": [1, 2.5, "x", None, (True,)]}
+    save_checkpoint(contents, tmp_path / "runs" / "a" / "last.pt")
+    loaded = load_checkpoint(tmp_path / "runs" / "a" / "last.pt")
+    torch.testing.assert_close(loaded.pop("model"), contents["model"])
+    assert loaded == {key: value for key, value in contents.items() if key != "model"}
+    assert [file.name for file in (tmp_path / "runs" / "a").iterdir()] == ["last.pt"]
+
+
+@contextlib.contextmanager
+def no_space_beyond(size):
+    """A limit on file sizes: writing past it fails as a full disk does."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_no_space_left_keeps_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint({"step": 1}, path)
+    with (
+        no_space_beyond(100_000),
+        pytest.raises(CheckpointError, match=r"cannot write checkpoint .*last\.pt: .*; free some space"),
+    ):
+        save_checkpoint({"step": 2, "model": torch.zeros(100_000)}, path)
+    assert load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot write checkpoint .*last.pt"):
+        save_checkpoint({}, tmp_path / "file" / "last.pt")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import torch
+from backbones import save_checkpoint
+path = Path(sys.argv[1])
+save_checkpoint({"step": 1}, path)
+os.fsync = lambda descriptor: os._exit(9)   # the process dies before the new file is in place
+save_checkpoint({"step": 2, "model": torch.zeros(1000)}, path)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    result = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 9, result.stderr
+    assert load_checkpoint(path) == {"step": 1}
+    save_checkpoint({"step": 3}, path)  # what was left behind is in nobody's way
+    assert load_checkpoint(path) == {"step": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
