@@ -38,6 +38,14 @@ def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> C
     return _load(ClassifierConfig, path, overrides)
 
 
+def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
+    """A config, as from a checkpoint, with `dotted.key=value` overrides. Raises ConfigError."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(type(config), values, "the overridden config")
+
+
 def dump_config(config: Section) -> str:
     """The resolved config as YAML; `load_config` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

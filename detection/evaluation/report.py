@@ -1,0 +1,167 @@
+"""Evaluations for people: a table, precision-recall curves, and what is taken for what (the confusion matrix).
+
+K classes; the confusion matrix has a further row for background that was detected and a column for missed objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+from torchvision.ops import box_iou
+
+from detection.evaluation.detection_files import write_json
+from detection.evaluation.voc import METRIC_TITLES, ClassDetections, VocResult
+from detection.structures import Detections, ImageId, Record
+
+Counts = npt.NDArray[np.int64]
+BACKGROUND = "background"
+
+
+def voc_table(result: VocResult) -> Table:
+    """AP a class, and the mean, with the metric's name in the title."""
+    table = Table(title=f"{METRIC_TITLES[result.metric]} AP at IoU {result.iou_threshold:g}")
+    table.add_column("class")
+    table.add_column("objects", justify="right")
+    table.add_column("AP", justify="right")
+    for name, ap in result.ap.items():
+        table.add_row(name, str(result.curves[name].num_objects), f"{ap:.4f}")
+    table.add_section()
+    table.add_row("mean", str(sum(curve.num_objects for curve in result.curves.values())), f"{result.mean_ap:.4f}")
+    return table
+
+
+def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | None = None) -> Table:
+    """The twelve numbers, and AP a class where known; a dash where there was nothing to measure on."""
+    table = Table(title="COCO")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for key, value in numbers.items():
+        table.add_row(key, f"{value:.4f}" if value >= 0 else "-")
+    if class_ap:
+        table.add_section()
+        for name, value in class_ap.items():
+            table.add_row(f"AP of {name}", f"{value:.4f}")
+    return table
+
+
+def write_report(
+    folder: Path,
+    result: VocResult,
+    records: Sequence[Record],
+    detections: Mapping[ImageId, Detections],
+    class_names: Sequence[str],
+    score_threshold: float = 0.5,
+) -> list[Path]:
+    """Write voc.json, pr_curves.png, confusion.json and confusion.png into a folder; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    matrix = confusion_matrix(records, detections, class_names, score_threshold=score_threshold)
+    files = [folder / name for name in ("voc.json", "pr_curves.png", "confusion.json", "confusion.png")]
+    write_json(files[0], result.as_json())
+    plot_curves(result, files[1])
+    titles = [*class_names, BACKGROUND]
+    write_json(files[2], {"classes": titles, "score_threshold": score_threshold, "matrix": matrix.tolist()})
+    plot_confusion(matrix, titles, files[3])
+    return files
+
+
+def plot_curves(result: VocResult, file: Path) -> None:
+    """Precision against recall, one small plot a class, into one PNG."""
+    columns = max(1, min(4, len(result.curves)))
+    rows = max(1, -(-len(result.curves) // columns))
+    figure = Figure(figsize=(3 * columns, 2.6 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    for (name, curve), axes in zip(result.curves.items(), all_axes, strict=False):
+        axes.plot([0, *curve.recall], [*curve.precision[:1], *curve.precision] or [0], linewidth=1.2)
+        axes.set_title(f"{name}: {result.ap[name]:.3f}", fontsize=9)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.tick_params(labelsize=7)
+    for axes in all_axes:  # those that are left
+        axes.set_visible(False)
+    figure.supxlabel("recall", fontsize=9)
+    figure.supylabel("precision", fontsize=9)
+    figure.suptitle(f"mAP {result.mean_ap:.3f}, {METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}", fontsize=10)
+    FigureCanvasAgg(figure).print_png(str(file))
+
+
+def confusion_matrix(
+    records: Sequence[Record],
+    detections: Mapping[ImageId, Detections],
+    class_names: Sequence[str],
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.5,
+) -> Counts:
+    """(K+1, K+1): rows are what is there, columns what was detected; the last of each is background.
+
+    Whatever its class, a detection goes to the object that it overlaps most of those still free, best scores first.
+    Difficult and crowd objects are not counted, nor are detections on them.
+    """
+    matrix = np.zeros((len(class_names) + 1, len(class_names) + 1), dtype=np.int64)
+    for record in records:
+        found = detections.get(record.image_id, Detections.empty())
+        truths, labels = match_any_class(record, found[found.scores >= score_threshold], iou_threshold, len(class_names))
+        np.add.at(matrix, (truths, labels), 1)
+    return matrix
+
+
+def match_any_class(record: Record, found: Detections, iou_threshold: float, background: int) -> tuple[Counts, Counts]:
+    """What one image adds to the confusion matrix: P rows and P columns."""
+    iou = box_iou(found.boxes.double(), record.boxes.double()).numpy()
+    ignored = ~record.trainable.numpy()
+    free = ~ignored
+    truths, labels = [], []
+    for detection in np.argsort(-found.scores.numpy(), kind="stable"):
+        overlaps = np.where(free, iou[detection], -1.0)
+        best = int(overlaps.argmax()) if overlaps.size else -1
+        if best >= 0 and overlaps[best] >= iou_threshold:
+            free[best] = False
+            truths.append(int(record.labels[best]))
+        elif (iou[detection][ignored] >= iou_threshold).any():
+            continue
+        else:
+            truths.append(background)
+        labels.append(int(found.labels[detection]))
+    missed = record.labels.numpy()[free]
+    rows, columns = (
+        np.array([*truths, *missed], dtype=np.int64),
+        np.array([*labels, *[background] * len(missed)], dtype=np.int64),
+    )
+    return rows, columns
+
+
+def plot_confusion(matrix: Counts, titles: Sequence[str], file: Path) -> None:
+    """The matrix as a picture: shares of each row in colour, counts in figures."""
+    side = max(3.0, 0.45 * len(titles) + 1.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(titles)), [*titles[:-1], "missed"], rotation=90, fontsize=7)
+    axes.set_yticks(range(len(titles)), titles, fontsize=7)
+    axes.set(xlabel="detected as", ylabel="is")
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=6)
+    FigureCanvasAgg(figure).print_png(str(file))
+
+
+def join_classes(
+    records: Sequence[Record], detections: Mapping[str, ClassDetections], class_names: Sequence[str]
+) -> dict[ImageId, Detections]:
+    """Detections by class, as detection files hold them -> by image."""
+    parts = [(label, detections[name]) for label, name in enumerate(class_names) if name in detections]
+    if not parts:
+        return {}
+    images = np.concatenate([part.images for _, part in parts])
+    scores = torch.from_numpy(np.concatenate([part.scores for _, part in parts]))
+    boxes = torch.from_numpy(np.concatenate([part.boxes for _, part in parts]))
+    labels = torch.from_numpy(np.concatenate([np.full(len(part.scores), label) for label, part in parts]))
+    everything = Detections(boxes, scores, labels)
+    order = np.lexsort((-scores.numpy(), images))
+    starts = np.searchsorted(images[order], np.arange(len(records) + 1))
+    rows = torch.from_numpy(order)
+    return {record.image_id: everything[rows[starts[i] : starts[i + 1]]] for i, record in enumerate(records)}
