@@ -10,6 +10,7 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,11 @@ def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
         "class_names": list(metadata["class_names"]),
         "preprocessing": metadata["preprocessing"],
         "config": metadata["config"],
-        "versions": software_versions(),
+        "versions": dict(software_versions()),
     }
 
 
+@cache
 def software_versions() -> dict[str, str]:
     """What the run is computed with: packages, Python, and the commit where this is a git checkout."""
     versions = {name: _package_version(name) for name in ("torch", "torchvision", "resdet")}

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detection.errors import USER_ERRORS, ConfigError, TrainingError
+from detection.errors import USER_ERRORS, ConfigError
 
 T = TypeVar("T")
 
@@ -116,10 +116,3 @@ def on_main(world: World, work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return result
-
-
-def raise_together(world: World, problem: str | None) -> None:
-    """Raise TrainingError in every process, with the first process's problem. To be called by all of them."""
-    found = [text for text in gather(world, problem) if text is not None]
-    if found:
-        raise TrainingError(found[0])

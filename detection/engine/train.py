@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from backbones.weights import save_checkpoint
 from detection.config import TrainConfig
 from detection.engine.checkpoint import model_part
-from detection.engine.distributed import World, average, data_parallel, maximum, on_main, process_group, raise_together
+from detection.engine.distributed import World, average, data_parallel, gather, maximum, on_main, process_group
 from detection.engine.log import Line, RunLog, writing
 from detection.engine.optim import (
     build_optimizer,
@@ -214,7 +214,8 @@ def _look(run: _Run) -> None:
     problem = run.window.check()
     bad, received = maximum(run.world, [problem is not None, run.stop.received or 0])
     if bad:
-        raise_together(run.world, problem)
+        found = [item for item in gather(run.world, problem) if item is not None]
+        raise TrainingError(max(found, key=lambda item: item.is_cause).message)
     run.stop.agreed = received or None
 
 

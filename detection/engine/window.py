@@ -18,6 +18,14 @@ from torch import Tensor
 GRADIENT_NORM = "gradient_norm"
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A value that is not finite. A bad loss in one process makes the common gradient bad in all: it is the cause."""
+
+    is_cause: bool
+    message: str
+
+
 @dataclass
 class _Pending:
     """Scalars of one micro-batch, or a step's gradient norm, still on the device."""
@@ -48,7 +56,7 @@ class Window:
         files = [file for pending in self._pending if pending.step == step for file in pending.files]
         self._pending.append(_Pending(step, {GRADIENT_NORM: norm.detach()}, files))
 
-    def check(self) -> str | None:
+    def check(self) -> Problem | None:
         """Wait for the noted values; describe the first that is not finite."""
         pending, self._pending = self._pending, []
         if not pending:
@@ -60,7 +68,7 @@ class Window:
             for name in item.values:
                 value = next(numbers)
                 if not math.isfinite(value):
-                    return describe_problem(item.step, name, value, item.files)
+                    return Problem(name != GRADIENT_NORM, describe_problem(item.step, name, value, item.files))
                 self.totals[name] = self.totals.get(name, 0.0) + value
                 self.counts[name] += 1
         return None

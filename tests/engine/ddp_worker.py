@@ -1,0 +1,61 @@
+"""What each process of `test_distributed.py` does under torchrun. All in one program: starting processes takes seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from detection.engine.distributed import World, process_group
+from detection.errors import TrainingError
+from tests.engine.test_train import Exploding
+from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch
+
+# The single process's 4 micro-batches a step, on two processes.
+CONFIG_OF_TWO = CONFIG.model_copy(update={"batch_size": 16})
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def batches(first: int) -> Iterator[ToyBatch]:
+    """Every other batch of the single process's stream."""
+    for number in range(first, 10**6):
+        yield toy_batch(number * 2 + RANK)
+
+
+def stopped_batches(first: int) -> Iterator[ToyBatch]:
+    """One rank alone hears of a signal in step 7."""
+    for number, batch in enumerate(batches(first), start=first):
+        if number == 13 and RANK == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield batch
+
+
+def model() -> ToyModel:
+    torch.manual_seed(1 + RANK)  # the ranks must agree on rank 0's weights
+    return ToyModel(noisy=False)
+
+
+def main(folder: Path) -> None:
+    """Each part checks its outcome on both ranks."""
+    with process_group(World.from_environment()):
+        run(folder / "whole", CONFIG_OF_TWO, model=model(), batches=batches)
+        result = run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=stopped_batches)
+        assert (result.steps, result.signal) == (7, signal.SIGTERM)
+        assert run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=batches, resume=True).steps == 12
+        for name, options in (
+            ("whole", {}),  # holds another run
+            ("absent", {"resume": True}),
+            ("exploding", {"model": Exploding(at=5 if RANK == 1 else 10**6)}),
+        ):
+            try:
+                run(folder / name, CONFIG_OF_TWO, batches=batches, **options)  # type: ignore[arg-type]
+            except TrainingError as error:
+                (folder / f"{name}.{RANK}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

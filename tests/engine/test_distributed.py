@@ -1,0 +1,83 @@
+"""Two processes under torchrun compute what one computes with the same total batch, and agree on how they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.engine.distributed import World
+from detection.errors import ConfigError, TrainingError
+from tests.engine.test_resume import ROOT, assert_same_run, child_environment, logged
+from tests.engine.toy import CONFIG, ToyModel, run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the two processes left behind."""
+    path = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.engine.ddp_worker", str(path)],
+        env=child_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return path
+
+
+def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = CONFIG.model_copy(update={"batch_size": 16, "accumulate": 4})
+    run(tmp_path, config, model=ToyModel(noisy=False))
+    ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (folder / "whole", tmp_path))
+    torch.testing.assert_close(ours["model"], theirs["model"])
+    assert len(ours["rng"]) == 2 and ours["sampler"]["world_size"] == 2
+    for mine, single in zip(logged(folder / "whole"), logged(tmp_path), strict=True):
+        if mine["kind"] == "train":
+            assert mine["loss"] == pytest.approx(single["loss"], rel=1e-5)
+
+
+def test_a_signal_to_one_process_stops_both_and_resuming_is_exact(folder: Path) -> None:
+    assert_same_run(folder / "stopped", folder / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("whole", "holds another run"),
+        ("absent", "nothing to resume"),
+        # Rank 1's sixth micro-batch is number 2 * 5 + 1 of the common stream.
+        ("exploding", "step 3: loss 'near' is inf; images: 44.jpg, 45.jpg, 46.jpg, 47.jpg"),
+    ],
+)
+def test_both_processes_raise_the_same_error(folder: Path, name: str, message: str) -> None:
+    texts = {(folder / f"{name}.{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(texts) == 1 and message in texts.pop()
+
+
+def test_a_run_of_two_is_not_resumed_by_one(folder: Path) -> None:
+    with pytest.raises(TrainingError, match=r"written by 2 process\(es\) and this run has 1"):
+        run(folder / "whole", CONFIG.model_copy(update={"batch_size": 16}), resume=True)
+
+
+def test_world_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(key, raising=False)
+    world = World.from_environment()
+    assert (world.rank, world.size, world.is_main) == (0, 1, True)
+
+
+def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="nproc_per_node must be at most 2"):
+        World.from_environment()
