@@ -6,6 +6,7 @@ import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -29,11 +30,12 @@ def draw_boxes(
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     size = font_size(image.shape[:2])
-    font = ImageFont.load_default(size)
+    # DejaVu comes with matplotlib: Latin, Greek, Cyrillic and more, where Pillow's own font has little beyond ASCII.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
     # Large boxes first: a small one in front of them stays visible.
     order = sorted(range(len(boxes)), key=lambda row: -_area(boxes[row].tolist()))
     for row in order:
-        pen.rectangle(_edges(boxes[row].tolist()), outline=class_color(int(labels[row])), width=max(size // 8, 1))
+        pen.rectangle(_edges(boxes[row].tolist()), outline=class_color(int(labels[row])), width=max(round(size / 7), 1))
     for row in order:
         name = class_names[int(labels[row])]
         text = name if scores is None else f"{name} {float(scores[row]):.2f}"
@@ -50,7 +52,7 @@ def class_color(label: int) -> Color:
 
 def font_size(size_hw: Sequence[int]) -> int:
     """Pixels: readable when the whole picture is looked at."""
-    return int(np.clip(round(max(size_hw) / 45), 10, 60))
+    return int(np.clip(round(max(size_hw) / 48), 10, 60))
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = 480) -> np.ndarray:
@@ -82,7 +84,7 @@ def _write(
     pen: ImageDraw.ImageDraw,
     text: str,
     box: Sequence[float],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: ImageFont.FreeTypeFont,
     color: Color,
     size_wh: tuple[int, int],
 ) -> None:

@@ -39,7 +39,7 @@ def load_dataset(sources: Sequence[VocSource | CocoSource], classes: str | Seque
     class_names = resolve_classes(classes)
     records = read_sources(sources, class_names, faults)
     faults.warn()
-    return Dataset(class_names, records, faults.notes)
+    return Dataset(class_names, records, [note.message for note in faults.notes])
 
 
 def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequence[str], faults: Faults) -> list[Record]:

@@ -7,14 +7,21 @@ item is read inside `guard()`, so that `check-dataset` can collect the errors of
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from detection.errors import DatasetError
 
 log = logging.getLogger(__name__)
+
+
+class Note(NamedTuple):
+    """A fault that was repaired."""
+
+    kind: str  # what was wrong and what was done: "inverted box, dropped"
+    message: str  # the case: file, object, values
 
 
 @dataclass
@@ -23,19 +30,15 @@ class Faults:
 
     strict: bool = False
     collect: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # of the notes, by kind
-    first: dict[str, str] = field(default_factory=dict)  # the first note of each kind
 
     def note(self, kind: str, message: str) -> None:
         """A fault that was repaired as `kind` says. Raises DatasetError if strict."""
         if self.strict:
             raise DatasetError(f"{message} (data.strict is true)")
-        self.notes.append(message)
-        self.counts[kind] += 1
-        self.first.setdefault(kind, message)
+        self.notes.append(Note(kind, message))
 
     def inform(self, message: str) -> None:
         """Something that is no fault but should be known."""
@@ -51,11 +54,19 @@ class Faults:
                 raise
             self.errors.append(str(error))
 
+    def by_kind(self) -> dict[str, list[str]]:
+        """The messages of each kind of note."""
+        kinds: dict[str, list[str]] = {}
+        for note in self.notes:
+            kinds.setdefault(note.kind, []).append(note.message)
+        return kinds
+
     def summary(self) -> list[str]:
-        """One line a kind: its count and its first example."""
-        return [f"{count} x {kind}; the first: {self.first[kind]}" for kind, count in self.counts.items()]
+        """One line a kind, with its count and its first case; then the information."""
+        lines = [f"{len(messages)} x {kind}; the first: {messages[0]}" for kind, messages in self.by_kind().items()]
+        return lines + self.information
 
     def warn(self) -> None:
-        """Log the summary, and the information after it."""
-        for line in self.summary() + self.information:
+        """Log the summary."""
+        for line in self.summary():
             log.warning("%s", line)

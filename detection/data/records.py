@@ -53,7 +53,7 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
     clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
     kind = _fault(box, clipped)
     if kind is not None:
-        faults.note(kind, f"{where}: {kind}: {_show(box)} in a {width}x{height} image")
+        faults.note(kind, f"{where}: {kind} {_show(box)}, image {width}x{height}")
     return None if _least_side(box) < _LEAST or _least_side(clipped) < _LEAST else clipped
 
 
