@@ -188,15 +188,17 @@ class Config(Section):
 class ClassifierDataConfig(Section):
     """Class folders: ROOT/SPLIT/CLASS/IMAGE."""
 
-    root: Path = Field(Path("imagenet"), description="holds the splits' folders, or is a .tar archive of them")
-    train: str = Field("train", description="folder of the training split")
+    root: Path = Field(Path("imagenet"), description="holds the splits' folders, or is a .tar, .tar.gz or .tar.xz of them")
+    train: str = Field("train", description="folder of the training split; '.': the classes lie in root itself")
     val: str = Field("val", description="folder of the validation split")
     image_size: PositiveInt = Field(224, description="side of the network's square input")
     augmentations: tuple[Augmentation, ...] = Field(
         ({"RandomResizedCrop": {}}, {"HorizontalFlip": {"p": 0.5}}),
-        description="albumentations by class name; `size` defaults to image_size",
+        description="albumentations by class name; `size`, `height` and `width` default to image_size",
     )
-    test_transforms: tuple[Augmentation, ...] = Field((), description="likewise for validation; empty: resize and centre crop")
+    test_transforms: tuple[Augmentation, ...] = Field(
+        (), description="likewise for validation; empty: shorter side to 256/224 of image_size, then the centre"
+    )
     on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
     workers: Count = Field(2, description="loader processes for each training process")
 
@@ -206,7 +208,20 @@ class ClassifierModelConfig(Section):
 
     backbone: str = Field("resnet50", description="a name of `list_backbones()`")
     stride_in_1x1: bool = Field(False, description="see the detector's")
-    weights: Path | None = Field(None, description="a checkpoint to start from")
+    weights: Path | None = Field(
+        None, description="a checkpoint to start from; its last layer is left out where its classes are others"
+    )
+
+
+class ClassifierTrainConfig(TrainConfig):
+    """The same solver with the paper's defaults for ImageNet (section 3.4)."""
+
+    batch_size: PositiveInt = Field(
+        256, description="images a step that learning_rate and steps are meant for; others scale both linearly"
+    )
+    images_per_device: PositiveInt = Field(32, description="images a process and forward pass")
+    steps: PositiveInt = Field(600000, description="optimizer steps")
+    learning_rate: Positive = Field(0.1, description="of the first plateau")
 
 
 class ClassifierConfig(Section):
@@ -214,5 +229,8 @@ class ClassifierConfig(Section):
 
     model: ClassifierModelConfig = ClassifierModelConfig()
     data: ClassifierDataConfig = ClassifierDataConfig()
-    train: TrainConfig = TrainConfig(batch_size=256, images_per_device=32, learning_rate=0.1, steps=600000)
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
+    bn_images: Count = Field(
+        8192, description="training images for the strict average of BN statistics after training; 0: keep the moving one"
+    )
     output_dir: Path = Field(Path("runs/pretrain"), description="checkpoints, logs and the resolved config go here")

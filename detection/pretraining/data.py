@@ -1,0 +1,178 @@
+"""Batches of labelled square images for the classification stage, in an order that can be taken up anywhere.
+
+N images, S = image_size. Batch n of a rank is a function of (train.seed, n, rank, world_size) alone,
+whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from detection.config import Augmentation, ClassifierConfig, ClassifierDataConfig
+from detection.data.catalog import resolve_root
+from detection.data.loader import Loaded, unwrap
+from detection.data.sampler import Batches, Item
+from detection.data.transforms import build_augmentation, reseed
+from detection.data.workers import start_worker
+from detection.errors import ConfigError, DatasetError
+from detection.pretraining.folders import ImageFolder, decode_ahead, load_folders
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+@dataclass
+class ImageBatch:
+    """N images with one label each."""
+
+    images: Tensor  # (N, 3, S, S) uint8 RGB
+    labels: Tensor  # (N,) int64
+    files: list[str]  # N, to name the culprit of a bad loss
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The same batch on another device; the images stay uint8 until the model normalises them."""
+        return ImageBatch(self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), self.files)
+
+    def pin_memory(self) -> ImageBatch:
+        """The same batch in page-locked memory, for an asynchronous copy to a GPU (called by the DataLoader)."""
+        return ImageBatch(self.images.pin_memory(), self.labels.pin_memory(), self.files)
+
+
+def load_splits(data: ClassifierDataConfig, *splits: str) -> list[ImageFolder]:
+    """These splits of `data.root`, decoded ahead where they are small. Raises DatasetError."""
+    return [decode_ahead(folder, data.on_bad_image) for folder in load_folders(resolve_root(data.root), splits)]
+
+
+def train_transform(data: ClassifierDataConfig) -> Compose:
+    """`data.augmentations`. Raises ConfigError."""
+    return build_augmentation(fill_sizes(data.augmentations, data.image_size), boxes=False)
+
+
+def test_transform(data: ClassifierDataConfig) -> Compose:
+    """`data.test_transforms`; by default the shorter side becomes 256/224 of image_size and the centre is cropped."""
+    default: tuple[Augmentation, ...] = (
+        {"SmallestMaxSize": {"max_size": round(data.image_size * 256 / 224)}},
+        {"CenterCrop": {}},
+    )
+    return build_augmentation(fill_sizes(data.test_transforms or default, data.image_size), boxes=False)
+
+
+def fill_sizes(augmentations: Sequence[Augmentation], image_size: int) -> list[Augmentation]:
+    """The same list with `size`, `height` and `width` set to image_size where a transform needs them and has none."""
+    sizes = {"size": (image_size, image_size), "height": image_size, "width": image_size}
+    return [
+        {name: {key: sizes[key] for key in _required(name) & set(sizes) if key not in (options or {})} | (options or {})}
+        for augmentation in augmentations
+        for name, options in augmentation.items()
+    ]
+
+
+def _required(name: str) -> set[str]:
+    """The parameters without a default of an albumentations class; none of an unknown one."""
+    # Here and not above: detection.data.transforms keeps albumentations from looking for updates when it is imported.
+    import albumentations
+
+    kind = getattr(albumentations, name, None)
+    if not inspect.isclass(kind):
+        return set()
+    return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}
+
+
+class ImageDataset(TorchDataset[Loaded | ConfigError | DatasetError]):
+    """The items of one batch -> the batch, or the error as a value: a worker's traceback is nothing for the user."""
+
+    def __init__(self, folder: ImageFolder, transform: Compose, data: ClassifierDataConfig, *, training: bool) -> None:
+        self.folder = folder
+        self.transform = transform
+        self.image_size = data.image_size
+        self.skip = data.on_bad_image == "skip"
+        self.training = training
+
+    def __getitem__(self, items: Sequence[Item]) -> Loaded | ConfigError | DatasetError:
+        indices, images, skipped = [], [], list[str]()
+        for item in items:
+            try:
+                found = self._first_good(item, skipped)
+            except (ConfigError, DatasetError) as error:
+                return error
+            if found is not None:
+                indices.append(found[0])
+                images.append(found[1])
+        if self.training and len(images) < len(items):
+            return DatasetError(f"none of the images can be used; the first: {skipped[0]}")
+        size = self.image_size
+        # Channels stay the fastest dimension in memory: the convolutions' layout, and no copy.
+        pixels = torch.from_numpy(np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)).permute(0, 3, 1, 2)
+        batch = ImageBatch(pixels, self.folder.labels[indices], [self.folder.files[index] for index in indices])
+        return Loaded(batch, tuple(skipped))
+
+    def _first_good(self, item: Item, skipped: list[str]) -> tuple[int, np.ndarray] | None:
+        """The number and the view of the image; in training the next image stands in for one that is skipped."""
+        for step in range(len(self.folder) if self.training else 1):
+            index = (item.image + step) % len(self.folder)
+            try:
+                return index, self._view(index, item.seed)
+            except DatasetError as error:
+                if not self.skip:
+                    raise
+                skipped.append(str(error))
+        return None
+
+    def _view(self, index: int, seed: int) -> np.ndarray:
+        """(S, S, 3) uint8 RGB. Raises ConfigError where the transforms make anything else."""
+        reseed(self.transform, seed)
+        image: np.ndarray = self.transform(image=self.folder.image(index))["image"]
+        size = (self.image_size, self.image_size, 3)
+        if image.shape != size or image.dtype != np.uint8:
+            raise ConfigError(
+                f"data.{'augmentations' if self.training else 'test_transforms'} give {tuple(image.shape)} {image.dtype} for "
+                f"{self.folder.files[index]}, not {size} uint8: let them end with a crop or Resize to data.image_size"
+            )
+        return image
+
+
+def train_loader(
+    folder: ImageFolder, config: ClassifierConfig, *, rank: int = 0, world_size: int = 1, first_batch: int = 0
+) -> Iterator[ImageBatch]:
+    """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
+
+    Raises DatasetError or ConfigError when it comes to the image concerned.
+    """
+    dataset = ImageDataset(folder, train_transform(config.data), config.data, training=True)
+    train = config.train
+    batches = Batches(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
+    return _batches(dataset, batches, config.data.workers)
+
+
+def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch]:
+    """All images once, in order, in the one view that `data.test_transforms` give."""
+    dataset = ImageDataset(folder, test_transform(config.data), config.data, training=False)
+    size = config.train.images_per_device
+    starts = range(0, len(folder), size)
+    batches = [[Item(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
+    return (batch for batch in _batches(dataset, batches, config.data.workers) if len(batch))
+
+
+def _batches(dataset: ImageDataset, batches: Iterable[list[Item]], workers: int) -> Iterator[ImageBatch]:
+    # Automatic batching is off: a worker is asked for a whole batch at a time.
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return unwrap(loader)

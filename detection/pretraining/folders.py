@@ -1,0 +1,192 @@
+"""Class-folder data sets: ROOT/SPLIT/CLASS/IMAGE on disk, or the same layout inside a .tar, .tar.gz or .tar.xz archive.
+
+N images, K classes. The class names are the folders' names in alphabetical order; a label is a place in that order.
+"""
+
+from __future__ import annotations
+
+import logging
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
+from detection.errors import DatasetError
+
+MEMORY_LIMIT = 1 << 30  # bytes of images that may be kept in memory, encoded or decoded
+
+Item = tuple[str, bytes | None]  # the image as messages name it, and its encoded bytes where it is no file of its own
+Listing = dict[str, list[Item]]  # the images of each class of one split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """One split. Its images are files, or encoded bytes in memory, or (`pixels`) decoded already."""
+
+    class_names: tuple[str, ...]
+    files: list[str]  # N
+    labels: Tensor  # (N,) int64
+    encoded: list[bytes] | None = None  # N
+    pixels: Tensor | None = None  # (N, H, W, 3) uint8 RGB; a tensor, as loader processes share its memory
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises DatasetError where it cannot be decoded."""
+        if self.pixels is not None:
+            return self.pixels[index].numpy()
+        if self.encoded is not None:
+            return decode_image(self.encoded[index], self.files[index])
+        return read_image(Path(self.files[index]))
+
+
+def load_folders(root: Path, splits: Sequence[str]) -> list[ImageFolder]:
+    """The splits of a folder or archive, indexed but not decoded.
+
+    Raises DatasetError: no such root or split, a split or class without images, splits whose classes differ.
+    """
+    if not root.exists():
+        raise DatasetError(f"there is no folder or archive of images at {root}")
+    listings = _list_archive(root, splits) if root.is_file() else [_list_split(root, split) for split in splits]
+    for split, listing in zip(splits, listings, strict=True):
+        _check_listing(root, split, listing)
+        _check_same_classes(root, splits[0], listings[0], split, listing)
+    return [_folder(listing) for listing in listings]
+
+
+def decode_ahead(folder: ImageFolder, on_bad_image: Literal["error", "skip"] = "error") -> ImageFolder:
+    """The same split with its pixels in memory, if its images are of one size and fit; otherwise it is given back as it is.
+
+    Small images (CIFAR: 184 MB) then cost the loader nothing but their augmentation. With "skip", images that cannot
+    be decoded are left out and counted in the log; with "error" they raise DatasetError.
+    """
+    pixels: np.ndarray | None = None
+    good: list[int] = []
+    for index in range(len(folder)):
+        image = _try_image(folder, index, on_bad_image)
+        if image is None:
+            continue
+        if pixels is None:
+            if image.nbytes * len(folder) > MEMORY_LIMIT:
+                return folder
+            pixels = np.empty((len(folder), *image.shape), np.uint8)
+        if image.shape != pixels.shape[1:]:
+            return folder
+        pixels[len(good)] = image
+        good.append(index)
+    if pixels is None:
+        raise DatasetError(f"none of the {len(folder)} images can be decoded, the first is {folder.files[0]}")
+    if len(good) < len(folder):
+        log.warning("%d of %d images cannot be decoded and are skipped", len(folder) - len(good), len(folder))
+    files = [folder.files[index] for index in good]
+    return replace(folder, files=files, labels=folder.labels[good], encoded=None, pixels=torch.from_numpy(pixels[: len(good)]))
+
+
+def _try_image(folder: ImageFolder, index: int, on_bad_image: str) -> np.ndarray | None:
+    try:
+        return folder.image(index)
+    except DatasetError:
+        if on_bad_image == "error":
+            raise
+        return None
+
+
+def _folder(listing: Listing) -> ImageFolder:
+    class_names = tuple(sorted(listing))
+    items = [(item, label) for label, name in enumerate(class_names) for item in sorted(listing[name])]
+    encoded = [data for (_, data), _ in items if data is not None]
+    return ImageFolder(
+        class_names,
+        [file for (file, _), _ in items],
+        torch.tensor([label for _, label in items], dtype=torch.long),
+        encoded or None,
+    )
+
+
+def _is_image(name: str) -> bool:
+    """Hidden files are leavings of file managers (.DS_Store, ._photo.jpg), not images."""
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _list_split(root: Path, split: str) -> Listing:
+    folder = root / split
+    if not folder.is_dir():
+        raise DatasetError(f"{root} has no split '{split}'; it holds {_some(sorted(path.name for path in root.iterdir()))}")
+    classes = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return {path.name: [(str(file), None) for file in path.iterdir() if _is_image(file.name)] for path in classes}
+
+
+def _list_archive(root: Path, splits: Sequence[str]) -> list[Listing]:
+    """Read the archive once, from its beginning to its end; compressed archives allow no other way."""
+    listings: dict[tuple[str, ...], Listing] = {PurePosixPath(split).parts: {} for split in splits}
+    num_bytes = 0
+    for parts, data in _members(root):
+        is_folder = data is None
+        listing = listings.get(parts[:-1] if is_folder else parts[:-2])
+        if listing is None or not parts:
+            continue
+        if data is None:
+            listing.setdefault(parts[-1], [])
+        elif len(parts) >= 2 and _is_image(parts[-1]):
+            listing.setdefault(parts[-2], []).append((f"{root}/{'/'.join(parts)}", data))
+            num_bytes += len(data)
+        if num_bytes > MEMORY_LIMIT:
+            raise DatasetError(f"{root} holds more than {MEMORY_LIMIT >> 20} MiB of images: unpack it, and name the folder")
+    return [listings[PurePosixPath(split).parts] for split in splits]
+
+
+def _members(root: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
+    """(parts of the path, content) of each file of an archive; content None for a folder. Raises DatasetError."""
+    try:
+        with tarfile.open(root) as archive:
+            for member in archive:
+                if member.isdir():
+                    yield PurePosixPath(member.name).parts, None
+                elif member.isfile():
+                    stream = archive.extractfile(member)
+                    assert stream is not None
+                    yield PurePosixPath(member.name).parts, stream.read()
+            _check_end(root, archive)
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        raise DatasetError(f"{root} is not a readable .tar archive of class folders: {error or 'it is cut short'}") from None
+
+
+def _check_end(root: Path, archive: tarfile.TarFile) -> None:
+    """tarfile takes a damaged header for the end; a whole archive ends with a block of zeros."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DatasetError(f"{root} is cut short or damaged after {archive.offset} bytes")
+
+
+def _check_listing(root: Path, split: str, listing: Listing) -> None:
+    if not listing:
+        raise DatasetError(f"split '{split}' of {root} has no class folders (ROOT/SPLIT/CLASS/IMAGE)")
+    empty = sorted(name for name, items in listing.items() if not items)
+    if empty:
+        raise DatasetError(f"split '{split}' of {root} has classes without images: {_some(empty)}")
+
+
+def _check_same_classes(root: Path, first: str, first_listing: Listing, split: str, listing: Listing) -> None:
+    only_first, only_split = sorted(set(first_listing) - set(listing)), sorted(set(listing) - set(first_listing))
+    if only_first or only_split:
+        differences = [
+            f"only '{name}' has {_some(classes)}" for name, classes in ((first, only_first), (split, only_split)) if classes
+        ]
+        raise DatasetError(f"the splits '{first}' and '{split}' of {root} have different classes: {'; '.join(differences)}")
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """A list for a message, cut after a few."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") if names else "nothing"

@@ -1,0 +1,109 @@
+"""The classification stage: train, recompute the BN statistics, save the weights that detectors start from."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones import Preprocessing, load_checkpoint, recompute_bn_statistics, save_checkpoint
+from detection.config import ClassifierConfig
+from detection.engine.checkpoint import model_part, require_kind
+from detection.engine.distributed import World
+from detection.engine.precision import autocast, resolve_precision
+from detection.engine.state import LAST
+from detection.engine.train import TrainResult, train
+from detection.pretraining.data import ImageBatch, load_splits, train_loader
+from detection.pretraining.evaluate import evaluate_on
+from detection.pretraining.folders import ImageFolder
+from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
+
+log = logging.getLogger(__name__)
+
+MODEL = "model.pt"
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """How a run ended. An interrupted one has not written `weights` yet."""
+
+    weights: Path  # the classifier with recomputed BN statistics
+    metrics: dict[str, float]  # of these weights: top1_error and top5_error on the validation split, 0..1
+    training: TrainResult
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM ended it before its last step."""
+        return self.training.interrupted
+
+
+def run_pretraining(config: ClassifierConfig, *, resume: bool = False) -> PretrainResult:
+    """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
+
+    With `resume` the run in `output_dir` goes on from its last checkpoint. Raises ConfigError, DatasetError,
+    CheckpointError or TrainingError.
+    """
+    world = World.from_environment()
+    train_split, val_split = load_splits(config.data, config.data.train, config.data.val)
+    model = _start(config, train_split.class_names, resume)
+    metadata = classifier_metadata(model, config)
+    training = train(
+        model,
+        lambda first: train_loader(train_split, config, rank=world.rank, world_size=world.size, first_batch=first),
+        config.train,
+        config.output_dir,
+        metadata=metadata,
+        evaluate=lambda _: evaluate_on(model, val_split, config),
+        best_metric="-top1_error",
+        resume=resume,
+    )
+    weights = config.output_dir / MODEL
+    if training.interrupted or not world.is_main:
+        return PretrainResult(weights, training.metrics, training)
+    if config.bn_images > 0:
+        _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
+    save_checkpoint(model_part(model, metadata), weights)
+    return PretrainResult(weights, evaluate_on(model, val_split, config), training)
+
+
+def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> dict[str, Any]:
+    """What each checkpoint of a classifier says about it."""
+    return {
+        "kind": "classifier",
+        "class_names": list(model.class_names),
+        "preprocessing": model.backbone.preprocessing.to_dict(),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _start(config: ClassifierConfig, class_names: tuple[str, ...], resume: bool) -> ClassificationModel:
+    """The model before its first step; a resumed run's weights are restored by the training loop."""
+    torch.manual_seed(config.train.seed)
+    model = build_classifier(config.model, class_names)
+    last = config.output_dir / LAST
+    if resume and last.exists():
+        checkpoint = load_checkpoint(last)
+        require_kind(checkpoint, "classifier", last)
+        model.backbone.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
+    elif config.model.weights is not None:
+        log.info("%s", initialise_classifier(model, config.model, config.model.weights))
+    return model
+
+
+def _recompute_bn(model: ClassificationModel, split: ImageFolder, config: ClassifierConfig, first_batch: int) -> None:
+    """A strict average over the `bn_images` training images that would come next."""
+    device = next(model.parameters()).device
+    num_batches = -(-config.bn_images // config.train.images_per_device)
+
+    def batches() -> Iterator[ImageBatch]:
+        loader = train_loader(split, config, first_batch=first_batch)
+        for batch in itertools.islice(loader, num_batches):
+            yield batch.to(device)
+
+    with autocast(device, resolve_precision(config.train.precision, device)):
+        recompute_bn_statistics(model, batches())

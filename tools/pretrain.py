@@ -1,0 +1,6 @@
+"""Train a classifier, the detector's first stage: see `--help`."""
+
+from detection.cli.main import run_command
+
+if __name__ == "__main__":
+    run_command("pretrain")
