@@ -113,13 +113,8 @@ def run_training(config: Config, *, resume: bool = False) -> TrainResult:
 def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset:
     from detection.data import load_dataset
 
-    if not sources:
-        raise ConfigError(f"data.{name} names no data set; e.g. data.{name}: [{{format: voc, year: 2007, split: {name}}}]")
     dataset = load_dataset(sources, config.data.classes, config.data.strict)
     _print_once(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
-    if dataset.faults:
-        more = f" (the first of {len(dataset.faults)}; see check-dataset)" if len(dataset.faults) > 1 else ""
-        _print_once(f"{name}: {dataset.faults[0]}{more}")
     return dataset
 
 

@@ -1,8 +1,7 @@
-"""A model and data small enough to be trained in milliseconds, and a run of them as a program of its own."""
+"""A model and data small enough to be trained in milliseconds."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,8 +104,3 @@ def run(
     return train(
         model, batches, config, output_dir, metadata=metadata, evaluate=evaluate, best_metric=best_metric, resume=resume
     )
-
-
-if __name__ == "__main__":
-    result = run(Path(sys.argv[1]), batches=slow_batches, resume="--resume" in sys.argv)
-    sys.exit(0 if result.signal is None else 128 + result.signal)

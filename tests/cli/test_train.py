@@ -1,0 +1,165 @@
+"""The training command on a devkit of a few pictures: it learns, stops, goes on, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detection.cli.main import command_main, run
+from detection.engine.checkpoint import load_detector
+
+ROOT = Path(__file__).parents[2]
+NUM_IMAGES = 6
+
+CONFIG = """
+model: {{backbone: resnet18, freeze_stages: 2}}
+rpn: {{channels: 16, anchor_sizes: [16, 32], sample_size: 16, post_nms_train: 20, post_nms_test: 10, min_size: 4}}
+roi: {{sample_size: 8, pool_size: 4}}
+data:
+  classes: [disc, square]
+  train: [{{format: voc, root: {root}, split: train}}]
+  val: [{{format: voc, root: {root}, split: val}}]
+  shorter_sides: [48]
+  longer_side: 80
+  workers: {workers}
+test: {{shorter_side: 48, longer_side: 80}}
+train: {{batch_size: 1, steps: 6, learning_rate: 0.01, log_every: 1, checkpoint_every: 2, precision: fp32}}
+output_dir: {output}
+"""
+
+ANNOTATION = """<annotation><filename>{stem}.png</filename><size><width>64</width><height>48</height><depth>3</depth></size>
+<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>
+</bndbox></object></annotation>"""
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey pictures with one bright disc or square each."""
+    root = tmp_path_factory.mktemp("shapes")
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    stems = [f"{index:06d}" for index in range(NUM_IMAGES)]
+    for index, stem in enumerate(stems):
+        image = np.full((48, 64, 3), 90, np.uint8)
+        x, y, r = 20 + 4 * index, 24, 10
+        if index % 2:
+            cv2.circle(image, (x, y), r, (255, 255, 255), -1)
+        else:
+            cv2.rectangle(image, (x - r, y - r), (x + r, y + r), (255, 255, 255), -1)
+        cv2.imwrite(str(root / "JPEGImages" / f"{stem}.png"), image)
+        name = "disc" if index % 2 else "square"
+        box = {"x1": x - r + 1, "y1": y - r + 1, "x2": x + r + 1, "y2": y + r + 1}
+        (root / "Annotations" / f"{stem}.xml").write_text(ANNOTATION.format(stem=stem, name=name, **box))
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(stems[:4]) + "\n")
+    (root / "ImageSets/Main/val.txt").write_text("\n".join(stems[4:]) + "\n")
+    return root
+
+
+def write_config(folder: Path, devkit: Path, workers: int = 0) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(CONFIG.format(root=devkit, output=folder / "run", workers=workers))
+    return path
+
+
+def train(*arguments: object) -> int:
+    return run(command_main("train"), [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run's folder; its config lies above it."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert train("--config", write_config(folder, devkit)) == 0
+    return folder / "run"
+
+
+def test_a_run_learns_evaluates_and_leaves_a_detector(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert len(lines[0]["losses"]) == 4
+    assert {"AP", "AP50", "voc_area", "voc07"} <= lines[-1]["metrics"].keys()
+    model = load_detector(trained / "best.pt")
+    assert model.class_names == ("disc", "square") and not model.training
+    assert torch.load(trained / "last.pt", weights_only=True)["kind"] == "detector"
+
+
+def test_the_final_table_is_printed(devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--config", write_config(tmp_path, devkit), "--output-dir", tmp_path / "other", "train.steps=1") == 0
+    said = capsys.readouterr().out
+    for text in (
+        "train: 4 images, 4 objects",
+        "val: 2 images",
+        "COCO AP@[.5,.95]",
+        "VOC mAP@.5, 11-point",
+        str(tmp_path / "other"),
+    ):
+        assert text in said
+
+
+def test_sigterm_to_all_processes_then_resume_equals_a_whole_run(trained: Path, devkit: Path, tmp_path: Path) -> None:
+    """As a cluster's scheduler or `timeout` does it: the loader's workers get the signal too."""
+    config = write_config(tmp_path, devkit, workers=1)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config", str(config)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("step 1/"):
+            os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM, "".join(said)
+    assert "with --resume" in said[-1] and "Traceback" not in "".join(said), "".join(said)
+    assert train("--config", config, "--resume") == 0
+    ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (tmp_path / "run", trained))
+    torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=0)
+    torch.testing.assert_close(ours["optimizer"], theirs["optimizer"], rtol=0, atol=0)
+
+
+def test_weights_of_a_detector_start_a_new_run(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, devkit)
+    assert train("--config", config, "--weights", trained / "best.pt", "train.steps=1", "train.learning_rate=1e-9") == 0
+    assert "all weights start from the detector" in capsys.readouterr().out
+    ours, theirs = (torch.load(path, weights_only=True)["model"] for path in (tmp_path / "run/last.pt", trained / "best.pt"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "--weights", "x.pt"], "--resume goes on with a run, --weights starts a new one"),
+        (["--resume", "--output-dir", "{tmp}/none"], "nothing to resume: "),
+        (["--output-dir", "{trained}"], "holds another run (last.pt): continue it with --resume"),
+        (["--output-dir", "{trained}", "--resume", "train.momentum=0.5"], "train.momentum (0.9 -> 0.5)"),
+        (["--weights", "{tmp}/none.pt"], "cannot read checkpoint"),
+        (["--weights", "{trained}/last.pt", "data.classes=[disc, square, ball]"], "it lacks ball"),
+        (["--weights", "{trained}/last.pt", "model.stride_in_1x1=true"], "model.stride_in_1x1=False, not True"),
+        (["train.stepz=3"], "unknown key 'train.stepz'"),
+        (["data.train=[]"], "no source of images"),
+    ],
+)
+def test_mistakes_are_one_line(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(tmp=tmp_path, trained=trained) for argument in arguments]
+    assert train("--config", write_config(tmp_path, devkit), *filled) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
