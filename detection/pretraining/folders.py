@@ -159,7 +159,7 @@ def _members(root: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
                     yield PurePosixPath(member.name).parts, stream.read()
             _check_end(root, archive)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise DatasetError(f"{root} is not a readable .tar archive of class folders: {error or 'it is cut short'}") from None
+        raise DatasetError(f"{root} is not a readable .tar archive of class folders: {_first_line(error)}") from None
 
 
 def _check_end(root: Path, archive: tarfile.TarFile) -> None:
@@ -168,6 +168,9 @@ def _check_end(root: Path, archive: tarfile.TarFile) -> None:
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DatasetError(f"{root} is cut short or damaged after {archive.offset} bytes")
+    # The checksum of a compressed archive comes last.
+    while archive.fileobj.read(1 << 20):
+        pass
 
 
 def _check_listing(root: Path, split: str, listing: Listing) -> None:
@@ -185,6 +188,11 @@ def _check_same_classes(root: Path, first: str, first_listing: Listing, split: s
             f"only '{name}' has {_some(classes)}" for name, classes in ((first, only_first), (split, only_split)) if classes
         ]
         raise DatasetError(f"the splits '{first}' and '{split}' of {root} have different classes: {'; '.join(differences)}")
+
+
+def _first_line(error: Exception) -> str:
+    """tarfile lists each compression it tried on a line of its own."""
+    return str(error).partition("\n")[0].rstrip(":") or "it is cut short"
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:
