@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 a mistake of the user's (told in one line on stderr), 130 
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -77,10 +78,10 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # A full disk or a forbidden folder is the user's to mend; anything without an errno is not.
-        if error.strerror is None:
+        # A full disk or a forbidden file is the user's to mend; a broken connection between processes is not.
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -163,7 +163,7 @@ def write_atomic(file: Path, text: str) -> None:
             temporary.write(text)
             temporary.flush()
             os.fsync(temporary.fileno())
-        except OSError:
+        except BaseException:
             name.unlink(missing_ok=True)
             raise
     name.chmod(0o644)  # temporary files are private to their owner; results are not

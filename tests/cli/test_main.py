@@ -55,6 +55,16 @@ def test_a_full_disk_is_told_in_one_line(capsys):
     assert capsys.readouterr().err == "error: out.json: No space left on device\n"
 
 
+def test_a_full_disk_without_a_name_too(capsys):
+    assert run(raising(OSError(errno.ENOSPC, "No space left on device"))) == 2
+    assert capsys.readouterr().err == "error: No space left on device\n"
+
+
+def test_a_broken_connection_is_a_bug():
+    with pytest.raises(ConnectionResetError):
+        run(raising(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")))
+
+
 def test_interruption_has_its_exit_code(capsys):
     assert run(raising(KeyboardInterrupt())) == 130
 

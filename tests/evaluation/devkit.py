@@ -4,6 +4,8 @@ It works on the kit's own boxes, 1-based with both ends included, and knows noth
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
 
 Box = tuple[float, float, float, float]
 
@@ -72,3 +74,20 @@ def evaluate(images: dict[str, Image], detections: list[tuple[str, float, Box]],
         return math.nan
     points = curve(images, detections, least)
     return eleven_points(*points) if metric == "voc07" else area(*points)
+
+
+def evaluate_folder(folder: Path, split: str, file: Path, name: str, metric: str) -> float:
+    """AP of one class, from the files on disk."""
+    images = {}
+    for line in (folder / "ImageSets/Main" / f"{split}.txt").read_text().split():
+        image = images[line] = Image()
+        for element in ElementTree.parse(folder / "Annotations" / f"{line}.xml").findall("object"):
+            if element.findtext("name") == name:
+                corners = [float(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax")]
+                image.boxes.append(tuple(corners))
+                image.difficult.append(element.findtext("difficult") == "1")
+    rows = []
+    for line in file.read_text().splitlines():
+        stem, score, *corners = line.split()
+        rows.append((stem, float(score), tuple(map(float, corners))))
+    return evaluate(images, rows, metric)

@@ -91,3 +91,22 @@ def _near(random: np.random.Generator, boxes: list[list[float]], labels: list[in
                 names.append(label)
     scores = (random.integers(1, 6, len(found)) / 5).tolist()
     return make_detections(found, scores, names)
+
+
+def write_devkit(folder: Path, records: Sequence[Record], class_names: Sequence[str], split: str = "test") -> None:
+    """Records as a devkit's annotations, without pictures."""
+    (folder / "Annotations").mkdir(parents=True)
+    (folder / "ImageSets/Main").mkdir(parents=True)
+    (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{record.image_id}\n" for record in records))
+    for record in records:
+        objects = [
+            f"<object><name>{class_names[label]}</name><difficult>{int(difficult)}</difficult><bndbox>"
+            f"<xmin>{x1 + 1:g}</xmin><ymin>{y1 + 1:g}</ymin><xmax>{x2:g}</xmax><ymax>{y2:g}</ymax></bndbox></object>"
+            for (x1, y1, x2, y2), label, difficult in zip(
+                record.boxes.tolist(), record.labels.tolist(), record.difficult.tolist(), strict=True
+            )
+        ]
+        height, width = record.size_hw
+        size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        text = f"<annotation>{size}{''.join(objects)}</annotation>"
+        (folder / "Annotations" / f"{record.image_id}.xml").write_text(text)

@@ -1,0 +1,139 @@
+"""tools/eval_coco.py on files and on a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.cli.main import main
+from detection.evaluation.coco import KEYS
+from tests.cli.trained import write_trained
+from tests.evaluation.test_coco import random_files, reference
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """annotations.json and results.json."""
+    dataset, results = random_files(0)
+    (tmp_path / "annotations.json").write_text(json.dumps(dataset))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    return tmp_path
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["eval-coco", "--annotations", f"{folder}/annotations.json", "--detections", f"{folder}/results.json", *more]
+
+
+def test_files_equal_pycocotools(files, capsys):
+    assert main(arguments(files, "--json", str(files / "out.json"))) == 0
+    out = json.loads((files / "out.json").read_text())
+    assert tuple(out) == KEYS
+    assert out == pytest.approx(reference(*random_files(0)), abs=1e-12)
+    shown = capsys.readouterr().out
+    assert f"{out['AP50']:.4f}" in shown and "AP of cat" in shown
+
+
+def test_no_detections_are_zeros(files):
+    (files / "results.json").write_text("[]")
+    assert main(arguments(files, "--json", str(files / "out.json"))) == 0
+    assert json.loads((files / "out.json").read_text())["AP"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: arguments(folder, "--weights", "x.pt"), "--detections evaluates files, --weights a model"),
+        (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
+        (lambda folder: arguments(folder)[:3], "--annotations goes with --detections"),
+        (lambda folder: ["eval-coco", "--detections", "x"], "--detections needs --annotations"),
+        (lambda folder: ["eval-coco", "--weights", str(folder / "no.pt")], "no.pt"),
+        (lambda folder: [*arguments(folder)[:-1], str(folder / "no.json")], "no.json: No such file"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(files, change, message, capsys):
+    assert main(change(files)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "results.json"])
+def test_a_file_cut_in_the_middle(files, name, capsys):
+    file = files / name
+    file.write_text(file.read_text()[:-20])
+    assert main(arguments(files)) == 2
+    assert f"{name} is not valid JSON (cut short?)" in capsys.readouterr().err
+
+
+def test_a_model_on_voc_data_gives_what_the_records_give(tmp_path):
+    folder = write_trained(tmp_path)
+    options = ["--weights", str(folder / "best.pt"), "--json", str(folder / "out.json")]
+    assert main(["eval-coco", *options, "--write-detections", str(folder / "results.json")]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert {result["image_id"] for result in results} <= {"im0", "im1", "im2"}
+    annotations = [
+        {"id": 1, "image_id": "im0", "category_id": 0, "bbox": [5, 5, 35, 55], "area": 35 * 55, "iscrowd": 0},
+        {"id": 2, "image_id": "im0", "category_id": 1, "bbox": [30, 0, 60, 30], "area": 60 * 30, "iscrowd": 0},
+    ]
+    annotations += [{**row, "id": row["id"] + 2, "image_id": "im1"} for row in annotations]
+    annotations += [{**row, "id": row["id"] + 4, "image_id": "im2"} for row in annotations[:2]]
+    dataset = as_coco([f"im{i}" for i in range(3)], annotations, {"cat": 0, "dog": 1})
+    assert json.loads((folder / "out.json").read_text()) == pytest.approx(reference(dataset, results), abs=1e-12)
+
+
+def test_a_model_on_coco_data_gives_what_pycocotools_gives(tmp_path):
+    folder = write_trained(tmp_path)
+    random = np.random.default_rng(0)
+    annotations = [
+        {
+            "id": n,
+            "image_id": 10 + n % 3,
+            "category_id": 90 - n % 2 * 80,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": n % 5 == 0,
+        }
+        for n, box in enumerate((random.random((12, 4)) * 90 + 5).tolist(), 1)
+    ]
+    dataset = as_coco([10, 11, 12], [{**row, "iscrowd": int(row["iscrowd"])} for row in annotations], {"dog": 10, "cat": 90})
+    (folder / "annotations.json").write_text(json.dumps(dataset))
+    source = f"{{format: coco, root: {folder}, annotations: annotations.json, images: data/JPEGImages}}"
+    options = ["--weights", str(folder / "best.pt"), f"data.test=[{source}]", "--json", str(folder / "out.json")]
+    assert main(["eval-coco", *options, "--write-detections", str(folder / "results.json")]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert {result["category_id"] for result in results} <= {10, 90} and results
+    numbers = json.loads((folder / "out.json").read_text())
+    assert numbers == pytest.approx(reference(dataset, results), abs=1e-12)
+    assert (
+        main(["eval-coco", "--annotations", str(folder / "annotations.json"), "--detections", str(folder / "results.json")])
+        == 0
+    )
+
+
+def as_coco(images: list[Any], annotations: list[dict[str, Any]], categories: dict[str, int]) -> dict[str, Any]:
+    size = {"width": 200, "height": 200}
+    return {
+        "images": [{"id": each, "file_name": f"im{index}.jpg", **size} for index, each in enumerate(images)],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in categories.items()],
+    }
+
+
+def test_coco_mini_equals_pycocotools(real_data, tmp_path):
+    annotations = real_data / "coco_mini/annotations/instances_train2017.json"
+    dataset = json.loads(annotations.read_text())
+    random = np.random.default_rng(1)
+    results = [
+        {
+            "image_id": row["image_id"],
+            "category_id": row["category_id"],
+            "bbox": np.abs(np.array(row["bbox"]) * (1 + random.normal(0, 0.08, 4))).tolist(),
+            "score": round(float(random.random()), 2),
+        }
+        for row in dataset["annotations"]
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    options = ["--annotations", str(annotations), "--detections", str(tmp_path / "results.json")]
+    assert main(["eval-coco", *options, "--json", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == pytest.approx(reference(dataset, results), abs=1e-12)

@@ -1,0 +1,183 @@
+"""tools/eval_voc.py on files and on a model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detection.cli import eval_voc
+from detection.cli.main import main, run
+from detection.evaluation.detection_files import write_voc_detections
+from detection.structures import Record
+from tests.cli.trained import write_trained
+from tests.evaluation import devkit
+from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene, write_devkit
+
+NAMES = ["cat", "dog", "cow"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A devkit VOC2007 with a test split, and detections of it in `found`."""
+    records, _ = random_scene(0, num_images=12)
+    write_devkit(tmp_path / "VOC2007", records, NAMES)
+    write_voc_detections(tmp_path / "found", jittered(records, 0, 3), NAMES)
+    return tmp_path
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["eval-voc", "--detections", str(folder / "found"), "--devkit", str(folder), "--year", "2007", *more]
+
+
+def oracle(folder: Path, split: str, found: Path, metric: str) -> dict[str, float]:
+    names = [file.stem.split("_", 3)[3] for file in sorted(found.glob("*.txt"))]
+    files = {name: next(found.glob(f"*_{name}.txt")) for name in names}
+    return {name: devkit.evaluate_folder(folder, split, file, name, metric) for name, file in files.items()}
+
+
+@pytest.mark.parametrize("metric", ["voc07", "area"])
+def test_files_equal_the_development_kit(files, metric, capsys):
+    assert main(arguments(files, "--metric", metric, "--json", str(files / "out.json"))) == 0
+    out = json.loads((files / "out.json").read_text())
+    expected = oracle(files / "VOC2007", "test", files / "found", metric)
+    assert out["AP"] == pytest.approx(expected, abs=1e-9)
+    assert out["mAP"] == pytest.approx(np.mean(list(expected.values())), abs=1e-9)
+    assert set(out) == {"mAP", "AP", "metric"} and out["metric"] == metric
+    assert f"mAP {out['mAP']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("year", "title"), [("2007", "VOC07 11-point"), ("2012", "area under the curve")])
+def test_the_years_own_metric_is_the_default_and_is_printed(files, year, title, capsys):
+    (files / "VOC2007").rename(files / f"VOC{year}")
+    assert main([*arguments(files)[:-1], year]) == 0
+    assert title in capsys.readouterr().out
+
+
+def test_the_devkit_may_be_the_years_folder_itself(files, capsys):
+    assert main(["eval-voc", "--detections", str(files / "found"), "--devkit", str(files / "VOC2007")]) == 0
+    assert "VOC07 11-point" in capsys.readouterr().out
+
+
+def test_missing_class_files_are_named_and_the_mean_is_over_the_rest(files, capsys):
+    (files / "found/comp4_det_test_dog.txt").unlink()
+    assert main(arguments(files, "--json", str(files / "out.json"))) == 0
+    out = json.loads((files / "out.json").read_text())
+    assert set(out["AP"]) == {"cat", "cow"} and out["mAP"] == pytest.approx(sum(out["AP"].values()) / 2)
+    assert "no detection file for: dog" in capsys.readouterr().out
+
+
+def test_an_empty_class_file_counts_as_zero(files):
+    (files / "found/comp4_det_test_dog.txt").write_text("")
+    assert main(arguments(files, "--json", str(files / "out.json"))) == 0
+    assert json.loads((files / "out.json").read_text())["AP"]["dog"] == 0
+
+
+def test_a_class_without_objects_is_named_and_left_out(files, capsys):
+    (files / "found/comp4_det_test_aardvark.txt").write_text("1 0.5 1 1 9 9\n")
+    assert main(arguments(files, "--json", str(files / "out.json"))) == 0
+    assert set(json.loads((files / "out.json").read_text())["AP"]) == set(NAMES)
+    assert "no object of: aardvark" in capsys.readouterr().out
+
+
+def test_report(files):
+    assert main(arguments(files, "--report", str(files / "report"))) == 0
+    assert {file.name for file in (files / "report").iterdir()} == {
+        "voc.json",
+        "pr_curves.png",
+        "confusion.json",
+        "confusion.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: arguments(folder, "--split", "val"), "cannot read split"),
+        (lambda folder: arguments(folder, "--weights", "x.pt"), "--detections evaluates files, --weights a model"),
+        (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
+        (lambda folder: ["eval-voc", "--devkit", str(folder)], "--devkit goes with --detections"),
+        (lambda folder: ["eval-voc", "--detections", str(folder)], "--detections needs --devkit"),
+        (lambda folder: [*arguments(folder)[:-1], "2012"], "it holds VOC2007: give --year"),
+        (lambda folder: arguments(folder, "--iou-threshold", "2"), "--iou-threshold must be"),
+        (lambda folder: ["eval-voc", "--weights", str(folder / "no.pt")], "no.pt"),
+        (lambda folder: ["eval-voc", "--config", str(folder / "no.yaml")], "no.yaml"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(files, change, message, capsys):
+    assert main(change(files)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_a_faulty_line_is_named(files, capsys):
+    with (files / "found/comp4_det_test_dog.txt").open("a") as file:
+        file.write("1 0.5 1 1 x 9\n")
+    assert main(arguments(files)) == 2
+    assert "comp4_det_test_dog.txt:" in capsys.readouterr().err
+
+
+def test_nothing_to_find_is_an_error(tmp_path, capsys):
+    write_devkit(tmp_path / "VOC2007", [make_record("a")], NAMES)
+    write_voc_detections(tmp_path / "found", {"a": make_detections([(0, 0, 5, 5)], [0.5])}, NAMES)
+    assert main(arguments(tmp_path)) == 2
+    assert "none of the classes has an object" in capsys.readouterr().err
+
+
+def test_without_arguments_and_quickstart_the_way_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(eval_voc.main, []) == 2
+    error = capsys.readouterr().err
+    assert "runs/quickstart/detector/best.pt" in error and "make run" in error
+
+
+def test_bccd_equals_the_development_kit(real_data, tmp_path):
+    records, names = bccd(real_data)
+    write_voc_detections(tmp_path, jittered(records, 0, len(names)), names)
+    for metric in ("voc07", "area"):
+        options = ["--detections", str(tmp_path), "--devkit", str(real_data / "BCCD"), "--metric", metric]
+        assert main(["eval-voc", *options, "--json", str(tmp_path / "out.json")]) == 0
+        expected = oracle(real_data / "BCCD", "test", tmp_path, metric)
+        assert json.loads((tmp_path / "out.json").read_text())["AP"] == pytest.approx(expected, abs=1e-9)
+
+
+def bccd(real_data: Path) -> tuple[list[Record], tuple[str, ...]]:
+    from detection.evaluation.devkit import read_devkit
+
+    truth = read_devkit(real_data / "BCCD", "test")
+    return truth.records, truth.class_names
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    return write_trained(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["config and weights", "weights", "config"])
+def test_a_model_and_the_detections_it_writes_have_one_ap(trained, source, capsys):
+    options = {
+        "config and weights": ["--config", str(trained / "config.yaml"), "--weights", str(trained / "best.pt")],
+        "weights": ["--weights", str(trained / "best.pt")],
+        "config": ["--config", str(trained / "resolved.yaml")],
+    }[source]
+    out, found = trained / "out.json", trained / "found"
+    assert main(["eval-voc", *options, "--json", str(out), "--write-detections", str(found)]) == 0
+    assert sum(len(file.read_text()) for file in found.iterdir()) > 0
+    expected = oracle(trained / "data", "test", found, "area")
+    assert json.loads(out.read_text())["AP"] == pytest.approx(expected, abs=1e-9)
+    again = ["eval-voc", "--detections", str(found), "--devkit", str(trained / "data"), "--json", str(out)]
+    assert main(again) == 0
+    assert json.loads(out.read_text())["AP"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_overrides_reach_a_model_without_a_config(trained, capsys):
+    found = trained / "found"
+    options = ["--weights", str(trained / "best.pt"), "test.score_threshold=0.999", "--write-detections", str(found)]
+    assert main(["eval-voc", *options]) == 0
+    assert all(file.read_text() == "" for file in found.iterdir())
+
+
+def test_a_config_of_other_classes_is_refused(trained, capsys):
+    options = ["--config", str(trained / "config.yaml"), "data.classes=[dog, cat]", "--weights", str(trained / "best.pt")]
+    assert main(["eval-voc", *options]) == 2
+    assert "error: " in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""A data set with pictures and a detector's checkpoint, as training leaves it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from backbones.weights import save_checkpoint
+from detection.config_files import dump_config, load_config
+from detection.engine.checkpoint import model_part
+from detection.modeling import build_detector
+from tests.evaluation.scenes import make_record, write_devkit
+
+
+def write_trained(folder: Path) -> Path:
+    """A devkit with pictures, and the checkpoint and config of a small detector with random weights."""
+    records = [make_record(f"im{i}", [(5, 5, 40, 60), (30, -4, 90, 30)], [0, 1]) for i in range(3)]
+    write_devkit(folder / "data", records, ["cat", "dog"])
+    (folder / "data/JPEGImages").mkdir()
+    for record in records:
+        picture = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"data/JPEGImages/{record.image_id}.jpg"), picture)
+    text = f"""
+        model: {{backbone: resnet18}}
+        rpn: {{channels: 16, anchor_sizes: [32], post_nms_test: 20, min_size: 2}}
+        roi: {{pool_size: 2}}
+        data: {{classes: [cat, dog], test: [{{format: voc, root: {folder / "data"}, split: test}}], workers: 0}}
+        test: {{shorter_side: 64, longer_side: 64, score_threshold: 0.01}}
+        output_dir: {folder}
+    """
+    (folder / "config.yaml").write_text(text)
+    config = load_config(folder / "config.yaml")
+    torch.manual_seed(0)
+    model = build_detector(config)
+    metadata = {
+        "kind": "detector",
+        "class_names": ["cat", "dog"],
+        "preprocessing": model.preprocessing.to_dict(),
+        "config": config.model_dump(mode="json"),
+    }
+    save_checkpoint(model_part(model, metadata), folder / "best.pt")
+    (folder / "resolved.yaml").write_text(dump_config(config))
+    return folder
