@@ -19,7 +19,7 @@ from detection.data.faults import Faults
 from detection.data.images import image_size
 from detection.data.records import AnnotatedObject, Box, list_files, make_record, nearest_name, repair_box
 from detection.errors import DatasetError
-from detection.structures import ImageId, Record
+from detection.structures import Record
 
 Json = dict[str, Any]
 
@@ -45,18 +45,17 @@ def read_coco(source: CocoSource, root: Path, class_names: Sequence[str], faults
     folder = root / source.images
     present = list_files(folder)
     with faults.guard():
+        _check_unique(content)
+    with faults.guard():
         _check_references(content, "image_id", {image["id"] for image in content.images}, "images")
     with faults.guard():
         _check_references(content, "category_id", set(labels), "categories")
     annotations = defaultdict(list)
     for annotation in content.annotations:
         annotations[annotation["image_id"]].append(annotation)
-    records, seen = [], set[ImageId]()
+    records = []
     for image in content.images:
         with faults.guard():
-            if image["id"] in seen:
-                raise DatasetError(f"{content.path}: image id {image['id']!r} occurs twice")
-            seen.add(image["id"])
             file = _find_image(folder, image["file_name"], present, content.path)
             records.append(_read_image(image, file, annotations[image["id"]], labels, content.path, faults))
     return records
@@ -105,13 +104,20 @@ def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faul
         raise DatasetError(f"{content.path} has none of data.classes ({', '.join(class_names)}); its categories: {known}")
     for name in class_names:
         if name not in names:
-            faults.note("class without a category", f"{content.path} has no category '{name}'{nearest_name(name, names)}")
+            faults.note(f"{content.path}: '{name}'{nearest_name(name, names)}", "class that is no category", "without objects")
     labels = {category["id"]: wanted.get(str(category["name"])) for category in content.categories}
     skipped = Counter(annotation["category_id"] for annotation in content.annotations)
     unwanted = sum(skipped[category] for category, label in labels.items() if label is None)
     if unwanted:
         faults.inform(f"{content.path}: {unwanted} objects of categories that are not in data.classes are left out")
     return labels
+
+
+def _check_unique(content: CocoFile) -> None:
+    counts = Counter(image["id"] for image in content.images)
+    twice = [image_id for image_id, count in counts.items() if count > 1]
+    if twice:
+        raise DatasetError(f"{content.path} lists {len(twice)} image ids more than once; the first: {twice[0]!r}")
 
 
 def _check_references(content: CocoFile, key: str, known: set[int | str], listed: str) -> None:
@@ -153,9 +159,9 @@ def _read_object(annotation: Json, label: int, size_hw: tuple[int, int], where: 
     """None where the object was dropped, with a note."""
     xywh = annotation.get("bbox")
     if not (isinstance(xywh, list) and len(xywh) == 4 and all(map(_is_number, xywh))):
-        faults.note("bbox that is not four numbers, dropped", f"{where}: bbox is {xywh!r}, not four numbers")
+        faults.note(f"{where}: bbox {xywh!r}", "bbox that is not four numbers", "dropped")
         return None
-    box = repair_box(_to_xyxy(xywh), size_hw, where, faults)
+    box = repair_box(_to_xyxy(xywh), size_hw, f"{where}, bbox {xywh}", faults)
     if box is None:
         return None
     area = annotation.get("area")

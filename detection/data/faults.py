@@ -21,7 +21,7 @@ class Note(NamedTuple):
     """A fault that was repaired."""
 
     kind: str  # what was wrong and what was done: "inverted box, dropped"
-    message: str  # the case: file, object, values
+    message: str  # the case: file, object, values, kind
 
 
 @dataclass
@@ -34,11 +34,11 @@ class Faults:
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
 
-    def note(self, kind: str, message: str) -> None:
-        """A fault that was repaired as `kind` says. Raises DatasetError if strict."""
+    def note(self, where: str, fault: str, repair: str) -> None:
+        """A fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
         if self.strict:
-            raise DatasetError(f"{message} (data.strict is true)")
-        self.notes.append(Note(kind, message))
+            raise DatasetError(f"{where}: {fault} (refused, as data.strict is true)")
+        self.notes.append(Note(f"{fault}, {repair}", f"{where}: {fault}, {repair}"))
 
     def inform(self, message: str) -> None:
         """Something that is no fault but should be known."""

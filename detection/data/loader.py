@@ -103,6 +103,21 @@ class ImageDataset(TorchDataset[Tensor | DatasetError]):
             return error
 
 
+class ImageCheck(TorchDataset[str | None]):
+    """Decodes, and hands over only what is wrong."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.images = ImageDataset(records)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> str | None:
+        """The error of the image, or None."""
+        problem = self.images[index]
+        return str(problem) if isinstance(problem, DatasetError) else None
+
+
 def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
     """The pixels of an image whose annotation says its size. Raises DatasetError, also where the two disagree."""
     image = read_image(file)
@@ -190,3 +205,8 @@ def test_loader(
                 log.warning("skipped image number %d: %s", num_skipped, image)
         if good:
             yield [record for record, _ in good], [image for _, image in good]
+
+
+def find_bad_images(records: Sequence[Record], workers: int = 0) -> Iterator[str | None]:
+    """Decode every image: what is wrong with each in turn, or None."""
+    return iter(DataLoader(ImageCheck(records), batch_size=None, num_workers=workers, worker_init_fn=start_worker))

@@ -48,33 +48,23 @@ def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects
 
 
 def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
-    """The part of a box inside the image, or None where nothing is left. What was wrong is noted as a fault of `where`."""
+    """The part of a box inside the image, or None where nothing is left. A fault is noted with `where`."""
     height, width = size_hw
     clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
-    kind = _fault(box, clipped)
-    if kind is not None:
-        faults.note(kind, f"{where}: {kind} {_show(box)}, image {width}x{height}")
-    return None if _least_side(box) < _LEAST or _least_side(clipped) < _LEAST else clipped
-
-
-def _fault(box: Box, clipped: Box) -> str | None:
-    if _least_side(box) <= -_LEAST:
-        return "inverted box, dropped"
+    image = f"{where} in a {width}x{height} image"
     if _least_side(box) < _LEAST:
-        return "box without area, dropped"
+        faults.note(where, "inverted box" if _least_side(box) <= -_LEAST else "box without area", "dropped")
+        return None
     if _least_side(clipped) < _LEAST:
-        return "box outside the image, dropped"
+        faults.note(image, "box outside the image", "dropped")
+        return None
     if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _ROUNDING:
-        return "box reaching out of the image, clipped"
-    return None
+        faults.note(image, "box reaching out of the image", "clipped")
+    return clipped
 
 
 def _least_side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
-
-
-def _show(box: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

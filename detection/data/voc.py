@@ -111,7 +111,7 @@ def _size(tree: ElementTree.Element, path: Path, file: Path, faults: Faults) -> 
     """(height, width): the <size> tag, or the image's own where the tag says nothing (0 in some tools' files)."""
     numbers = [_number(tree.findtext(f"size/{tag}")) for tag in ("height", "width")]
     if any(number is None for number in numbers) and tree.find("size") is not None:
-        faults.note("<size> that is not numbers, read from the image", f"{path}: <size> is not two numbers")
+        faults.note(str(path), "<size> without two numbers", "taken from the image")
     if all(number is not None and number >= 1 for number in numbers):
         return int(numbers[0] or 0), int(numbers[1] or 0)
     return image_size(file)
@@ -123,28 +123,34 @@ def _read_object(
     """None where the object was dropped, with a note. Raises DatasetError for an unknown class."""
     name = (element.findtext("name") or "").strip()
     if not name:
-        faults.note("object without <name>, dropped", f"{where} has no <name>")
+        faults.note(where, "object without <name>", "dropped")
         return None
     if name not in labels:
         raise DatasetError(f"{where}: unknown class '{name}'{nearest_name(name, labels)} (data.classes: {', '.join(labels)})")
-    box = _read_box(element, where, faults)
-    box = None if box is None else repair_box(box, size_hw, f"{where} ('{name}')", faults)
-    return None if box is None else AnnotatedObject(box, labels[name], difficult=_number(element.findtext("difficult")) == 1)
+    box = _read_box(element, size_hw, f"{where} ('{name}')", faults)
+    difficult = element.findtext("difficult", "0")
+    if _number(difficult) is None:
+        faults.note(f"{where}: <difficult> is '{difficult}'", "text for a number", "taken as 0")
+    return None if box is None else AnnotatedObject(box, labels[name], difficult=bool(_number(difficult)))
 
 
-def _read_box(element: ElementTree.Element, where: str, faults: Faults) -> Box | None:
+def _read_box(element: ElementTree.Element, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
     texts = {tag: element.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")}
-    numbers = {tag: _number(text) for tag, text in texts.items()}
-    missing = [tag for tag, text in texts.items() if text is None]
-    if missing:
-        faults.note("object without a box's tag, dropped", f"{where} has no <bndbox> with <{missing[0]}>")
+    for tag, text in texts.items():
+        if text is None:
+            faults.note(f"{where}: no <{tag}>", "object without a whole <bndbox>", "dropped")
+            return None
+        if _number(text) is None:
+            faults.note(f"{where}: <{tag}> is '{text}'", "text for a number", "dropped")
+            return None
+    xmin, ymin, xmax, ymax = (float(text or "") for text in texts.values())
+    where = f"{where}, box {xmin:g} {ymin:g} {xmax:g} {ymax:g}"
+    extent = min(xmax - xmin, ymax - ymin)
+    if extent <= 0:
+        # 0 is one pixel to the devkit, but nobody draws such a box on purpose: it is a click that slipped.
+        faults.note(where, "inverted box" if extent < 0 else "box without area", "dropped")
         return None
-    wrong = [tag for tag, number in numbers.items() if number is None]
-    if wrong:
-        faults.note("box with text for a number, dropped", f"{where}: <{wrong[0]}> is '{texts[wrong[0]]}', not a number")
-        return None
-    xmin, ymin, xmax, ymax = (number or 0.0 for number in numbers.values())
-    return xmin - 1, ymin - 1, xmax, ymax
+    return repair_box((xmin - 1, ymin - 1, xmax, ymax), size_hw, where, faults)
 
 
 def _number(text: str | None) -> float | None:
