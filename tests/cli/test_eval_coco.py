@@ -105,10 +105,8 @@ def test_a_model_on_coco_data_gives_what_pycocotools_gives(tmp_path):
     assert {result["category_id"] for result in results} <= {10, 90} and results
     numbers = json.loads((folder / "out.json").read_text())
     assert numbers == pytest.approx(reference(dataset, results), abs=1e-12)
-    assert (
-        main(["eval-coco", "--annotations", str(folder / "annotations.json"), "--detections", str(folder / "results.json")])
-        == 0
-    )
+    assert main(arguments(folder, "--json", str(folder / "again.json"))) == 0
+    assert json.loads((folder / "again.json").read_text()) == pytest.approx(numbers, abs=1e-12)
 
 
 def as_coco(images: list[Any], annotations: list[dict[str, Any]], categories: dict[str, int]) -> dict[str, Any]:

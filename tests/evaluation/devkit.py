@@ -78,16 +78,17 @@ def evaluate(images: dict[str, Image], detections: list[tuple[str, float, Box]],
 
 def evaluate_folder(folder: Path, split: str, file: Path, name: str, metric: str) -> float:
     """AP of one class, from the files on disk."""
-    images = {}
+    images: dict[str, Image] = {}
     for line in (folder / "ImageSets/Main" / f"{split}.txt").read_text().split():
         image = images[line] = Image()
         for element in ElementTree.parse(folder / "Annotations" / f"{line}.xml").findall("object"):
             if element.findtext("name") == name:
-                corners = [float(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax")]
-                image.boxes.append(tuple(corners))
+                x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{tag}", "")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+                image.boxes.append((x1, y1, x2, y2))
                 image.difficult.append(element.findtext("difficult") == "1")
-    rows = []
+    rows: list[tuple[str, float, Box]] = []
     for line in file.read_text().splitlines():
-        stem, score, *corners = line.split()
-        rows.append((stem, float(score), tuple(map(float, corners))))
+        stem, *fields = line.split()
+        score, x1, y1, x2, y2 = map(float, fields)
+        rows.append((stem, score, (x1, y1, x2, y2)))
     return evaluate(images, rows, metric)
