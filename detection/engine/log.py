@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from detection.engine.events import EventFile
 from detection.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class RunLog:
         self.console = console or Console(file=sys.stdout)
         self._handlers: list[logging.Handler] = []
         self._progress: Progress | None = None
-        self._writer: Any = None
+        self._events: EventFile | None = None
         self._previous_level = logging.NOTSET
 
     def __enter__(self) -> RunLog:
@@ -75,9 +76,9 @@ class RunLog:
             handler.close()
         if self._handlers:
             logging.getLogger("detection").setLevel(self._previous_level)
-        if self._writer is not None:
+        if self._events is not None:
             with writing(self.output_dir / "tensorboard"):
-                self._writer.close()
+                self._events.close()
 
     def start(self, step: int, keep: Callable[[Line], bool]) -> None:
         """Open the files at `step`; lines of an earlier part of the run stay where `keep` says so."""
@@ -85,11 +86,8 @@ class RunLog:
             return
         with writing(self.output_dir / METRICS_FILE):
             rewrite_lines(self.output_dir / METRICS_FILE, keep)
-        # Imported here: TensorBoard takes seconds to load and only the writing process needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
         with writing(self.output_dir / "tensorboard"):
-            self._writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=step + 1)
+            self._events = EventFile(self.output_dir / "tensorboard", step + 1)
         if self.console.is_terminal:
             self._progress = _progress_bar(self.console)
             self._progress.start()
@@ -118,12 +116,12 @@ class RunLog:
 
     def _record(self, line: Line, scalars: dict[str, float]) -> None:
         path = self.output_dir / METRICS_FILE
-        with writing(path):
-            # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, line["step"])
+        # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        with writing(self.output_dir / "tensorboard"):
+            if self._events is not None:
+                self._events.scalars(line["step"], scalars)
 
 
 class _FileHandler(logging.FileHandler):

@@ -118,9 +118,10 @@ def restore(
 ) -> tuple[TrainState, Window]:
     """Put a training checkpoint back into this process. Raises CheckpointError where the model is another."""
     load_state(model, checkpoint["model"], str(path))
-    if isinstance(getattr(model, "preprocessing", None), Preprocessing):
+    detector: Any = model
+    if isinstance(getattr(detector, "preprocessing", None), Preprocessing):
         # It belongs to the weights, but is no tensor: a state dict cannot carry it.
-        model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
+        detector.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
     try:
         optimizer.load_state_dict(checkpoint["optimizer"])
     except ValueError as error:

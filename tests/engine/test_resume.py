@@ -151,7 +151,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-import torch, torch.utils.tensorboard
+import torch, tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from tests.engine.toy import run, slow_batches
 
 torch.set_num_threads(1)
@@ -165,7 +165,7 @@ for life in range(80):
         except BaseException as error:
             print(repr(error), flush=True)
             os._exit(1)
-    time.sleep(chance.uniform(0.02, 0.2 + 0.005 * life))
+    time.sleep(chance.uniform(0.02, 0.2 + 0.02 * life))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if status == 0:
