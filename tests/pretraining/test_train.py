@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from backbones import load_checkpoint
+from detection.config import Config
+from detection.config_files import parse_config
+from detection.engine.checkpoint import initialise_detector
+from detection.errors import DatasetError
+from detection.modeling import build_detector
+from detection.pretraining.data import train_loader
+from detection.pretraining.folders import load_folders
+from detection.pretraining.train import run_pretraining
+from tests.pretraining.class_folders import make_config, pack, write_data, write_split
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on two separable classes: its config and result."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    config = make_config(write_data(folder / "set"), folder / "run", train={"steps": 12, "eval_every": 6})
+    return config, run_pretraining(config)
+
+
+def test_separable_classes_are_learnt(run):
+    _, result = run
+    assert result.metrics == {"top1_error": 0.0, "top5_error": 0.0}
+    assert not result.interrupted and result.training.steps == 12 and result.training.best is not None
+
+
+def test_the_model_file_is_complete(run):
+    config, result = run
+    checkpoint = load_checkpoint(result.weights)
+    assert result.weights == config.output_dir / "model.pt"
+    assert (checkpoint["format"], checkpoint["version"], checkpoint["kind"]) == ("resdet", 1, "classifier")
+    assert checkpoint["class_names"] == ["apple", "berry"]
+    assert checkpoint["config"] == config.model_dump(mode="json")
+    assert checkpoint["preprocessing"]["channel_order"] == "rgb" and "torch" in checkpoint["versions"]
+    torchvision.models.resnet18(num_classes=2).load_state_dict(checkpoint["model"], strict=True)
+
+
+def test_the_model_initialises_a_detector(run):
+    _, result = run
+    detector = build_detector(parse_config(Config, {"model": {"backbone": "resnet18"}, "data": {"classes": ["x"]}}, "test"))
+    initialise_detector(detector, result.weights)
+    expected = load_checkpoint(result.weights)["model"]["layer1.0.bn1.running_mean"]
+    assert torch.equal(detector.trunk.layer1[0].bn1.running_mean, expected)
+
+
+def test_bn_statistics_are_the_strict_average(run):
+    """The first BN's mean, by hand: the mean of conv1's outputs over the two batches that come after the last step."""
+    config, result = run
+    saved, last = load_checkpoint(result.weights)["model"], load_checkpoint(config.output_dir / "last.pt")["model"]
+    assert all(torch.equal(saved[key], last[key]) for key in saved if "running" not in key and "tracked" not in key)
+    model = torchvision.models.resnet18(num_classes=2)
+    model.load_state_dict(saved)
+    (folder,) = load_folders(Path(config.data.root), ["train"])
+    loader = train_loader(folder, config, first_batch=12)
+    images = torch.cat([next(loader).images for _ in range(2)])
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    with torch.no_grad():
+        outputs = model.conv1((images.float() - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    torch.testing.assert_close(saved["bn1.running_mean"], outputs.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(last["bn1.running_mean"], saved["bn1.running_mean"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_finished_run_can_be_resumed(run):
+    config, result = run
+    before = load_checkpoint(result.weights)["model"]
+    again = run_pretraining(config, resume=True)
+    after = load_checkpoint(again.weights)["model"]
+    assert again.metrics == result.metrics and all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_moving_averages_may_be_kept_and_an_archive_trained_on(tmp_path):
+    archive = pack(write_data(tmp_path / "set"), tmp_path / "set.tar.xz", "w:xz")
+    config = make_config(archive, tmp_path / "run", train={"steps": 2}).model_copy(update={"bn_images": 0})
+    result = run_pretraining(config)
+    saved, last = load_checkpoint(result.weights)["model"], load_checkpoint(config.output_dir / "last.pt")["model"]
+    assert all(torch.equal(saved[key], last[key]) for key in last)
+
+
+def test_splits_with_different_classes_stop_before_anything_is_written(tmp_path):
+    write_split(tmp_path / "set", "train")
+    write_split(tmp_path / "set", "val", ("apple",))
+    with pytest.raises(DatasetError, match="only 'train' has berry"):
+        run_pretraining(make_config(tmp_path / "set", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
