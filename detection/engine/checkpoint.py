@@ -147,4 +147,6 @@ def require_same_classes(found: Sequence[str], expected: Sequence[str], path: st
         )
     else:
         difference = "the same names in another order"
-    raise CheckpointError(f"{path} was trained for {len(found)} other classes than the {len(expected)} here: {difference}")
+    raise CheckpointError(
+        f"{path} has other classes: it was trained for {len(found)} classes, expected here {len(expected)}: {difference}"
+    )
