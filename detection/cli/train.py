@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from detection.cli.runs import configured, print_once, run_parser, stopped
 from detection.config import Config, Source
 from detection.config_files import load_config
-from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,45 +32,20 @@ TITLES = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="train",
-        description=__doc__,
-        epilog="Several GPUs or machines: torchrun --nproc_per_node=N tools/train_net.py ... See docs/training.md.",
-    )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
-    parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a new run that starts from a classifier's or a detector's weights"
-    )
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where checkpoints and logs go")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
-    return parser
+    return run_parser("train", "train_net", __doc__, "a classifier's or a detector's weights")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
-    config = configured(options)
+    config = configured(options, load_config)
     result = run_training(config, resume=options.resume)
-    if result.signal is not None:
-        _print_once(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
-        return 128 + result.signal
+    if (code := stopped(result)) is not None:
+        return code
     if result.metrics:
-        _print_once(metrics_table(result))
-    _print_once(f"checkpoints and logs: {config.output_dir}")
+        print_once(metrics_table(result))
+    print_once(f"checkpoints and logs: {config.output_dir}")
     return 0
-
-
-def configured(options: argparse.Namespace) -> Config:
-    """The config that the command line asks for. Raises ConfigError."""
-    if options.resume and options.weights is not None:
-        raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
-    config = load_config(options.config, options.overrides)
-    if options.weights is not None:
-        config = config.model_copy(update={"model": config.model.model_copy(update={"weights": options.weights})})
-    if options.output_dir is not None:
-        config = config.model_copy(update={"output_dir": options.output_dir})
-    return config
 
 
 def run_training(config: Config, *, resume: bool = False) -> TrainResult:
@@ -114,14 +88,14 @@ def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset
     from detection.data import load_dataset
 
     dataset = load_dataset(sources, config.data.classes, config.data.strict)
-    _print_once(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
+    print_once(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
     return dataset
 
 
 def _initialise(model: FasterRCNN, path: Path) -> None:
     from detection.engine.checkpoint import initialise_detector
 
-    _print_once(initialise_detector(model, path))
+    print_once(initialise_detector(model, path))
 
 
 def evaluator(dataset: Dataset, workers: int) -> Callable[[nn.Module], dict[str, float]]:
@@ -155,11 +129,3 @@ def metrics_table(result: TrainResult) -> Table:
     if result.best is not None:
         table.add_row(f"best {TITLES[BEST_METRIC]} (best.pt)", f"{result.best:.4f}")
     return table
-
-
-def _print_once(what: str | Table) -> None:
-    """Print on rank 0 of a distributed run."""
-    from detection.engine.distributed import World
-
-    if World.from_environment().is_main:
-        Console(highlight=False).print(what, soft_wrap=True, markup=False)

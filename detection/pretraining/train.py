@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,18 @@ class PretrainResult:
         return self.training.interrupted
 
 
-def run_pretraining(config: ClassifierConfig, *, resume: bool = False) -> PretrainResult:
+def run_pretraining(
+    config: ClassifierConfig, *, resume: bool = False, tell: Callable[[str], object] = log.info
+) -> PretrainResult:
     """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
 
-    With `resume` the run in `output_dir` goes on from its last checkpoint. Raises ConfigError, DatasetError,
-    CheckpointError or TrainingError.
+    With `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the
+    run's own log. Raises ConfigError, DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
     train_split, val_split = load_splits(config.data, config.data.train, config.data.val)
-    model = _start(config, train_split.class_names, resume)
+    tell(f"{len(train_split)} training and {len(val_split)} validation images of {len(train_split.class_names)} classes")
+    model = _start(config, train_split.class_names, resume, tell)
     metadata = classifier_metadata(model, config)
     training = train(
         model,
@@ -81,7 +84,9 @@ def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) ->
     }
 
 
-def _start(config: ClassifierConfig, class_names: tuple[str, ...], resume: bool) -> ClassificationModel:
+def _start(
+    config: ClassifierConfig, class_names: tuple[str, ...], resume: bool, tell: Callable[[str], object]
+) -> ClassificationModel:
     """The model before its first step; a resumed run's weights are restored by the training loop."""
     torch.manual_seed(config.train.seed)
     model = build_classifier(config.model, class_names)
@@ -91,7 +96,7 @@ def _start(config: ClassifierConfig, class_names: tuple[str, ...], resume: bool)
         require_kind(checkpoint, "classifier", last)
         model.backbone.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
     elif config.model.weights is not None:
-        log.info("%s", initialise_classifier(model, config.model, config.model.weights))
+        tell(initialise_classifier(model, config.model, config.model.weights))
     return model
 
 

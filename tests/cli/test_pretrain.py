@@ -38,7 +38,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(config_file, tmp_path, capsys)
         whole, resumed = (load_checkpoint(tmp_path / run / name)["model"] for run in ("whole", "parts"))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     out = capsys.readouterr().out
-    assert "top-1 error" in out and "weights:" in out
+    assert "8 training and 8 validation images of 2 classes" in out and "top-1 error" in out and "weights:" in out
 
 
 def test_eval_classifier_repeats_the_runs_figures(config_file, tmp_path, capsys):
@@ -64,6 +64,7 @@ def test_weights_start_a_new_run(config_file, tmp_path, capsys):
     weights = str(tmp_path / "run/model.pt")
     arguments = [*pretrain, "--weights", weights, "--output-dir", str(tmp_path / "next"), "train.steps=1"]
     assert main([*arguments, "train.learning_rate=1e-9"]) == 0
+    assert "all weights initialised" in capsys.readouterr().out
     first, second = (load_checkpoint(tmp_path / run / "model.pt")["model"] for run in ("run", "next"))
     torch.testing.assert_close(first["conv1.weight"], second["conv1.weight"], rtol=0, atol=1e-6)
     assert "one of the two" in refused(capsys, *pretrain, "--weights", weights, "--resume")
