@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,14 @@ GENERATOR_VERSION = 1
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 CROP_SIDE = 64
+LARGEST_DIGIT = 200  # pixels; turned and with a crop's margin it must fit into the photographs, 427 high
 
 Image = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]
+
+
+class MakeError(ValueError):
+    """The set cannot be made as asked: one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,11 @@ class Material:
 
 
 def load_material() -> Material:
-    """scikit-learn's bundled scans and photographs. Exits with a line that says how to install it."""
+    """scikit-learn's bundled scans and photographs. Raises MakeError where it is not installed."""
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError:
-        sys.exit("error: the sample data needs scikit-learn: pip install 'resdet[sample]'")
+        raise MakeError("the sample data needs scikit-learn: pip install 'resdet[sample]'") from None
     digits = load_digits()
     photographs = [np.ascontiguousarray(image) for image in load_sample_images().images]
     return Material((digits.images / 16).astype(np.float32), digits.target.astype(np.int64), photographs)
@@ -76,7 +83,7 @@ def digit_alpha(scan: npt.NDArray[np.float32], side: int, angle: float) -> Alpha
     # A margin lets the strokes end softly; the turn about the middle stays inside.
     canvas = round(side * 1.6)
     scale = side / 8
-    turn = cv2.getRotationMatrix2D((3.5, 3.5), angle, scale)
+    turn = np.asarray(cv2.getRotationMatrix2D((3.5, 3.5), angle, scale), np.float64)
     turn[:, 2] += canvas / 2 - 3.5
     ink = cv2.warpAffine(scan, turn, (canvas, canvas), flags=cv2.INTER_CUBIC, borderValue=0)
     # Cubic overshoot and the scans' grey margin go; strokes become solid.
@@ -200,7 +207,8 @@ def make_crop(material: Material, scan: int, rng: np.random.Generator, sides: tu
     image = background(material.photographs, (side, side), rng)
     x, y = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
     paint(image, alpha, x, y, rng)
-    return cv2.resize(add_noise(image, rng), (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
+    crop = cv2.resize(add_noise(image, rng), (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
+    return crop.astype(np.uint8, copy=False)
 
 
 def voc_xml(name: str, image: Image, things: list[Thing]) -> str:
@@ -220,7 +228,8 @@ def voc_xml(name: str, image: Image, things: list[Thing]) -> str:
 
 def coco_json(scenes: list[tuple[str, Image, list[Thing]]]) -> dict[str, Any]:
     """COCO's annotations of the same images."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (name, image, things) in enumerate(scenes, start=1):
         images.append({"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]})
         for thing in things:
@@ -239,6 +248,12 @@ def coco_json(scenes: list[tuple[str, Image, list[Thing]]]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+def write_image(path: Path, image: Image, quality: Sequence[int] = ()) -> None:
+    """Encode by the suffix. Raises OSError, as on a full disk, where cv2.imwrite would only return False."""
+    _, data = cv2.imencode(path.suffix, image[..., ::-1], list(quality))
+    path.write_bytes(data.tobytes())
+
+
 def write_scenes(
     folder: Path,
     split: str,
@@ -255,7 +270,7 @@ def write_scenes(
     for index in range(getattr(options, split)):
         image, things = make_scene(material, scans, rng, options.image_size, (options.min_digit, options.max_digit))
         name = f"{split}_{index:05d}"
-        cv2.imwrite(str(devkit / "JPEGImages" / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+        write_image(devkit / "JPEGImages" / f"{name}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         (devkit / "Annotations" / f"{name}.xml").write_text(voc_xml(f"{name}.jpg", image, things))
         scenes.append((f"{name}.jpg", image, things))
     stems = "".join(f"{Path(name).stem}\n" for name, _, _ in scenes)
@@ -275,11 +290,11 @@ def write_crops(
     for index, scan in enumerate(order):
         crop = make_crop(material, int(scan), rng, sides)
         path = folder / CLASSES[material.labels[scan]] / f"{index:05d}.png"
-        cv2.imwrite(str(path), crop[..., ::-1])
+        write_image(path, crop)
 
 
 def make_dataset(folder: Path, options: argparse.Namespace) -> None:
-    """Write everything below `folder`, which must not exist: built beside it and moved there when complete."""
+    """Write everything below `folder`: built beside it and moved there when complete, in place of an older set."""
     material = load_material()
     rng = np.random.default_rng(options.seed)
     splits = split_scans(material.labels, rng)
@@ -291,7 +306,17 @@ def make_dataset(folder: Path, options: argparse.Namespace) -> None:
     write_crops(building / "crops" / "train", options.crops, material, splits["train"], rng, sides)
     write_crops(building / "crops" / "val", max(options.crops // 10, len(CLASSES)), material, splits["val"], rng, sides)
     (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
-    building.rename(folder)
+    replace(folder, building)
+
+
+def replace(folder: Path, new: Path) -> None:
+    """Put `new` in the place of `folder`, which need not exist."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def stamp(options: argparse.Namespace) -> dict[str, Any]:
@@ -317,11 +342,24 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """A seed."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
+    return number
+
+
+def default_output() -> Path:
+    """Where the configs look for it: below $RESDET_DATASETS, else in this script's folder."""
+    return Path(os.environ.get("RESDET_DATASETS") or Path(__file__).parent) / "digits"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make the sample data set of handwritten digits on photographs.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "digits")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=default_output(), help="default: %(default)s")
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--train", type=positive, default=3000, help="images")
     parser.add_argument("--val", type=positive, default=100, help="images")
     parser.add_argument("--test", type=positive, default=200, help="images")
@@ -335,36 +373,41 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(options: argparse.Namespace) -> str | None:
-    """What is wrong with the options, if anything."""
-    if options.min_digit < 8 or options.max_digit < options.min_digit:
-        return f"--min-digit {options.min_digit} and --max-digit {options.max_digit} must be ascending and at least 8"
+def check(options: argparse.Namespace) -> bool:
+    """Whether there is anything to do: False where this very set is there. Raises MakeError for what cannot be done."""
     if not 128 <= options.image_size <= 424:
-        return f"--image-size {options.image_size} must be 128..424: the photographs are 640 x 427"
-    folder = options.output
-    if folder.exists() and not options.force and read_stamp(folder) is None:
-        return f"{folder} exists and is no sample data set; choose another --output"
-    if folder.exists() and not options.force and read_stamp(folder) != stamp(options):
-        return f"{folder} was made with other parameters; --force replaces it"
-    return None
+        raise MakeError(f"--image-size must be 128 to 424, for the photographs are 640 x 427; got {options.image_size}")
+    largest = min(options.image_size * 3 // 4, LARGEST_DIGIT)
+    if not 8 <= options.min_digit <= options.max_digit <= largest:
+        digits = f"--min-digit {options.min_digit} and --max-digit {options.max_digit}"
+        raise MakeError(f"{digits} must be ascending and 8 to {largest}, the shorter side of the images at most")
+    folder, found = options.output, read_stamp(options.output)
+    if not folder.exists() and not folder.is_symlink():
+        return True
+    if found is None:
+        # Not even with --force: it would delete someone's files.
+        raise MakeError(f"{folder} exists and is no sample data set; choose another --output")
+    if found != stamp(options) and not options.force:
+        raise MakeError(f"{folder} was made with other parameters; --force replaces it")
+    return found != stamp(options)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Make the set unless it is there."""
-    options = build_parser().parse_args()
-    problem = check(options)
-    if problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    if options.output.exists():
-        if read_stamp(options.output) == stamp(options):
-            print(f"sample data: {options.output} is complete")
+    options = build_parser().parse_args(argv)
+    counts = f"{options.train} training, {options.val} validation and {options.test} test images"
+    try:
+        if not check(options):
+            print(f"sample data: {options.output} is complete ({counts})")
             return 0
-        shutil.rmtree(options.output)
-    make_dataset(options.output, options)
-    print(
-        f"sample data: {options.output} made ({options.train} training, {options.val} validation, {options.test} test images)"
-    )
+        make_dataset(options.output, options)
+    except MakeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"sample data: {options.output} made ({counts})")
     return 0
 
 
