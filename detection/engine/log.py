@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -185,3 +186,15 @@ def _sentence(line: Line, steps: int) -> str:
         f"{line['step_time']:.3f} s/step (data {line['data_time']:.3f})  {line['images_per_second']:.1f} images/s  "
         f"{line['memory_mb']:.0f} MB  left {left}"
     )
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The greatest memory so far: the GPU's allocator, or the process's resident set; 0 where neither is known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

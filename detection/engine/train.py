@@ -24,7 +24,7 @@ from backbones.weights import save_checkpoint
 from detection.config import TrainConfig
 from detection.engine.checkpoint import model_part
 from detection.engine.distributed import World, average, data_parallel, gather, maximum, on_main, process_group
-from detection.engine.log import Line, RunLog, writing
+from detection.engine.log import Line, RunLog, peak_memory_mb, writing
 from detection.engine.optim import (
     build_optimizer,
     describe_schedule,
@@ -262,19 +262,6 @@ def _log_line(run: _Run) -> Line:
         "images_per_second": window.images / max(window.seconds, 1e-9),
         "memory_mb": peak_memory_mb(run.world.device),
     }
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The greatest memory so far: the GPU's allocator, or the process's resident set; 0 where neither is known."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return 0.0
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _save(run: _Run) -> None:
