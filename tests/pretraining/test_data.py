@@ -1,9 +1,11 @@
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from detection.config_files import load_classifier_config
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining import data
 from detection.pretraining.data import ImageBatch, fill_sizes, load_splits, train_loader
@@ -148,3 +150,11 @@ def test_roots_are_found_under_the_datasets_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RESDET_DATASETS", str(tmp_path))
     (folder,) = load_splits(make_config("fruit").data, "train")
     assert len(folder) == 8
+
+
+def test_the_imagenet_recipe_reads_real_photographs(real_data):
+    overrides = [f"data.root={real_data / 'imagenet_mini'}", "data.train=.", "data.val=.", "data.workers=0"]
+    config = load_classifier_config(Path(__file__).parents[2] / "configs/imagenet_r50.yaml", overrides)
+    (folder,) = load_splits(config.data, ".")
+    assert next(train_loader(folder, config)).images.shape == (32, 3, 224, 224)
+    assert sum(len(batch) for batch in data.test_loader(folder, config)) == 100
