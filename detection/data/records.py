@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 # COCO rounds to 0.01 px, so that a box at the border may pass it by a hair. That is clipped without a word.
 _ROUNDING = 0.05
-_LEAST = 1e-3  # px; a thinner box may have no width left in float32
+LEAST_SIDE = 0.01  # px; a thinner box is rounding's, and may have no width left in float32
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
     height, width = size_hw
     clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
     image = f"{where} in a {width}x{height} image"
-    if _least_side(box) < _LEAST:
-        faults.note(where, "inverted box" if _least_side(box) <= -_LEAST else "box without area", "dropped")
+    if _least_side(box) < LEAST_SIDE:
+        faults.note(where, "inverted box" if _least_side(box) <= -LEAST_SIDE else "box without area", "dropped")
         return None
-    if _least_side(clipped) < _LEAST:
+    if _least_side(clipped) < LEAST_SIDE:
         faults.note(image, "box outside the image", "dropped")
         return None
     if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _ROUNDING:

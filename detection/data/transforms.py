@@ -16,9 +16,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from detection.data.records import nearest_name  # noqa: E402
+from detection.data.records import LEAST_SIDE, nearest_name  # noqa: E402
 from detection.errors import ConfigError  # noqa: E402
 from detection.resize import resize_image, resized_size  # noqa: E402
 from detection.structures import Record, Target  # noqa: E402
@@ -31,7 +32,10 @@ def build_augmentation(augmentations: Sequence[Mapping[str, Mapping[str, Any]]],
     Raises ConfigError: an unknown name, parameters that albumentations does not take.
     """
     follow = A.BboxParams(format="pascal_voc", clip=True, filter_invalid_bboxes=True) if boxes else None
-    return A.Compose(_build_all(augmentations), bbox_params=follow)
+    with warnings.catch_warnings():
+        # That no transform of the list moves boxes is nothing to warn of.
+        warnings.filterwarnings("ignore", message="Got processor for bboxes")
+        return A.Compose(_build_all(augmentations), bbox_params=follow)
 
 
 def reseed(augmentation: A.Compose, seed: int) -> None:
@@ -85,7 +89,7 @@ def augment(image: np.ndarray, target: Target, augmentation: A.Compose) -> tuple
         raise ConfigError(f"data.augmentations must give (H, W, 3) uint8 images, not {tuple(image.shape)} {image.dtype}")
     rows = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 5)
     boxes, labels = _clip(rows[:, :4], image.shape[:2]), rows[:, 4].round().long()
-    keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
     is_object = keep & (labels >= 0)
     return image, Target(boxes[is_object], labels[is_object], boxes[keep & (labels < 0)])
 
@@ -129,7 +133,7 @@ def _is_transform(kind: Any) -> TypeGuard[Callable[..., A.BasicTransform | A.Bas
 
 
 def _reason(error: Exception) -> str:
-    """pydantic's report in one line."""
-    if not hasattr(error, "errors"):
-        return " ".join(str(error).split())
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    """The message in one line; of pydantic's report, which albumentations wraps, the heart."""
+    if isinstance(error.__cause__, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.__cause__.errors())
+    return " ".join(str(error).split())

@@ -1,0 +1,244 @@
+"""The stream of batches: resumable, divided among ranks, the same for any number of workers; bad images."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from detection.config import Config
+from detection.config_files import parse_config
+from detection.data import loader
+from detection.data.catalog import load_dataset
+from detection.data.packing import PackedRecords
+from detection.data.sampler import Batches
+from detection.data.transforms import make_target
+from detection.errors import ConfigError, DatasetError
+from tests.data_fixtures import CLASSES, PICTURES, Picture, Thing, voc_source, write_devkit
+
+MANY = [Picture(n, (30, 44) if n % 3 else (44, 30), (Thing("cat", (3, 4, 20, 25), n % 5 == 0),)) for n in range(1, 14)]
+
+
+def config(workers=0, **data) -> Config:
+    images = data.pop("images_per_device", 2)
+    defaults = {"classes": CLASSES, "workers": workers, "shorter_sides": [24, 32], "longer_side": 64}
+    values = {"data": defaults | data, "train": {"images_per_device": images, "seed": 5}}
+    return parse_config(Config, values, "the test")
+
+
+def batches(dataset, settings, count, **options):
+    stream = loader.train_loader(dataset, settings, **options)
+    found = list(islice(stream, count))
+    stream.close()
+    return found
+
+
+def assert_equal(one, other):
+    assert one.files == other.files and one.sizes_hw == other.sizes_hw
+    assert torch.equal(one.images, other.images)
+    for mine, theirs in zip(one.targets, other.targets, strict=True):
+        assert torch.equal(mine.boxes, theirs.boxes) and torch.equal(mine.ignored, theirs.ignored)
+        assert torch.equal(mine.labels, theirs.labels)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_devkit(tmp_path, MANY)
+    return load_dataset([voc_source(tmp_path)], CLASSES)
+
+
+def test_batch(dataset):
+    batch = batches(dataset, config(), 1)[0]
+    assert len(batch) == len(batch.targets) == len(batch.files) == 2
+    assert batch.images.dtype == torch.uint8 and batch.images.shape[:2] == (2, 3)
+    for (height, width), target, file in zip(batch.sizes_hw, batch.targets, batch.files, strict=True):
+        assert height <= batch.images.shape[2] and width <= batch.images.shape[3]
+        assert len(target.boxes) + len(target.ignored) == 1 and file.endswith(".jpg")
+
+
+def test_any_number_of_workers_gives_the_same(dataset):
+    for one, other in zip(batches(dataset, config(0), 12), batches(dataset, config(2), 12), strict=True):
+        assert_equal(one, other)
+
+
+def test_resumed_equals_uninterrupted(dataset):
+    whole = batches(dataset, config(), 25, rank=1, world_size=2)
+    for first in (0, 1, 11):
+        for one, other in zip(
+            whole[first:], batches(dataset, config(), 25 - first, rank=1, world_size=2, first_batch=first), strict=True
+        ):
+            assert_equal(one, other)
+
+
+def test_seeds_differ(dataset):
+    other = config().model_copy(update={"train": config().train.model_copy(update={"seed": -6})})
+    one, two = batches(dataset, config(), 6), batches(dataset, other, 6)
+    assert [batch.files for batch in one] != [batch.files for batch in two]
+
+
+@given(
+    groups=st.lists(st.booleans(), min_size=1, max_size=40),
+    size=st.integers(1, 5),
+    world=st.integers(1, 4),
+    seed=st.integers(-3, 3),
+)
+@settings(max_examples=50, deadline=None)
+def test_ranks_share_out_the_stream(groups, size, world, seed):
+    groups = np.array(groups)
+    per_rank = [list(islice(Batches(len(groups), groups, size, seed, rank, world), 30)) for rank in range(world)]
+    alone = list(islice(Batches(len(groups), groups, size, seed), 30 * world))
+    assert [batch for turn in zip(*per_rank, strict=True) for batch in turn] == alone
+    assert all(len({groups[item.image] for item in batch}) == 1 and len(batch) == size for batch in alone)
+    items = [item for batch in alone for item in batch]
+    assert len(set(items)) == len(items), "an image and seed came twice"
+
+
+def test_epochs_are_complete():
+    """Without groups, each epoch of 12 is all images once; three ranks see disjoint parts of it."""
+    per_rank = [list(islice(Batches(12, None, 2, 0, rank, 3), 4)) for rank in range(3)]
+    for epoch in range(2):
+        images = [item.image for rank in per_rank for batch in rank[2 * epoch : 2 * epoch + 2] for item in batch]
+        assert sorted(images) == list(range(12))
+
+
+def test_groups_are_seen_equally_often():
+    groups = np.array([True] * 7 + [False] * 4)
+    counts = np.zeros(11, int)
+    for batch in islice(Batches(11, groups, 3, 0), 400):
+        for item in batch:
+            counts[item.image] += 1
+    assert counts.max() - counts.min() <= 2  # some wait for company, while others have begun the next epoch
+
+
+def test_fewer_images_than_a_batch(dataset):
+    few = type(dataset)(dataset.class_names, dataset.records[:1])
+    assert len(set(batches(few, config(images_per_device=3), 2)[1].files)) == 1
+
+
+def test_aspect_grouping(dataset):
+    for batch in batches(dataset, config(images_per_device=3), 20):
+        assert len({height > width for height, width in batch.sizes_hw}) == 1
+    mixed = batches(dataset, config(images_per_device=3, aspect_grouping=False), 20)
+    assert any(len({height > width for height, width in batch.sizes_hw}) == 2 for batch in mixed)
+
+
+def test_packed_records_are_the_records(dataset):
+    packed = PackedRecords.pack(dataset.records)
+    for index, record in enumerate(dataset.records):
+        assert packed.file(index) == str(record.file) and packed.size_hw(index) == record.size_hw
+        found, expected = packed.target(index), make_target(record)
+        assert torch.equal(found.boxes, expected.boxes) and torch.equal(found.ignored, expected.ignored)
+        assert torch.equal(found.labels, expected.labels)
+
+
+def test_workers_may_be_spawned(dataset):
+    """Windows and macOS have no fork: all that a worker gets must pickle."""
+    records = loader.TrainDataset(dataset.records, config().data)
+    sampler = Batches(len(records), None, 2, 5)
+    options = {"batch_sampler": sampler, "collate_fn": loader.collate, "worker_init_fn": loader.start_worker}
+    stream = iter(DataLoader(records, num_workers=1, multiprocessing_context="spawn", **options))
+    assert_equal(next(stream).batch, batches(dataset, config(aspect_grouping=False), 1)[0])
+
+
+def spoil(dataset, index):
+    file = dataset.records[index].file
+    file.write_bytes(file.read_bytes()[:-300])
+    return file
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_image_is_one_clear_error(dataset, workers):
+    file = spoil(dataset, 4)
+    with pytest.raises(DatasetError, match=f"{file.name} is damaged or cut short") as caught:
+        batches(dataset, config(workers), 10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_image_is_skipped_and_counted_once(dataset, workers, caplog):
+    bad = {str(spoil(dataset, 0)), str(spoil(dataset, 3))}
+    with caplog.at_level(logging.WARNING):
+        found = batches(dataset, config(workers, on_bad_image="skip"), 20)
+    assert not {file for batch in found for file in batch.files} & bad
+    assert sorted(record.message.split(":")[0] for record in caplog.records) == [
+        "skipped image number 1",
+        "skipped image number 2",
+    ]
+    assert all(len({height > width for height, width in batch.sizes_hw}) == 1 for batch in found)
+
+
+def test_all_images_bad(dataset):
+    for index in range(len(dataset)):
+        dataset.records[index].file.write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of the images can be used"):
+        batches(dataset, config(on_bad_image="skip"), 1)
+
+
+def test_image_of_another_size(tmp_path):
+    write_devkit(tmp_path, PICTURES[:1])
+    xml = tmp_path / "VOC2007/Annotations/000001.xml"
+    xml.write_text(xml.read_text().replace("<width>60</width>", "<width>61</width>"))
+    dataset = load_dataset([voc_source(tmp_path)], CLASSES)
+    with pytest.raises(DatasetError, match=r"000001\.jpg is 60x40 as displayed, but its annotation says 61x40"):
+        batches(dataset, config(), 1)
+
+
+def test_wrong_augmentation_in_a_worker(dataset):
+    with pytest.raises(ConfigError, match="must give"):
+        batches(dataset, config(1, augmentations=[{"ToFloat": {}}]), 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_test_loader(dataset, workers):
+    found = list(loader.test_loader(dataset.records, 5, workers))
+    assert [len(images) for _, images in found] == [5, 5, 3]
+    assert [record.image_id for records, _ in found for record in records] == [record.image_id for record in dataset.records]
+    for records, images in found:
+        for record, image in zip(records, images, strict=True):
+            assert image.dtype == torch.uint8 and image.shape == (3, *record.size_hw)
+
+
+def test_test_loader_with_a_bad_image(dataset, caplog):
+    file = spoil(dataset, 2)
+    with pytest.raises(DatasetError, match=file.name):
+        list(loader.test_loader(dataset.records, 5, 1))
+    found = list(loader.test_loader(dataset.records, 1, 0, on_bad_image="skip"))
+    assert len(found) == 12 and file.name in caplog.text
+
+
+def test_find_bad_images(dataset):
+    spoil(dataset, 1)
+    problems = list(loader.find_bad_images(dataset.records, 1))
+    assert [problem is None for problem in problems] == [index != 1 for index in range(13)]
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from itertools import islice
+from detection.data.catalog import load_dataset
+from detection.data.loader import train_loader
+from tests.data.test_loader import CLASSES, config, voc_source
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGINT, lambda *_: None)
+stream = train_loader(load_dataset([voc_source(Path(sys.argv[1]))], CLASSES), config(2))
+next(stream), next(stream)  # one of each worker: both are up
+os.killpg(0, int(sys.argv[2]))
+print(len(list(islice(stream, 20))))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_main_process(dataset, tmp_path, number):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
