@@ -68,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     (options.output / "faults.txt").write_text("".join(f"{line}\n" for line in report), encoding="utf-8")
     for line in shortened(splits) + [f"warning: {line}" for line in warnings(splits, names)]:
         console.print(line, markup=False)
-    for split in splits:
+    for split in (split for split in splits if split.records):
         path = draw_sheet(split, names, options.output)
         console.print(f"{split.name}: ground truth drawn in {path}", markup=False)
     num_errors = sum(len(split.faults.errors) for split in splits)
     if num_errors:
-        raise DatasetError(f"{num_errors} faults that training refuses, listed above and in {options.output / 'faults.txt'}")
+        faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
+        raise DatasetError(f"{faults} that training refuses, listed above and in {options.output / 'faults.txt'}")
     return 0
 
 
@@ -86,7 +87,9 @@ def check_split(name: str, data: DataConfig) -> Split:
     faults = Faults(strict=data.strict, collect=True)
     records = read_sources(getattr(data, name), data.class_names, faults)
     checks = find_bad_images(records, data.workers)
-    for problem in track(checks, f"decoding {name}", len(records), console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    for problem in track(checks, f"decoding {name}", len(records), console=console, transient=True, disable=hidden):
         if problem is not None and data.on_bad_image == "skip" and not data.strict:
             faults.note(problem, "image that cannot be used", "skipped")
         elif problem is not None:
