@@ -16,6 +16,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from albumentations.augmentations.crops.transforms import CropSizeError  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -76,14 +77,19 @@ def prepare(
 def augment(image: np.ndarray, target: Target, augmentation: A.Compose) -> tuple[np.ndarray, Target]:
     """Image and boxes after the augmentation; boxes of which nothing is left in the image are dropped.
 
-    Raises ConfigError if the result is no uint8 RGB image: normalisation is the model's.
+    Raises ConfigError if it cannot be applied (a crop larger than the image), or if the result is no uint8 RGB image:
+    normalisation is the model's.
     """
     if not augmentation.transforms:
         return image, target
     # The label rides along as a fifth column, -1 for ignored regions: label fields keep a state between calls.
     labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), -1)])
     rows = torch.cat([torch.cat([target.boxes, target.ignored]), labels[:, None].float()], dim=1)
-    result = augmentation(image=image, bboxes=rows.numpy())
+    try:
+        result = augmentation(image=image, bboxes=rows.numpy())
+    except (ValueError, CropSizeError) as error:
+        height, width = image.shape[:2]
+        raise ConfigError(f"data.augmentations cannot be applied to a {width}x{height} image: {_reason(error)}") from None
     image = result["image"]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ConfigError(f"data.augmentations must give (H, W, 3) uint8 images, not {tuple(image.shape)} {image.dtype}")

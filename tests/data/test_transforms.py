@@ -131,6 +131,12 @@ def test_augmentation_must_leave_an_image():
         augment(image(), target(), build_augmentation([{"Normalize": {}}]))
 
 
+@pytest.mark.parametrize("augmentation", [{"RandomCrop": {"height": 100, "width": 10}}, {"MaskDropout": {"p": 1.0}}])
+def test_augmentation_that_cannot_be_applied(augmentation):
+    with pytest.raises(ConfigError, match="cannot be applied to a 60x40 image"):
+        augment(image(), target(), build_augmentation([augmentation]))
+
+
 def test_ignored_regions_of_a_record():
     flags = torch.tensor([[0, 1, 0, 0], [0, 0, 1, 0]], dtype=torch.bool)
     boxes = torch.arange(16.0).reshape(4, 4)
