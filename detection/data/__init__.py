@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detection.data.catalog import Dataset, load_dataset
     from detection.data.images import read_image
     from detection.data.loader import test_loader, train_loader
+
+# Albumentations looks for a newer version of itself online when it is imported, unless told not to before.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __all__ = ["Dataset", "load_dataset", "read_image", "test_loader", "train_loader"]
 

@@ -5,25 +5,21 @@ G objects and I ignored regions of one image. Boxes: xyxy pixels.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-# Albumentations looks for a newer version of itself online when it is imported, unless told not to.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+import numpy as np
+import torch
+from albumentations.augmentations.crops.transforms import CropSizeError
+from pydantic import ValidationError
+from torch import Tensor
 
-import albumentations as A  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from albumentations.augmentations.crops.transforms import CropSizeError  # noqa: E402
-from pydantic import ValidationError  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from detection.data.records import LEAST_SIDE, nearest_name  # noqa: E402
-from detection.errors import ConfigError  # noqa: E402
-from detection.resize import resize_image, resized_size  # noqa: E402
-from detection.structures import Record, Target  # noqa: E402
+from detection.data.records import LEAST_SIDE, nearest_name
+from detection.errors import ConfigError
+from detection.resize import resize_image, resized_size
+from detection.structures import Record, Target
 
 
 def build_augmentation(augmentations: Sequence[Mapping[str, Mapping[str, Any]]], *, boxes: bool = True) -> A.Compose:
