@@ -1,0 +1,244 @@
+"""The demo: what it accepts, what it writes, and that one bad picture does not spoil the rest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detection.cli import demo
+from detection.cli.main import main
+from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
+from detection.errors import DatasetError
+from detection.structures import Detections
+from tests.cli.trained import write_trained
+
+DOOR = Path(__file__).parents[2] / "tools" / "demo.py"
+
+
+class OneCat:
+    """Finds the same cat in every image; a black one holds nothing."""
+
+    class_names = ("dog", "cat")
+
+    def predict(self, images):
+        assert all(image.dtype == np.uint8 and image.ndim == 3 for image in images)
+        cat = Detections(torch.tensor([[1.25, 2, 30, 20.123]]), torch.tensor([0.87654]), torch.tensor([1]))
+        return [cat if image.any() else Detections.empty() for image in images]
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(demo, "load", lambda weights, score_threshold: OneCat())
+
+
+def write_picture(path: Path, value: int = 200) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((40, 60, 3), value, np.uint8))
+    return path
+
+
+def write_video(path: Path, num_frames: int = 6) -> Path:
+    writer = FrameWriter(path, (48, 64), 10.0)
+    for index in range(num_frames):
+        writer.show(np.full((48, 64, 3), 30 * index, np.uint8), index / 10)
+    writer.close()
+    return path
+
+
+def run(*arguments, folder: Path) -> int:
+    return main(["demo", *map(str, arguments), "--output", str(folder)])
+
+
+def read_json(folder: Path):
+    return json.loads((folder / "detections.json").read_text())
+
+
+def test_pictures_and_json(stub, tmp_path, capsys):
+    picture, black = write_picture(tmp_path / "a.png"), write_picture(tmp_path / "black.jpg", value=0)
+    assert run(picture, black, folder=tmp_path / "out") == 0
+    cat = {"class": "cat", "score": 0.8765, "box": [1.25, 2.0, 30.0, 20.12]}
+    assert read_json(tmp_path / "out") == [
+        {"file": str(picture), "width": 60, "height": 40, "detections": [cat]},
+        {"file": str(black), "width": 60, "height": 40, "detections": []},
+    ]
+    drawn = cv2.imread(str(tmp_path / "out" / "a.jpg"))
+    assert drawn.shape == (40, 60, 3) and np.ptp(drawn) > 100
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        f"{picture}: 1 cat -> {tmp_path / 'out' / 'a.jpg'}",
+        f"{black}: nothing found -> {tmp_path / 'out' / 'black.jpg'}",
+    ]
+
+
+def test_same_names_do_not_overwrite_one_another(stub, tmp_path):
+    for name in ("x/a.png", "y/a.png", "y/a.jpg", "y/A.bmp"):
+        write_picture(tmp_path / name)
+    assert run(tmp_path / "x", tmp_path / "y", folder=tmp_path / "out") == 0
+    assert len(read_json(tmp_path / "out")) == 4
+    drawn = {path.name for path in (tmp_path / "out").glob("*.jpg")}
+    assert len({name.lower() for name in drawn}) == 4
+
+
+def test_an_input_is_never_overwritten(stub, tmp_path):
+    picture = write_picture(tmp_path / "a.jpg")
+    before = picture.read_bytes()
+    assert run(picture, folder=tmp_path) == 0
+    assert picture.read_bytes() == before
+    assert (tmp_path / f"{tmp_path.name}_a.jpg").exists()
+
+
+def test_an_unreadable_picture_is_named_and_the_rest_is_done(stub, tmp_path, capsys):
+    good, bad, last = (write_picture(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
+    bad.write_bytes(bad.read_bytes()[:200])
+    missing = tmp_path / "nowhere.jpg"
+    assert run(good, bad, missing, last, folder=tmp_path / "out") == 2
+    assert [entry["file"] for entry in read_json(tmp_path / "out")] == [str(good), str(last)]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+    assert str(missing) in errors[0] and str(bad) in errors[1] and "2 of 4 inputs" in errors[2]
+
+
+def test_what_was_done_before_an_interruption_is_kept(stub, tmp_path, monkeypatch):
+    pictures = [write_picture(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    draw_image = demo.draw_image
+
+    def interrupted(model, medium, drawing):
+        if medium.stem == "b":
+            raise KeyboardInterrupt
+        return draw_image(model, medium, drawing)
+
+    monkeypatch.setattr(demo, "draw_image", interrupted)
+    assert run(*pictures, folder=tmp_path / "out") == 130
+    assert len(read_json(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"), [("*.webp", "no image or video matches"), ("absent", "no file, folder or camera"), (".", "holds no")]
+)
+def test_nothing_to_look_at_is_one_line(argument, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(argument, folder=tmp_path / "out") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and words in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_and_globs_list_pictures_and_videos_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "sub/c.jpg", ".hidden.jpg"):
+        write_picture(Path(name).with_suffix(".png")).rename(name)
+    write_video(Path("film.mp4"))
+    Path("notes.txt").write_text("")
+    assert [str(medium) for medium in find_media(".")] == ["a.PNG", "b.jpg", "film.mp4"]
+    assert [str(medium) for medium in find_media("**/*.jpg")] == ["b.jpg", "sub/c.jpg"]
+    assert [medium.kind for medium in find_media("f*")] == ["video"]
+    assert find_media(str(tmp_path / "[ab].*")) == [Medium("image", tmp_path / "a.PNG"), Medium("image", tmp_path / "b.jpg")]
+
+
+def test_a_file_whose_name_looks_like_a_glob(tmp_path):
+    picture = write_picture(tmp_path / "a[1].jpg")
+    assert find_media(str(picture)) == [Medium("image", picture)]
+
+
+def test_cameras(stub, tmp_path, capsys):
+    assert [find_media(text)[0].camera for text in ("camera", "camera:0", "camera:3")] == [0, 0, 3]
+    assert run("camera:97", folder=tmp_path / "out") == 2
+    assert capsys.readouterr().err.splitlines()[0] == "error: cannot read camera:97: is it there, and free?"
+
+
+def test_a_picture_named_twice_is_drawn_once(stub, tmp_path):
+    picture = write_picture(tmp_path / "in" / "a.jpg")
+    assert run(picture, tmp_path / "in", tmp_path / "in" / "*.jpg", folder=tmp_path / "out") == 0
+    assert len(read_json(tmp_path / "out")) == 1
+
+
+def test_videos(stub, tmp_path, capsys):
+    film = write_video(tmp_path / "film.mp4")
+    assert run(film, folder=tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "film.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(6))
+    assert [line["seconds"] for line in lines] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert lines[5]["detections"][0]["class"] == "cat"
+    drawn = FrameReader(Medium("video", tmp_path / "out" / "film.mp4"))
+    assert (len(list(drawn)), drawn.size_hw, drawn.frames_per_second) == (6, (48, 64), 10.0)
+    assert "6 frames" in capsys.readouterr().out
+
+
+def test_max_frames(stub, tmp_path):
+    assert run(write_video(tmp_path / "film.mp4"), "--max-frames", 2, folder=tmp_path / "out") == 0
+    assert len((tmp_path / "out" / "film.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_damaged_video_is_one_line(stub, tmp_path, capfd):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"no video at all" * 20)
+    assert run(film, write_picture(tmp_path / "a.jpg"), folder=tmp_path / "out") == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert errors[0] == f"error: cannot read {film}: it is damaged, or no video" and len(errors) == 2
+    assert len(read_json(tmp_path / "out")) == 1
+
+
+def test_frames_of_a_camera_keep_real_time(tmp_path):
+    """A slow detector's frames are repeated, a quick one's left out."""
+    writer = FrameWriter(tmp_path / "camera0.mp4", (48, 64), 10.0)
+    for seconds in (0.0, 0.01, 0.02, 0.5):
+        writer.show(np.zeros((48, 64, 3), np.uint8), seconds)
+    writer.close()
+    assert len(list(FrameReader(Medium("video", tmp_path / "camera0.mp4")))) == 6
+
+
+def test_an_unwritable_video_is_the_users_to_mend(tmp_path):
+    with pytest.raises(DatasetError, match="cannot write"):
+        FrameWriter(tmp_path / "absent" / "a.mp4", (48, 64), 10.0)
+
+
+def test_drawing_paths_are_all_different():
+    media = [Medium("image", Path(name)) for name in ("x/a.png", "y/a.png", "y/a.jpg", "z/b.png")] + [
+        Medium("video", Path("a.avi"))
+    ]
+    paths = drawing_paths(media, Path("out"))
+    assert [path.name for path in paths] == ["a.jpg", "y_a.jpg", "a_2.jpg", "b.jpg", "a.mp4"]
+
+
+@pytest.mark.parametrize("option", [("--score-threshold", "1.5"), ("--score-threshold", "nan"), ("--max-frames", "0")])
+def test_numbers_out_of_range(option, tmp_path, capsys):
+    assert run(write_picture(tmp_path / "a.jpg"), *option, folder=tmp_path / "out") == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_without_weights_the_quickstarts_are_wanted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture = write_picture(tmp_path / "a.jpg")
+    assert run(picture, folder=tmp_path / "out") == 2
+    assert "`make run`" in capsys.readouterr().err
+    Path("runs/quickstart").mkdir(parents=True)
+    write_trained(tmp_path / "model")
+    (tmp_path / "model").rename("runs/quickstart/detector")
+    assert run(picture, folder=tmp_path / "out") == 0
+    assert "runs/quickstart/detector/best.pt, the quickstart's" in capsys.readouterr().out
+
+
+def test_the_threshold_decides_what_is_drawn(tmp_path):
+    """A real detector with random weights: even scores below the checkpoint's own threshold can be asked for."""
+    weights = write_trained(tmp_path / "model") / "best.pt"
+    picture = next((tmp_path / "model/data/JPEGImages").iterdir())
+    counts = []
+    for threshold in (0.0, 0.3, 1.0):
+        assert run(picture, "--weights", weights, "--score-threshold", threshold, folder=tmp_path / "out") == 0
+        found = read_json(tmp_path / "out")[0]["detections"]
+        assert all(entry["score"] >= threshold and entry["class"] in ("cat", "dog") for entry in found)
+        counts.append(len(found))
+    assert counts[0] >= counts[1] >= counts[2] == 0 and counts[0] > 0
+
+
+def test_the_door(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(DOOR), "nothing.jpg"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: there is no file, folder or camera 'nothing.jpg'\n"
