@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw everything that can be read. What cannot is named at once, the rest is done, and the exit code is 2."""
-    options = build_parser().parse_args(argv)
+    options = build_parser().parse_intermixed_args(argv)
     check(options)
     media, problems = find_all(options.inputs)
     if not media:

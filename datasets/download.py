@@ -1,0 +1,314 @@
+"""Fetch the official archives of Pascal VOC, COCO and CIFAR-10, check them and unpack them where the configs look.
+
+A download that breaks off goes on where it stopped, at once or when the command is run again. What is complete is left
+alone.
+
+    python datasets/download.py voc2007 voc2012
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import ssl
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
+COCO_URL = "http://images.cocodataset.org"  # has no certificate of its own; the checksums vouch for the files
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 60.0  # seconds without a byte
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; the count starts afresh with every byte of progress
+
+Report = Callable[[int, "int | None"], None]  # (bytes done, bytes in all where known)
+
+
+class DownloadError(ValueError):
+    """A file cannot be had, kept or unpacked: one line for the user."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file of the publisher's; where below the root it is unpacked, and a path that is then there."""
+
+    url: str
+    md5: str
+    holds: str
+    unpack_to: str = "."
+    cifar_batches: bool = False  # to be turned into class folders
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+
+# VOC's checksums are torchvision's (torchvision.datasets.voc), CIFAR-10's stands on its own page. COCO publishes none: these
+# are the values on which PaddleDetection, MLPerf's reference scripts and many other projects agree.
+DATASETS = {
+    "voc2007": (
+        Archive(f"{VOC_URL}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", "VOCdevkit/VOC2007"),
+        Archive(f"{VOC_URL}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f", "VOCdevkit/VOC2007"),
+    ),
+    "voc2012": (
+        Archive(f"{VOC_URL}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", "VOCdevkit/VOC2012"),
+    ),
+    "coco2014": (
+        Archive(
+            f"{COCO_URL}/annotations/annotations_trainval2014.zip",
+            "0a379cfc70b0e71301e0f377548639bd",
+            "annotations/instances_train2014.json",
+            "coco",
+        ),
+        Archive(f"{COCO_URL}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", "val2014", "coco"),
+        Archive(f"{COCO_URL}/zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", "train2014", "coco"),
+    ),
+    "coco2017": (
+        Archive(
+            f"{COCO_URL}/annotations/annotations_trainval2017.zip",
+            "f4bbac642086de4f52a3fdda2de5fa2c",
+            "annotations/instances_train2017.json",
+            "coco",
+        ),
+        Archive(f"{COCO_URL}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017", "coco"),
+        Archive(f"{COCO_URL}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017", "coco"),
+    ),
+    "cifar10": (
+        # The binary version: the Python one is pickled.
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "c32a1d4ab5d03f1284b67883e8d87530",
+            "test",
+            "cifar10",
+            cifar_batches=True,
+        ),
+    ),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", choices=list(DATASETS), metavar="NAME", help=", ".join(DATASETS))
+    root = Path(os.environ.get("RESDET_DATASETS") or Path(__file__).parent)
+    parser.add_argument("--root", type=Path, default=root, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--base-url", metavar="URL", help="a folder of a mirror that holds the files; checksums still count")
+    parser.add_argument("--keep", action="store_true", help="keep the archives (in DIR/archives) after unpacking")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetch what is asked for. Exit code 2 for what the user can mend, 130 when interrupted."""
+    options = build_parser().parse_intermixed_args(argv)
+    try:
+        for name in dict.fromkeys(options.datasets):
+            news = [obtain(archive, options) for archive in DATASETS[name]]
+            print(f"{name}: complete in {options.root}" if any(news) else f"{name}: is there already, in {options.root}")
+    except DownloadError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or options.root}: {error.strerror or error}; the same command goes on from here")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def obtain(archive: Archive, options: argparse.Namespace) -> bool:
+    """Download, check and unpack one archive, or what of that is not done yet. False if nothing was left to do."""
+    folder: Path = options.root / "archives"
+    file, part, done = (folder / f"{archive.name}{suffix}" for suffix in ("", ".part", ".done"))
+    target = options.root / archive.unpack_to
+    unpacked = target / archive.holds
+    if done.exists() and unpacked.exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"{options.base_url.rstrip('/')}/{archive.name}" if options.base_url else archive.url
+    # A file that someone put there is checked like one of ours.
+    if not file.exists():
+        with reported(f"downloading {archive.name}") as report:
+            download(url, part, report)
+    with reported(f"checking {archive.name}") as report:
+        check(file if file.exists() else part, archive.md5, report)
+    if not file.exists():
+        part.rename(file)
+    with reported(f"unpacking {archive.name}") as report:
+        unpack(file, target, report)
+    if archive.cifar_batches:
+        make_class_folders(target, target / "cifar-10-batches-bin")
+    if not unpacked.exists():
+        raise DownloadError(f"{file} is unpacked, but {unpacked} was not in it")
+    done.touch()
+    if not options.keep:
+        file.unlink()
+    return True
+
+
+@contextmanager
+def reported(action: str) -> Iterator[Report]:
+    """A progress bar on a terminal, a line elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(action, flush=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(action, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def download(url: str, part: Path, report: Report) -> None:
+    """Fetch what `part` lacks, with new tries when the connection breaks. Raises DownloadError; the part is kept."""
+    waits = list(WAITS)
+    while True:
+        before = _size(part)
+        try:
+            fetch_rest(url, part, report)
+            return
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            if _size(part) > before:
+                waits = list(WAITS)
+            if not waits or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
+                kept = f"; {_size(part)} bytes are kept, the same command goes on from there" if _size(part) else ""
+                reason = error.reason if type(error) is urllib.error.URLError else error
+                raise DownloadError(f"cannot download {url}: {reason}{kept}") from None
+            time.sleep(waits.pop(0))
+        except ValueError as error:
+            raise DownloadError(f"cannot download {url}: {error}") from None
+
+
+def fetch_rest(url: str, part: Path, report: Report) -> None:
+    """One request for the bytes from `part`'s end on. Raises ConnectionError if the answer ends early."""
+    have = _size(part)
+    headers = {"User-Agent": "resdet"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            return  # nothing is left to fetch; the checksum tells whether that is true
+        raise
+    with response, part.open("r+b" if part.exists() else "wb") as file:
+        start, total = answered_range(response)
+        if start > have:
+            raise DownloadError(
+                f"cannot download {url}: asked for the bytes from {have} on, the server sent those from {start}"
+            )
+        _require_space(part.parent, None if total is None else total - have)
+        # A server that knows no ranges sends everything: begin again.
+        file.truncate(start)
+        file.seek(start)
+        while chunk := response.read1(CHUNK):
+            file.write(chunk)
+            report(file.tell(), total)
+        if total is not None and file.tell() < total:
+            raise ConnectionError(f"the connection was closed at {file.tell()} of {total} bytes")
+
+
+def answered_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where in the file an answer begins, and the whole file's size if the server tells it."""
+    ranged = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if ranged:
+        return int(ranged[1]), None if ranged[2] == "*" else int(ranged[2])
+    length = response.headers.get("Content-Length")
+    return 0, None if length is None else int(length)
+
+
+def check(file: Path, md5: str, report: Report) -> None:
+    """Raises DownloadError where the file's MD5 is another; a download of ours is then deleted, for it cannot be continued."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            report(stream.tell(), _size(file))
+    if digest.hexdigest() == md5:
+        return
+    fault = f"{file} is not the official file: its MD5 is {digest.hexdigest()}, not {md5}"
+    if file.suffix != ".part":
+        raise DownloadError(f"{fault}; delete it and run the command again")
+    file.unlink()
+    raise DownloadError(f"{fault}; it has been deleted, run the command again or try another --base-url")
+
+
+def unpack(file: Path, folder: Path, report: Report) -> None:
+    """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises DownloadError."""
+    if not hasattr(tarfile, "data_filter"):
+        raise DownloadError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _unpack_zip(file, folder, report) if file.suffix == ".zip" else _unpack_tar(file, folder, report)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DownloadError(f"cannot unpack {file}: {error}") from None
+
+
+def _unpack_tar(file: Path, folder: Path, report: Report) -> None:
+    with tarfile.open(file) as archive:
+        members = archive.getmembers()
+        done, total = 0, sum(member.size for member in members)
+        for member in members:
+            archive.extract(member, folder, filter="data")
+            done += member.size
+            report(done, total)
+
+
+def _unpack_zip(file: Path, folder: Path, report: Report) -> None:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for name in (PurePosixPath(member.filename.replace("\\", "/")) for member in members):
+            if name.is_absolute() or ".." in name.parts:
+                raise DownloadError(f"cannot unpack {file}: '{name}' would land outside {folder}")
+        done, total = 0, sum(member.file_size for member in members)
+        for member in members:
+            archive.extract(member, folder)
+            done += member.file_size
+            report(done, total)
+
+
+def make_class_folders(folder: Path, batches: Path) -> None:
+    """CIFAR-10's batches of (label, 3 x 32 x 32 pixels) -> folder/{train,test}/CLASS/NNNNN.png, as `pretrain` reads them."""
+    import cv2
+    import numpy as np
+
+    names = (batches / "batches.meta.txt").read_text().split()
+    for split, pattern in (("train", "data_batch_?.bin"), ("test", "test_batch.bin")):
+        for name in names:
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
+        records = np.concatenate([np.fromfile(file, np.uint8) for file in sorted(batches.glob(pattern))]).reshape(-1, 3073)
+        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for index, (label, image) in enumerate(zip(records[:, 0], images, strict=True)):
+            _, data = cv2.imencode(".png", image[..., ::-1])
+            (folder / split / names[label] / f"{index:05d}.png").write_bytes(data.tobytes())
+
+
+def _require_space(folder: Path, num_bytes: int | None) -> None:
+    free = shutil.disk_usage(folder).free
+    if num_bytes is not None and num_bytes > free:
+        raise DownloadError(f"{folder} needs {num_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room, or give --root")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

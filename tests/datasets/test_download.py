@@ -1,0 +1,298 @@
+"""Downloads from a server on this machine that breaks off, knows no ranges, or serves something else."""
+
+import errno
+import hashlib
+import http.server
+import io
+import re
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detection.data.images import read_image
+from tests.datasets.scripts import load_script
+
+script = load_script("download")
+
+
+@dataclass
+class Server:
+    """What the server serves and how badly."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    url: str = ""
+    ranges: bool = True
+    breaks: list[int] = field(default_factory=list)  # bytes of each answer after which the connection is closed
+    requests: list[str] = field(default_factory=list)  # the Range header of each request
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    state = Server()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range", "")
+            state.requests.append(wanted)
+            body = state.files.get(self.path.lstrip("/"))
+            if body is None:
+                return self.send_error(404)
+            start = int(re.findall(r"\d+", wanted)[0]) if wanted and state.ranges else 0
+            if start >= len(body):
+                return self.send_error(416)
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            limit = state.breaks.pop(0) if state.breaks else len(body)
+            self.wfile.write(body[start : start + limit])
+            return None
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+    thread.start()
+    state.url = f"http://127.0.0.1:{running.server_port}"
+    monkeypatch.setattr(script, "WAITS", (0.0, 0.0))
+    monkeypatch.setenv("no_proxy", "*")
+    yield state
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+VOC = {"VOCdevkit/VOC2012/JPEGImages/a.jpg": np.random.default_rng(0).bytes(50_000)}
+
+
+def offer(server: Server, monkeypatch, content: bytes, name: str = "a.tar", holds: str = "VOCdevkit/VOC2012", **more) -> None:
+    """Let voc2012 be one archive of the server's."""
+    server.files[name] = content
+    archive = script.Archive(f"{server.url}/{name}", hashlib.md5(content).hexdigest(), holds, **more)
+    monkeypatch.setitem(script.DATASETS, "voc2012", (archive,))
+
+
+def fetch(root: Path, *options: str) -> int:
+    return script.main(["voc2012", "--root", str(root), *options])
+
+
+def unpacked(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in (root / "VOCdevkit").rglob("*") if path.is_file()}
+
+
+def test_fetched_unpacked_and_then_left_alone(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    assert fetch(tmp_path) == 0
+    assert unpacked(tmp_path) == VOC
+    assert [path.name for path in (tmp_path / "archives").iterdir()] == ["a.tar.done"]
+    assert capsys.readouterr().out.endswith(f"voc2012: complete in {tmp_path}\n")
+    assert fetch(tmp_path) == 0
+    assert capsys.readouterr().out == f"voc2012: is there already, in {tmp_path}\n"
+    assert len(server.requests) == 1
+
+
+def test_a_broken_connection_is_taken_up_where_it_ended(server, monkeypatch, tmp_path):
+    offer(server, monkeypatch, tar_of(VOC))
+    server.breaks = [10_000, 15_000]
+    assert fetch(tmp_path) == 0
+    assert server.requests == ["", "bytes=10000-", "bytes=25000-"]
+    assert unpacked(tmp_path) == VOC
+
+
+def test_after_too_many_breaks_the_next_run_goes_on(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    server.breaks = [20_000, 0, 0]
+    assert fetch(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "closed at 20000 of" in error and "20000 bytes are kept" in error
+    server.requests.clear()
+    assert fetch(tmp_path) == 0
+    assert server.requests == ["bytes=20000-"]
+    assert unpacked(tmp_path) == VOC
+
+
+def test_a_server_without_ranges_is_asked_for_everything_again(server, monkeypatch, tmp_path):
+    offer(server, monkeypatch, tar_of(VOC))
+    server.ranges, server.breaks = False, [30_000]
+    assert fetch(tmp_path) == 0
+    assert len(server.requests) == 2
+    assert unpacked(tmp_path) == VOC
+
+
+def test_a_part_that_is_whole_already(server, monkeypatch, tmp_path):
+    content = tar_of(VOC)
+    offer(server, monkeypatch, content)
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "a.tar.part").write_bytes(content)
+    assert fetch(tmp_path) == 0
+    assert unpacked(tmp_path) == VOC
+
+
+@pytest.mark.parametrize("start", [b"", b"another file's first bytes"])
+def test_a_wrong_checksum_deletes_the_file(start, server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    server.files["a.tar"] = start + server.files["a.tar"][len(start) :] + b"more"
+    assert fetch(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "is not the official file: its MD5 is" in error
+    assert not list((tmp_path / "archives").iterdir())
+    assert not (tmp_path / "VOCdevkit").exists()
+
+
+def test_an_archive_put_there_by_hand(server, monkeypatch, tmp_path, capsys):
+    content = tar_of(VOC)
+    offer(server, monkeypatch, content)
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "a.tar").write_bytes(content[:-1])
+    assert fetch(tmp_path) == 2
+    assert "delete it" in capsys.readouterr().err and (tmp_path / "archives" / "a.tar").exists()
+    (tmp_path / "archives" / "a.tar").write_bytes(content)
+    assert fetch(tmp_path, "--keep") == 0
+    assert server.requests == [] and (tmp_path / "archives" / "a.tar").exists()
+
+
+def test_a_mirror(server, monkeypatch, tmp_path):
+    offer(server, monkeypatch, tar_of(VOC))
+    archive = script.Archive("https://publisher.invalid/x/a.tar", script.DATASETS["voc2012"][0].md5, "VOCdevkit/VOC2012")
+    monkeypatch.setitem(script.DATASETS, "voc2012", (archive,))
+    assert fetch(tmp_path, "--base-url", server.url + "/") == 0
+    assert unpacked(tmp_path) == VOC
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [("{url}/absent", "HTTP Error 404"), ("mirror", "unknown url type"), ("http://127.0.0.1:9", "refused")],
+)
+def test_unreachable_is_one_line(base, words, server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    assert fetch(tmp_path, "--base-url", base.format(url=server.url)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot download") and error.count("\n") == 1 and words in error
+    assert len(server.requests) <= 1
+
+
+def test_too_little_space_is_told_before_the_download(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    usage = script.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(script.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    assert fetch(tmp_path) == 2
+    assert "make room" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_loses_nothing(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    server.breaks = [20_000]
+
+    def full(done: int, total: int | None) -> None:
+        if done > 20_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    part = tmp_path / "a.part"
+    with pytest.raises(OSError, match="No space"):
+        script.download(f"{server.url}/a.tar", part, full)
+    script.download(f"{server.url}/a.tar", part, lambda done, total: None)
+    assert part.read_bytes() == server.files["a.tar"]
+    monkeypatch.setattr(script, "unpack", lambda *arguments: full(20_001, None))
+    assert fetch(tmp_path) == 2
+    assert "No space left on device; the same command goes on" in capsys.readouterr().err
+
+
+def test_an_interruption_while_unpacking_is_made_good(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "unpack", interrupted)
+        assert fetch(tmp_path) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert fetch(tmp_path) == 0
+    assert len(server.requests) == 1 and unpacked(tmp_path) == VOC
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt"])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_an_archive_cannot_write_elsewhere(kind, name, server, monkeypatch, tmp_path, capsys):
+    files = {name: b"x", **VOC}
+    offer(server, monkeypatch, zip_of(files) if kind == "a.zip" else tar_of(files), kind)
+    root = tmp_path / "root"
+    code = fetch(root)
+    # tarfile's filter makes an absolute path relative, or refuses it.
+    assert code == 2 or (kind, name) == ("a.tar", "/evil.txt")
+    assert not (tmp_path / "evil.txt").exists() and not Path("/evil.txt").exists()
+    assert capsys.readouterr().err.count("\n") == (1 if code else 0)
+
+
+def test_zip_into_a_sub_folder(server, monkeypatch, tmp_path):
+    offer(server, monkeypatch, zip_of({"val2017/1.jpg": b"1"}), "val2017.zip", "val2017", unpack_to="coco")
+    assert fetch(tmp_path) == 0
+    assert (tmp_path / "coco" / "val2017" / "1.jpg").read_bytes() == b"1"
+
+
+def test_an_archive_without_what_it_should_hold(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of({"else": b""}))
+    assert fetch(tmp_path) == 2
+    assert "was not in it" in capsys.readouterr().err
+
+
+def test_cifar10_becomes_class_folders(tmp_path):
+    batches = tmp_path / "cifar-10-batches-bin"
+    batches.mkdir()
+    (batches / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
+    image = np.arange(3 * 32 * 32, dtype=np.uint32).astype(np.uint8)
+    for name in ("data_batch_1", "data_batch_2", "test_batch"):
+        (batches / f"{name}.bin").write_bytes(bytes([1]) + image.tobytes() + bytes([0]) + image[::-1].tobytes())
+    script.make_class_folders(tmp_path, batches)
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    assert written[:2] == ["test/airplane/00001.png", "test/automobile/00000.png"] and len(written) == 6
+    pixels = read_image(tmp_path / "train/automobile/00002.png")
+    np.testing.assert_array_equal(pixels, image.reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_the_table_is_sound():
+    for archives in script.DATASETS.values():
+        for archive in archives:
+            assert re.fullmatch(r"[0-9a-f]{32}", archive.md5)
+            assert archive.name.endswith((".tar", ".zip", ".tar.gz"))
+    sums = [archive.md5 for archives in script.DATASETS.values() for archive in archives]
+    assert len(set(sums)) == len(sums)
+
+
+def test_vocs_checksums_are_torchvisions():
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    known = {(entry["url"], entry["md5"]) for entry in DATASET_YEAR_DICT.values()}
+    assert {(archive.url, archive.md5) for name in ("voc2007", "voc2012") for archive in script.DATASETS[name]} <= known
+
+
+def test_an_unknown_name_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        script.main(["voc2099"])
+    assert exit_.value.code == 2 and "coco2017" in capsys.readouterr().err
