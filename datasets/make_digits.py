@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 CROP_SIDE = 64
@@ -151,9 +151,8 @@ def place(
 
 
 def random_alpha(material: Material, scan: int, rng: np.random.Generator, sides: tuple[int, int]) -> Alpha:
-    """A scan at a random size (uniform in the logarithm) and tilt. 6 and 9 differ by half a turn, so 20 degrees is safe."""
-    side = round(float(np.exp(rng.uniform(np.log(sides[0]), np.log(sides[1])))))
-    return digit_alpha(material.scans[scan], side, rng.uniform(-20, 20))
+    """A scan at a random size and tilt. 6 and 9 differ by half a turn, so 20 degrees is safe."""
+    return digit_alpha(material.scans[scan], round(rng.uniform(*sides)), rng.uniform(-20, 20))
 
 
 def add_crowd(
@@ -296,15 +295,17 @@ def write_crops(
 def make_dataset(folder: Path, options: argparse.Namespace) -> None:
     """Write everything below `folder`: built beside it and moved there when complete, in place of an older set."""
     material = load_material()
-    rng = np.random.default_rng(options.seed)
-    splits = split_scans(material.labels, rng)
+    splits = split_scans(material.labels, np.random.default_rng(options.seed))
     building = folder.with_name(folder.name + ".part")
     shutil.rmtree(building, ignore_errors=True)
-    for split, scans in splits.items():
-        write_scenes(building, split, material, scans, rng, options)
     sides = (options.min_digit, options.max_digit)
-    write_crops(building / "crops" / "train", options.crops, material, splits["train"], rng, sides)
-    write_crops(building / "crops" / "val", max(options.crops // 10, len(CLASSES)), material, splits["val"], rng, sides)
+    num_crops = {"train": options.crops, "val": max(options.crops // 10, len(CLASSES))}
+    for index, (split, scans) in enumerate(splits.items()):
+        # A stream for each part, so that more training images leave the test split as it is.
+        write_scenes(building, split, material, scans, np.random.default_rng([options.seed, index]), options)
+        if split in num_crops:
+            rng = np.random.default_rng([options.seed, index, 1])
+            write_crops(building / "crops" / split, num_crops[split], material, scans, rng, sides)
     (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
     replace(folder, building)
 

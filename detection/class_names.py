@@ -1,9 +1,13 @@
 """The class lists of the two public benchmarks, in their usual order."""
 
-VOC_CLASSES = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
-    "train tvmonitor".split()
-)
+from collections.abc import Sequence
+
+from detection.errors import ConfigError
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -15,3 +19,13 @@ COCO_CLASSES = (
     "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
+
+
+def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """The K names in the order of the labels; "voc" and "coco" stand for the benchmarks'. Raises ConfigError."""
+    if not isinstance(classes, str):
+        return tuple(classes)
+    named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+    if classes not in named:
+        raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got '{classes}'")
+    return named[classes]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from detection.class_names import COCO_CLASSES, VOC_CLASSES
+from detection.class_names import resolve_classes
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -136,8 +136,7 @@ class DataConfig(Section):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The K class names in the order of the labels."""
-        named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
-        return named[self.classes] if isinstance(self.classes, str) else self.classes
+        return resolve_classes(self.classes)
 
     @model_validator(mode="after")
     def _unique_classes(self) -> DataConfig:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 BASE = {"errors", "structures", "config", "config_files", "class_names", "resize"}
 MIDDLE = BASE | {"modeling", "data"}
 ALLOWED = {
-    **{name: BASE for name in BASE},
+    **dict.fromkeys(BASE, BASE),
     "visualize": BASE,
     "modeling": BASE,
     "data": BASE,

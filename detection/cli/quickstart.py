@@ -14,6 +14,7 @@ from rich.table import Table
 
 from detection.config_files import load_classifier_config, load_config
 from detection.errors import TrainingError
+from detection.evaluation.detection_files import write_json
 
 if TYPE_CHECKING:
     from detection.config import ClassifierConfig, Config
@@ -47,69 +48,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     pretrain = load_classifier_config(options.pretrain_config, [f"output_dir={folder / 'classifier'}"])
     weights = folder / "classifier" / "model.pt"
     config = load_config(options.config, [f"output_dir={folder / 'detector'}", f"model.weights={weights}"])
+    console = Console(highlight=False)
+    seconds = _read_seconds(folder / "summary.json")
 
-    console = Console()
-    summary = _read_summary(folder / "summary.json")
-    seconds: dict[str, float] = dict(summary.get("seconds", {}))
-
-    def stage(name: str, work: Callable[[], T]) -> T:
+    def stage(name: str, work: Callable[[], T], resumed: bool = False) -> T:
         console.rule(name)
         start = time.monotonic()
         result = work()
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-        # Written after each stage, so that a stopped run still knows what its first half took.
-        _write_summary(folder / "summary.json", {**summary, "seconds": seconds})
+        before = seconds.get(name, 0.0) if resumed else 0.0
+        seconds[name] = round(before + time.monotonic() - start, 1)
+        # Written after each stage, so that a run stopped half-way still knows what its first half took.
+        write_json(folder / "summary.json", {"seconds": seconds})
         return result
 
-    if not weights.exists():
-        stage("pretrain", lambda: _pretrain(pretrain))
-    if not _finished(config):
-        stage("train", lambda: _train(config))
-    seconds.pop("evaluate", None)
-    seconds.pop("draw", None)
+    resumes = _has_begun(pretrain.output_dir), _has_begun(config.output_dir)
+    stage("pretrain", lambda: _pretrain(pretrain, resumes[0]), resumes[0])
+    stage("train", lambda: _train(config, resumes[1]), resumes[1])
     dataset, detections = stage("evaluate", lambda: _predict(config))
     figures = _evaluate(dataset, detections)
     pictures = stage("draw", lambda: _draw(dataset, detections, folder / "pictures"))
-    summary = {**figures, "seconds": {name: round(value, 1) for name, value in seconds.items()}}
-    _write_summary(folder / "summary.json", summary)
+    write_json(folder / "summary.json", {**figures, "seconds": seconds})
     console.print(_table(figures, seconds))
-    for picture in pictures:
-        console.print(f"picture: {picture}", soft_wrap=True)
-    console.print(f"summary: {folder / 'summary.json'}", soft_wrap=True)
+    for path in (*pictures, folder / "summary.json"):
+        console.print(path, soft_wrap=True)
     return 0
 
 
-def _pretrain(config: ClassifierConfig) -> None:
+def _pretrain(config: ClassifierConfig, resume: bool) -> None:
     from detection.pretraining.train import run_pretraining
 
-    result = run_pretraining(config, resume=_interrupted(config.output_dir))
-    _require_finished(result.interrupted)
+    _require_finished(run_pretraining(config, resume=resume).interrupted)
 
 
-def _train(config: Config) -> None:
+def _train(config: Config, resume: bool) -> None:
     from detection.cli.train import run_training
 
-    result = run_training(config, resume=_interrupted(config.output_dir))
-    _require_finished(result.interrupted)
+    _require_finished(run_training(config, resume=resume).interrupted)
 
 
-def _interrupted(output_dir: Path) -> bool:
-    """Whether a stage was stopped on its way and goes on from its last checkpoint."""
+def _has_begun(output_dir: Path) -> bool:
+    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end."""
     return (output_dir / "last.pt").exists()
-
-
-def _finished(config: Config) -> bool:
-    """Whether the detector's last checkpoint has all its steps."""
-    from backbones import load_checkpoint
-    from detection.engine.optim import scale_schedule
-
-    last = config.output_dir / "last.pt"
-    return last.exists() and load_checkpoint(last)["step"] >= scale_schedule(config.train, world_size=1).steps
 
 
 def _require_finished(interrupted: bool) -> None:
     if interrupted:
-        raise TrainingError("stopped before the end; run the same command again to go on")
+        raise TrainingError("stopped before the end; the same command goes on from here")
 
 
 def _predict(config: Config) -> tuple[Dataset, dict[ImageId, Detections]]:
@@ -168,10 +152,6 @@ def _table(figures: dict[str, float], seconds: dict[str, float]) -> Table:
     return table
 
 
-def _read_summary(path: Path) -> dict[str, dict[str, float]]:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_summary(path: Path, summary: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+def _read_seconds(path: Path) -> dict[str, float]:
+    """What the stages of an earlier run took."""
+    return dict(json.loads(path.read_text())["seconds"]) if path.exists() else {}

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detection.class_names import COCO_CLASSES, VOC_CLASSES
+from detection.class_names import resolve_classes
 from detection.config import CocoSource, VocSource
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.structures import ImageId, Record
-
-__all__ = ["COCO_CLASSES", "VOC_CLASSES", "Dataset", "load_dataset", "read_sources", "resolve_classes", "resolve_root"]
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,6 @@ def _describe(source: VocSource | CocoSource) -> str:
     if isinstance(source, VocSource):
         return f"split '{source.split}' of {source.root}"
     return str(source.root / source.annotations)
-
-
-def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """ "voc", "coco" or the names themselves -> the K names in the order of the labels."""
-    if not isinstance(classes, str):
-        return tuple(classes)
-    named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
-    if classes not in named:
-        raise DatasetError(f"classes must be 'voc', 'coco' or a list of names, got '{classes}'")
-    return named[classes]
 
 
 def resolve_root(path: Path) -> Path:

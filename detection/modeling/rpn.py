@@ -43,7 +43,7 @@ class RegionProposalNetwork(nn.Module):
         self.deltas = nn.Conv2d(config.channels, num_anchors * 4, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def forward(self, features: Tensor) -> RpnOutput:
         """(N, C, H, W) -> scores and deltas of all anchors."""
