@@ -64,8 +64,22 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     scale, shift = norm.scale_and_shift()
     if conv.bias is not None:
         shift = shift + conv.bias * scale
+    if _has_fewer_pixels_than_weights(conv, x):
+        out = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return torch.addcmul(_by_channel(shift, out), out, _by_channel(scale, out))
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
     return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _has_fewer_pixels_than_weights(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a pass over the output is cheaper than one over the weight, as for conv5 on a few small regions."""
+    pixels = x.shape[0] * x.shape[2] * x.shape[3] // (conv.stride[0] * conv.stride[1])
+    return pixels < conv.weight[0].numel()
+
+
+def _by_channel(values: Tensor, like: Tensor) -> Tensor:
+    """(C,) constants to be applied to (N, C, H, W), in its type."""
+    return values.to(like.dtype).view(1, -1, 1, 1)
 
 
 def freeze_batch_norm(module: nn.Module) -> nn.Module:

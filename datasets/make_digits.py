@@ -23,11 +23,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-CROP_SIDE = 64
-LARGEST_DIGIT = 200  # pixels; turned and with a crop's margin it must fit into the photographs, 427 high
+CROP_SIDE = 48
+CROP_DIGITS = (24, 42)  # pixels: what fits into a crop
+MOST_SHRUNK = 2.5  # photographs, so that their texture is as coarse in a crop as in a scene
+LARGEST_DIGIT = 200  # pixels; turned, it must fit into the scenes
 
 Image = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]
@@ -96,7 +98,7 @@ def background(photographs: list[Image], size_hw: tuple[int, int], rng: np.rando
     """A random crop of a random photograph, flipped and brightened at random, at the wanted size."""
     photograph = photographs[rng.integers(len(photographs))]
     height, width = photograph.shape[:2]
-    scale = rng.uniform(1, min(height / size_hw[0], width / size_hw[1]))
+    scale = rng.uniform(1, min(height / size_hw[0], width / size_hw[1], MOST_SHRUNK))
     crop_h, crop_w = int(size_hw[0] * scale), int(size_hw[1] * scale)
     y, x = rng.integers(height - crop_h + 1), rng.integers(width - crop_w + 1)
     crop = cv2.resize(photograph[y : y + crop_h, x : x + crop_w], size_hw[::-1], interpolation=cv2.INTER_AREA)
@@ -198,16 +200,14 @@ def make_scene(
     return add_noise(image, rng), things
 
 
-def make_crop(material: Material, scan: int, rng: np.random.Generator, sides: tuple[int, int]) -> Image:
-    """One digit as the detector's regions will show it: with some margin, off centre, at CROP_SIDE."""
-    alpha = random_alpha(material, scan, rng, sides)
+def make_crop(material: Material, scan: int, rng: np.random.Generator) -> Image:
+    """One digit in a square of CROP_SIDE pixels, off centre, as large as it stands in the scenes: never rescaled."""
+    alpha = random_alpha(material, scan, rng, CROP_DIGITS)[:CROP_SIDE, :CROP_SIDE]
     height, width = alpha.shape
-    side = int(max(height, width) * rng.uniform(1.05, 1.5))
-    image = background(material.photographs, (side, side), rng)
-    x, y = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
+    image = background(material.photographs, (CROP_SIDE, CROP_SIDE), rng)
+    x, y = int(rng.integers(CROP_SIDE - width + 1)), int(rng.integers(CROP_SIDE - height + 1))
     paint(image, alpha, x, y, rng)
-    crop = cv2.resize(add_noise(image, rng), (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
-    return crop.astype(np.uint8, copy=False)
+    return add_noise(image, rng)
 
 
 def voc_xml(name: str, image: Image, things: list[Thing]) -> str:
@@ -279,15 +279,13 @@ def write_scenes(
     (annotations / f"instances_{split}.json").write_text(json.dumps(coco_json(scenes)))
 
 
-def write_crops(
-    folder: Path, count: int, material: Material, scans: npt.NDArray[np.int64], rng: np.random.Generator, sides: tuple[int, int]
-) -> None:
+def write_crops(folder: Path, count: int, material: Material, scans: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
     """`count` single digits in class folders; every scan in turn, so that all are used alike."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
     order = np.resize(rng.permutation(scans), count)
     for index, scan in enumerate(order):
-        crop = make_crop(material, int(scan), rng, sides)
+        crop = make_crop(material, int(scan), rng)
         path = folder / CLASSES[material.labels[scan]] / f"{index:05d}.png"
         write_image(path, crop)
 
@@ -298,14 +296,13 @@ def make_dataset(folder: Path, options: argparse.Namespace) -> None:
     splits = split_scans(material.labels, np.random.default_rng(options.seed))
     building = folder.with_name(folder.name + ".part")
     shutil.rmtree(building, ignore_errors=True)
-    sides = (options.min_digit, options.max_digit)
     num_crops = {"train": options.crops, "val": max(options.crops // 10, len(CLASSES))}
     for index, (split, scans) in enumerate(splits.items()):
         # A stream for each part, so that more training images leave the test split as it is.
         write_scenes(building, split, material, scans, np.random.default_rng([options.seed, index]), options)
         if split in num_crops:
             rng = np.random.default_rng([options.seed, index, 1])
-            write_crops(building / "crops" / split, num_crops[split], material, scans, rng, sides)
+            write_crops(building / "crops" / split, num_crops[split], material, scans, rng)
     (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
     replace(folder, building)
 
@@ -365,7 +362,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", type=positive, default=100, help="images")
     parser.add_argument("--test", type=positive, default=200, help="images")
     parser.add_argument(
-        "--crops", type=positive, default=12000, help="single digits for the classification stage, training split"
+        "--crops", type=positive, default=20000, help="single digits for the classification stage, training split"
     )
     parser.add_argument("--image-size", type=positive, default=256, help="longer side in pixels; the shorter is 3/4 of it")
     parser.add_argument("--min-digit", type=positive, default=24, help="height of the smallest digits in pixels")

@@ -1,7 +1,7 @@
 """Generate the pages that repeat facts of the code: the config reference and the measured results.
 
-    python docs/generate.py            write them
-    python docs/generate.py --check    exit with 1 if they are out of date
+python docs/generate.py            write them
+python docs/generate.py --check    exit with 1 if they are out of date
 """
 
 from __future__ import annotations

@@ -181,3 +181,22 @@ def test_a_failing_batch_leaves_the_model_as_it_was():
     torch.testing.assert_close(
         model(torch.ones(1, 2, 1, 1)), F.batch_norm(torch.ones(1, 2, 1, 1), torch.zeros(2), torch.ones(2))
     )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [2, 24])
+def test_both_ways_to_apply_a_frozen_norm_agree(size, bias):
+    """Few pixels: the output is scaled; many: the weight is. The plain module is the oracle."""
+    conv = torch.nn.Conv2d(8, 6, 3, padding=1, bias=bias)
+    norm = FrozenBatchNorm2d(6)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 2)
+    x = torch.randn(2, 8, size, size, requires_grad=True)
+    found, expected = conv_norm(conv, norm, x), norm(conv(x))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(expected)
+    inputs = [x, *conv.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), inputs), torch.autograd.grad((expected * weight).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
