@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-CROP_SIDE = 48
-CROP_DIGITS = (24, 42)  # pixels: what fits into a crop
+CROP_SIDE = 64
+CROP_DIGITS = (28, 58)  # pixels: what fits into a crop
 MOST_SHRUNK = 2.5  # photographs, so that their texture is as coarse in a crop as in a scene
 LARGEST_DIGIT = 200  # pixels; turned, it must fit into the scenes
 
@@ -362,7 +362,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", type=positive, default=100, help="images")
     parser.add_argument("--test", type=positive, default=200, help="images")
     parser.add_argument(
-        "--crops", type=positive, default=20000, help="single digits for the classification stage, training split"
+        "--crops", type=positive, default=16000, help="single digits for the classification stage, training split"
     )
     parser.add_argument("--image-size", type=positive, default=256, help="longer side in pixels; the shorter is 3/4 of it")
     parser.add_argument("--min-digit", type=positive, default=24, help="height of the smallest digits in pixels")

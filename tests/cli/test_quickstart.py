@@ -1,0 +1,69 @@
+"""`make run` in small: both stages, figures and pictures; run again it goes on instead of starting over."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detection.cli.main import run
+from detection.cli.quickstart import main
+from tests.datasets.scripts import load_script
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample") / "digits"
+    sizes = ["--train", "6", "--val", "2", "--test", "3", "--crops", "600"]
+    assert load_script("make_digits").main(["--output", str(folder), *sizes]) == 0
+    return folder
+
+
+def small_configs(digits: Path, folder: Path) -> list[str]:
+    """The real configs with a few steps, on the small data."""
+    detector = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    for split in ("train", "val", "test"):
+        detector["data"][split][0]["root"] = str(digits / "VOCdevkit")
+    detector["data"]["workers"] = 0
+    detector["train"].update(steps=2, log_every=1)
+    classifier = yaml.safe_load((ROOT / "configs" / "quickstart_pretrain.yaml").read_text())
+    classifier["data"].update(root=str(digits / "crops"), workers=0)
+    classifier["train"].update(steps=2, batch_size=8, images_per_device=8)
+    classifier["bn_images"] = 16
+    (folder / "detector.yaml").write_text(yaml.safe_dump(detector))
+    (folder / "classifier.yaml").write_text(yaml.safe_dump(classifier))
+    return [
+        "--config", str(folder / "detector.yaml"), "--pretrain-config", str(folder / "classifier.yaml"),
+        "--output-dir", str(folder / "run"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_both_stages_and_again(digits, tmp_path, capsys):
+    arguments = small_configs(digits, tmp_path)
+    assert run(main, arguments) == 0
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    figures = {"voc07_map", "voc_area_map", "coco_ap", "coco_ap50", "coco_ap75"}
+    assert set(first) == figures | {"seconds"}
+    assert set(first["seconds"]) == {"pretrain", "train", "evaluate", "draw"}
+    assert all(0 <= first[name] <= 1 for name in figures)
+    for name in ("detections.png", "ground_truth.png"):
+        assert (tmp_path / "run" / "pictures" / name).stat().st_size > 1000
+    assert (tmp_path / "run" / "classifier" / "model.pt").exists() and (tmp_path / "run" / "detector" / "best.pt").exists()
+    capsys.readouterr()
+    assert run(main, arguments) == 0
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {name: again[name] for name in figures} == {name: first[name] for name in figures}
+    assert "VOC area" in capsys.readouterr().out
+
+
+def test_missing_sample_data_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESDET_DATASETS", str(tmp_path))
+    configs = ROOT / "configs"
+    arguments = ["--config", str(configs / "quickstart.yaml"), "--pretrain-config", str(configs / "quickstart_pretrain.yaml")]
+    assert run(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "digits" in error
