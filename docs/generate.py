@@ -36,8 +36,8 @@ def config_page() -> str:
     """Every key of the schema with its type, default and meaning."""
     parts = [HEADER, "# Configuration reference\n"]
     parts.append(
-        "A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first. On the command\n"
-        "line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`).\n"
+        "A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first.\n"
+        "On the command line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`).\n"
     )
     for title, schema in (("Detection", Config), ("Classification", ClassifierConfig)):
         parts.append(f"## {title}\n")
@@ -90,8 +90,8 @@ def results_page() -> str:
     """All measurements of docs/results/*.json."""
     parts = [HEADER, "# Measured results\n"]
     parts.append(
-        "Everything here was measured with this code, by the command and on the machine named. Figures of the paper stand in the\n"
-        "headers of `configs/*.yaml` and are labelled as the paper's.\n"
+        "Everything here was measured with this code, by the commands and on the machine named. Figures of the paper\n"
+        "stand in the headers of `configs/*.yaml` and are labelled as the paper's.\n"
     )
     for path in sorted((DOCS / "results").glob("*.json")):
         parts.append(_result(path.stem, json.loads(path.read_text())))

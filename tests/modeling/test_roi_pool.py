@@ -60,7 +60,7 @@ def test_order_and_empty_images(pooling, sampling_ratio):
 
 
 def test_align_of_a_ramp_by_hand():
-    # The value of feature i is i, at pixel 16 i + 8. A box of pixels 16..80 spans values 0.5..4.5; two cells, centred at 1.5, 3.5.
+    # The value of feature i is i, at pixel 16 i + 8. Pixels 16..80 span values 0.5..4.5: two cells, centred at 1.5 and 3.5.
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     pooled = pool_rois(ramp, [torch.tensor([[16.0, 16, 80, 80]])], 16, 2, "align", 2)
     torch.testing.assert_close(pooled, torch.tensor([[1.5, 3.5], [1.5, 3.5]])[None, None])
