@@ -101,6 +101,7 @@ class VocSource(Section):
     root: Path = Field(Path("VOCdevkit"), description="holds VOC<year>/, or Annotations/ itself where `year` is not given")
     year: str | None = Field(None, coerce_numbers_to_str=True, description="2007, 2012, ...")
     split: str = Field(description="a file of ImageSets/Main, without .txt")
+    annotated: bool = Field(True, description="false: a test server's split, to be detected in and not evaluated here")
 
 
 class CocoSource(Section):

@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
     console = Console(highlight=False)
     evaluated = from_files(options) if options.detections else from_model(options, console)
+    if evaluated is None:
+        console.print("the split has no annotations: the detections are for the test server", soft_wrap=True)
+        return 0
 
     from detection.evaluation.detection_files import write_json
     from detection.evaluation.voc import evaluate_voc_classes
@@ -100,8 +103,10 @@ def _year_of(folder: Path) -> str | None:
     return name[3:] if name.startswith("VOC") and name[3:].isdigit() else None
 
 
-def from_model(options: argparse.Namespace, console: Console) -> Evaluated:
-    """Run a model on its test split; its detections are written where --write-detections says."""
+def from_model(options: argparse.Namespace, console: Console) -> Evaluated | None:
+    """Run a model on its test split; its detections are written where --write-detections says.
+
+    None for a split without annotations. Raises ConfigError if nothing would be left of such a run."""
     from detection.evaluation.detection_files import write_voc_detections
     from detection.evaluation.voc import split_by_class
 
@@ -113,6 +118,10 @@ def from_model(options: argparse.Namespace, console: Console) -> Evaluated:
     if options.write_detections:
         write_voc_detections(options.write_detections, predictions.detections, names, split)
         console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
+    if not all(source.annotated for source in predictions.sources if isinstance(source, VocSource)):
+        if not options.write_detections:
+            raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
+        return None
     records = _official_records(predictions.sources, names) or predictions.dataset.records
     return Evaluated(records, names, split_by_class(records, predictions.detections, names), year, split)
 

@@ -43,7 +43,7 @@ def read_voc(source: VocSource, root: Path, class_names: Sequence[str], faults: 
     records = []
     for stem in read_split(folder.root, source.split):
         with faults.guard():
-            records.append(read_annotation(folder, stem, faults))
+            records.append(read_annotation(folder, stem, faults) if source.annotated else read_bare(folder, stem))
     return records
 
 
@@ -77,11 +77,22 @@ def read_split(root: Path, split: str) -> list[str]:
     return stems
 
 
-def read_annotation(folder: VocFolder, stem: str, faults: Faults) -> Record:
-    """One image and its objects. Raises DatasetError naming the file."""
+def find_image(folder: VocFolder, stem: str) -> Path:
+    """The image's file. Raises DatasetError if there is none."""
     if stem not in folder.images:
         raise DatasetError(f"there is no image of '{stem}' in {folder.root / 'JPEGImages'}")
-    file = folder.root / "JPEGImages" / folder.images[stem]
+    return folder.root / "JPEGImages" / folder.images[stem]
+
+
+def read_bare(folder: VocFolder, stem: str) -> Record:
+    """One image of a split whose annotations are a test server's secret. Raises DatasetError naming the file."""
+    file = find_image(folder, stem)
+    return make_record(stem, file, image_size(file), [])
+
+
+def read_annotation(folder: VocFolder, stem: str, faults: Faults) -> Record:
+    """One image and its objects. Raises DatasetError naming the file."""
+    file = find_image(folder, stem)
     path = folder.annotation(stem)
     tree = parse_xml(path)
     size_hw = _size(tree, path, file, faults)

@@ -181,3 +181,14 @@ def test_a_config_of_other_classes_is_refused(trained, capsys):
     options = ["--config", str(trained / "config.yaml"), "data.classes=[dog, cat]", "--weights", str(trained / "best.pt")]
     assert main(["eval-voc", *options]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_split_without_annotations_is_detected_in_for_the_server(trained, capsys):
+    for file in (trained / "data/Annotations").glob("*.xml"):
+        file.unlink()
+    arguments = ["eval-voc", "--config", str(trained / "config.yaml"), "data.test.0.annotated=false"]
+    assert main([*arguments, "--write-detections", str(trained / "comp4")]) == 0
+    assert (trained / "comp4/comp4_det_test_cat.txt").read_text()
+    assert "test server" in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "--write-detections" in capsys.readouterr().err
