@@ -138,6 +138,8 @@ def _explain(item: Any, schema: type[BaseModel], where: str) -> str:
     if item["type"] == "missing":
         return f"missing key '{key}' in {where}"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {message}"
     return f"'{key}' in {where}: {message[0].lower()}{message[1:]}, got {item['input']!r}" if key else f"{where}: {message}"
 
 
