@@ -15,7 +15,7 @@ from detection.inference.dataset import predict_dataset
 from detection.modeling import build_detector
 from detection.resize import resize_image
 
-STEPS = 400
+STEPS = 260
 
 
 @pytest.mark.slow
@@ -44,7 +44,8 @@ def test_eight_images_of_coco(real_data, tmp_path):
                 "batch_size": 4, "images_per_device": 4, "steps": STEPS, "learning_rate": 0.01, "schedule": "cosine",
                 "warmup_steps": 20, "clip_norm": 10, "weight_decay": 0, "log_every": 50,
             },
-            "test": {"shorter_side": 224, "longer_side": 320},
+            # The paper's NMS at 0.3 would drop one of two objects of a class that overlap.
+            "test": {"shorter_side": 224, "longer_side": 320, "nms_threshold": 0.6},
         }
     )  # fmt: skip
     dataset = load_dataset(config.data.train, config.data.classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -56,9 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_intermixed_args(argv)
     config = load_config(options.config, options.overrides)
     console = Console(highlight=False, soft_wrap=True)
-    # The readers' warnings are part of the report already.
-    logging.getLogger("detection.data").setLevel(logging.ERROR)
-    splits = [check_split(name, config.data) for name in ("train", "val", "test") if getattr(config.data, name)]
+    with quiet(logging.getLogger("detection.data")):
+        splits = [check_split(name, config.data) for name in ("train", "val", "test") if getattr(config.data, name)]
     if not splits:
         raise ConfigError(f"{options.config} names no data: set data.train, data.val or data.test")
     options.output.mkdir(parents=True, exist_ok=True)
@@ -76,6 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
         raise DatasetError(f"{faults} that training refuses, listed above and in {options.output / 'faults.txt'}")
     return 0
+
+
+@contextmanager
+def quiet(logger: logging.Logger) -> Iterator[None]:
+    """Keep back the readers' warnings, which are part of the report already."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def check_split(name: str, data: DataConfig) -> Split:
