@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from detection.config import ClassifierConfig, Config
     from detection.data.catalog import Dataset
     from detection.structures import Detections, ImageId
-
-T = TypeVar("T")
 
 TITLES = {
     "voc07_map": "mAP@.5, VOC 11-point",
@@ -49,24 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = folder / "classifier" / "model.pt"
     config = load_config(options.config, [f"output_dir={folder / 'detector'}", f"model.weights={weights}"])
     console = Console(highlight=False)
-    seconds = _read_seconds(folder / "summary.json")
-
-    def stage(name: str, work: Callable[[], T], resumed: bool = False) -> T:
-        console.rule(name)
-        start = time.monotonic()
-        result = work()
-        before = seconds.get(name, 0.0) if resumed else 0.0
-        seconds[name] = round(before + time.monotonic() - start, 1)
-        # Written after each stage, so that a run stopped half-way still knows what its first half took.
-        write_json(folder / "summary.json", {"seconds": seconds})
-        return result
-
-    resumes = _has_begun(pretrain.output_dir), _has_begun(config.output_dir)
-    stage("pretrain", lambda: _pretrain(pretrain, resumes[0]), resumes[0])
-    stage("train", lambda: _train(config, resumes[1]), resumes[1])
-    dataset, detections = stage("evaluate", lambda: _predict(config))
+    console.rule("pretrain")
+    seconds = {"pretrain": _pretrain(pretrain)}
+    console.rule("train")
+    seconds["train"] = _train(config)
+    console.rule("evaluate")
+    start = time.monotonic()
+    dataset, detections = _predict(config)
     figures = _evaluate(dataset, detections)
-    pictures = stage("draw", lambda: _draw(dataset, detections, folder / "pictures"))
+    seconds["evaluate"] = time.monotonic() - start
+    pictures = _draw(dataset, detections, folder / "pictures")
+    seconds = {name: round(value, 1) for name, value in seconds.items()}
     write_json(folder / "summary.json", {**figures, "seconds": seconds})
     console.print(_table(figures, seconds))
     for path in (*pictures, folder / "summary.json"):
@@ -74,16 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pretrain(config: ClassifierConfig, resume: bool) -> None:
+def _pretrain(config: ClassifierConfig) -> float:
+    """Seconds of the whole training, those before an interruption too."""
     from detection.pretraining.train import run_pretraining
 
-    _require_finished(run_pretraining(config, resume=resume).interrupted)
+    result = run_pretraining(config, resume=_has_begun(config.output_dir))
+    _require_finished(result.interrupted)
+    return result.training.seconds
 
 
-def _train(config: Config, resume: bool) -> None:
+def _train(config: Config) -> float:
+    """Likewise."""
     from detection.cli.train import run_training
 
-    _require_finished(run_training(config, resume=resume).interrupted)
+    result = run_training(config, resume=_has_begun(config.output_dir))
+    _require_finished(result.interrupted)
+    return result.seconds
 
 
 def _has_begun(output_dir: Path) -> bool:
@@ -150,8 +146,3 @@ def _table(figures: dict[str, float], seconds: dict[str, float]) -> Table:
         table.add_row(f"seconds: {name}", f"{value:.0f}")
     table.add_row("seconds: all", f"{sum(seconds.values()):.0f}")
     return table
-
-
-def _read_seconds(path: Path) -> dict[str, float]:
-    """What the stages of an earlier run took."""
-    return dict(json.loads(path.read_text())["seconds"]) if path.exists() else {}
