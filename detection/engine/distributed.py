@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports this, and functions there take the default process group as default argument: imported
+# while a group exists, they keep it for ever, and its threads with it.
+import torch.distributed.nn.functional
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,7 +58,10 @@ class World:
 
 @contextmanager
 def process_group(world: World) -> Iterator[None]:
-    """Connect the processes for as long as the context lasts; nothing to do for one, or inside another's group."""
+    """Connect the processes for as long as the context lasts; nothing to do for one, or inside another's group.
+
+    Leaving it ends the group's threads: one that still held a tensor when Python exits would abort the process.
+    """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     if world.size == 1 or dist.is_initialized():

@@ -39,8 +39,23 @@ def model() -> ToyModel:
     return ToyModel(noisy=False)
 
 
+def communicating_threads() -> int:
+    """Threads of this process that wait for the network; -1 where the system does not tell."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else -1
+
+
 def main(folder: Path) -> None:
     """Each part checks its outcome on both ranks."""
+    try:
+        train_under_a_group(folder)
+    except TrainingError as error:
+        assert "inf" in str(error)
+    (folder / f"threads.{RANK}.txt").write_text(str(communicating_threads()))
+
+
+def train_under_a_group(folder: Path) -> None:
+    """Runs that end, are stopped, and fail; the last by an error that leaves the group's context."""
     with process_group(World.from_environment()):
         run(folder / "whole", CONFIG_OF_TWO, model=model(), batches=batches)
         result = run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=stopped_batches)
@@ -55,6 +70,8 @@ def main(folder: Path) -> None:
                 run(folder / name, CONFIG_OF_TWO, batches=batches, **options)  # type: ignore[arg-type]
             except TrainingError as error:
                 (folder / f"{name}.{RANK}.txt").write_text(str(error))
+                if name == "exploding":
+                    raise
 
 
 if __name__ == "__main__":

@@ -45,6 +45,14 @@ def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
             assert mine["loss"] == pytest.approx(single["loss"], rel=1e-5)
 
 
+def test_no_thread_of_the_group_outlives_it(folder: Path) -> None:
+    """One that is at work while Python exits would abort the process."""
+    left = {int((folder / f"threads.{rank}.txt").read_text()) for rank in range(2)}
+    if left == {-1}:
+        pytest.skip("this system does not tell a process its threads")
+    assert left == {1}
+
+
 def test_a_signal_to_one_process_stops_both_and_resuming_is_exact(folder: Path) -> None:
     assert_same_run(folder / "stopped", folder / "whole")
 

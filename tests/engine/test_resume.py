@@ -147,9 +147,10 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     assert not errors
 
 
-# One process imports torch and forks a child for each life of the run: starting Python anew takes seconds.
+# One process imports torch and forks a child for each life of the run: starting Python anew takes seconds. The kernel ends
+# a life when its timer runs out, as SIGKILL does: nothing handles the alarm. The first lives are too short to finish.
 KILLER = """
-import os, random, signal, sys, time
+import os, random, signal, sys
 from pathlib import Path
 import torch, tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from tests.engine.toy import run, slow_batches
@@ -157,16 +158,16 @@ from tests.engine.toy import run, slow_batches
 torch.set_num_threads(1)
 torch.optim.SGD(torch.nn.Linear(1, 1).parameters())  # the first optimizer imports half of torch
 folder, chance = Path(sys.argv[1]), random.Random(5)
-for life in range(80):
+for life in range(60):
     if (child := os.fork()) == 0:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.02, 0.2 * 1.1**life))
         try:
             run(folder, batches=slow_batches, resume=(folder / "last.pt").exists())
             os._exit(0)
         except BaseException as error:
             print(repr(error), flush=True)
             os._exit(1)
-    time.sleep(chance.uniform(0.02, 0.2 + 0.02 * life))
-    os.kill(child, signal.SIGKILL)
+    chance.random()  # a child's draws are lost with it
     status = os.waitpid(child, 0)[1]
     if status == 0:
         print("lives", life + 1)
@@ -182,18 +183,18 @@ def child_environment() -> dict[str, str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_sigkill_at_any_instant(tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_run_killed_at_any_instant(tmp_path: Path, uninterrupted: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(tmp_path / "run")],
         env=child_environment(),
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lives" in done.stdout and "lives 1\n" not in done.stdout
+    assert "lives" in done.stdout and "lives 1\n" not in done.stdout, done.stdout
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
