@@ -10,7 +10,8 @@ from backbones.c4 import load_c4
 from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import BACKBONES, build_backbone, build_c4, list_backbones, register_backbone
-from backbones.resnet import ResNet  # registers its nets
+from backbones.resnet import ResNet  # registers its nets, as does vgg
+from backbones.vgg import VGG16
 from backbones.weights import CheckpointError, load_checkpoint, load_state, save_checkpoint
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FrozenBatchNorm2d",
     "Preprocessing",
     "ResNet",
+    "VGG16",
     "build_backbone",
     "build_c4",
     "freeze_batch_norm",

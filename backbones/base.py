@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -11,10 +11,21 @@ from typing_extensions import Self
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 Norm = Literal["bn", "frozen_bn"]
+NUM_STAGES = 5
 
 
 class BackboneError(ValueError):
     """An unknown backbone, or options that it cannot be built with."""
+
+
+def check_options(norm: Norm, num_classes: int | None, freeze_stages: int) -> None:
+    """The options that all networks here have. Raises BackboneError naming the option, the value and what it may be."""
+    if norm not in get_args(Norm):
+        raise BackboneError(f"norm must be one of {list(get_args(Norm))}, got {norm!r}")
+    if freeze_stages not in range(NUM_STAGES + 1):
+        raise BackboneError(f"freeze_stages must be 0..{NUM_STAGES}, got {freeze_stages!r}")
+    if num_classes is not None and num_classes < 1:
+        raise BackboneError(f"num_classes must be at least 1, or None for no classifier, got {num_classes!r}")
 
 
 class StagedModule(nn.Module):
@@ -45,24 +56,31 @@ class C4Trunk(StagedModule):
     channels: int
     stride: int
     preprocessing: Preprocessing
+    classifier_keys: tuple[str, ...] = ()  # the whole network's, for `load_c4`
 
 
 class C4Head(StagedModule):
-    """The per-region half: pooled features (R, C, 14, 14) -> (R, channels)."""
+    """The per-region half: pooled features (R, C, S, S) -> (R, channels).
+
+    S is 14 in the paper's ResNets, which take any; a head with a `pool_size` takes only that one.
+    """
 
     channels: int
+    pool_size: int | None = None
 
 
 class Backbone(StagedModule):
     """Normalised images (N, 3, H, W) -> feature maps by name, e.g. {"c2": ..., "c5": ...}.
 
     `channels` and `strides` describe the maps; `preprocessing` is what the weights expect of an image;
-    `classifier_keys` names the parameters that exist only with `num_classes`.
+    `classifier_keys` names the parameters of the last layer, which exists only with `num_classes`; `head_keys` those of
+    layers before it that the feature maps do not need: they exist with `num_classes` and in the C4 head.
     """
 
     channels: dict[str, int]
     strides: dict[str, int]
     classifier_keys: tuple[str, ...] = ()
+    head_keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ State-dict keys are the backbone's own: `conv1.*, bn1.*, layer1..layer3.*` in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ class ResNetTrunk(C4Trunk):
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         self.channels = resnet.channels["c4"]
         self.preprocessing = resnet.preprocessing
+        self.classifier_keys = resnet.classifier_keys
         self.freeze([name for name in resnet.frozen if name != "layer4"])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -58,14 +59,14 @@ class ResNetHead(C4Head):
 
 
 def load_c4(
-    trunk: nn.Module,
+    trunk: C4Trunk,
     head: nn.Module,
     backbone_state: Mapping[str, Tensor],
     source: str = "the backbone's state dict",
-    classifier_keys: Sequence[str] = ("fc.weight", "fc.bias"),
 ) -> None:
     """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
 
+    Keys that begin with the name of one of the head's children are the head's, all others the trunk's.
     Raises CheckpointError, naming `source` and the first keys, on anything else missing, unexpected or unfit.
     """
     both = nn.ModuleDict({"trunk": trunk, "head": head})
@@ -73,6 +74,6 @@ def load_c4(
     state = {
         f"head.{key}" if key.startswith(head_names) else f"trunk.{key}": value
         for key, value in backbone_state.items()
-        if key not in classifier_keys
+        if key not in trunk.classifier_keys
     }
     load_state(both, state, source)

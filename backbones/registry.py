@@ -10,7 +10,8 @@ from typing import TypeVar
 from fvcore.common.registry import Registry
 
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm
-from backbones.weights import load_backbone_weights
+from backbones.c4 import load_c4
+from backbones.weights import backbone_state, load_backbone_weights, load_checkpoint
 
 BACKBONES = Registry("backbones")
 Builder = TypeVar("Builder", bound=Callable[..., Backbone])
@@ -65,7 +66,12 @@ def build_c4(
 ) -> tuple[C4Trunk, C4Head]:
     """The two halves of a C4 detector, with the arguments of `build_backbone`.
 
-    trunk: (N, 3, H, W) -> (N, trunk.channels, H/16, W/16); head: (R, trunk.channels, 14, 14) -> (R, head.channels).
+    trunk: (N, 3, H, W) -> (N, trunk.channels, H/16, W/16); head: (R, trunk.channels, S, S) -> (R, head.channels), where S
+    is `head.pool_size` or, if that is None, what you like: 14 in the paper's ResNets.
     """
-    model = build_backbone(name, weights, norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-    return model.split_c4()
+    trunk, head = build_backbone(name, None, norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages).split_c4()
+    if weights is not None:
+        state, preprocessing = backbone_state(load_checkpoint(weights), str(weights), name, stride_in_1x1)
+        load_c4(trunk, head, state, str(weights))
+        trunk.preprocessing = preprocessing
+    return trunk, head

@@ -10,7 +10,7 @@ from typing import get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Backbone, BackboneError, Norm
+from backbones.base import Backbone, BackboneError, Norm, check_options
 from backbones.blocks import BasicBlock, Bottleneck, Shortcut, make_norm, stem
 from backbones.c4 import ResNetHead, ResNetTrunk
 from backbones.registry import register_backbone
@@ -48,7 +48,8 @@ class ResNet(Backbone):
         shortcut: Shortcut = "B",
     ) -> None:
         super().__init__()
-        _check_options(depth, norm, num_classes, freeze_stages, shortcut)
+        check_options(norm, num_classes, freeze_stages)
+        _check_layout(depth, shortcut)
         block, counts = BLOCKS[depth]
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(norm, 64)
@@ -91,18 +92,12 @@ class ResNet(Backbone):
         return ResNetTrunk(self), ResNetHead(self)
 
 
-def _check_options(depth: int, norm: Norm, num_classes: int | None, freeze_stages: int, shortcut: Shortcut) -> None:
+def _check_layout(depth: int, shortcut: Shortcut) -> None:
     """Raises BackboneError naming the option, the value and what it may be."""
     if depth not in BLOCKS:
         raise BackboneError(f"depth must be one of {list(BLOCKS)}, got {depth!r}")
-    if norm not in get_args(Norm):
-        raise BackboneError(f"norm must be one of {list(get_args(Norm))}, got {norm!r}")
     if shortcut not in get_args(Shortcut):
         raise BackboneError(f"shortcut must be one of {list(get_args(Shortcut))}, got {shortcut!r}")
-    if freeze_stages not in range(len(STAGES) + 1):
-        raise BackboneError(f"freeze_stages must be 0..{len(STAGES)}, got {freeze_stages!r}")
-    if num_classes is not None and num_classes < 1:
-        raise BackboneError(f"num_classes must be at least 1, or None for no classifier, got {num_classes!r}")
 
 
 @register_backbone

@@ -150,7 +150,8 @@ def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1:
     if with_classifier:
         _check_class_count(model, state, path)
     else:
-        state = {key: value for key, value in state.items() if key not in model.classifier_keys}
+        unused = {*model.classifier_keys, *model.head_keys}
+        state = {key: value for key, value in state.items() if key not in unused}
     load_state(model, state, str(path))
     return preprocessing
 
