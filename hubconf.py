@@ -73,6 +73,11 @@ def resnet152(
     return _build_backbone("resnet152", weights, norm, num_classes, stride_in_1x1, freeze_stages)
 
 
+def vgg16(weights: str | _Path | None = None, num_classes: int | None = None, freeze_stages: int = 0) -> _Backbone:
+    """VGG-16, which has no norm: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}."""
+    return _build_backbone("vgg16", weights, num_classes=num_classes, freeze_stages=freeze_stages)
+
+
 def resnet50_c4(
     weights: str | _Path | None = None, norm: _Norm = "frozen_bn", stride_in_1x1: bool = False, freeze_stages: int = 2
 ) -> tuple[_C4Trunk, _C4Head]:
@@ -85,3 +90,8 @@ def resnet101_c4(
 ) -> tuple[_C4Trunk, _C4Head]:
     """ResNet-101 as a C4 detector uses it: the trunk for the image, the head for each pooled region."""
     return _build_c4("resnet101", weights, norm, stride_in_1x1, freeze_stages)
+
+
+def vgg16_c4(weights: str | _Path | None = None, freeze_stages: int = 2) -> tuple[_C4Trunk, _C4Head]:
+    """VGG-16 as a detector uses it: the convolutions for the image, fc6 and fc7 for each region, pooled to 7 x 7."""
+    return _build_c4("vgg16", weights, freeze_stages=freeze_stages)

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_names():
-    assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34"} <= set(list_backbones())
+    assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34", "vgg16"} <= set(
+        list_backbones()
+    )
     assert list_backbones() == sorted(list_backbones())
     assert "resnet50" in BACKBONES
 
@@ -71,12 +73,16 @@ def test_backbones_need_only_torch_and_fvcore():
 
 
 def test_torch_hub_entry_points():
-    names = ["resnet101", "resnet101_c4", "resnet152", "resnet18", "resnet34", "resnet50", "resnet50_c4"]
+    names = ["resnet101", "resnet101_c4", "resnet152", "resnet18", "resnet34", "resnet50", "resnet50_c4", "vgg16", "vgg16_c4"]
     assert [name for name, value in sorted(vars(hubconf).items()) if callable(value) and not name.startswith("_")] == names
     model = torch.hub.load(str(ROOT), "resnet18", source="local", norm="frozen_bn", num_classes=3)
     assert model.logits(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     trunk, head = hubconf.resnet50_c4()
     assert (trunk.channels, head.channels, trunk.frozen) == (1024, 2048, ("conv1", "bn1", "layer1"))
+    with torch.device("meta"):
+        trunk, head = hubconf.vgg16_c4()
+        assert hubconf.vgg16(num_classes=5, freeze_stages=1).frozen == ("features.0", "features.2")
+    assert (trunk.channels, head.channels, len(trunk.frozen)) == (512, 4096, 4)
 
 
 def test_the_examples_of_the_documentation_run(monkeypatch):

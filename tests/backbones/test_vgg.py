@@ -15,6 +15,10 @@ from backbones import (
     load_c4,
     save_checkpoint,
 )
+from detection.config import Config
+from detection.errors import USER_ERRORS
+from detection.modeling import FasterRCNN
+from detection.structures import Batch, Target
 
 CAFFE = Preprocessing("bgr", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 FC = [f"classifier.{index}.{kind}" for index in (0, 3) for kind in ("weight", "bias")]
@@ -202,3 +206,56 @@ def test_load_c4_refuses_what_does_not_fit(state):
         load_c4(trunk, head, build_backbone("resnet18").state_dict())
     with pytest.raises(CheckpointError, match=r"'head.classifier.0.weight' has shape \(10, 1568\)"):
         load_c4(*VGG16(width=4, fc_channels=11).split_c4(), state)
+
+
+def detector(**roi):
+    """A small detector on the backbone "vgg16"."""
+    config = {
+        "model": {"backbone": "vgg16", "freeze_stages": 2},
+        "rpn": {"channels": 8, "anchor_sizes": [16, 32], "min_size": 4, "post_nms_train": 20, "post_nms_test": 5},
+        "roi": {"pool_size": 7, "sample_size": 8, "negative_iou": [0, 0.5]} | roi,
+    }
+    return FasterRCNN(Config.model_validate(config), ["cat", "dog"])
+
+
+def a_batch(*size_hw):
+    target = Target(torch.tensor([[8.0, 8, 40, 40]]), torch.zeros(1, dtype=torch.long), torch.zeros(0, 4))
+    return Batch(torch.randint(0, 256, (1, 3, *size_hw), dtype=torch.uint8), [size_hw], [target])
+
+
+@pytest.mark.parametrize("pooling", ["max", "align"])
+def test_a_detector_trains_all_but_its_frozen_stages(small_vgg16, pooling):
+    model = detector(pooling=pooling).train()
+    losses = model(a_batch(64, 80))
+    assert len(losses) == 4 and all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    frozen = {f"trunk.features.{index}.{kind}" for index in (0, 2, 5, 7) for kind in ("weight", "bias")}
+    parameters = dict(model.named_parameters())
+    assert {name for name, parameter in parameters.items() if parameter.grad is None} == frozen
+    for name in ("trunk.features.10.weight", "roi_head.conv5.classifier.0.weight", "roi_head.conv5.classifier.3.weight"):
+        assert parameters[name].grad.isfinite().all() and parameters[name].grad.any(), name
+
+
+def test_a_detector_starts_from_a_classifier(small_vgg16, state):
+    model = detector()
+    model.load_backbone(state, CAFFE)
+    torch.testing.assert_close(model.trunk.features[28].weight, state["features.28.weight"])
+    torch.testing.assert_close(model.roi_head.conv5.classifier[3].bias, state["classifier.3.bias"])
+    assert model.preprocessing == CAFFE
+
+
+@torch.no_grad()
+def test_a_detector_takes_an_image_smaller_than_its_stride(small_vgg16):
+    model = detector().eval()
+    batch = a_batch(5, 40)
+    features = model.extract(batch)
+    assert features.shape == (1, 32, 1, 2)
+    proposals = model.propose(features, batch.sizes_hw)
+    scores, boxes = model.classify(features, proposals, batch.sizes_hw)
+    assert scores[0].shape == (len(proposals[0]), 2) and boxes[0].shape == (len(proposals[0]), 2, 4)
+
+
+def test_a_detector_needs_the_pool_size_that_fc6_takes(small_vgg16):
+    with pytest.raises(USER_ERRORS, match=r"roi.pool_size is 14, but .* vgg16 takes 7 only: set roi.pool_size=7") as caught:
+        detector(pool_size=14)
+    assert "\n" not in str(caught.value)
