@@ -6,15 +6,15 @@ from detection.config import Config
 from detection.config_files import load_config
 
 if TYPE_CHECKING:
-    from detection.modeling.faster_rcnn import build_detector
+    from detection.inference.detector import Detector, Ensemble, build_detector, load_detector
 
-__all__ = ["Config", "build_detector", "load_config"]
+__all__ = ["Config", "Detector", "Ensemble", "build_detector", "load_config", "load_detector"]
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; reading a config or printing a command's help does not need it.
-    if name == "build_detector":
-        from detection.modeling.faster_rcnn import build_detector
+    if name in __all__:
+        from detection.inference import detector
 
-        return build_detector
+        return getattr(detector, name)
     raise AttributeError(f"module 'detection' has no attribute '{name}'")

@@ -78,13 +78,14 @@ class RoiConfig(Section):
         (0.1, 0.1, 0.2, 0.2), description="box targets are divided by it"
     )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is plain L1")
+    context: bool = Field(False, description="global context: the whole image as one more RoI, beside each (appendix B)")
     ignore_coverage: Fraction = Field(
         0.5, description="a proposal with this share in a crowd or difficult region is never background"
     )
 
 
 class TestConfig(Section):
-    """Inference."""
+    """Inference. The defaults are the baseline; appendix B's improvements are switched on one by one."""
 
     shorter_side: PositiveInt = Field(600, description="images are resized to it ...")
     longer_side: PositiveInt = Field(1000, description="... unless their longer side would pass this")
@@ -92,6 +93,24 @@ class TestConfig(Section):
     nms_threshold: Fraction = Field(0.3, description="per class")
     max_detections: PositiveInt = Field(100, description="an image")
     batch_size: PositiveInt = Field(1, description="images of equal size run together")
+    refinement_passes: Count = Field(0, description="times that regressed boxes are pooled and classified anew; the paper: 1")
+    voting: bool = Field(False, description="a kept box becomes the score-weighted mean of its class's boxes around it")
+    voting_iou: Fraction = Field(0.5, description="boxes that overlap a kept one as much vote for it")
+    voting_candidates: Literal["all", "above_threshold"] = Field(
+        "all", description="boxes that vote: all before NMS, or those of them above score_threshold"
+    )
+    scales: tuple[PositiveInt, ...] = Field(
+        (), description="shorter sides that RoIs are pooled from, ascending; none: shorter_side. The paper: 200 ... 1000"
+    )
+    scale_area: Positive = Field(224, description="a RoI is pooled where its area is closest to this squared, and next to it")
+    scale_merge: Literal["pool", "conv5"] = Field("pool", description="maximum of the two scales after RoI pooling or conv5")
+    flip: bool = Field(False, description="average scores and boxes with those of the mirrored image")
+
+    @model_validator(mode="after")
+    def _ascending_scales(self) -> TestConfig:
+        if list(self.scales) != sorted(set(self.scales)):
+            raise ValueError(f"test.scales must ascend, got {list(self.scales)}: write {sorted(set(self.scales))}")
+        return self
 
 
 class VocSource(Section):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 
-def resized_size(size_hw: tuple[int, int], shorter_side: int, longer_side: int) -> tuple[int, int]:
+def resized_size(size_hw: tuple[int, int], shorter_side: float, longer_side: float) -> tuple[int, int]:
     """(height, width) whose shorter side is `shorter_side`, or less where the longer would pass `longer_side`."""
     scale = min(shorter_side / min(size_hw), longer_side / max(size_hw))
     return max(round(size_hw[0] * scale), 1), max(round(size_hw[1] * scale), 1)

@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("resdet", deadline=None)
+hypothesis.settings.load_profile("resdet")
 
 
 @pytest.fixture(scope="session")

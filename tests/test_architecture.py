@@ -19,7 +19,7 @@ ALLOWED = {
     "inference": MIDDLE | {"engine"},
     "pretraining": MIDDLE | {"engine"},
     "cli": MIDDLE | {"engine", "evaluation", "inference", "pretraining", "visualize"},
-    "__init__": BASE | {"modeling"},
+    "__init__": BASE | {"inference"},
 }
 
 

@@ -12,7 +12,7 @@ from detection.data.images import read_image
 from detection.engine.train import train
 from detection.evaluation import evaluate_coco
 from detection.inference.dataset import predict_dataset
-from detection.modeling import build_detector
+from detection.inference.detector import build_detector
 from detection.resize import resize_image
 
 STEPS = 260

@@ -26,7 +26,7 @@ from detection.errors import ConfigError, DatasetError
 if TYPE_CHECKING:
     import numpy as np
 
-    from detection.modeling import FasterRCNN
+    from detection.inference.detector import Detector, Ensemble
     from detection.structures import Detections
 
     Timed = tuple[float, np.ndarray]
@@ -84,18 +84,18 @@ def find_all(inputs: Sequence[str]) -> tuple[list[Medium], list[str]]:
     return list(media), problems
 
 
-def load(weights: Path | None, score_threshold: float) -> FasterRCNN:
+def load(weights: Path | None, score_threshold: float) -> Detector | Ensemble:
     """A detector that keeps what scores above the threshold. Raises ConfigError or CheckpointError."""
     from detection.cli.evaluated import load_model
-    from detection.config_files import override_config
 
-    model, used = load_model(argparse.Namespace(config=None, weights=weights, overrides=[]))
+    model, used = load_model(
+        argparse.Namespace(config=None, weights=weights and [weights], overrides=[f"test.score_threshold={score_threshold}"])
+    )
     print(f"weights: {used}" + ("" if weights else ", the quickstart's (--weights names others)"))
-    model.config = override_config(model.config, [f"test.score_threshold={score_threshold}"])
     return model
 
 
-def draw_all(model: FasterRCNN, media: Sequence[Medium], options: argparse.Namespace) -> int:
+def draw_all(model: Detector | Ensemble, media: Sequence[Medium], options: argparse.Namespace) -> int:
     """Draw each medium, and write detections.json of the images, even when interrupted. Returns how many failed."""
     from detection.evaluation.detection_files import write_json
 
@@ -116,7 +116,7 @@ def draw_all(model: FasterRCNN, media: Sequence[Medium], options: argparse.Names
     return num_bad
 
 
-def draw_image(model: FasterRCNN, medium: Medium, drawing: Path) -> dict[str, Any]:
+def draw_image(model: Detector | Ensemble, medium: Medium, drawing: Path) -> dict[str, Any]:
     """Draw one image; its entry of detections.json. Raises DatasetError where it cannot be read."""
     from detection.data.images import read_image
     from detection.visualize import save_image
@@ -128,7 +128,7 @@ def draw_image(model: FasterRCNN, medium: Medium, drawing: Path) -> dict[str, An
     return {"file": str(medium), "width": image.shape[1], "height": image.shape[0], "detections": found}
 
 
-def draw_video(model: FasterRCNN, medium: Medium, drawing: Path, max_frames: int | None) -> None:
+def draw_video(model: Detector | Ensemble, medium: Medium, drawing: Path, max_frames: int | None) -> None:
     """Draw a video or camera frame by frame. Raises DatasetError where it cannot be opened or breaks off."""
     reader = FrameReader(medium)
     rate = CAMERA_RATE if medium.kind == "camera" else reader.frames_per_second
@@ -164,7 +164,7 @@ def progress(frames: Iterator[Timed], total: int | None, name: str) -> Iterator[
     yield from track(frames, name, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def detect(model: FasterRCNN, image: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def detect(model: Detector | Ensemble, image: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The drawn image, and what is in it as plain data, best first."""
     from detection.visualize import draw_boxes
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from detection.cli.evaluated import (
     Predictions,
     add_model_arguments,
+    model_options,
     predict_test_split,
     refuse_model_arguments,
     refuse_without,
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
-    options = build_parser().parse_intermixed_args(argv)
+    options = model_options(build_parser(), argv)
     console = Console(highlight=False)
     result = from_files(options) if options.detections else from_model(options, console)
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from detection.cli.evaluated import add_model_arguments, predict_test_split, refuse_model_arguments, refuse_without
+from detection.cli.evaluated import (
+    add_model_arguments,
+    model_options,
+    predict_test_split,
+    refuse_model_arguments,
+    refuse_without,
+)
 from detection.config import Source, VocSource
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Detections, ImageId, Record
@@ -55,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
-    options = build_parser().parse_intermixed_args(argv)
+    options = model_options(build_parser(), argv)
     if not 0 < options.iou_threshold <= 1:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
     console = Console(highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.config import Config, Source
     from detection.data.catalog import Dataset
-    from detection.modeling import FasterRCNN
+    from detection.inference.detector import Detector, Ensemble
     from detection.structures import Detections, ImageId
 
 QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
@@ -35,7 +35,13 @@ class Predictions:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--config, --weights and overrides."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="the experiment; default: the one the checkpoint carries")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a detector's checkpoint; default: the config's best.pt")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a detector's checkpoint, or several as an ensemble; default: the config's best.pt",
+    )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
 
 
@@ -80,20 +86,41 @@ def predict_test_split(options: argparse.Namespace, console: Console) -> Predict
     return Predictions(sources, dataset, detections)
 
 
-def load_model(options: argparse.Namespace) -> tuple[FasterRCNN, Path]:
-    """The detector that --config, --weights and overrides ask for, on the best device, and its file.
+def model_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed options; overrides may stand anywhere, even behind the files of --weights."""
+    options = parser.parse_intermixed_args(argv)
+    weights = options.weights or []
+    options.overrides = [*options.overrides, *(str(name) for name in weights if _is_override(name))]
+    options.weights = [name for name in weights if not _is_override(name)]
+    return options
 
-    Neither option: the quickstart's. Raises ConfigError or CheckpointError."""
+
+def _is_override(name: Path) -> bool:
+    return "=" in str(name) and not name.exists()
+
+
+def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
+    """The detector that --config, --weights and overrides ask for, on the best device, and what it is made of.
+
+    Neither option: the quickstart's. Of several files each keeps the network that it was trained as; --config gives them
+    `data` and `test`. Raises ConfigError or CheckpointError.
+    """
     import torch
 
-    from detection.engine.checkpoint import load_detector
+    from detection.inference.detector import Ensemble, load_detector
 
     config = load_config(options.config, options.overrides) if options.config else None
-    weights = options.weights or _default_weights(config)
-    if config is None and options.overrides:
-        config = override_config(load_detector(weights).config, options.overrides)
+    files = options.weights or [_default_weights(config)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_detector(weights, config, device), weights
+
+    def adapted(own: Config) -> Config:
+        if config is None:
+            return override_config(own, options.overrides)
+        return config if len(files) == 1 else own.model_copy(update={"data": config.data, "test": config.test})
+
+    detectors = [load_detector(file, adapted, device) for file in files]
+    model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)
+    return model, " + ".join(map(str, files))
 
 
 def _default_weights(config: Config | None) -> Path:

@@ -94,8 +94,8 @@ def _require_finished(interrupted: bool) -> None:
 
 def _predict(config: Config) -> tuple[Dataset, dict[ImageId, Detections]]:
     from detection.data import load_dataset
-    from detection.engine.checkpoint import load_detector
     from detection.inference.dataset import predict_dataset
+    from detection.inference.detector import load_detector
 
     dataset = load_dataset(config.data.test or config.data.val, config.data.classes, config.data.strict)
     model = load_detector(config.output_dir / "best.pt", config)

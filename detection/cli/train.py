@@ -58,7 +58,7 @@ def run_training(config: Config, *, resume: bool = False) -> TrainResult:
     from detection.data import train_loader
     from detection.engine.distributed import World
     from detection.engine.train import train
-    from detection.modeling import build_detector
+    from detection.inference.detector import build_detector
 
     world = World.from_environment()
     training = _load_split(config, config.data.train, "train")
@@ -104,9 +104,9 @@ def evaluator(dataset: Dataset, workers: int) -> Callable[[nn.Module], dict[str,
     def evaluate(model: nn.Module) -> dict[str, float]:
         from detection.evaluation import evaluate_coco, evaluate_voc
         from detection.inference.dataset import predict_dataset
-        from detection.modeling import FasterRCNN
+        from detection.inference.detector import Detector
 
-        assert isinstance(model, FasterRCNN)
+        assert isinstance(model, Detector)
         detections = predict_dataset(model, dataset.records, workers=workers)
         truth_and_found = (dataset.records, detections, dataset.class_names)
         return {

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from backbones.preprocessing import Preprocessing
@@ -28,7 +27,14 @@ if TYPE_CHECKING:
     from detection.modeling.faster_rcnn import FasterRCNN
 
 MEANING_OF_BACKBONE = ("model.backbone", "model.stride_in_1x1")
-MEANING_OF_WEIGHTS = (*MEANING_OF_BACKBONE, "rpn.anchor_sizes", "rpn.anchor_ratios", "roi.pool_size", "roi.delta_std")
+MEANING_OF_WEIGHTS = (
+    *MEANING_OF_BACKBONE,
+    "rpn.anchor_sizes",
+    "rpn.anchor_ratios",
+    "roi.pool_size",
+    "roi.delta_std",
+    "roi.context",
+)
 
 
 def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,24 +72,6 @@ def _package_version(name: str) -> str:
         return "unknown"
 
 
-def load_detector(path: str | Path, config: Config | None = None, device: torch.device | str = "cpu") -> FasterRCNN:
-    """The detector of a checkpoint, ready to predict, built from the checkpoint's own config unless one is given.
-
-    Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
-    """
-    from detection.modeling.faster_rcnn import FasterRCNN
-
-    checkpoint = load_checkpoint(path)
-    require_kind(checkpoint, "detector", path)
-    own = _own_config(checkpoint, path)
-    if config is not None:
-        require_same_classes(checkpoint["class_names"], config.data.class_names, path)
-        _require_same_values(own, config, MEANING_OF_WEIGHTS, path)
-    model = FasterRCNN(config or own, tuple(checkpoint["class_names"]), Preprocessing.from_dict(checkpoint["preprocessing"]))
-    load_state(model, checkpoint["model"], str(path))
-    return model.to(device).eval()
-
-
 def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     """Start a detector from a file: another detector's weights, or a classifier's for its backbone.
 
@@ -94,7 +82,7 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     if checkpoint.get("kind") == "detector":
         require_kind(checkpoint, "detector", path)
         require_same_classes(checkpoint["class_names"], model.class_names, path)
-        _require_same_values(_own_config(checkpoint, path), model.config, MEANING_OF_BACKBONE, path)
+        require_same_values(checkpoint_config(checkpoint, path), model.config, MEANING_OF_BACKBONE, path)
         load_state(model, checkpoint["model"], str(path))
         model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
         return f"all weights start from the detector {path}; optimizer, schedule and data start afresh"
@@ -117,8 +105,8 @@ def require_kind(checkpoint: Mapping[str, Any], kind: str, path: str | Path) -> 
         raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(missing)}")
 
 
-def _require_same_values(found: Config, wanted: Config, keys: Sequence[str], path: str | Path) -> None:
-    """Settings that leave every shape as it is but give the weights another meaning."""
+def require_same_values(found: Config, wanted: Config, keys: Sequence[str], path: str | Path) -> None:
+    """Raise CheckpointError where settings differ that give the weights their meaning."""
     for key in keys:
         section, name = key.split(".")
         theirs, ours = (getattr(getattr(config, section), name) for config in (found, wanted))
@@ -126,7 +114,8 @@ def _require_same_values(found: Config, wanted: Config, keys: Sequence[str], pat
             raise CheckpointError(f"{path} was trained with {key}={theirs}, not {ours}: set it alike")
 
 
-def _own_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
+def checkpoint_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
+    """The detector's config that a checkpoint carries. Raises CheckpointError if this version cannot read it."""
     try:
         return parse_config(Config, dict(checkpoint["config"]), str(path))
     except ConfigError as error:

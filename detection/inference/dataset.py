@@ -8,12 +8,12 @@ import torch
 
 from detection.data.loader import test_loader
 from detection.engine.precision import autocast, resolve_precision
-from detection.modeling import FasterRCNN
+from detection.inference.detector import Detector, Ensemble
 from detection.structures import Detections, ImageId, Record
 
 
 def predict_dataset(
-    model: FasterRCNN,
+    model: Detector | Ensemble,
     records: Sequence[Record],
     *,
     workers: int = 2,
@@ -24,13 +24,12 @@ def predict_dataset(
     The model's config decides the precision and how many images of equal size run together. `report` hears how many
     images are done. Raises DatasetError for an image that cannot be read.
     """
-    device = next(model.parameters()).device
-    precision = resolve_precision(model.config.train.precision, device)
+    precision = resolve_precision(model.config.train.precision, model.device)
     found: dict[ImageId, Detections] = {}
     # Several batches at once, so that images of equal size find one another.
     at_once = max(model.config.test.batch_size * 4, 4)
     for members, images in test_loader(records, batch_size=at_once, workers=workers):
-        with autocast(device, precision):
+        with autocast(model.device, precision):
             detections = model.predict(images)
         for record, image_detections in zip(members, detections, strict=True):
             found[record.image_id] = image_detections.to(torch.device("cpu"))

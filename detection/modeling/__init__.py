@@ -1,5 +1,5 @@
-"""The detector: RPN and per-RoI head on a C4 backbone."""
+"""The network and its parts: boxes, anchors, matching, pooling, RPN, RoI head."""
 
-from detection.modeling.faster_rcnn import FasterRCNN, build_detector
+from detection.modeling.faster_rcnn import FasterRCNN
 
-__all__ = ["FasterRCNN", "build_detector"]
+__all__ = ["FasterRCNN"]

@@ -73,6 +73,19 @@ def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     )
 
 
+def scale_boxes(boxes: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Tensor:
+    """(..., 4) boxes of an image, in the pixels of the same image at another size."""
+    if from_hw == to_hw:
+        return boxes
+    ratio_y, ratio_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
+    return boxes * boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+
+
+def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
+    """(..., 4) boxes of an image, in the image mirrored left to right. Its own inverse."""
+    return torch.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], dim=-1)
+
+
 def at_least(boxes: Tensor, size: float) -> Tensor:
     """(..., 4) -> (...) bool: neither empty nor narrower or lower than `size` pixels."""
     width_height = boxes[..., 2:] - boxes[..., :2]

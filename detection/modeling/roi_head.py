@@ -1,6 +1,6 @@
-"""The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendix A).
+"""The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendices A and B).
 
-R RoIs of all images, K classes, D features a RoI. Background is class K. Boxes: xyxy pixels.
+N images, R RoIs of all of them, K classes, D features a RoI. Background is class K. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
@@ -27,37 +27,59 @@ class RoiHead(nn.Module):
         self.stride = stride
         self.num_classes = num_classes
         self.conv5 = conv5
-        self.class_scores = nn.Linear(channels, num_classes + 1)
-        self.box_deltas = nn.Linear(channels, num_classes * 4)
+        # With context, the columns behind the RoI's own D are for the whole image's vector.
+        width = 2 * channels if config.context else channels
+        self.class_scores = nn.Linear(width, num_classes + 1)
+        self.box_deltas = nn.Linear(width, num_classes * 4)
         nn.init.normal_(self.class_scores.weight, std=0.01)
         nn.init.normal_(self.box_deltas.weight, std=0.001)
         nn.init.zeros_(self.class_scores.bias)
         nn.init.zeros_(self.box_deltas.bias)
 
-    def forward(self, features: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, proposals: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) and N x (P, 4) -> class logits (R, K + 1) and deltas (R, K, 4), both float32."""
+        vectors = self.conv5(self.pool(features, proposals))
+        return self.predict(vectors, proposals, self.context(features, sizes_hw))
+
+    def pool(self, features: Tensor, proposals: Sequence[Tensor]) -> Tensor:
+        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals."""
         config = self.config
-        rois = pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio)
-        vectors = self.conv5(rois)  # (R, D)
+        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio)
+
+    def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
+        """One vector an image, (N, D): the whole image as a RoI. None where the config asks for no context."""
+        if not self.config.context:
+            return None
+        return self.conv5(self.pool(features, [whole_image(size_hw, features) for size_hw in sizes_hw]))
+
+    def predict(self, vectors: Tensor, proposals: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sibling layers: (R, D) and N x (P, 4) and (N, D) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
+        if context is not None:
+            counts = torch.tensor([len(boxes) for boxes in proposals], device=context.device)
+            vectors = torch.cat([vectors, context.repeat_interleave(counts, dim=0)], dim=1)
         deltas = self.box_deltas(vectors).float().reshape(-1, self.num_classes, 4)
         return self.class_scores(vectors).float(), deltas
 
-    def classify(self, features: Tensor, proposals: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def decode(self, logits: Tensor, deltas: Tensor, proposals: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Class probabilities N x (P, K), background left out, and a box a class N x (P, K, 4), not clipped."""
         counts = [len(boxes) for boxes in proposals]
-        if sum(counts) == 0:
-            empty = features.new_zeros((0, self.num_classes), dtype=torch.float32)
-            return [empty for _ in proposals], [empty.new_zeros((0, self.num_classes, 4)) for _ in proposals]
-        logits, deltas = self(features, proposals)
         boxes = decode_boxes(deltas, torch.cat(list(proposals))[:, None], self.config.delta_std)
         scores = logits.softmax(dim=1)[:, :-1]
         return list(scores.split(counts)), list(boxes.split(counts))
 
-    def losses(self, features: Tensor, proposals: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        features: Tensor,
+        proposals: Sequence[Tensor],
+        sizes_hw: Sequence[tuple[int, int]],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
         """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs."""
         samples = [self.sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         rois, labels, gt_boxes = (list(part) for part in zip(*samples, strict=True))
-        logits, deltas = self(features, rois)
+        logits, deltas = self(features, rois, sizes_hw)
         truth = torch.cat(labels)
         positive = (truth < self.num_classes).nonzero().squeeze(1)
         wanted = encode_boxes(torch.cat(gt_boxes)[positive], torch.cat(rois)[positive], self.config.delta_std)
@@ -86,3 +108,9 @@ class RoiHead(nn.Module):
         labels = target.labels[matched[chosen]]
         labels = torch.where(roles[chosen] == POSITIVE, labels, self.num_classes)
         return proposals[chosen], labels, target.boxes[matched[chosen]]
+
+
+def whole_image(size_hw: tuple[int, int], like: Tensor) -> Tensor:
+    """The image's own box (1, 4), float32 on the device of `like`."""
+    height, width = size_hw
+    return torch.tensor([[0.0, 0.0, width, height]], device=like.device)

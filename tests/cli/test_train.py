@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from detection.cli.main import command_main, run
-from detection.engine.checkpoint import load_detector
+from detection.inference.detector import load_detector
 
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES = 6

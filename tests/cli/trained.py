@@ -9,7 +9,7 @@ import torch
 from backbones.weights import save_checkpoint
 from detection.config_files import dump_config, load_config
 from detection.engine.checkpoint import model_part
-from detection.modeling import build_detector
+from detection.inference.detector import build_detector
 from tests.evaluation.scenes import make_record, write_devkit
 
 

@@ -90,7 +90,7 @@ def test_seeds_differ(dataset):
     world=st.integers(1, 4),
     seed=st.integers(-3, 3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ranks_share_out_the_stream(groups, size, world, seed):
     groups = np.array(groups)
     per_rank = [list(islice(Batches(len(groups), groups, size, seed, rank, world), 30)) for rank in range(world)]

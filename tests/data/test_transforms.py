@@ -50,7 +50,7 @@ def test_no_boxes(augmentation):
 
 
 @given(data=st.data(), height=st.integers(8, 200), width=st.integers(8, 200), shorter=st.integers(8, 150))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_flip_and_resize_of_any_box(data, height, width, shorter):
     x1, x2 = sorted(data.draw(st.lists(st.floats(0, width, width=32), min_size=2, max_size=2)))
     y1, y2 = sorted(data.draw(st.lists(st.floats(0, height, width=32), min_size=2, max_size=2)))

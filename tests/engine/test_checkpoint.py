@@ -11,9 +11,10 @@ import torchvision
 
 from backbones import Preprocessing, build_backbone, save_checkpoint
 from detection.config import Config
-from detection.engine.checkpoint import initialise_detector, load_detector, model_part, require_same_classes
+from detection.engine.checkpoint import initialise_detector, model_part, require_same_classes
 from detection.errors import CheckpointError
-from detection.modeling import FasterRCNN, build_detector
+from detection.inference.detector import build_detector, load_detector
+from detection.modeling import FasterRCNN
 
 CLASSES = ("disc", "square")
 OWN = Preprocessing("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))

@@ -44,7 +44,7 @@ def reference(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[st
     return dict(zip(KEYS, evaluation.stats.tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6))
 def test_records_equal_pycocotools(seed):
     records, detections = random_scene(seed)
@@ -75,7 +75,7 @@ def random_files(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {"images": images, "annotations": annotations, "categories": names}, [results[index] for index in order]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6))
 def test_files_equal_pycocotools(seed):
     dataset, results = random_files(seed)

@@ -137,7 +137,7 @@ def test_mean_json_and_curve():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), least=st.sampled_from([0.3, 0.5, 0.75]))
 def test_equals_the_development_kit(metric, seed, least):
     records, detections = random_scene(seed)
@@ -147,7 +147,7 @@ def test_equals_the_development_kit(metric, seed, least):
         assert result.ap.get(name, math.nan) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_equals_the_development_kit_on_fractional_boxes(seed):
     random = np.random.default_rng(seed)

@@ -1,47 +1,19 @@
 """The detector's promises: empty cases, frozen parts, lists equal singles, padding never trained on."""
 
-import numpy as np
 import pytest
 import torch
 
 from backbones import FrozenBatchNorm2d, build_backbone
-from detection import build_detector
-from detection.config import Config
-from detection.modeling import FasterRCNN
-from detection.modeling.faster_rcnn import select, to_image_pixels
 from detection.modeling.matching import IGNORED
 from detection.resize import resized_size
-from detection.structures import Batch, Detections, Target, pad_images
-
-SMALL = {
-    "model": {"backbone": "resnet18"},
-    "rpn": {
-        "channels": 32,
-        "anchor_sizes": [16, 32],
-        "min_size": 4,
-        "post_nms_train": 40,
-        "post_nms_test": 20,
-        "sample_size": 32,
-    },
-    "roi": {"pool_size": 6, "sample_size": 16, "pooling": "align", "sampling_ratio": 2, "negative_iou": [0, 0.5]},
-    "data": {"classes": ["cat", "dog"]},
-    "test": {"shorter_side": 64, "longer_side": 100, "score_threshold": 0.0},
-}
-
-
-def detector(**sections: dict) -> FasterRCNN:
-    values = {key: {**SMALL.get(key, {}), **sections.get(key, {})} for key in SMALL | sections}
-    return build_detector(Config.model_validate(values))
+from detection.structures import Batch, Target, pad_images
+from tests.small_detector import detector, noise
 
 
 def target(*boxes: list[float], ignored: tuple = ()) -> Target:
     return Target(
         torch.tensor(boxes).reshape(-1, 4), torch.zeros(len(boxes), dtype=torch.long), torch.tensor(ignored).reshape(-1, 4)
     )
-
-
-def noise(*size_hw: int) -> torch.Tensor:
-    return torch.randint(0, 256, (3, *size_hw), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("pooling", ["max", "align"])
@@ -90,7 +62,7 @@ def test_no_anchor_on_padding_is_trained_or_proposed():
     centers = (output.anchors[:, :2] + output.anchors[:, 2:]) / 2
     outside = (centers[:, 0] >= 48) | (centers[:, 1] >= 32)
     assert outside.any() and (roles[outside] == IGNORED).all() and (roles[~outside] != IGNORED).any()
-    for boxes, (height, width) in zip(model.propose(model.extract(batch), batch), batch.sizes_hw, strict=True):
+    for boxes, (height, width) in zip(model.propose(model.extract(batch), batch.sizes_hw), batch.sizes_hw, strict=True):
         assert (boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
 
 
@@ -109,62 +81,11 @@ def test_straddling_anchors_are_left_out_in_the_paper_recipe():
     assert roles.tolist() == [IGNORED, 1]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_predict_of_a_list_equals_predict_of_each(batch_size):
-    model = detector(test={"batch_size": batch_size})
-    torch.nn.init.normal_(model.roi_head.class_scores.weight, std=0.05)
-    images = [noise(64, 80), noise(70, 50), noise(64, 80), noise(33, 57)]
-    together = model.predict(images)
-    for image, found in zip(images, together, strict=True):
-        alone = model.predict([image])[0]
-        assert len(found) == len(alone) > 0
-        torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=1e-5)
-        height, width = image.shape[1:]
-        assert (found.boxes >= 0).all() and (found.boxes[:, 2] <= width).all() and (found.boxes[:, 3] <= height).all()
-
-
-def test_predict_takes_arrays_and_tensors_and_keeps_the_mode():
-    model = detector().train()
-    image = noise(64, 80)
-    a, b = model.predict([image, image.permute(1, 2, 0).numpy()])
-    torch.testing.assert_close(a.boxes, b.boxes)
-    assert model.training and model.predict([]) == []
-
-
-@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)])
-def test_predict_refuses_what_is_no_image(image):
-    with pytest.raises(ValueError, match="uint8 RGB"):
-        detector().predict([image])
-
-
-def test_an_image_smaller_than_the_stride_gives_a_result():
-    assert len(detector(rpn={"min_size": 1000.0}).predict([noise(5, 7)])[0]) == 0
-    detector().predict([noise(5, 7)])
-
-
 def test_classify_of_no_proposals_is_empty():
     model = detector()
     features = model.extract(Batch(noise(64, 80)[None], [(64, 80)]))
-    scores, boxes = model.classify(features, [torch.zeros(0, 4)])
+    scores, boxes = model.classify(features, [torch.zeros(0, 4)], [(64, 80)])
     assert scores[0].shape == (0, 2) and boxes[0].shape == (0, 2, 4)
-    assert len(select(scores[0], boxes[0], (64, 80), model.config.test)) == 0
-
-
-def test_select_by_hand():
-    config = detector(test={"score_threshold": 0.3, "nms_threshold": 0.5, "max_detections": 3}).config.test
-    scores = torch.tensor([[0.9, 0.2], [0.8, 0.7], [0.6, 0.1], [0.5, 0.4]])
-    rows = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [90, 90, 99, 99]])
-    found = select(scores, rows[:, None].expand(4, 2, 4), (50, 50), config)
-    # Row 1 loses to row 0 in class 0 but not in class 1; row 3 lies outside the image.
-    assert found.labels.tolist() == [0, 1, 0]
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.6]))
-    assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]
-
-
-def test_detections_return_to_the_image_by_each_axis_own_ratio():
-    found = Detections(torch.tensor([[10.0, 10, 50, 30]]), torch.tensor([0.5]), torch.tensor([1]))
-    assert to_image_pixels(found, (50, 100), (100, 150)).boxes.tolist() == [[15, 20, 75, 60]]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from detection.config import Config
+from detection.inference.select import select
 from detection.modeling import FasterRCNN
-from detection.modeling.faster_rcnn import select
 from detection.structures import Batch, Target
 
 NUM_CLASSES = 3
@@ -118,7 +118,7 @@ def test_proposals(ours, batch):
     with torch.no_grad():
         features = ours.extract(batch)
         expected, _ = theirs.rpn(image_list(normalized(ours, batch)), {"0": features})
-        found = ours.propose(features, batch)
+        found = ours.propose(features, batch.sizes_hw)
     for a, b in zip(found, expected, strict=True):
         assert 0 < len(a) <= ours.config.rpn.post_nms_test
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
@@ -154,9 +154,9 @@ def test_detections(ours, batch):
     theirs = torchvision_twin(ours)
     with torch.no_grad():
         features = ours.extract(batch)
-        proposals = ours.propose(features, batch)
+        proposals = ours.propose(features, batch.sizes_hw)
         expected, _ = theirs.roi_heads({"0": features}, proposals, [SIZE_HW] * 2)
-        scores, boxes = ours.classify(features, proposals)
+        scores, boxes = ours.classify(features, proposals, batch.sizes_hw)
     for index, theirs_of_image in enumerate(expected):
         found = select(scores[index], boxes[index], SIZE_HW, ours.config.test)
         assert len(found) == len(theirs_of_image["scores"]) > 0

@@ -9,7 +9,7 @@ from detection.config import Config
 from detection.config_files import parse_config
 from detection.engine.checkpoint import initialise_detector
 from detection.errors import DatasetError
-from detection.modeling import build_detector
+from detection.inference.detector import build_detector
 from detection.pretraining.data import train_loader
 from detection.pretraining.folders import load_folders
 from detection.pretraining.train import run_pretraining

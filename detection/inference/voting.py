@@ -1,0 +1,27 @@
+"""Box voting (appendix B, after Gidaris & Komodakis 2015, section 4.3): what NMS suppressed still says where the box is.
+
+P regions, K classes, D detections of one image. Boxes: xyxy pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detection.modeling.boxes import pairwise_iou
+from detection.structures import Detections
+
+
+def vote(kept: Detections, scores: Tensor, boxes: Tensor, iou_threshold: float) -> Detections:
+    """Each kept box becomes the mean, weighted by score, of the candidates of its class that overlap it as much.
+
+    Candidates are (P, K, 4) boxes with (P, K) scores; a score of 0 has no vote. The detections' own scores and order stay;
+    a box without any vote stays as it is.
+    """
+    voted = kept.boxes.clone()
+    for label in kept.labels.unique().tolist():
+        members = (kept.labels == label).nonzero().squeeze(1)
+        votes = (pairwise_iou(kept.boxes[members], boxes[:, label]) >= iou_threshold) * scores[:, label]  # (members, P)
+        totals = votes.sum(dim=1, keepdim=True)
+        voted[members] = torch.where(totals > 0, votes @ boxes[:, label] / totals, voted[members])
+    return Detections(voted, kept.scores, kept.labels)

@@ -1,0 +1,36 @@
+"""A detector that computes in milliseconds, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from detection import Detector, build_detector
+from detection.config import Config
+
+SMALL = {
+    "model": {"backbone": "resnet18"},
+    "rpn": {
+        "channels": 32,
+        "anchor_sizes": [16, 32],
+        "min_size": 4,
+        "post_nms_train": 40,
+        "post_nms_test": 20,
+        "sample_size": 32,
+    },
+    "roi": {"pool_size": 6, "sample_size": 16, "pooling": "align", "sampling_ratio": 2, "negative_iou": [0, 0.5]},
+    "data": {"classes": ["cat", "dog"]},
+    "test": {"shorter_side": 64, "longer_side": 100, "score_threshold": 0.0},
+}
+
+
+def detector(**sections: dict[str, Any]) -> Detector:
+    """SMALL with some keys changed: `detector(test={"flip": True})`."""
+    values = {key: {**SMALL.get(key, {}), **sections.get(key, {})} for key in SMALL | sections}
+    return build_detector(Config.model_validate(values))
+
+
+def noise(*size_hw: int) -> torch.Tensor:
+    """A random image (3, H, W)."""
+    return torch.randint(0, 256, (3, *size_hw), dtype=torch.uint8)
