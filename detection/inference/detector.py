@@ -97,13 +97,13 @@ def load_detector(
 @torch.inference_mode()
 def predict(detectors: Sequence[Detector], images: Sequence[Image]) -> list[Detections]:
     """Objects in each image, boxes in its own pixels, by one detector or several as one."""
-    arrays = [_to_array(image) for image in images]
+    arrays = [to_array(image) for image in images]
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
     for index, array in enumerate(arrays):
         sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]
         groups[tuple(sizes)].append(index)
     results: dict[int, Detections] = {}
-    with _evaluating(detectors):
+    with evaluating(detectors):
         for indices in groups.values():
             for chunk in torch.tensor(indices).split(detectors[0].config.test.batch_size):
                 members = chunk.tolist()
@@ -118,12 +118,12 @@ def views_of(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> l
 
 
 def detect(views: Sequence[View]) -> list[Detections]:
-    """Objects in each of the views' images, in its own pixels. Settings are those of the first view's detector.
+    """Objects in each of the views' images, in its own pixels. Thresholds and passes are those of the first view's settings.
 
     Proposals come from the images as they are; mirrored views only help to classify them.
     """
     first = views[0]
-    test = first.detector.config.test
+    test = first.test
     proposals = unite_proposals([view for view in views if not view.mirrored])
     scores, boxes = classify_repeatedly(average(views), proposals, first.size_hw, test.refinement_passes)
     return [
@@ -133,7 +133,7 @@ def detect(views: Sequence[View]) -> list[Detections]:
 
 
 @contextmanager
-def _evaluating(detectors: Sequence[FasterRCNN]) -> Iterator[None]:
+def evaluating(detectors: Sequence[FasterRCNN]) -> Iterator[None]:
     """Evaluation mode for as long as it lasts."""
     modes = [detector.training for detector in detectors]
     for detector in detectors:
@@ -145,7 +145,7 @@ def _evaluating(detectors: Sequence[FasterRCNN]) -> Iterator[None]:
             detector.train(mode)
 
 
-def _to_array(image: Image) -> np.ndarray:
+def to_array(image: Image) -> np.ndarray:
     """(H, W, 3) uint8, whatever of the two forms was given."""
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:

@@ -16,7 +16,7 @@ from detection.modeling.boxes import box_areas, scale_boxes
 
 def region_vectors(view: View, regions: Sequence[Tensor]) -> Tensor:
     """conv5's vector of each region, (R, D): the greater of the two scales, element by element."""
-    test, head = view.detector.config.test, view.detector.roi_head
+    test, head = view.test, view.detector.roi_head
     sides = test.scales or (test.shorter_side,)
     sizes_hw = [view.sizes_hw[side] for side in sides]
     choices = [adjacent_scales(boxes, view.size_hw, sizes_hw, test.scale_area) for boxes in regions]

@@ -6,6 +6,7 @@ which the detector proposes, `test.shorter_side`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,34 +32,49 @@ def network_sizes(image_hw: tuple[int, int], test: TestConfig) -> dict[int, tupl
 
 
 class View:
-    """N images (H, W, 3) uint8 RGB, all of one size for the network. What was computed once is kept."""
+    """N images (H, W, 3) uint8 RGB, all of one size for the network. What was computed once is kept.
+
+    `test` says which sizes and how to use them: the detector's own settings, or others through `under`.
+    """
 
     def __init__(self, detector: FasterRCNN, arrays: Sequence[np.ndarray], *, mirrored: bool = False) -> None:
         self.detector = detector
         self.arrays = [np.ascontiguousarray(array[:, ::-1]) for array in arrays] if mirrored else list(arrays)
         self.mirrored = mirrored
-        self.sizes_hw = network_sizes(arrays[0].shape[:2], detector.config.test)
-        self.size_hw = self.sizes_hw[detector.config.test.shorter_side]
+        self._features: dict[tuple[tuple[int, int], int], Tensor] = {}
+        self._proposals: dict[tuple[int, int], list[Tensor]] = {}
+        self._set(detector.config.test)
+
+    def _set(self, test: TestConfig) -> None:
+        self.test = test
+        self.sizes_hw = network_sizes(self.arrays[0].shape[:2], test)
+        self.size_hw = self.sizes_hw[test.shorter_side]
         self.context: Tensor | None = None  # (N, D), once somebody has computed it
-        self._features: dict[tuple[int, int], Tensor] = {}
+
+    def under(self, test: TestConfig) -> View:
+        """The same images under other settings. Both views keep feature maps and proposals in one place, by size."""
+        other = copy.copy(self)
+        other._set(test)
+        return other
 
     def features(self, shorter_side: int, rows: Sequence[int]) -> Tensor:
         """The feature maps (len(rows), C, H/16, W/16) of some of the images at one scale."""
         size_hw = self.sizes_hw[shorter_side]
-        missing = [row for row in rows if (shorter_side, row) not in self._features]
+        missing = [row for row in rows if (size_hw, row) not in self._features]
         if missing:
             resized = np.stack([resize_image(self.arrays[row], size_hw) for row in missing])
             batch = Batch(torch.from_numpy(resized).permute(0, 3, 1, 2), [size_hw] * len(missing))
             maps = self.detector.extract(batch.to(self.detector.device))
-            self._features |= {(shorter_side, row): image for row, image in zip(missing, maps, strict=True)}
-        return torch.stack([self._features[shorter_side, row] for row in rows])
+            self._features |= {(size_hw, row): image for row, image in zip(missing, maps, strict=True)}
+        return torch.stack([self._features[size_hw, row] for row in rows])
 
     def propose(self) -> list[Tensor]:
         """The detector's proposals on the images as they are given, at the single scale: N x (P, 4)."""
-        rows = range(len(self.arrays))
-        features = self.features(self.detector.config.test.shorter_side, rows)
-        proposals = self.detector.propose(features, [self.size_hw] * len(rows))
-        return self.mirror(proposals)
+        if self.size_hw not in self._proposals:
+            rows = range(len(self.arrays))
+            features = self.features(self.test.shorter_side, rows)
+            self._proposals[self.size_hw] = self.detector.propose(features, [self.size_hw] * len(rows))
+        return self.mirror(self._proposals[self.size_hw])
 
     def mirror(self, boxes: Sequence[Tensor]) -> list[Tensor]:
         """N x (..., 4) boxes from the images as given to the images as seen, or back; the same unless mirrored."""
