@@ -128,11 +128,11 @@ def from_model(options: argparse.Namespace, console: Console) -> Evaluated | Non
         if not options.write_detections:
             raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
         return None
-    records = _official_records(predictions.sources, names) or predictions.dataset.records
+    records = official_records(predictions.sources, names) or predictions.dataset.records
     return Evaluated(records, names, split_by_class(records, predictions.detections, names), year, split)
 
 
-def _official_records(sources: Sequence[Source], class_names: Sequence[str]) -> list[Record]:
+def official_records(sources: Sequence[Source], class_names: Sequence[str]) -> list[Record]:
     """The ground truth of VOC data as the development kit takes it; none if some of the data is not VOC's."""
     from detection.data.catalog import resolve_root
     from detection.evaluation.devkit import find_year, read_devkit

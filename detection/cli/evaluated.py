@@ -1,4 +1,4 @@
-"""What eval-voc and eval-coco share: a model from the command line, and its detections on the test split."""
+"""What eval-voc, eval-coco and ablation share: models from the command line, and their test split."""
 
 from __future__ import annotations
 
@@ -65,17 +65,13 @@ def _flag(name: str) -> str:
 
 def predict_test_split(options: argparse.Namespace, console: Console) -> Predictions:
     """Load the model and run it on `data.test` of its config (`data.val` where that is empty)."""
-    from detection.data import load_dataset
     from detection.inference.dataset import predict_dataset
 
     model, weights = load_model(options)
     config = model.config
-    sources = config.data.test or config.data.val
-    if not sources:
-        raise ConfigError("the config names no images to evaluate: set data.test or data.val")
-    dataset = load_dataset(sources, config.data.classes, config.data.strict)
+    sources, dataset = load_test_split(config)
     console.print(f"{weights}: {len(dataset.records)} images", soft_wrap=True, markup=False)
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("detecting", total=len(dataset.records))
         detections = predict_dataset(
             model,
@@ -84,6 +80,16 @@ def predict_test_split(options: argparse.Namespace, console: Console) -> Predict
             report=lambda done: progress.update(task, completed=done),
         )
     return Predictions(sources, dataset, detections)
+
+
+def load_test_split(config: Config) -> tuple[tuple[Source, ...], Dataset]:
+    """The images to evaluate on, and where they come from. Raises ConfigError or DatasetError."""
+    from detection.data import load_dataset
+
+    sources = config.data.test or config.data.val
+    if not sources:
+        raise ConfigError("the config names no images to evaluate: set data.test or data.val")
+    return sources, load_dataset(sources, config.data.classes, config.data.strict)
 
 
 def model_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -100,14 +106,28 @@ def _is_override(name: Path) -> bool:
 
 
 def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
-    """The detector that --config, --weights and overrides ask for, on the best device, and what it is made of.
+    """The detector or ensemble that --config, --weights and overrides ask for, and what it is made of.
 
-    Neither option: the quickstart's. Of several files each keeps the network that it was trained as; --config gives them
-    `data` and `test`. Raises ConfigError or CheckpointError.
+    Raises ConfigError or CheckpointError.
+    """
+    from detection.inference.detector import Ensemble
+
+    detectors, files = load_detectors(options)
+    model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)
+    return model, " + ".join(map(str, files))
+
+
+def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -> tuple[list[Detector], list[Path]]:
+    """The detectors that --config, --weights and overrides ask for, on the best device, and their files.
+
+    Neither option: the quickstart's. A single file has to be the network of --config; of several, or with `own_networks`,
+    each stays the one that it was trained as, and --config gives them `data`, `test` and the precision. Raises ConfigError
+    or CheckpointError, also where their classes differ.
     """
     import torch
 
-    from detection.inference.detector import Ensemble, load_detector
+    from detection.engine.checkpoint import require_same_classes
+    from detection.inference.detector import load_detector
 
     config = load_config(options.config, options.overrides) if options.config else None
     files = options.weights or [_default_weights(config)]
@@ -116,11 +136,14 @@ def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
     def adapted(own: Config) -> Config:
         if config is None:
             return override_config(own, options.overrides)
-        return config if len(files) == 1 else own.model_copy(update={"data": config.data, "test": config.test})
+        if len(files) == 1 and not own_networks:
+            return config
+        return own.model_copy(update={"data": config.data, "test": config.test, "train": config.train})
 
     detectors = [load_detector(file, adapted, device) for file in files]
-    model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)
-    return model, " + ".join(map(str, files))
+    for file, detector in zip(files, detectors, strict=True):
+        require_same_classes(detector.class_names, detectors[0].class_names, file)
+    return detectors, files
 
 
 def _default_weights(config: Config | None) -> Path:
@@ -131,6 +154,7 @@ def _default_weights(config: Config | None) -> Path:
     return weights
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar for images, gone when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)

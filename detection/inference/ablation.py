@@ -91,7 +91,7 @@ def plan_rows(detectors: Sequence[Detector]) -> Plan:
     else:
         left_out.append(f"+ ensemble: there is only one checkpoint {'with' if contextual else 'without'} context")
     if detectors[best[0]].config.test.flip:
-        rows.append(row("+ mirror image, without ensemble", best[:1], multi_scale, flip=True))
+        rows.append(row("+ flip, one network", best[:1], multi_scale, flip=True))
     return Plan(tuple(rows), tuple(left_out))
 
 
@@ -159,11 +159,10 @@ def time_rows(
             started = _synchronised(device, clock)
             with autocast(device, precision):
                 detect_rows(detectors, [row], array)
-            if done > 0:
-                seconds[row].append(_synchronised(device, clock) - started)
+            seconds[row].append(_synchronised(device, clock) - started)
         if report is not None:
             report(done)
-    return {row: median(values) for row, values in seconds.items()}
+    return {row: median(values[1:]) for row, values in seconds.items()}
 
 
 @torch.inference_mode()

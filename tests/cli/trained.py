@@ -1,5 +1,6 @@
 """A data set with pictures and a detector's checkpoint, as training leaves it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from backbones.weights import save_checkpoint
+from detection.config import Config
 from detection.config_files import dump_config, load_config
 from detection.engine.checkpoint import model_part
 from detection.inference.detector import build_detector
@@ -30,15 +32,21 @@ def write_trained(folder: Path) -> Path:
         output_dir: {folder}
     """
     (folder / "config.yaml").write_text(text)
-    config = load_config(folder / "config.yaml")
-    torch.manual_seed(0)
+    config = write_checkpoint(folder / "best.pt", folder / "config.yaml")
+    (folder / "resolved.yaml").write_text(dump_config(config))
+    return folder
+
+
+def write_checkpoint(file: Path, config_file: Path, overrides: Sequence[str] = (), seed: int = 0) -> Config:
+    """The checkpoint of a config's detector with random weights; returns the config."""
+    config = load_config(config_file, overrides)
+    torch.manual_seed(seed)
     model = build_detector(config)
     metadata = {
         "kind": "detector",
-        "class_names": ["cat", "dog"],
+        "class_names": list(model.class_names),
         "preprocessing": model.preprocessing.to_dict(),
         "config": config.model_dump(mode="json"),
     }
-    save_checkpoint(model_part(model, metadata), folder / "best.pt")
-    (folder / "resolved.yaml").write_text(dump_config(config))
-    return folder
+    save_checkpoint(model_part(model, metadata), file)
+    return config
