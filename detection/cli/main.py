@@ -26,6 +26,7 @@ COMMANDS = {
     "pretrain": "train a classifier, the detector's first stage",
     "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",
+    "ablation": "each improvement of the paper's system: what it gains and what it costs",
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
     "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
