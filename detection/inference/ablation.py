@@ -74,7 +74,7 @@ def plan_rows(detectors: Sequence[Detector]) -> Plan:
             f"the baseline needs a checkpoint trained without context, and all {len(detectors)} given have roi.context=true: "
             "add one with roi.context=false to --weights"
         )
-    best = contextual or plain
+    full = contextual or plain
 
     def row(name: str, indices: Sequence[int], settings: Callable[[TestConfig], TestConfig], flip: bool = False) -> Row:
         return Row(name, tuple(Member(index, settings(detectors[index].config.test)) for index in indices), flip)
@@ -85,13 +85,13 @@ def plan_rows(detectors: Sequence[Detector]) -> Plan:
         rows.append(row("+ context", contextual[:1], refined))
     else:
         left_out.append("+ context: no checkpoint was trained with roi.context=true")
-    rows.append(row("+ multi-scale testing", best[:1], multi_scale))
-    if len(best) > 1:
-        rows.append(row("+ ensemble", best, multi_scale))
+    rows.append(row("+ multi-scale testing", full[:1], multi_scale))
+    if len(full) > 1:
+        rows.append(row("+ ensemble", full, multi_scale))
     else:
         left_out.append(f"+ ensemble: there is only one checkpoint {'with' if contextual else 'without'} context")
-    if detectors[best[0]].config.test.flip:
-        rows.append(row("+ flip, one network", best[:1], multi_scale, flip=True))
+    if detectors[full[0]].config.test.flip:
+        rows.append(row("+ flip, one network", full[:1], multi_scale, flip=True))
     return Plan(tuple(rows), tuple(left_out))
 
 
@@ -147,22 +147,31 @@ def time_rows(
 ) -> dict[Row, float]:
     """Seconds that each row takes for an image when it works alone: from pixels in memory to detections, median of the records.
 
-    Image by image all rows have their turn, so that a busy moment of the machine meets them alike. The first image is run
-    once before, untimed. Raises DatasetError for an image that cannot be read.
+    Image by image all rows have their turn, so that a busy moment of the machine meets them alike. An image of a new shape
+    is run untimed first: the libraries prepare for it once. Raises DatasetError for an image that cannot be read.
     """
     device = detectors[0].device
     precision = resolve_precision(detectors[0].config.train.precision, device)
-    arrays = [to_array(image) for _, (image,) in test_loader(records)]
+
+    def timed(row: Row, array: np.ndarray) -> float:
+        started = _synchronised(device, clock)
+        with autocast(device, precision):
+            detect_rows(detectors, [row], array)
+        return _synchronised(device, clock) - started
+
     seconds: dict[Row, list[float]] = {row: [] for row in rows}
-    for done, array in enumerate([arrays[0], *arrays]):
+    seen: set[tuple[int, ...]] = set()
+    for done, (_, (image,)) in enumerate(test_loader(records), start=1):
+        array = to_array(image)
+        if array.shape not in seen:
+            seen.add(array.shape)
+            for row in rows:
+                timed(row, array)
         for row in rows:
-            started = _synchronised(device, clock)
-            with autocast(device, precision):
-                detect_rows(detectors, [row], array)
-            seconds[row].append(_synchronised(device, clock) - started)
+            seconds[row].append(timed(row, array))
         if report is not None:
             report(done)
-    return {row: median(values[1:]) for row, values in seconds.items()}
+    return {row: median(values) for row, values in seconds.items()}
 
 
 @torch.inference_mode()
