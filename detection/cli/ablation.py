@@ -1,8 +1,8 @@
 """The paper's table of improvements: a baseline, + box refinement, + context, + multi-scale testing, + ensemble.
 
-Give the checkpoints of one data set, trained with and without global context, in any order: the first of each kind stands
-for it, and all of the better kind make the ensemble. Rows that no checkpoint allows are left out. Costs are seconds an
-image of each row alone; all else that rows have in common is computed once.
+Give the checkpoints of one data set, trained with and without global context, in any order. The first of each kind is the
+single network; all with context make the ensemble, or all without if none has it. Rows that no checkpoint allows are left
+out. Costs are seconds an image of each row alone; for the figures, what rows have in common is computed once.
 """
 
 from __future__ import annotations

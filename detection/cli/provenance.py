@@ -15,7 +15,8 @@ def provenance(device: torch.device, precision: torch.dtype | None) -> dict[str,
     """`hardware`, `date` and `commit`, as the files of docs/results hold them. `precision` as of `resolve_precision`."""
     versions = software_versions()
     arithmetic = "fp32" if precision is None else "bf16 autocast"
-    machine = [f"{torch.get_num_threads()} threads of {cpu_name()}", f"{platform.system()} {platform.machine()}"]
+    threads = torch.get_num_threads()
+    machine = [f"{threads} thread{'s' if threads > 1 else ''} of {cpu_name()}", f"{platform.system()} {platform.machine()}"]
     if device.type == "cuda":
         machine.insert(0, torch.cuda.get_device_name(device))
     return {
