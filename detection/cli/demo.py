@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from detection.cli.evaluated import is_override, load_model
 from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
 from detection.errors import ConfigError, DatasetError
 
@@ -38,7 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="image, folder, 'glob', video, or camera (camera:1 is the second)"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, folder, 'glob', video, or camera (camera:1 is the second); dotted.key=value, e.g. test.flip=true",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a detector's checkpoint; default: the quickstart's")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
@@ -50,11 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw everything that can be read. What cannot is named at once, the rest is done, and the exit code is 2."""
     options = build_parser().parse_intermixed_args(argv)
+    overrides = [text for text in options.inputs if is_override(text)]
+    options.inputs = [text for text in options.inputs if text not in overrides]
     check(options)
     media, problems = find_all(options.inputs)
     if not media:
         raise DatasetError("; ".join(problems))
-    model = load(options.weights, options.score_threshold)
+    model = load(options.weights, [*overrides, f"test.score_threshold={options.score_threshold}"])
     options.output.mkdir(parents=True, exist_ok=True)
     for problem in problems:
         complain(problem)
@@ -65,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise ConfigError for a number out of its range."""
+    """Raise ConfigError for a number out of its range, or nothing to look at."""
+    if not options.inputs:
+        raise ConfigError("give at least one image, folder, video or camera to look at")
     if not 0 <= options.score_threshold <= 1:
         raise ConfigError(f"--score-threshold must be 0 to 1, got {options.score_threshold:g}")
     if options.max_frames is not None and options.max_frames < 1:
@@ -84,13 +92,9 @@ def find_all(inputs: Sequence[str]) -> tuple[list[Medium], list[str]]:
     return list(media), problems
 
 
-def load(weights: Path | None, score_threshold: float) -> Detector | Ensemble:
-    """A detector that keeps what scores above the threshold. Raises ConfigError or CheckpointError."""
-    from detection.cli.evaluated import load_model
-
-    model, used = load_model(
-        argparse.Namespace(config=None, weights=weights and [weights], overrides=[f"test.score_threshold={score_threshold}"])
-    )
+def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
+    """The detector to draw with. Raises ConfigError or CheckpointError."""
+    model, used = load_model(argparse.Namespace(config=None, weights=weights and [weights], overrides=overrides))
     print(f"weights: {used}" + ("" if weights else ", the quickstart's (--weights names others)"))
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +97,14 @@ def model_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
     """The parsed options; overrides may stand anywhere, even behind the files of --weights."""
     options = parser.parse_intermixed_args(argv)
     weights = options.weights or []
-    options.overrides = [*options.overrides, *(str(name) for name in weights if _is_override(name))]
-    options.weights = [name for name in weights if not _is_override(name)]
+    options.overrides = [*options.overrides, *(str(name) for name in weights if is_override(name))]
+    options.weights = [name for name in weights if not is_override(name)]
     return options
 
 
-def _is_override(name: Path) -> bool:
-    return "=" in str(name) and not name.exists()
+def is_override(argument: str | Path) -> bool:
+    """Whether this is `dotted.key=value`, and no file of such a name."""
+    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not Path(argument).exists()
 
 
 def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:

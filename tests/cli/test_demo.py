@@ -33,7 +33,7 @@ class OneCat:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(demo, "load", lambda weights, score_threshold: OneCat())
+    monkeypatch.setattr(demo, "load", lambda weights, overrides: OneCat())
 
 
 def write_picture(path: Path, value: int = 200) -> Path:
@@ -234,6 +234,17 @@ def test_the_threshold_decides_what_is_drawn(tmp_path):
         assert all(entry["score"] >= threshold and entry["class"] in ("cat", "dog") for entry in found)
         counts.append(len(found))
     assert counts[0] >= counts[1] >= counts[2] == 0 and counts[0] > 0
+
+
+def test_settings_stand_among_the_inputs(tmp_path, capsys):
+    weights = write_trained(tmp_path / "model") / "best.pt"
+    picture = write_picture(tmp_path / "in" / "a=b.png")
+    argv = ["demo", str(picture), "test.flip=true", "--weights", str(weights), "--output", str(tmp_path / "out")]
+    assert main(argv) == 0 and (tmp_path / "out" / "a=b.jpg").exists()
+    assert main([*argv, "test.flop=true"]) == 2
+    assert "did you mean 'test.flip'" in capsys.readouterr().err
+    assert main(["demo", "test.flip=true"]) == 2
+    assert "at least one image" in capsys.readouterr().err
 
 
 def test_the_door(tmp_path):
