@@ -20,6 +20,21 @@ COCO_CLASSES = (
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
+# COCO's name of a thing -> Pascal VOC's.
+_SAME_THING = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "dining table": "diningtable",
+    "potted plant": "pottedplant",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+}
+
+
+def canonical_name(name: str) -> str:
+    """One name for what VOC and COCO call differently; any other name is itself."""
+    return _SAME_THING.get(name, name)
+
 
 def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
     """The K names in the order of the labels; "voc" and "coco" stand for the benchmarks'. Raises ConfigError."""

@@ -21,6 +21,7 @@ from backbones.preprocessing import Preprocessing
 from backbones.weights import FORMAT_VERSION, CheckpointError, backbone_state, load_checkpoint, load_state
 from detection.config import Config
 from detection.config_files import parse_config
+from detection.engine.transfer import transfer
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,21 +76,25 @@ def _package_version(name: str) -> str:
 def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     """Start a detector from a file: another detector's weights, or a classifier's for its backbone.
 
-    Accepts a checkpoint of either kind or a plain state dict with torchvision's names. Returns a sentence that says what
-    was restored. Raises CheckpointError where the file does not fit.
+    Accepts a checkpoint of either kind or a plain state dict with torchvision's names. A detector may have other classes,
+    another `roi.context` or other anchors: what has no counterpart starts afresh. Returns a sentence that says what was
+    restored. Raises CheckpointError where the file does not fit.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") == "detector":
         require_kind(checkpoint, "detector", path)
-        require_same_classes(checkpoint["class_names"], model.class_names, path)
-        require_same_values(checkpoint_config(checkpoint, path), model.config, MEANING_OF_BACKBONE, path)
-        load_state(model, checkpoint["model"], str(path))
+        own = checkpoint_config(checkpoint, path)
+        require_same_values(own, model.config, MEANING_OF_BACKBONE, path)
+        source = (checkpoint["model"], own, checkpoint["class_names"])
+        state, said = transfer(*source, model.state_dict(), model.config, model.class_names)
+        load_state(model, state, str(path))
         model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
-        return f"all weights start from the detector {path}; optimizer, schedule and data start afresh"
+        restored = f"{'the other' if said else 'all'} weights start from the detector {path}"
+        return "; ".join([*said, restored, "optimizer, schedule and data start afresh"])
     backbone = model.config.model
     model.load_backbone(*backbone_state(checkpoint, str(path), backbone.backbone, backbone.stride_in_1x1))
-    source = f"{len(checkpoint['class_names'])}-class classifier" if "kind" in checkpoint else "plain weights"
-    return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"
+    kind = f"{len(checkpoint['class_names'])}-class classifier" if "kind" in checkpoint else "plain weights"
+    return f"the backbone starts from the {kind} {path}; RPN and box layers start from random numbers"
 
 
 def require_kind(checkpoint: Mapping[str, Any], kind: str, path: str | Path) -> None:

@@ -141,6 +141,17 @@ def test_weights_of_a_detector_start_a_new_run(
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_detector_of_other_classes_is_a_start(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--weights", f"{trained}/last.pt", "--output-dir", f"{tmp_path}/run"]
+    changes = ["data.classes=[square, ball, disc]", "roi.context=true", "train.steps=2"]
+    assert train("--config", write_config(tmp_path, devkit), *arguments, *changes) == 0
+    said = capsys.readouterr().out
+    assert "2 of 3 classes keep their rows of the box layers, ball start from random numbers" in said
+    assert "global context start at zero" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,7 +160,6 @@ def test_weights_of_a_detector_start_a_new_run(
         (["--output-dir", "{trained}"], "holds another run (last.pt): continue it with --resume"),
         (["--output-dir", "{trained}", "--resume", "train.momentum=0.5"], "train.momentum (0.9 -> 0.5)"),
         (["--weights", "{tmp}/none.pt"], "cannot read checkpoint"),
-        (["--weights", "{trained}/last.pt", "data.classes=[disc, square, ball]"], "it lacks ball"),
         (["--weights", "{trained}/last.pt", "model.stride_in_1x1=true"], "model.stride_in_1x1=False, not True"),
         (["train.stepz=3"], "unknown key 'train.stepz'"),
         (["data.train=[]"], "no source of images"),
