@@ -195,6 +195,9 @@ class TrainConfig(Section):
 class Config(Section):
     """A detection experiment."""
 
+    approach: Literal["joint", "alternating"] = Field(
+        "joint", description="RPN and Fast R-CNN together, or in the paper's four alternating steps, each of train.steps"
+    )
     model: ModelConfig = ModelConfig()
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from detection.data.catalog import Dataset
     from detection.engine.train import TrainResult
-    from detection.modeling import FasterRCNN
+    from detection.inference.detector import Detector
 
 BEST_METRIC = "AP"
 TITLES = {
@@ -55,23 +56,46 @@ def run_training(config: Config, *, resume: bool = False) -> TrainResult:
     """
     import torch
 
-    from detection.data import train_loader
-    from detection.engine.distributed import World
-    from detection.engine.train import train
     from detection.inference.detector import build_detector
 
-    world = World.from_environment()
-    training = _load_split(config, config.data.train, "train")
-    validation = _load_split(config, config.data.val, "val") if config.data.val else None
+    splits = load_splits(config)
+    if config.approach == "alternating":
+        from detection.cli.alternating import train_alternating
+
+        return train_alternating(config, splits, resume=resume)
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
     if not resume and config.model.weights is not None:
-        _initialise(model, config.model.weights)
+        initialise(model, config.model.weights)
+    return train_model(model, splits, config.output_dir, resume=resume)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images to learn from, and those to evaluate with, if any."""
+
+    training: Dataset
+    validation: Dataset | None
+
+
+def load_splits(config: Config) -> Splits:
+    """Read the annotations of `data.train` and `data.val`. Raises DatasetError."""
+    training = _load_split(config, config.data.train, "train")
+    return Splits(training, _load_split(config, config.data.val, "val") if config.data.val else None)
+
+
+def train_model(model: Detector, splits: Splits, output_dir: Path, *, resume: bool) -> TrainResult:
+    """Train a model by its own config."""
+    from detection.data import train_loader
+    from detection.engine.distributed import World
+    from detection.engine.train import train
+
+    world, config, validation = World.from_environment(), model.config, splits.validation
     return train(
         model,
-        lambda first: train_loader(training, config, rank=world.rank, world_size=world.size, first_batch=first),
+        lambda first: train_loader(splits.training, config, rank=world.rank, world_size=world.size, first_batch=first),
         config.train,
-        config.output_dir,
+        output_dir,
         metadata={
             "kind": "detector",
             "class_names": list(model.class_names),
@@ -92,7 +116,8 @@ def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset
     return dataset
 
 
-def _initialise(model: FasterRCNN, path: Path) -> None:
+def initialise(model: Detector, path: Path) -> None:
+    """Start from a file's weights, and say what they are. Raises CheckpointError."""
     from detection.engine.checkpoint import initialise_detector
 
     print_once(initialise_detector(model, path))

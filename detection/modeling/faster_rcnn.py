@@ -63,8 +63,7 @@ class FasterRCNN(nn.Module):
         features = self.extract(batch)  # (N, C, H/16, W/16)
         output = self.rpn(features)
         rpn_losses = self.rpn.losses(output, batch.sizes_hw, batch.targets)
-        counts = self.config.rpn
-        proposals = self.rpn.proposals(output, batch.sizes_hw, counts.pre_nms_train, counts.post_nms_train)
+        proposals = self.rpn.training_proposals(output, batch.sizes_hw)
         return rpn_losses | self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
     def extract(self, batch: Batch) -> Tensor:

@@ -62,6 +62,10 @@ class RegionProposalNetwork(nn.Module):
             for logits, deltas, size_hw in zip(output.logits, output.deltas, sizes_hw, strict=True)
         ]
 
+    def training_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """As many proposals as the RoI head samples from in training: N x (P, 4)."""
+        return self.proposals(output, sizes_hw, self.config.pre_nms_train, self.config.post_nms_train)
+
     def _proposals_of_image(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
     ) -> Tensor:
