@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`resdet COMMAND ...`: run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return 0
+        return run(_print_usage)
     name, *rest = arguments
     if name == "--version":
         print(f"resdet {_version()}")
@@ -68,11 +67,13 @@ def command_main(name: str) -> CommandMain:
 
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
-    from detection.errors import USER_ERRORS
-
     try:
-        return command(argv) or 0
-    except USER_ERRORS as error:
+        code = command(argv) or 0
+        sys.stdout.flush()  # here a reader that has gone is dealt with; on exit Python would complain
+        return code
+    except SystemExit:  # argparse's; asking for the errors below would load torch for a --help
+        raise
+    except _user_errors() as error:
         return _fail(_one_line(str(error)))
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; Python would complain once more when it flushes on exit.
@@ -88,6 +89,13 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Imported only when something was raised."""
+    from detection.errors import USER_ERRORS
+
+    return USER_ERRORS
+
+
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return USER_MISTAKE
@@ -99,6 +107,10 @@ def _one_line(message: str) -> str:
     if len(lines) > 1 and lines[0].startswith("Caught "):
         return lines[-1].partition("Error: ")[2] or lines[-1]
     return " ".join(lines)
+
+
+def _print_usage(argv: Sequence[str] | None) -> None:
+    print(_usage())
 
 
 def _usage() -> str:

@@ -86,3 +86,11 @@ def test_a_door_passes_its_arguments_and_exit_code():
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "absent.pt" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(arguments):
+    command = [sys.executable, "-c", "import sys; from detection.cli.main import main; sys.exit(main())", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
