@@ -11,6 +11,9 @@ from typing_extensions import Self
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 Norm = Literal["bn", "frozen_bn"]
+StemPool = Literal["pad1", "ceil"]
+"""The first max-pool of a ResNet: "pad1" pads by one pixel all round, as torchvision's; "ceil", the authors', has no
+padding and lets the last window stand over the edge. Windows lie one pixel apart, and an odd size is rounded up or down."""
 NUM_STAGES = 5
 
 
@@ -85,6 +88,7 @@ class Backbone(StagedModule):
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing: Preprocessing = IMAGENET_PREPROCESSING
+        self.stem_pool: StemPool = "pad1"  # only a ResNet has such a pool
 
     def logits(self, images: Tensor) -> Tensor:
         """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""

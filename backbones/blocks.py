@@ -10,7 +10,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Norm
+from backbones.base import Norm, StemPool
 from backbones.norm import FrozenBatchNorm2d, conv_norm
 
 Shortcut = Literal["A", "B", "C", "none"]
@@ -123,7 +123,11 @@ class Bottleneck(nn.Module):
         return F.relu(out, inplace=True)
 
 
-def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor) -> Tensor:
-    """conv1, its norm, ReLU and the 3x3 max-pool: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor, pool: StemPool = "pad1") -> Tensor:
+    """conv1, its norm, ReLU and the 3x3 max-pool: (N, 3, H, W) -> (N, 64, H/4, W/4), rounded as `StemPool` says."""
     x = F.relu(conv_norm(conv1, bn1, images), inplace=True)
-    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    if pool == "pad1":
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    # A map of less than 3 pixels is no window; after the ReLU zeros change no maximum.
+    x = F.pad(x, (0, max(0, 3 - x.shape[3]), 0, max(0, 3 - x.shape[2])))
+    return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)

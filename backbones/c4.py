@@ -33,12 +33,13 @@ class ResNetTrunk(C4Trunk):
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         self.channels = resnet.channels["c4"]
         self.preprocessing = resnet.preprocessing
+        self.stem_pool = resnet.stem_pool
         self.classifier_keys = resnet.classifier_keys
         self.freeze([name for name in resnet.frozen if name != "layer4"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images -> the features that the RPN and all regions share."""
-        x = stem(self.conv1, self.bn1, images)
+        x = stem(self.conv1, self.bn1, images, self.stem_pool)
         return self.layer3(self.layer2(self.layer1(x)))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from fvcore.common.registry import Registry
 
-from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm
+from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, StemPool
 from backbones.c4 import load_c4
 from backbones.weights import backbone_state, load_backbone_weights, load_checkpoint
 
@@ -38,12 +38,14 @@ def build_backbone(
     num_classes: int | None = None,
     stride_in_1x1: bool = False,
     freeze_stages: int = 0,
+    stem_pool: StemPool = "pad1",
 ) -> Backbone:
     """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
 
     `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors);
     its classifier is used only where `num_classes` asks for one. None: He initialisation. `norm` "frozen_bn" makes BN a
-    constant scale and offset; the first `freeze_stages` stages (0..5) are not trained.
+    constant scale and offset; the first `freeze_stages` stages (0..5) are not trained. `stride_in_1x1` and `stem_pool` must be
+    the weights' own: a checkpoint that records others is refused.
     Raises BackboneError (name, options) or CheckpointError (weights).
     """
     if name not in BACKBONES:
@@ -52,8 +54,13 @@ def build_backbone(
         raise BackboneError(f"unknown backbone '{name}'; {hint}")
     builder = BACKBONES.get(name)
     model = builder(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+    if stem_pool not in get_args(StemPool):
+        raise BackboneError(f"stem_pool must be one of {list(get_args(StemPool))}, got {stem_pool!r}")
+    model.stem_pool = stem_pool
     if weights is not None:
-        model.preprocessing = load_backbone_weights(model, Path(weights), name, stride_in_1x1, num_classes is not None)
+        model.preprocessing = load_backbone_weights(
+            model, Path(weights), name, stride_in_1x1, num_classes is not None, stem_pool=stem_pool
+        )
     return model
 
 
@@ -63,15 +70,18 @@ def build_c4(
     norm: Norm = "bn",
     stride_in_1x1: bool = False,
     freeze_stages: int = 0,
+    stem_pool: StemPool = "pad1",
 ) -> tuple[C4Trunk, C4Head]:
     """The two halves of a C4 detector, with the arguments of `build_backbone`.
 
     trunk: (N, 3, H, W) -> (N, trunk.channels, H/16, W/16); head: (R, trunk.channels, S, S) -> (R, head.channels), where S
     is `head.pool_size` or, if that is None, what you like: 14 in the paper's ResNets.
     """
-    trunk, head = build_backbone(name, None, norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages).split_c4()
+    backbone = build_backbone(name, norm=norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages, stem_pool=stem_pool)
+    trunk, head = backbone.split_c4()
     if weights is not None:
-        state, preprocessing = backbone_state(load_checkpoint(weights), str(weights), name, stride_in_1x1)
+        contents = load_checkpoint(weights)
+        state, preprocessing = backbone_state(contents, str(weights), name, stride_in_1x1, stem_pool=stem_pool)
         load_c4(trunk, head, state, str(weights))
         trunk.preprocessing = preprocessing
     return trunk, head

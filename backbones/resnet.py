@@ -74,8 +74,9 @@ class ResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded up."""
-        x = stem(self.conv1, self.bn1, images)
+        """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded up if the
+        stem's pool pads."""
+        x = stem(self.conv1, self.bn1, images, self.stem_pool)
         features = {}
         for name, layer in zip(self.channels, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
             x = features[name] = layer(x)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone
+from backbones.base import Backbone, StemPool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 FORMAT_VERSION = 1
@@ -141,12 +141,14 @@ def _is_counter(key: str) -> bool:
     return key.rpartition(".")[2] == "num_batches_tracked"
 
 
-def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1: bool, with_classifier: bool) -> Preprocessing:
+def load_backbone_weights(
+    model: Backbone, path: Path, name: str, stride_in_1x1: bool, with_classifier: bool, *, stem_pool: StemPool = "pad1"
+) -> Preprocessing:
     """Load a classifier's checkpoint or a plain state dict into the backbone `name`; returns its preprocessing.
 
     The file's classifier is left out unless `with_classifier`. Raises CheckpointError on any disagreement.
     """
-    state, preprocessing = backbone_state(load_checkpoint(path), str(path), name, stride_in_1x1)
+    state, preprocessing = backbone_state(load_checkpoint(path), str(path), name, stride_in_1x1, stem_pool=stem_pool)
     if with_classifier:
         _check_class_count(model, state, path)
     else:
@@ -157,16 +159,16 @@ def load_backbone_weights(model: Backbone, path: Path, name: str, stride_in_1x1:
 
 
 def backbone_state(
-    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool
+    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool, *, stem_pool: StemPool = "pad1"
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
 
     They hold a classifier's checkpoint of ours, or a plain state dict, which is taken to expect torchvision's ImageNet
-    preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone than `name`, or strides that are
-    recorded elsewhere.
+    preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone than `name`, or strides or a
+    stem that are recorded otherwise.
     """
     if contents.get("format") == "resdet":
-        return _classifier_state(contents, source, name, stride_in_1x1)
+        return _classifier_state(contents, source, name, stride_in_1x1, stem_pool)
     if not all(_is_named_tensor(key, value) for key, value in contents.items()):
         raise CheckpointError(
             f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}"
@@ -175,7 +177,7 @@ def backbone_state(
 
 
 def _classifier_state(
-    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool
+    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool, stem_pool: StemPool
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     if contents.get("version") != FORMAT_VERSION:
         raise CheckpointError(f"{source} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
@@ -184,6 +186,7 @@ def _classifier_state(
     try:
         recorded = contents["config"]["model"]
         trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
+        trained_pool = recorded.get("stem_pool", "pad1")
         preprocessing = Preprocessing.from_dict(contents["preprocessing"])
         state = dict(contents["model"])
     except (KeyError, TypeError, ValueError) as error:
@@ -194,6 +197,11 @@ def _classifier_state(
         raise CheckpointError(
             f"{source} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
             "the weights would fit but see other pixels, so set stride_in_1x1 alike"
+        )
+    if trained_pool != stem_pool:
+        raise CheckpointError(
+            f"{source} was trained with stem_pool={trained_pool}, the model has {stem_pool}: "
+            "the weights would fit but see other pixels, so set stem_pool alike"
         )
     return state, preprocessing
 
