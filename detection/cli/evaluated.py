@@ -41,7 +41,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="a detector's checkpoint, or several as an ensemble; default: the config's best.pt",
+        help="a detector's checkpoint, or several as an ensemble; default: the config's best.pt, or else last.pt",
     )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
 
@@ -149,11 +149,13 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
 
 
 def _default_weights(config: Config | None) -> Path:
-    weights = QUICKSTART_WEIGHTS if config is None else config.output_dir / "best.pt"
-    if not weights.is_file():
-        first = "run `make run` first" if config is None else "train it first"
-        raise ConfigError(f"there is no {weights}: {first}, or give --weights FILE")
-    return weights
+    """The quickstart's, or the best of the config's run; a run without a validation split has only the last."""
+    best = QUICKSTART_WEIGHTS if config is None else config.output_dir / "best.pt"
+    for weights in (best, best.with_name("last.pt")):
+        if weights.is_file():
+            return weights
+    first = "run `make run` first" if config is None else "train it first"
+    raise ConfigError(f"there is no {best}: {first}, or give --weights FILE")
 
 
 def progress_bar(console: Console) -> Progress:

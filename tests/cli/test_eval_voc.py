@@ -153,6 +153,22 @@ def trained(tmp_path: Path) -> Path:
     return write_trained(tmp_path)
 
 
+def test_a_run_without_validation_has_only_its_last_weights(trained, capsys):
+    (trained / "best.pt").rename(trained / "last.pt")
+    assert main(["eval-voc", "--config", str(trained / "resolved.yaml")]) == 0
+    assert "last.pt" in capsys.readouterr().out
+
+
+def test_an_ensemble_with_itself_and_settings_behind_its_files(trained, capsys):
+    weights = str(trained / "best.pt")
+    figures = []
+    for argv in (["--weights", weights, "test.score_threshold=0"], ["--weights", weights, weights, "test.score_threshold=0"]):
+        assert main(["eval-voc", *argv, "--json", str(trained / "out.json")]) == 0
+        figures.append(json.loads((trained / "out.json").read_text()))
+    assert figures[0] == figures[1]
+    assert f"{weights} + {weights}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("source", ["config and weights", "weights", "config"])
 def test_a_model_and_the_detections_it_writes_have_one_ap(trained, source, capsys):
     options = {
