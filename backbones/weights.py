@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, StemPool
+from backbones.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 FORMAT_VERSION = 1
@@ -37,16 +38,20 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The mapping in a .safetensors file, or in one that torch.save wrote, on the CPU. Runs no code of the file.
+    """The mapping in a .safetensors file, in one that torch.save wrote, or in a pickle of numpy arrays, on the CPU.
 
-    Raises CheckpointError if it is missing, truncated, foreign, or holds anything but plain containers and tensors.
+    Runs no code of the file. Raises CheckpointError if it is missing, truncated, foreign, or holds anything but plain
+    containers, tensors and arrays.
     """
     path = Path(path)
     try:
         path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
-    contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix == ".safetensors":
+        contents: Any = _read_safetensors(path)
+    else:
+        contents = _read_pickle(path) if is_plain_pickle(path) else _read_torch(path)
     if not isinstance(contents, Mapping):
         raise CheckpointError(f"{path} holds a {type(contents).__name__}, not a checkpoint or state dict")
     return dict(contents)
@@ -63,6 +68,18 @@ def _read_torch(path: Path) -> Any:
             ) from None
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
     except _DAMAGE:
+        raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return load_pickle(path)
+    except ForbiddenPickleError as error:
+        raise CheckpointError(
+            f"{path} names {error}, which could run code, so it is not read: of pickles only plain containers of numpy "
+            "arrays are"
+        ) from None
+    except DamagedPickleError:
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short or damaged: copy or make it again") from None
 
 
@@ -109,7 +126,14 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> N
 
     Raises CheckpointError naming `source` and the first missing, unexpected, mis-shaped or non-finite keys.
     """
-    expected = module.state_dict()
+    module.load_state_dict(fitting_state(module.state_dict(), state, source), strict=True)
+
+
+def fitting_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors of `state` for a model whose state dict is `expected`: all of them but step counts that it has not.
+
+    Raises CheckpointError as `load_state` does.
+    """
     _check_keys([key for key, value in state.items() if not _is_named_tensor(key, value)], "keys without a tensor", source)
     _check_keys([key for key in expected if key not in state and not _is_counter(key)], "missing keys", source)
     _check_keys([key for key in state if key not in expected and not _is_counter(key)], "unexpected keys", source)
@@ -122,7 +146,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> N
             )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{source}: '{key}' holds NaN or infinity; take a checkpoint from before training diverged")
-    module.load_state_dict(chosen, strict=True)
+    return chosen
 
 
 def _check_keys(keys: list[str], problem: str, source: str) -> None:
@@ -171,7 +195,8 @@ def backbone_state(
         return _classifier_state(contents, source, name, stride_in_1x1, stem_pool)
     if not all(_is_named_tensor(key, value) for key, value in contents.items()):
         raise CheckpointError(
-            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}"
+            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}; "
+            "`resdet convert-weights` makes a checkpoint of other projects' files"
         )
     return dict(contents), IMAGENET_PREPROCESSING
 
