@@ -8,18 +8,23 @@ proposals: one network. Proposals are made anew for each batch; stored ones woul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from backbones import Preprocessing, load_checkpoint, load_state
 from detection.cli.runs import print_once
 from detection.cli.train import Splits, initialise, train_model
 from detection.config import Config
-from detection.engine.distributed import World
+from detection.engine.checkpoint import require_kind
+from detection.engine.distributed import World, on_main, process_group
+from detection.engine.state import LAST, claim_output_dir
 from detection.engine.train import TrainResult
-from detection.inference.detector import Detector, load_detector
+from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
 
@@ -53,26 +58,56 @@ class FastRcnnStep(Detector):
         return self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
 
-def train_alternating(config: Config, splits: Splits, *, resume: bool = False) -> TrainResult:
-    """Train in four steps, each a run of its own that can be interrupted and resumed. Returns the last step's result.
+@dataclass(frozen=True)
+class Place:
+    """Where a run of four steps stands."""
 
-    Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself. Raises the errors of `detection.errors`.
+    step: int = 1  # the last one that was begun, 1..4
+    weights: Path | None = None  # what step 1 started from, if that is known
+    seconds: float = 0.0  # of the steps before
+
+
+def train_alternating(config: Config, splits: Splits, *, resume: bool = False) -> TrainResult:
+    """Train in four steps, each a run of its own. Returns the last one's result, with the seconds of all.
+
+    Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself. Resuming goes on with the last step that was
+    begun; those before it stay as they are, for others were built on them. Raises the errors of `detection.errors`.
     """
     folders = [config.output_dir / folder for folder in FOLDERS]
-    for number, folder in enumerate(folders, start=1):
-        print_once(f"step {number} of 4: {_DESCRIPTIONS[number - 1]}")
-        # A later step's run does not exist yet if an earlier one was interrupted.
-        goes_on = resume and (number == 1 or (folder / "last.pt").exists())
-        torch.manual_seed(config.train.seed)
-        model = _model(config, number, folders)
-        if not goes_on:
-            _start(model, config, number, folders)
-        _fix_parts(model, number)
-        # Only the whole network can be evaluated.
-        result = train_model(model, splits if number == 4 else replace(splits, validation=None), folder, resume=goes_on)
-        if result.interrupted:
-            break
-    return result
+    world = World.from_environment()
+    with process_group(world):
+        place = on_main(world, lambda: _find_place(folders) if resume else _claim(folders))
+        # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
+        config = _with_weights(config, config.model.weights or place.weights)
+        seconds = place.seconds
+        for number in range(place.step, len(folders) + 1):
+            result = _train_step(number, config, splits, folders, world, resume=resume and number == place.step)
+            seconds += result.seconds
+            if result.interrupted:
+                break
+    return replace(result, seconds=seconds)
+
+
+def _claim(folders: Sequence[Path]) -> Place:
+    """The start of a new run. Raises TrainingError where one of its steps would overwrite another run."""
+    for folder in folders:
+        claim_output_dir(folder)
+    return Place()
+
+
+def _find_place(folders: Sequence[Path]) -> Place:
+    """Where to go on. If nothing was begun that is step 1, whose run then says so."""
+    begun = {number: folder / LAST for number, folder in enumerate(folders, start=1) if (folder / LAST).exists()}
+    last = max(begun, default=1)
+    if last > 1:
+        earlier = [_read_step(path) for number, path in begun.items() if number < last]
+        return Place(last, seconds=sum(checkpoint["progress"]["seconds"] for checkpoint in earlier))
+    weights = _read_step(begun[1])["config"]["model"]["weights"] if begun else None
+    return Place(weights=None if weights is None else Path(weights))
+
+
+def _with_weights(config: Config, weights: Path | None) -> Config:
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
 
 
 _DESCRIPTIONS = (
@@ -83,22 +118,51 @@ _DESCRIPTIONS = (
 )
 
 
-def _model(config: Config, number: int, folders: Sequence[Path]) -> Detector:
+def _train_step(
+    number: int, config: Config, splits: Splits, folders: Sequence[Path], world: World, *, resume: bool
+) -> TrainResult:
+    print_once(f"step {number} of {len(folders)}: {_DESCRIPTIONS[number - 1]}")
+    torch.manual_seed(config.train.seed)
+    model = _model(config, number, folders, world)
+    if not resume:
+        _start(model, number, folders, world)
+    _fix_parts(model, number)
+    # Only the whole network can be evaluated.
+    seen = splits if number == len(folders) else replace(splits, validation=None)
+    return train_model(model, seen, folders[number - 1], resume=resume)
+
+
+def _model(config: Config, number: int, folders: Sequence[Path], world: World) -> Detector:
     """A step's network with fresh weights."""
     names = config.data.class_names
     if number in (1, 3):
         return RpnStep(config, names)
     if number == 4:
         return FastRcnnStep(config, names)
-    proposer = load_detector(folders[0] / "last.pt", device=World.from_environment().device)
-    return FastRcnnStep(config, names, proposer.requires_grad_(False))
+    proposer = build_detector(config)
+    _load_step(proposer, folders[0] / LAST, world)
+    return FastRcnnStep(config, names, proposer.requires_grad_(False).to(world.device).eval())
 
 
-def _start(model: Detector, config: Config, number: int, folders: Sequence[Path]) -> None:
+def _start(model: Detector, number: int, folders: Sequence[Path], world: World) -> None:
     """Steps 1 and 2 begin with the classifier, steps 3 and 4 with what came before."""
-    weights = config.model.weights if number <= 2 else folders[number - 2] / "last.pt"
-    if weights is not None:
-        initialise(model, weights)
+    if number > 2:
+        _load_step(model, folders[number - 2] / LAST, world)
+    elif model.config.model.weights is not None:
+        initialise(model, model.config.model.weights)
+
+
+def _load_step(model: Detector, path: Path, world: World) -> None:
+    """Take over an earlier step's network. Rank 0 reads it: the output folder is on its machine alone."""
+    state, preprocessing = on_main(world, lambda: itemgetter("model", "preprocessing")(_read_step(path)))
+    load_state(model, state, str(path))
+    model.preprocessing = Preprocessing.from_dict(preprocessing)
+
+
+def _read_step(path: Path) -> dict[str, Any]:
+    checkpoint = load_checkpoint(path)
+    require_kind(checkpoint, "detector", path)
+    return checkpoint
 
 
 def _fix_parts(model: Detector, number: int) -> None:

@@ -83,8 +83,11 @@ def _train(config: Config) -> float:
 
 
 def _has_begun(output_dir: Path) -> bool:
-    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end."""
-    return (output_dir / "last.pt").exists()
+    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end.
+
+    The first steps of alternating training have folders of their own.
+    """
+    return any(output_dir.rglob("last.pt"))
 
 
 def _require_finished(interrupted: bool) -> None:
