@@ -32,6 +32,10 @@ class ModelConfig(Section):
     stride_in_1x1: bool = Field(
         False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3"
     )
+    stem_pool: Literal["pad1", "ceil"] = Field(
+        "pad1",
+        description="a ResNet's first max-pool: padded as torchvision's, or the authors', which lets its last window overhang",
+    )
     norm: Literal["bn", "frozen_bn"] = Field(
         "frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)"
     )
@@ -47,10 +51,17 @@ class RpnConfig(Section):
     channels: PositiveInt = Field(512, description="width of the 3x3 convolution")
     anchor_sizes: tuple[Positive, ...] = Field((128, 256, 512), min_length=1, description="square roots of the anchors' areas")
     anchor_ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="height / width")
+    anchor_offset: Fraction = Field(
+        0.0, description="in cells: cell (y, x) is centred on pixel 16 (y + offset), 16 (x + offset); py-faster-rcnn's kin: 0.5"
+    )
     positive_iou: Fraction = Field(0.7, description="an anchor at or above it is positive, and so is each box's best anchor")
     negative_iou: Fraction = Field(0.3, description="an anchor below it with every box is negative")
     sample_size: PositiveInt = Field(256, description="anchors an image that enter the loss")
     positive_fraction: Fraction = Field(0.5, description="of the sample, at most")
+    average_over: Literal["sampled", "sample_size"] = Field(
+        "sampled",
+        description="both losses are divided by the anchors sampled, or by sample_size for each image as in detectron2",
+    )
     ignore_straddling: bool = Field(True, description="leave anchors that cross the image out of the loss")
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
     nms_threshold: Fraction = Field(0.7, description="of the proposals")
@@ -230,6 +241,7 @@ class ClassifierModelConfig(Section):
 
     backbone: str = Field("resnet50", description="a name of `list_backbones()`")
     stride_in_1x1: bool = Field(False, description="see the detector's")
+    stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="see the detector's")
     weights: Path | None = Field(
         None, description="a checkpoint to start from; its last layer is left out where its classes are others"
     )

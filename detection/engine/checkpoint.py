@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.preprocessing import Preprocessing
 from backbones.weights import FORMAT_VERSION, CheckpointError, backbone_state, load_checkpoint, load_state
@@ -27,11 +27,12 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.modeling.faster_rcnn import FasterRCNN
 
-MEANING_OF_BACKBONE = ("model.backbone", "model.stride_in_1x1")
+MEANING_OF_BACKBONE = ("model.backbone", "model.stride_in_1x1", "model.stem_pool")
 MEANING_OF_WEIGHTS = (
     *MEANING_OF_BACKBONE,
     "rpn.anchor_sizes",
     "rpn.anchor_ratios",
+    "rpn.anchor_offset",
     "roi.pool_size",
     "roi.delta_std",
     "roi.context",
@@ -40,11 +41,16 @@ MEANING_OF_WEIGHTS = (
 
 def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config."""
+    return model_part_of(model.state_dict(), metadata)
+
+
+def model_part_of(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a state dict."""
     return {
         "format": "resdet",
         "version": FORMAT_VERSION,
         "kind": metadata["kind"],
-        "model": model.state_dict(),
+        "model": state,
         "class_names": list(metadata["class_names"]),
         "preprocessing": metadata["preprocessing"],
         "config": metadata["config"],
@@ -92,8 +98,11 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
         restored = f"{'the other' if said else 'all'} weights start from the detector {path}"
         return "; ".join([*said, restored, "optimizer, schedule and data start afresh"])
     backbone = model.config.model
-    model.load_backbone(*backbone_state(checkpoint, str(path), backbone.backbone, backbone.stride_in_1x1))
-    kind = f"{len(checkpoint['class_names'])}-class classifier" if "kind" in checkpoint else "plain weights"
+    loaded = backbone_state(checkpoint, str(path), backbone.backbone, backbone.stride_in_1x1, stem_pool=backbone.stem_pool)
+    model.load_backbone(*loaded)
+    # A converted classifier does not know the names of its classes.
+    names = checkpoint.get("class_names")
+    kind = f"{len(names)}-class classifier" if names else "classifier" if "kind" in checkpoint else "plain weights"
     return f"the backbone starts from the {kind} {path}; RPN and box layers start from random numbers"
 
 

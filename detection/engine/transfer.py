@@ -94,4 +94,5 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def _anchors(config: Config) -> str:
-    return f"sizes {list(config.rpn.anchor_sizes)}, ratios {list(config.rpn.anchor_ratios)}"
+    offset = f", offset {config.rpn.anchor_offset}" if config.rpn.anchor_offset else ""
+    return f"sizes {list(config.rpn.anchor_sizes)}, ratios {list(config.rpn.anchor_ratios)}{offset}"

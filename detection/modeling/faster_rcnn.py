@@ -36,6 +36,7 @@ class FasterRCNN(nn.Module):
             config.model.backbone,
             norm=config.model.norm,
             stride_in_1x1=config.model.stride_in_1x1,
+            stem_pool=config.model.stem_pool,
             freeze_stages=config.model.freeze_stages,
         )
         if conv5.pool_size not in (None, config.roi.pool_size):

@@ -36,7 +36,8 @@ class RegionProposalNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.stride = stride
-        self.register_buffer("cells", cell_anchors(config.anchor_sizes, config.anchor_ratios), persistent=False)
+        cells = cell_anchors(config.anchor_sizes, config.anchor_ratios) + config.anchor_offset * stride
+        self.register_buffer("cells", cells, persistent=False)
         num_anchors = len(config.anchor_sizes) * len(config.anchor_ratios)
         self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
         self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
@@ -93,6 +94,8 @@ class RegionProposalNetwork(nn.Module):
                 )
         # Divide by the sample size, not the positive count: both terms keep one scale.
         num_sampled = max(sum(len(truth) for truth in truths), 1)
+        if self.config.average_over == "sample_size":
+            num_sampled = self.config.sample_size * len(truths)
         objectness = F.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(truths), reduction="sum")
         return {"loss_rpn_objectness": objectness / num_sampled, "loss_rpn_box": box_loss / num_sampled}
 

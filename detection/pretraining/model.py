@@ -55,7 +55,9 @@ def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *unused: 
 
 def build_classifier(config: ClassifierModelConfig, class_names: Sequence[str]) -> ClassificationModel:
     """A classifier with fresh weights (He initialisation). Raises BackboneError for an unknown backbone."""
-    backbone = build_backbone(config.backbone, num_classes=len(class_names), norm="bn", stride_in_1x1=config.stride_in_1x1)
+    backbone = build_backbone(
+        config.backbone, num_classes=len(class_names), norm="bn", stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool
+    )
     return ClassificationModel(backbone, class_names)
 
 
@@ -66,7 +68,9 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
     Raises CheckpointError where the file does not fit.
     """
     contents = load_checkpoint(path)
-    state, preprocessing = backbone_state(contents, str(path), config.backbone, config.stride_in_1x1)
+    state, preprocessing = backbone_state(
+        contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
+    )
     same = _same_classes(contents, state, model)
     if not same:
         own = model.state_dict()
@@ -84,7 +88,9 @@ def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names
     """A trained classifier in evaluation mode, on the CPU. Raises CheckpointError where it is for other classes."""
     model = build_classifier(config, class_names)
     contents = load_checkpoint(path)
-    state, model.backbone.preprocessing = backbone_state(contents, str(path), config.backbone, config.stride_in_1x1)
+    state, model.backbone.preprocessing = backbone_state(
+        contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
+    )
     if not _same_classes(contents, state, model):
         found = contents.get("class_names") or [f"{_num_classes(state, model)} nameless ones"]
         raise CheckpointError(
@@ -96,8 +102,8 @@ def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names
 
 
 def _same_classes(contents: Mapping[str, Any], state: Mapping[str, Tensor], model: ClassificationModel) -> bool:
-    """A plain state dict names no classes: their number has to do."""
-    if "class_names" in contents:
+    """A plain state dict or one converted names no classes: their number has to do."""
+    if contents.get("class_names"):
         return tuple(contents["class_names"]) == model.class_names
     return _num_classes(state, model) == len(model.class_names)
 
