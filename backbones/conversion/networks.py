@@ -1,0 +1,231 @@
+"""Classification networks of other projects: torchvision's and timm's names, the authors' Caffe models, detectron2's.
+
+What each expects of an image, where its strides are and how its stem pools belongs to the format, and is set from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.base import StemPool
+from backbones.conversion.rules import Entry, Rule, State, rename, state_of
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+from backbones.registry import build_backbone
+from backbones.resnet import BLOCKS, Bottleneck
+from backbones.weights import CheckpointError, fitting_state
+
+# Of the authors' models as detectron2 and Detectron use them: BGR in 0..255, the mean colour subtracted.
+MSRA_PREPROCESSING = Preprocessing("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+# Of their other PyTorch ports (resnet50-caffe.pth, resnet101_caffe.pth), and the detectors trained from those.
+CAFFE_PREPROCESSING = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
+NORM_PARTS = "(weight|bias|running_mean|running_var|num_batches_tracked)"
+STEP_COUNTS = Rule(r".*\.num_batches_tracked", note="a step count, which a frozen norm has not")
+EPS = 1e-5  # of every norm here
+
+
+@dataclass(frozen=True)
+class ConvertedBackbone:
+    """A classification network with this project's names: a backbone `name`, with its classifier if the source has one."""
+
+    format: str
+    name: str
+    state: State
+    preprocessing: Preprocessing
+    stride_in_1x1: bool
+    stem_pool: StemPool
+    entries: list[Entry]
+
+
+@dataclass(frozen=True)
+class _Format:
+    summary: str
+    marks: tuple[str, ...]  # a key that matches one of them tells the format
+    convert: Callable[[State, Mapping[str, Any], str], ConvertedBackbone]
+
+
+def backbone_format(keys: Iterable[str]) -> str | None:
+    """The name of the format that the keys of a state dict have, or None."""
+    names = [key.removeprefix("module.") for key in keys]
+    for name, form in BACKBONE_FORMATS.items():
+        if any(re.fullmatch(mark, key) for mark in form.marks for key in names):
+            return name
+    return None
+
+
+def convert_backbone(contents: Mapping[str, Any], source: str, format_name: str | None = None) -> ConvertedBackbone:
+    """The network in what `load_checkpoint` read from `source`. The format is told from its keys unless it is given.
+
+    Raises CheckpointError for an unknown format, a tensor too many or missing, a wrong shape, NaN or infinity.
+    """
+    state, beside = state_of(contents, source)
+    format_name = format_name or backbone_format(state)
+    if format_name not in BACKBONE_FORMATS:
+        known = ", ".join(BACKBONE_FORMATS)
+        raise CheckpointError(f"{source} is in no format known here ({known}); its keys are {list(state)[:5]}")
+    return BACKBONE_FORMATS[format_name].convert(state, beside, source)
+
+
+def _from_torchvision(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    renamed, entries = rename(state, TORCHVISION_RULES, source, "torchvision's or timm's")
+    name = network_name(renamed, source)
+    checked = checked_state(renamed, name, source)
+    return ConvertedBackbone("torchvision", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+
+
+def _from_msra(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    renamed, entries = rename(state, msra_rules(), source, "the authors' Caffe models")
+    norm = [renamed.get(key) for key in ("conv1.bias", "bn1.weight", "bn1.bias")]
+    if all(value is not None and value.shape == (64,) for value in norm):
+        # ResNet-50's conv1 has a bias, which the scale that follows it multiplies.
+        renamed["bn1.bias"] = renamed["bn1.bias"] + renamed.pop("conv1.bias") * renamed["bn1.weight"]
+    # Their norms are folded to a scale and an offset. Ours adds eps to the variance, so it is less by that.
+    entries += add_statistics(renamed, variance=1 - EPS)
+    name = network_name(renamed, source)
+    checked = checked_state(renamed, name, source)
+    return ConvertedBackbone("msra", name, checked, MSRA_PREPROCESSING, True, "ceil", entries)
+
+
+def _from_detectron2(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    if beside.get("__author__") != "torchvision":
+        raise CheckpointError(
+            f"{source} has detectron2's names and author {beside.get('__author__')!r}: only the author 'torchvision' tells "
+            "what it expects of an image"
+        )
+    linear = Rule(r"stem\.fc\.(weight|bias)", r"fc.\1")
+    renamed, entries = rename(state, [*detectron2_rules("", "", range(2, 6)), linear], source, "detectron2's")
+    name = network_name(renamed, source)
+    checked = checked_state(renamed, name, source)
+    return ConvertedBackbone("detectron2-backbone", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+
+
+def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    renamed, entries = rename(state, TORCHVISION_RULES, source, "a Caffe ResNet with torchvision's names")
+    name = network_name(renamed, source)
+    if not name.startswith("resnet"):
+        raise CheckpointError(f"{source} is a {name}; the format 'caffe' is one of ResNets")
+    checked = checked_state(renamed, name, source)
+    return ConvertedBackbone("caffe", name, checked, CAFFE_PREPROCESSING, True, "ceil", entries)
+
+
+BACKBONE_FORMATS = {
+    "msra": _Format("the authors' Caffe ResNets, as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_s"), _from_msra),
+    "detectron2-backbone": _Format("torchvision's ResNets, as detectron2 ships them", (r"stem\.conv1\..*",), _from_detectron2),
+    "torchvision": _Format(
+        "torchvision's ResNets and VGG-16, timm's ResNets of the same shape",
+        (r"conv1\.weight", r"conv1\.0\.weight", r"layer1\.0\..*", r"features\.0\.weight"),
+        _from_torchvision,
+    ),
+    "caffe": _Format(
+        "the authors' ResNets with torchvision's names, to be told by you: their keys do not say it", (), _from_caffe
+    ),
+}
+
+
+def _refused(pattern: str, what: str) -> Rule:
+    return Rule(pattern, note=f"{what}, which the networks here lack", refuse=True)
+
+
+TORCHVISION_RULES = (
+    _refused(r"conv1\.\d+\..*", "a stem of several convolutions (timm's -c, -d, -s and -t nets)"),
+    _refused(r"layer.*\.downsample\.2\..*", "average pooling in the shortcuts (timm's -d nets)"),
+    _refused(r"layer.*\.(se|attn|eca)\..*", "squeeze-and-excitation or attention (timm's SE and ECA nets)"),
+    _refused(r"(layer.*\.)?aa\..*|maxpool\..*", "anti-aliased pooling (timm's blur nets)"),
+    _refused(r"features\.\d+\.running_mean", "a VGG with batch normalisation"),
+    Rule(r"(conv1|fc)\.(weight|bias)", r"\g<0>"),
+    Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
+    Rule(r"layer[1-4]\.\d+\.(conv[1-3]|downsample\.0)\.weight", r"\g<0>"),
+    Rule(rf"layer[1-4]\.\d+\.(bn[1-3]|downsample\.1)\.{NORM_PARTS}", r"\g<0>"),
+    Rule(r"(features|classifier)\.\d+\.(weight|bias)", r"\g<0>"),
+)
+
+
+def msra_rules() -> list[Rule]:
+    """Names of Detectron's pickles: `res2_0_branch2a_w`, `res2_0_branch2a_bn_s` and so on."""
+    rules = [
+        Rule(r".*_momentum", note="the solver's"),
+        Rule(r"conv1_w", "conv1.weight"),
+        Rule(r"conv1_b", "conv1.bias", "times the scale of the norm behind it, added to that norm's offset"),
+        Rule(r"fc1000_w", "fc.weight"),
+        Rule(r"fc1000_b", "fc.bias"),
+    ]
+    parts = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+    rules += [Rule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in parts.items()]
+    branches = {"1": ("downsample.0", "downsample.1"), "2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn3")}
+    for stage in range(2, 6):
+        for branch, (conv, norm) in branches.items():
+            start, block = rf"res{stage}_(\d+)_branch{branch}", rf"layer{stage - 1}.\1"
+            rules.append(Rule(rf"{start}_w", f"{block}.{conv}.weight"))
+            rules += [Rule(rf"{start}_bn_{short}", f"{block}.{norm}.{part}") for short, part in parts.items()]
+    return rules
+
+
+def detectron2_rules(prefix: str, target: str, stages: Sequence[int]) -> list[Rule]:
+    """Names of detectron2's ResNet, under `prefix` -> under `target`: stages (2 is res2), and the stem if 2 is among them."""
+    before = re.escape(prefix)
+    rules = []
+    if 2 in stages:
+        rules += [
+            Rule(rf"{before}stem\.conv1\.weight", f"{target}conv1.weight"),
+            Rule(rf"{before}stem\.conv1\.norm\.{NORM_PARTS}", rf"{target}bn1.\1"),
+        ]
+    for stage in stages:
+        start, block = rf"{before}res{stage}\.(\d+)", rf"{target}layer{stage - 1}.\1"
+        rules += [
+            Rule(rf"{start}\.conv([1-3])\.weight", rf"{block}.conv\2.weight"),
+            Rule(rf"{start}\.conv([1-3])\.norm\.{NORM_PARTS}", rf"{block}.bn\2.\3"),
+            Rule(rf"{start}\.shortcut\.weight", rf"{block}.downsample.0.weight"),
+            Rule(rf"{start}\.shortcut\.norm\.{NORM_PARTS}", rf"{block}.downsample.1.\2"),
+        ]
+    return rules
+
+
+def add_statistics(state: State, variance: float) -> list[Entry]:
+    """Give norms that are but a scale and an offset mean 0 and this variance, in place; an entry for each tensor."""
+    entries = []
+    for key in [key for key in state if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", key)]:
+        norm = key.removesuffix(".weight")
+        for part, value in (("running_mean", 0.0), ("running_var", variance)):
+            if f"{norm}.{part}" not in state:
+                state[f"{norm}.{part}"] = torch.full_like(state[key], value)
+                entries.append(Entry(None, f"{norm}.{part}", "the source folds it into scale and offset"))
+    return entries
+
+
+def network_name(state: Mapping[str, Tensor], source: str) -> str:
+    """The backbone that a state dict with torchvision's names is of. Raises CheckpointError if there is none."""
+    if any(key.startswith("features.") for key in state):
+        count = sum(key.startswith("features.") and key.endswith(".weight") for key in state)
+        if count != 13:
+            raise CheckpointError(f"{source} is a VGG of {count} convolutions; only VGG-16, with 13, is here")
+        return "vgg16"
+    return resnet_name(state, (1, 2, 3, 4), source)
+
+
+def resnet_name(state: Mapping[str, Tensor], layers: Sequence[int], source: str) -> str:
+    """The ResNet with as many blocks in these of its four layers. `state` may have prefixes before `layer1`."""
+    blocks = {match.groups() for key in state if (match := re.search(r"(?:^|\.)layer(\d)\.(\d+)\.", key))}
+    found = tuple(sum(layer == str(number) for layer, _ in blocks) for number in layers)
+    bottleneck = any(key.endswith(".conv3.weight") for key in state)
+    for depth, (block, counts) in BLOCKS.items():
+        if found == tuple(counts[number - 1] for number in layers) and (block is Bottleneck) == bottleneck:
+            return f"resnet{depth}"
+    kind = "bottleneck" if bottleneck else "basic"
+    raise CheckpointError(
+        f"{source} has {', '.join(map(str, found))} {kind} blocks in its stages; no ResNet here "
+        f"({', '.join(map(str, BLOCKS))}) has as many"
+    )
+
+
+def checked_state(state: State, name: str, source: str) -> State:
+    """The state if it is the backbone's, with a classifier or without. Raises CheckpointError with the first difference."""
+    classifier = state.get("fc.weight", state.get("classifier.6.weight"))
+    num_classes = None if classifier is None else max([*classifier.shape[:1], 1])
+    with torch.device("meta"):  # shapes without values
+        network = build_backbone(name, num_classes=num_classes)
+    return fitting_state(network.state_dict(), state, source)

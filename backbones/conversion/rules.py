@@ -1,0 +1,118 @@
+"""Renaming a state dict by rules, with an account of every tensor."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.weights import CheckpointError
+
+State = dict[str, Tensor]
+_WRAPPERS = ("model", "blobs", "state_dict", "model_state")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of the tensors whose whole name matches `pattern`. Of several rules that match, the first counts.
+
+    `target` is the new name, which may refer to groups of the pattern; None leaves the tensor out, and `note` says why.
+    `change` rearranges the values, and `note` says how. With `refuse` such a tensor shows that the network is another one.
+    """
+
+    pattern: str
+    target: str | None = None
+    note: str = ""
+    change: Callable[[Tensor], Tensor] | None = None
+    refuse: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The account of one tensor: its name in the source (None: it is not from there) and here (None: left out)."""
+
+    source: str | None
+    target: str | None
+    note: str = ""
+
+    @property
+    def kind(self) -> str:
+        """matched (same name), renamed, dropped or added."""
+        if self.source is None:
+            return "added"
+        if self.target is None:
+            return "dropped"
+        return "matched" if self.source == self.target else "renamed"
+
+
+def state_of(contents: Mapping[str, Any], source: str) -> tuple[State, dict[str, Any]]:
+    """The state dict in what was read from `source`, as tensors, and whatever stands beside it.
+
+    Raises CheckpointError where something in it is neither a tensor nor an array of numbers.
+    """
+    for key in _WRAPPERS:
+        if isinstance(contents.get(key), Mapping):
+            beside = {name: value for name, value in contents.items() if name != key}
+            return {name: _to_tensor(name, value, source) for name, value in contents[key].items()}, beside
+    return {name: _to_tensor(name, value, source) for name, value in contents.items()}, {}
+
+
+def _to_tensor(name: Any, value: Any, source: str) -> Tensor:
+    if isinstance(name, str):
+        if isinstance(value, Tensor):
+            return value.detach()
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
+            # A copy in this machine's byte order: arrays of a pickle may have the other, or be read-only.
+            return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    raise CheckpointError(
+        f"{source} is no state dict: '{name}' is a {type(value).__name__}, not a tensor or an array of numbers"
+    )
+
+
+def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str, format_name: str) -> tuple[State, list[Entry]]:
+    """The tensors under their new names, float ones in float32, and an entry for each. DataParallel's prefix is ignored.
+
+    Raises CheckpointError naming the first tensors that no rule explains, or a reason to refuse the network.
+    """
+    prefix = "module." if state and all(key.startswith("module.") for key in state) else ""
+    found = {key: _first_match(key.removeprefix(prefix), rules) for key in state}
+    for key, rule in found.items():
+        if rule is not None and rule.refuse:
+            raise CheckpointError(f"{source} has '{key}': {rule.note}")
+    unexplained = [key for key, rule in found.items() if rule is None]
+    if unexplained:
+        raise CheckpointError(
+            f"{source} looks like {format_name}, but {len(unexplained)} of its {len(state)} tensors have no place in that: "
+            f"{_first_names(unexplained)}"
+        )
+    renamed, entries = {}, []
+    for key, rule in found.items():
+        assert rule is not None
+        target = None if rule.target is None else re.sub(rule.pattern, rule.target, key.removeprefix(prefix), count=1)
+        entries.append(Entry(key, target, rule.note))
+        if target is not None:
+            renamed[target] = state[key] if rule.change is None else rule.change(state[key])
+    twice = [name for name, count in Counter(entry.target for entry in entries).items() if name and count > 1]
+    if twice:
+        keys = [entry.source or "" for entry in entries if entry.target == twice[0]]
+        raise CheckpointError(f"{source} gives '{twice[0]}' more than once: {_first_names(keys)}")
+    return float32_state(renamed), entries
+
+
+def float32_state(state: Mapping[str, Tensor]) -> State:
+    """The same with every floating-point tensor in contiguous float32."""
+    return {key: value.float().contiguous() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _first_match(key: str, rules: Sequence[Rule]) -> Rule | None:
+    return next((rule for rule in rules if re.fullmatch(rule.pattern, key)), None)
+
+
+def _first_names(keys: Sequence[str]) -> str:
+    return ", ".join(f"'{key}'" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
