@@ -9,7 +9,8 @@ import numpy as np
 def resized_size(size_hw: tuple[int, int], shorter_side: float, longer_side: float) -> tuple[int, int]:
     """(height, width) whose shorter side is `shorter_side`, or less where the longer would pass `longer_side`."""
     scale = min(shorter_side / min(size_hw), longer_side / max(size_hw))
-    return max(round(size_hw[0] * scale), 1), max(round(size_hw[1] * scale), 1)
+    # Halves go up, as in detectron2: round() would take them to the even neighbour.
+    return max(int(size_hw[0] * scale + 0.5), 1), max(int(size_hw[1] * scale + 0.5), 1)
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

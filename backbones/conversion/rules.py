@@ -95,6 +95,8 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str, form
     for key, rule in found.items():
         assert rule is not None
         target = None if rule.target is None else re.sub(rule.pattern, rule.target, key.removeprefix(prefix), count=1)
+        if rule.change is not None and state[key].ndim == 0:
+            raise CheckpointError(f"{source}: '{key}' is a single number, not the tensor of a layer")
         entries.append(Entry(key, target, rule.note))
         if target is not None:
             renamed[target] = state[key] if rule.change is None else rule.change(state[key])
