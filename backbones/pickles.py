@@ -1,13 +1,17 @@
 """Pickles of other projects: numpy arrays in plain containers, and nothing else.
 
-A pickle is a program; an ordinary unpickler runs whatever it names. This one knows the few names that arrays are made with.
+A pickle is a program; an ordinary unpickler runs whatever it names. This one knows the few names that arrays are made with,
+and has stand-ins of its own for them: numpy's trust a pickle's numbers, and a tampered one can crash them.
 """
 
 from __future__ import annotations
 
 import collections
+import math
 import pickle
+import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +59,64 @@ def load_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            return _Unpickler(file, encoding="latin1").load()
-        except ForbiddenPickleError:
+            return _resolved(_Unpickler(file, encoding="latin1").load())
+        except (ForbiddenPickleError, DamagedPickleError):
             raise
         except _DAMAGE as error:
             raise DamagedPickleError(f"{type(error).__name__}: {error}") from None
+
+
+class _Maker:
+    """A callable that a pickle can call but not alter."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ForbiddenPickleError("a change of what makes arrays")
+
+
+class _Dtype:
+    """In place of numpy.dtype: plain numbers and strings only."""
+
+    def __init__(self, code: str | bytes, align: bool = False, copy: bool = False) -> None:
+        text = code.decode("ascii") if isinstance(code, bytes) else code
+        if not re.fullmatch(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,6})", text):
+            raise ForbiddenPickleError(f"an array of type {text!r}")
+        self.value = np.dtype(text)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, order, *compound = state
+        text: Any = order.decode("ascii") if isinstance(order, bytes) else order
+        if text not in ("<", ">", "|", "=") or any(part is not None for part in compound[:3]):
+            raise DamagedPickleError(f"a number type of state {state!r}")
+        self.value = self.value.newbyteorder(text)
+
+
+class _Array:
+    """In place of numpy.ndarray: its contents come with the state that follows."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, is_fortran, data = state[-4:]
+        self.value = _array(data, dtype, shape, "F" if is_fortran else "C")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """The array, if its data has just the size that the shape says."""
+    if isinstance(data, str):  # Python 2's bytes
+        data = data.encode("latin1")
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+        raise DamagedPickleError("an array without a type or data")
+    if any(not isinstance(size, int) or size < 0 for size in shape) or len(data) != math.prod(shape) * dtype.value.itemsize:
+        raise DamagedPickleError(f"an array of shape {shape!r} from {len(data)} bytes")
+    return np.frombuffer(data, dtype.value).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -69,43 +126,49 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
-    """What numpy's own _reconstruct gives: an array that takes its contents from the state that follows."""
-    if kind is not np.ndarray:
-        raise ForbiddenPickleError(f"an array of class {kind!r}")
-    return np.ndarray((0,), "b")
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    if kind is not _NDARRAY:
+        raise ForbiddenPickleError("an array of another class")
+    return _Array()
 
 
-def _scalar(dtype: np.dtype, data: bytes) -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise ForbiddenPickleError(f"a numpy scalar of type {dtype!r}")
-    return np.frombuffer(data, dtype, count=1)[0]
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array(data, dtype, (), "C")[()]
 
 
-def _array_of_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise ForbiddenPickleError(f"an array of type {dtype!r}")
-    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
+def _resolved(value: Any) -> Any:
+    """The same containers with arrays in place of their stand-ins."""
+    if isinstance(value, dict):
+        return type(value)((_resolved(key), _resolved(part)) for key, part in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value)(_resolved(part) for part in value)
+    if isinstance(value, _Maker):
+        raise DamagedPickleError("a maker of arrays, not an array")
+    return value.value if isinstance(value, _Array | _Dtype) else value
 
 
+_NDARRAY = _Maker(_Array)
 # numpy 2 moved `numpy.core` to `numpy._core`; both names stand in pickles.
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+_ADMITTED = {
+    ("collections", "OrderedDict"): _Maker(collections.OrderedDict),
+    ("_codecs", "encode"): _Maker(_encode),
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Maker(_Dtype),
+    **{
+        (f"{core}.{name}", maker): _Maker(make)
+        for core in ("numpy.core", "numpy._core")
+        for name, maker, make in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _array),
+        )
+    },
 }
-for _core in ("numpy.core", "numpy._core"):
-    _ADMITTED |= {
-        (f"{_core}.multiarray", "_reconstruct"): _empty_array,
-        (f"{_core}.multiarray", "scalar"): _scalar,
-        (f"{_core}.numeric", "_frombuffer"): _array_of_buffer,
-    }
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The object of that name, if it is one of those that make arrays and plain containers."""
+        """What stands in for that name, if it is one of those that make arrays and plain containers."""
         if (module, name) not in _ADMITTED:
             raise ForbiddenPickleError(f"{module}.{name}")
         return _ADMITTED[module, name]

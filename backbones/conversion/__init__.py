@@ -1,7 +1,7 @@
 """Weights of other projects, renamed and checked: every tensor has its place or a reason why it is left out."""
 
 from backbones.conversion.networks import BACKBONE_FORMATS, ConvertedBackbone, backbone_format, convert_backbone
-from backbones.conversion.rules import Entry, Rule, State, float32_state, rename, state_of
+from backbones.conversion.rules import Entry, Rule, State, rename, state_of
 
 __all__ = [
     "BACKBONE_FORMATS",
@@ -11,7 +11,6 @@ __all__ = [
     "State",
     "backbone_format",
     "convert_backbone",
-    "float32_state",
     "rename",
     "state_of",
 ]
