@@ -29,6 +29,7 @@ COMMANDS = {
     "ablation": "each improvement of the paper's system: what it gains and what it costs",
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
+    "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
     "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
 }
 
