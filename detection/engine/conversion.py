@@ -125,9 +125,9 @@ def _require_anchors(found: ForeignDetector, config: Config, source: str) -> Non
     if found.anchors is None:
         return
     ours = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
-    if ours.shape != found.anchors.shape or not torch.allclose(ours, found.anchors, atol=0.01):
+    if ours.shape != found.anchors.shape or not torch.allclose(ours, found.anchors.float(), atol=0.01):
         first = [round(value, 1) for value in found.anchors.reshape(-1)[:4].tolist()]
         raise CheckpointError(
-            f"{source} has {len(found.anchors)} anchors, the first {first}, not those of rpn.anchor_sizes="
+            f"{source} has {found.anchors.numel() // 4} anchors, the first {first}, not those of rpn.anchor_sizes="
             f"{list(config.rpn.anchor_sizes)} and rpn.anchor_ratios={list(config.rpn.anchor_ratios)}: set these alike"
         )

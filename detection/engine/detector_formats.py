@@ -98,11 +98,12 @@ def _read_detectron2(state: State, beside: Mapping[str, Any], source: str) -> Fo
 
 def _detectron2_preprocessing(mean: Tensor | None, std: Tensor | None, source: str) -> Preprocessing:
     """Newer files do not hold the two; then they are those of the C4 models, which are trained on BGR images."""
-    means = MSRA_PREPROCESSING.mean if mean is None else _shortest(mean)
-    stds = MSRA_PREPROCESSING.std if std is None else _shortest(std)
     try:
+        means = MSRA_PREPROCESSING.mean if mean is None else _shortest(mean)
+        stds = MSRA_PREPROCESSING.std if std is None else _shortest(std)
         # In photographs blue is the darkest channel.
-        return Preprocessing.from_dict({"channel_order": "bgr" if means[0] < means[-1] else "rgb", "mean": means, "std": stds})
+        order = "rgb" if means and means[0] > means[-1] else "bgr"
+        return Preprocessing.from_dict({"channel_order": order, "mean": means, "std": stds})
     except ValueError as error:
         raise CheckpointError(f"{source}: pixel_mean and pixel_std cannot be used: {error}") from None
 
