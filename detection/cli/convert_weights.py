@@ -40,12 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert, and say what the file is and what became of its tensors."""
-    from detection.engine.conversion import convert_file
-
     options = build_parser().parse_intermixed_args(argv)
     for text in options.overrides:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
+    # Only now: torch is slow to load.
+    from detection.engine.conversion import convert_file
+
     format_name = None if options.format == "auto" else options.format
     conversion = convert_file(options.source, options.destination, format_name, options.overrides)
     print("\n".join(describe(conversion, options.source, options.destination)))
