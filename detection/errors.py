@@ -3,8 +3,15 @@
 Each message names the file, key or box, the value found, and the fix. Anything else that is raised is a bug of ours.
 """
 
-from backbones.base import BackboneError
-from backbones.weights import CheckpointError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backbones.base import BackboneError
+    from backbones.weights import CheckpointError
+
+    USER_ERRORS: tuple[type[Exception], ...]
 
 
 class ConfigError(ValueError):
@@ -19,6 +26,18 @@ class TrainingError(ValueError):
     """Training cannot go on: a non-finite loss, or an output folder that holds another run."""
 
 
-USER_ERRORS = (ConfigError, DatasetError, CheckpointError, TrainingError, BackboneError)
+OWN_ERRORS = (ConfigError, DatasetError, TrainingError)
+"""USER_ERRORS but those of backbones."""
 
-__all__ = ["USER_ERRORS", "BackboneError", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]
+__all__ = ["OWN_ERRORS", "USER_ERRORS", "BackboneError", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]
+
+
+def __getattr__(name: str) -> Any:
+    # backbones imports torch, which takes seconds; a command's help and a mistake in a config do not need it.
+    if name not in __all__:
+        raise AttributeError(f"module 'detection.errors' has no attribute '{name}'")
+    from backbones.base import BackboneError
+    from backbones.weights import CheckpointError
+
+    known: dict[str, Any] = {"BackboneError": BackboneError, "CheckpointError": CheckpointError}
+    return known.get(name, (*OWN_ERRORS, *known.values()))

@@ -25,10 +25,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, and write the JSON that is asked for."""
-    from detection.pretraining.evaluate import evaluate_checkpoint
-
     options = build_parser().parse_intermixed_args(argv)
     config = load_classifier_config(options.config, options.overrides)
+    from detection.pretraining.evaluate import evaluate_checkpoint
+
     metrics = evaluate_checkpoint(options.weights, config)
     print(f"{config.data.root} {config.data.val}: {describe_errors(metrics)}")
     if options.json is not None:

@@ -23,10 +23,10 @@ from detection.cli.evaluated import (
 )
 from detection.config import Source, VocSource
 from detection.errors import ConfigError, DatasetError
-from detection.structures import Detections, ImageId, Record
 
 if TYPE_CHECKING:
     from detection.evaluation.voc import ClassDetections, Metric, VocResult
+    from detection.structures import Detections, ImageId, Record
 
 
 @dataclass(frozen=True)

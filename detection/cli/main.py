@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(_print_usage)
     name, *rest = arguments
     if name == "--version":
-        print(f"resdet {_version()}")
-        return 0
+        return run(_print_version)
     if name not in COMMANDS:
         return _fail(_unknown(name))
     if argv is None:
@@ -69,11 +68,7 @@ def command_main(name: str) -> CommandMain:
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
     try:
-        code = command(argv) or 0
-        sys.stdout.flush()  # here a reader that has gone is dealt with; on exit Python would complain
-        return code
-    except SystemExit:  # argparse's; asking for the errors below would load torch for a --help
-        raise
+        return _finished(command, argv)
     except _user_errors() as error:
         return _fail(_one_line(str(error)))
     except BrokenPipeError:
@@ -90,11 +85,22 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
-    """Imported only when something was raised."""
-    from detection.errors import USER_ERRORS
+def _finished(command: CommandMain, argv: Sequence[str] | None) -> int:
+    """The command's exit code, its output written out: Python would complain on exit of a reader that has gone."""
+    try:
+        code = command(argv) or 0
+    except SystemExit:  # argparse's, after a --help
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
 
-    return USER_ERRORS
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend. Errors of `backbones` cannot have been raised where it is not loaded; loading it takes seconds."""
+    from detection import errors
+
+    return errors.USER_ERRORS if "backbones" in sys.modules else errors.OWN_ERRORS
 
 
 def _fail(message: str) -> int:
@@ -112,6 +118,10 @@ def _one_line(message: str) -> str:
 
 def _print_usage(argv: Sequence[str] | None) -> None:
     print(_usage())
+
+
+def _print_version(argv: Sequence[str] | None) -> None:
+    print(f"resdet {_version()}")
 
 
 def _usage() -> str:

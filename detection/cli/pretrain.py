@@ -16,10 +16,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
-    from detection.pretraining.train import run_pretraining
-
     options = build_parser().parse_intermixed_args(argv)
     config = configured(options, load_classifier_config)
+    from detection.pretraining.train import run_pretraining
+
     result = run_pretraining(config, resume=options.resume, tell=print_once)
     if (code := stopped(result.training)) is not None:
         return code

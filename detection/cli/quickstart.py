@@ -13,7 +13,6 @@ from rich.table import Table
 
 from detection.config_files import load_classifier_config, load_config
 from detection.errors import TrainingError
-from detection.evaluation.detection_files import write_json
 
 if TYPE_CHECKING:
     from detection.config import ClassifierConfig, Config
@@ -41,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both stages (or what is left of them), evaluate on the test split, draw, and write summary.json."""
     options = build_parser().parse_args(argv)
+    from detection.evaluation.detection_files import write_json
+
     folder: Path = options.output_dir
     pretrain = load_classifier_config(options.pretrain_config, [f"output_dir={folder / 'classifier'}"])
     weights = folder / "classifier" / "model.pt"

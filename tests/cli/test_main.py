@@ -1,6 +1,7 @@
 """The command's dispatch and the one-line errors."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from backbones.base import BackboneError
+from backbones.weights import CheckpointError
+from detection import errors
 from detection.cli.main import COMMANDS, main, run
-from detection.errors import ConfigError, DatasetError
+from detection.errors import OWN_ERRORS, USER_ERRORS, ConfigError, DatasetError
 
 
 def raising(error: BaseException):
@@ -35,7 +39,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert capsys.readouterr().err == "error: unknown command 'eval-vos'; did you mean 'eval-voc'?\n"
 
 
-@pytest.mark.parametrize("kind", [ConfigError, DatasetError])
+@pytest.mark.parametrize("kind", [ConfigError, DatasetError, CheckpointError, BackboneError])
 def test_a_users_mistake_is_one_line_and_exit_code_2(kind, capsys):
     assert run(raising(kind("first\nsecond"))) == 2
     assert capsys.readouterr().err == "error: first second\n"
@@ -88,9 +92,38 @@ def test_a_door_passes_its_arguments_and_exit_code():
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "absent.pt" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
-def test_a_reader_that_has_gone_is_no_error(arguments):
-    command = [sys.executable, "-c", "import sys; from detection.cli.main import main; sys.exit(main())", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+MAIN = "import sys; from detection.cli.main import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(arguments, unbuffered):
+    command = [sys.executable, "-c", MAIN, *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The packages that a process has loaded when `resdet ARGUMENTS` ends."""
+    code = MAIN.replace("sys.exit(main())", "import atexit; atexit.register(lambda: print(*sys.modules)); sys.exit(main())")
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    return {module.partition(".")[0] for module in result.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [*([name, "--help"] for name in COMMANDS), ["--help"], ["train", "--nonsense"], ["train", "--config", "absent.yaml"]],
+    ids=" ".join,
+)
+def test_help_and_a_wrong_argument_do_not_wait_for_torch(arguments):
+    loaded = imported_by(*arguments)
+    assert "detection" in loaded
+    assert not loaded & {"torch", "numpy", "cv2", "albumentations", "matplotlib"}
+
+
+def test_errors_of_backbones_are_the_users_too():
+    assert set(USER_ERRORS) == {*OWN_ERRORS, CheckpointError, BackboneError}
+    assert not hasattr(errors, "Absent")
