@@ -13,11 +13,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -300,29 +297,14 @@ def make_dataset(folder: Path, options: argparse.Namespace) -> None:
     building = folder.with_name(folder.name + ".part")
     shutil.rmtree(building, ignore_errors=True)
     num_crops = {"train": options.crops, "val": max(options.crops // 10, len(CLASSES))}
-    parts: list[Callable[[], None]] = []
     for index, (split, scans) in enumerate(splits.items()):
         # A stream for each part, so that more training images leave the test split as it is.
-        rng = np.random.default_rng([options.seed, index])
-        parts.append(partial(write_scenes, building, split, material, scans, rng, options))
+        write_scenes(building, split, material, scans, np.random.default_rng([options.seed, index]), options)
         if split in num_crops:
             rng = np.random.default_rng([options.seed, index, 1])
-            parts.append(partial(write_crops, building / "crops" / split, num_crops[split], material, scans, rng))
-    run_all(parts)
+            write_crops(building / "crops" / split, num_crops[split], material, scans, rng)
     (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
     replace(folder, building)
-
-
-def run_all(parts: Sequence[Callable[[], None]]) -> None:
-    """Run functions that have nothing in common, on two cores where the system can fork. Raises what one of them raises."""
-    if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1:
-        for part in parts:
-            part()
-        return
-    # In forked processes OpenCV must not count on threads that only the parent has.
-    with ProcessPoolExecutor(2, get_context("fork"), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        for done in [pool.submit(part) for part in parts]:
-            done.result()
 
 
 def replace(folder: Path, new: Path) -> None:

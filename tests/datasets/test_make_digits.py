@@ -89,23 +89,6 @@ def test_no_handwriting_is_in_two_splits(material):
         assert np.bincount(material.labels[scans], minlength=10).min() >= 0.9 * len(scans) / 10
 
 
-def in_turn(parts):
-    """`run_all` in this process, where its parts can be watched."""
-    for part in parts:
-        part()
-
-
-def test_two_processes_make_what_one_makes(tmp_path, monkeypatch):
-    assert make(tmp_path / "two") == 0
-    monkeypatch.setattr(script, "run_all", in_turn)
-    assert make(tmp_path / "one") == 0
-    one, two = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")}
-        for root in (tmp_path / "one", tmp_path / "two")
-    )
-    assert one == two and len(one) > 20
-
-
 def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
     used: dict[str, set[bytes]] = {}
     digit_alpha, write_scenes, write_crops = script.digit_alpha, script.write_scenes, script.write_crops
@@ -125,7 +108,6 @@ def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
         current = folder.name
         write_crops(folder, *rest)
 
-    monkeypatch.setattr(script, "run_all", in_turn)
     for name, noting in (("digit_alpha", noting_alpha), ("write_scenes", noting_scenes), ("write_crops", noting_crops)):
         monkeypatch.setattr(script, name, noting)
     assert make(tmp_path / "digits") == 0
@@ -197,7 +179,6 @@ def test_an_interrupted_run_leaves_no_set(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "run_all", in_turn)
         patch.setattr(script, "write_crops", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "digits")
