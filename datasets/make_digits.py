@@ -13,8 +13,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -297,12 +299,18 @@ def make_dataset(folder: Path, options: argparse.Namespace) -> None:
     building = folder.with_name(folder.name + ".part")
     shutil.rmtree(building, ignore_errors=True)
     num_crops = {"train": options.crops, "val": max(options.crops // 10, len(CLASSES))}
+    parts: list[Callable[[], None]] = []
     for index, (split, scans) in enumerate(splits.items()):
         # A stream for each part, so that more training images leave the test split as it is.
-        write_scenes(building, split, material, scans, np.random.default_rng([options.seed, index]), options)
+        rng = np.random.default_rng([options.seed, index])
+        parts.append(partial(write_scenes, building, split, material, scans, rng, options))
         if split in num_crops:
             rng = np.random.default_rng([options.seed, index, 1])
-            write_crops(building / "crops" / split, num_crops[split], material, scans, rng)
+            parts.append(partial(write_crops, building / "crops" / split, num_crops[split], material, scans, rng))
+    # NumPy and OpenCV leave the interpreter free while they compute: two threads keep two cores busy.
+    with ThreadPoolExecutor(2) as pool:
+        for part in [pool.submit(part) for part in parts]:
+            part.result()
     (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
     replace(folder, building)
 
