@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -92,20 +93,18 @@ def test_no_handwriting_is_in_two_splits(material):
 def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
     used: dict[str, set[bytes]] = {}
     digit_alpha, write_scenes, write_crops = script.digit_alpha, script.write_scenes, script.write_crops
-    current = ""
+    current = threading.local()  # the parts are made in threads
 
     def noting_alpha(scan, side, angle):
-        used.setdefault(current, set()).add(scan.tobytes())
+        used.setdefault(current.split, set()).add(scan.tobytes())
         return digit_alpha(scan, side, angle)
 
     def noting_scenes(folder, split, *rest):
-        nonlocal current
-        current = split
+        current.split = split
         write_scenes(folder, split, *rest)
 
     def noting_crops(folder, *rest):
-        nonlocal current
-        current = folder.name
+        current.split = folder.name
         write_crops(folder, *rest)
 
     for name, noting in (("digit_alpha", noting_alpha), ("write_scenes", noting_scenes), ("write_crops", noting_crops)):
