@@ -186,13 +186,19 @@ class TrainConfig(Section):
     accumulate: PositiveInt = Field(1, description="forward passes a step")
     steps: PositiveInt = Field(90000, description="optimizer steps")
     learning_rate: Positive = Field(0.001, description="of the first plateau")
-    schedule: Literal["step", "cosine"] = Field("step", description="step: divided at lr_drops; cosine: to zero at the end")
+    schedule: Literal["step", "cosine", "plateau"] = Field(
+        "step", description="step: lower from each of lr_drops on; cosine: to zero at the end; plateau: see plateau_patience"
+    )
     lr_drops: tuple[PositiveInt, ...] = Field((), description="steps at which the rate is multiplied by lr_drop_factor")
     lr_drop_factor: Positive = Field(0.1, description="see lr_drops")
+    plateau_patience: PositiveInt = Field(
+        1, description="evaluations without a better metric until a plateau schedule multiplies the rate by lr_drop_factor"
+    )
     warmup_steps: Count = Field(0, description="steps of linear warm-up")
     warmup_factor: Fraction = Field(0.1, description="the warm-up starts at this share of the rate")
     momentum: Fraction = Field(0.9, description="SGD")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all weights but norms' and biases'")
+    ema_decay: Fraction = Field(0.0, description="of an average of the weights, which is what is evaluated; 0: none")
     clip_norm: Positive | None = Field(None, description="greatest norm of the whole gradient")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the hardware computes in it"
@@ -201,6 +207,12 @@ class TrainConfig(Section):
     log_every: PositiveInt = Field(20, description="steps")
     checkpoint_every: PositiveInt = Field(1000, description="steps")
     eval_every: Count = Field(0, description="steps; 0: only at the end")
+
+    @model_validator(mode="after")
+    def _check_plateau(self) -> TrainConfig:
+        if self.schedule == "plateau" and self.eval_every == 0:
+            raise ValueError("train.schedule 'plateau' follows the evaluations: set train.eval_every")
+        return self
 
 
 class Config(Section):

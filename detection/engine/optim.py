@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detection.config import TrainConfig
 from detection.errors import TrainingError
@@ -30,15 +31,32 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD([group for group in groups if group["params"]], lr=config.learning_rate, momentum=config.momentum)
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of step 0, 1, ... of a (scaled) config: the plateau or cosine, times the linear warm-up."""
+def learning_rate(step: int, config: TrainConfig, *, drops: int = 0, warm: bool = True) -> float:
+    """The rate of step 0, 1, ... of a (scaled) config: the plateau or cosine, times the linear warm-up.
+
+    What the step does not tell: how often a "plateau" schedule has dropped the rate, and whether a warm-up that waits for
+    the training error (section 4.2) is over.
+    """
     if config.schedule == "cosine":
         rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1.0)))
     else:
-        rate = config.learning_rate * config.lr_drop_factor ** sum(step >= drop for drop in config.lr_drops)
+        if config.schedule == "step":
+            drops = sum(step >= drop for drop in config.lr_drops)
+        rate = config.learning_rate * config.lr_drop_factor**drops
+    if not warm:
+        return rate * config.warmup_factor
     if step >= config.warmup_steps:
         return rate
     return rate * (config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps)
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of the weights and BN statistics, beginning with the model's own; None for decay 0."""
+    if decay == 0:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average.n_averaged += 1  # the first update averages already, instead of copying
+    return average
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from backbones.preprocessing import Preprocessing
 from backbones.weights import CheckpointError, load_checkpoint, load_state
-from detection.config import TrainConfig
+from detection.config import ClassifierConfig, Config, TrainConfig
 from detection.engine.checkpoint import model_part, require_kind
 from detection.engine.distributed import World, gather
 from detection.engine.log import METRICS_FILE
@@ -46,13 +47,20 @@ HARMLESS = frozenset(
 
 @dataclass
 class TrainState:
-    """The position of a run. `evaluated` is the step of the last evaluation; `best` holds metric, value and step."""
+    """The position of a run. `evaluated` is the step of the last evaluation; `best` holds metric, value and step.
+
+    `drops` of the rate were made by a "plateau" schedule, and `stale` evaluations brought nothing since the last; `warm`:
+    the warm-up that waits for the training error is over.
+    """
 
     step: int = 0
     evaluated: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     seconds: float = 0.0
+    drops: int = 0
+    stale: int = 0
+    warm: bool = True
 
 
 def seed_everything(seed: int, micro_batch: int, rank: int) -> None:
@@ -88,6 +96,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 def snapshot(
     model: nn.Module,
+    average: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     state: TrainState,
     window: Window,
@@ -99,10 +108,11 @@ def snapshot(
     return {
         **model_part(model, metadata),
         "step": state.step,
+        "average": None if average is None else average.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {
             "step": state.step,
-            "learning_rate": learning_rate(state.step, config),
+            "learning_rate": learning_rate(state.step, config, drops=state.drops, warm=state.warm),
             "config": config.model_dump(mode="json"),
         },
         "sampler": {"batch": state.step * config.accumulate, "seed": config.seed, "world_size": world.size},
@@ -114,7 +124,12 @@ def snapshot(
 
 
 def restore(
-    checkpoint: Mapping[str, Any], path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, world: World
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    model: nn.Module,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+    world: World,
 ) -> tuple[TrainState, Window]:
     """Put a training checkpoint back into this process. Raises CheckpointError where the model is another."""
     load_state(model, checkpoint["model"], str(path))
@@ -122,6 +137,8 @@ def restore(
     if isinstance(getattr(detector, "preprocessing", None), Preprocessing):
         # It belongs to the weights, but is no tensor: a state dict cannot carry it.
         detector.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
+    if average is not None:
+        load_state(average, checkpoint["average"], str(path))
     try:
         optimizer.load_state_dict(checkpoint["optimizer"])
     except ValueError as error:
@@ -162,7 +179,11 @@ def open_run(output_dir: Path, metadata: Mapping[str, Any], config: TrainConfig,
 
 
 def _refuse_changes(checkpoint: Mapping[str, Any], metadata: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
-    old = _flat(checkpoint["config"]) | _flat({"class_names": list(checkpoint["class_names"])})
+    # A run may be older than a key of today: it was made with what has become the key's default.
+    defaults = (ClassifierConfig if metadata["kind"] == "classifier" else Config)().model_dump(mode="json")
+    new_keys = _flat(metadata["config"]).keys()
+    known = {key: value for key, value in _flat(defaults).items() if key in new_keys}
+    old = known | _flat(checkpoint["config"]) | _flat({"class_names": list(checkpoint["class_names"])})
     new = _flat(metadata["config"]) | _flat({"class_names": list(metadata["class_names"])})
     changed = [key for key in old | new if old.get(key) != new.get(key) and not _harmless(key)]
     if config.steps >= checkpoint["scheduler"]["config"]["steps"]:

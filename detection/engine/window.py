@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 GRADIENT_NORM = "gradient_norm"
+MEASURE = "train_"  # begins the names of scalars that are logged but not minimised
 
 
 @dataclass(frozen=True)
