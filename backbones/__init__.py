@@ -13,6 +13,7 @@ from backbones.registry import BACKBONES, build_backbone, build_c4, list_backbon
 from backbones.resnet import ResNet  # registers its nets, as does vgg
 from backbones.vgg import VGG16
 from backbones.weights import CheckpointError, load_checkpoint, load_state, save_checkpoint
+from backbones.zoo import list_weights
 
 __all__ = [
     "BACKBONES",
@@ -30,6 +31,7 @@ __all__ = [
     "build_c4",
     "freeze_batch_norm",
     "list_backbones",
+    "list_weights",
     "load_c4",
     "load_checkpoint",
     "load_state",

@@ -12,6 +12,7 @@ from fvcore.common.registry import Registry
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, StemPool
 from backbones.c4 import load_c4
 from backbones.weights import backbone_state, load_backbone_weights, load_checkpoint
+from backbones.zoo import weights_file
 
 BACKBONES = Registry("backbones")
 Builder = TypeVar("Builder", bound=Callable[..., Backbone])
@@ -42,10 +43,11 @@ def build_backbone(
 ) -> Backbone:
     """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
 
-    `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors);
-    its classifier is used only where `num_classes` asks for one. None: He initialisation. `norm` "frozen_bn" makes BN a
-    constant scale and offset; the first `freeze_stages` stages (0..5) are not trained. `stride_in_1x1` and `stem_pool` must be
-    the weights' own: a checkpoint that records others is refused.
+    `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors); or a name
+    of `list_weights()` as "torchvision/resnet50", which is downloaded once. Its classifier is used only where `num_classes`
+    asks for one. None: He initialisation. `norm` "frozen_bn" makes BN a constant scale and offset; the first `freeze_stages`
+    stages (0..5) are not trained. `stride_in_1x1` and `stem_pool` must be the weights' own: a checkpoint that records others is
+    refused.
     Raises BackboneError (name, options) or CheckpointError (weights).
     """
     if name not in BACKBONES:
@@ -59,7 +61,7 @@ def build_backbone(
     model.stem_pool = stem_pool
     if weights is not None:
         model.preprocessing = load_backbone_weights(
-            model, Path(weights), name, stride_in_1x1, num_classes is not None, stem_pool=stem_pool
+            model, weights_file(weights), name, stride_in_1x1, num_classes is not None, stem_pool=stem_pool
         )
     return model
 
@@ -80,6 +82,7 @@ def build_c4(
     backbone = build_backbone(name, norm=norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages, stem_pool=stem_pool)
     trunk, head = backbone.split_c4()
     if weights is not None:
+        weights = weights_file(weights)
         contents = load_checkpoint(weights)
         state, preprocessing = backbone_state(contents, str(weights), name, stride_in_1x1, stem_pool=stem_pool)
         load_c4(trunk, head, state, str(weights))

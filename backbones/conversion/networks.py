@@ -81,9 +81,14 @@ def _from_torchvision(state: State, beside: Mapping[str, Any], source: str) -> C
 def _from_msra(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, msra_rules(), source, "the authors' Caffe models")
     norm = [renamed.get(key) for key in ("conv1.bias", "bn1.weight", "bn1.bias")]
-    if all(value is not None and value.shape == (64,) for value in norm):
-        # ResNet-50's conv1 has a bias, which the scale that follows it multiplies.
-        renamed["bn1.bias"] = renamed["bn1.bias"] + renamed.pop("conv1.bias") * renamed["bn1.weight"]
+    mean = renamed.get("bn1.running_mean")
+    if all(value is not None and value.shape == (64,) for value in norm) and (mean is None or mean.shape == (64,)):
+        # ResNet-50's conv1 has a bias: the norm behind it takes it up in its mean or, where that is folded, in its offset.
+        bias = renamed.pop("conv1.bias")
+        if mean is None:
+            renamed["bn1.bias"] = renamed["bn1.bias"] + bias * renamed["bn1.weight"]
+        else:
+            renamed["bn1.running_mean"] = mean - bias
     # Their norms are folded to a scale and an offset. Ours adds eps to the variance, so it is less by that.
     entries += add_statistics(renamed, variance=1 - EPS)
     name = network_name(renamed, source)
@@ -114,7 +119,7 @@ def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> Convert
 
 
 BACKBONE_FORMATS = {
-    "msra": _Format("the authors' Caffe ResNets, as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_s"), _from_msra),
+    "msra": _Format("the authors' Caffe ResNets as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_.*"), _from_msra),
     "detectron2-backbone": _Format("torchvision's ResNets, as detectron2 ships them", (r"stem\.conv1\..*",), _from_detectron2),
     "torchvision": _Format(
         "torchvision's ResNets and VGG-16, timm's ResNets of the same shape",
@@ -150,11 +155,15 @@ def msra_rules() -> list[Rule]:
     rules = [
         Rule(r".*_momentum", note="the solver's"),
         Rule(r"conv1_w", "conv1.weight"),
-        Rule(r"conv1_b", "conv1.bias", "times the scale of the norm behind it, added to that norm's offset"),
+        Rule(r"conv1_b", "conv1.bias", "taken up by the norm behind it"),
         Rule(r"fc1000_w", "fc.weight"),
         Rule(r"fc1000_b", "fc.bias"),
     ]
-    parts = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+    # Detectron folds norms to scale and offset; detectron2's copies have all four tensors.
+    parts = {
+        **{"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"},
+        **{"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"},
+    }
     rules += [Rule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in parts.items()]
     branches = {"1": ("downsample.0", "downsample.1"), "2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn3")}
     for stage in range(2, 6):

@@ -1,0 +1,221 @@
+"""Published weights by name: downloaded once, verified, converted into a checkpoint of ours, kept in the user's cache.
+
+The cache is $RESDET_CACHE, or resdet/ in $XDG_CACHE_HOME or ~/.cache. In it lie downloads/FILE, as it was published, and
+v1/NAME-HASH.pt, the checkpoint, with the start of its own SHA-256 in its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from backbones.download import Digest, DownloadError, Report, UnreachableError, fetch, hash_of, locked, mismatch, silent
+from backbones.weights import FORMAT_VERSION, CheckpointError, load_checkpoint, save_checkpoint
+
+Kind = Literal["classifier", "detector"]
+Converter = Callable[[Path], Mapping[str, Any]]
+
+LAYOUT = "v1"  # to be raised when the same file is converted into something else
+_SUFFIXES = {".pt", ".pth", ".pkl", ".safetensors", ".ckpt", ".bin"}
+_PYTORCH = "https://download.pytorch.org/models"
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of weights on the publisher's server."""
+
+    name: str
+    url: str
+    kind: Kind
+
+    @property
+    def digest(self) -> Digest | None:
+        """The hash whose first digits the publisher put into the file's name; None where there is none.
+
+        PyTorch's have eight digits of the SHA-256, detectron2's models six of the MD5 (its MODEL_ZOO.md says so). That finds
+        damage, not malice; https and the reading of weights without running code see to that.
+        """
+        if found := re.search(r"-([0-9a-f]{8})\.pth$", self.url):
+            return Digest("sha256", found[1])
+        if found := re.search(r"_([0-9a-f]{6})\.pkl$", self.url):
+            return Digest("md5", found[1])
+        return None
+
+    @property
+    def file(self) -> Path:
+        """Where the cache has it, as published."""
+        return cache_folder() / "downloads" / self.url.rpartition("/")[2]
+
+
+# torchvision's names of the files; _v2 are its IMAGENET1K_V2, the others IMAGENET1K_V1. vgg16_features is left out: it has no
+# classifier, and expects another mean. The authors' models have no hash in their names, and none is published: what
+# vouches for them is their length and that every tensor finds its place.
+_CLASSIFIERS = {
+    "torchvision/resnet18": f"{_PYTORCH}/resnet18-f37072fd.pth",
+    "torchvision/resnet34": f"{_PYTORCH}/resnet34-b627a593.pth",
+    "torchvision/resnet50": f"{_PYTORCH}/resnet50-0676ba61.pth",
+    "torchvision/resnet50_v2": f"{_PYTORCH}/resnet50-11ad3fa6.pth",
+    "torchvision/resnet101": f"{_PYTORCH}/resnet101-63fe2227.pth",
+    "torchvision/resnet101_v2": f"{_PYTORCH}/resnet101-cd907fc2.pth",
+    "torchvision/resnet152": f"{_PYTORCH}/resnet152-394f9c45.pth",
+    "torchvision/resnet152_v2": f"{_PYTORCH}/resnet152-f82ba261.pth",
+    "torchvision/vgg16": f"{_PYTORCH}/vgg16-397923af.pth",
+    "msra/R-50": f"{_DETECTRON2}/ImageNetPretrained/MSRA/R-50.pkl",
+    "msra/R-101": f"{_DETECTRON2}/ImageNetPretrained/MSRA/R-101.pkl",
+}
+# detectron2's own names of its models, and their files below the name.
+_DETECTORS = {
+    "COCO-Detection/faster_rcnn_R_50_C4_1x": "137257644/model_final_721ade.pkl",
+    "COCO-Detection/faster_rcnn_R_50_C4_3x": "137849393/model_final_f97cb7.pkl",
+    "COCO-Detection/faster_rcnn_R_101_C4_3x": "138204752/model_final_298dad.pkl",
+    "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
+}
+ZOO: dict[str, Published] = {
+    **{name: Published(name, url, "classifier") for name, url in _CLASSIFIERS.items()},
+    **{
+        f"detectron2/{name}": Published(f"detectron2/{name}", f"{_DETECTRON2}/{name}/{file}", "detector")
+        for name, file in _DETECTORS.items()
+    },
+}
+
+
+def list_weights(kind: Kind | None = None) -> list[str]:
+    """The names of the zoo, of classifiers, of detectors or of both."""
+    return [name for name, entry in ZOO.items() if kind in (None, entry.kind)]
+
+
+def weights_file(weights: str | Path, report: Report = silent) -> Path:
+    """The file of a backbone's weights: `weights` itself, or what that name of the zoo stands for, fetched and converted.
+
+    `report(done, total)` is called with numbers of bytes while it is downloaded. Raises CheckpointError: an unknown name, a
+    detector's, no connection, another file than was published, no space.
+    """
+    entry = find(weights, "classifier")
+    return Path(weights) if entry is None else converted_file(entry, classifier_checkpoint, report)
+
+
+def find(weights: str | Path, kind: Kind | None = None) -> Published | None:
+    """The entry of the zoo that `weights` names, which may have to be of one kind; None for a file.
+
+    Raises CheckpointError for what is no file and looks like a name, but is none.
+    """
+    name = Path(weights).as_posix()
+    if Path(weights).is_file() or Path(weights).suffix in _SUFFIXES:
+        return None
+    if name not in ZOO:
+        _refuse_unknown(name)
+        return None
+    entry = ZOO[name]
+    if kind not in (None, entry.kind):
+        raise CheckpointError(
+            f"{name} is a {entry.kind}'s; a {kind}'s is needed here: one of {', '.join(list_weights(kind))}, or a file"
+        )
+    return entry
+
+
+def _refuse_unknown(name: str) -> None:
+    near = [known for known in ZOO if known.endswith(f"/{name}")] or difflib.get_close_matches(name, ZOO, n=1, cutoff=0.8)
+    family = [known for known in ZOO if known.partition("/")[0] == name.partition("/")[0]]
+    if not near and not family:
+        return
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(family)}"
+    raise CheckpointError(f"there is no file '{name}', nor published weights of that name; {hint}")
+
+
+def cache_folder() -> Path:
+    """Where published weights are kept."""
+    if own := os.environ.get("RESDET_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "resdet"
+
+
+def published_file(entry: Published, report: Report = silent) -> Path:
+    """The file as it was published, downloaded unless it is there already, and verified. Raises CheckpointError."""
+    with _explained(entry), locked(entry.file):
+        fetch(entry.url, entry.file, entry.digest, report)
+    return entry.file
+
+
+def converted_file(entry: Published, convert: Converter, report: Report = silent) -> Path:
+    """The checkpoint made of a published file by `convert`, made unless it is there already and whole.
+
+    Of several processes one fetches and converts, the others wait. Raises CheckpointError.
+    """
+    stem = cache_folder() / LAYOUT / entry.name
+    with _explained(entry):
+        if found := _whole(stem):
+            return found
+        with locked(entry.file):
+            if found := _whole(stem):
+                return found
+            fetch(entry.url, entry.file, entry.digest, report)
+            return _store(convert(entry.file), stem)
+
+
+def classifier_checkpoint(source: Path) -> dict[str, Any]:
+    """A classifier's checkpoint of ours from another project's file. Raises CheckpointError."""
+    from backbones.conversion import convert_backbone  # which builds backbones, whose registry needs this module
+
+    found = convert_backbone(load_checkpoint(source), str(source))
+    meaning = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}
+    return {
+        "format": "resdet",
+        "version": FORMAT_VERSION,
+        "kind": "classifier",
+        "model": found.state,
+        "class_names": [],  # the file does not tell them
+        "preprocessing": found.preprocessing.to_dict(),
+        "config": {"model": meaning},
+        "versions": {"torch": str(torch.__version__)},
+    }
+
+
+def _whole(stem: Path) -> Path | None:
+    """The stored checkpoint whose bytes have the hash in its name, if there is one."""
+    for file in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):
+        fault = mismatch(file, Digest("sha256", file.stem.rpartition("-")[2]))
+        if fault is None:
+            return file
+        logger.warning("%s is damaged: made again", file)
+    return None
+
+
+def _store(checkpoint: Mapping[str, Any], stem: Path) -> Path:
+    """Write it under a name with its own hash, in place of damaged ones."""
+    fresh = stem.with_name(f"{stem.name}.new")
+    save_checkpoint(checkpoint, fresh)
+    stored = stem.with_name(f"{stem.name}-{hash_of(fresh, 'sha256')[:8]}.pt")
+    fresh.replace(stored)
+    for file in stem.parent.glob(f"{stem.name}-????????.pt"):
+        if file != stored:
+            with suppress(OSError):  # in use, where such a file cannot be deleted
+                file.unlink()
+    return stored
+
+
+@contextmanager
+def _explained(entry: Published) -> Iterator[None]:
+    """Errors of downloading as one line that says what to do."""
+    try:
+        yield
+    except UnreachableError as error:
+        raise CheckpointError(f"{entry.name}: {error}; or fetch it elsewhere and put it at {entry.file}") from None
+    except DownloadError as error:
+        raise CheckpointError(f"{entry.name}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{entry.name}: cannot use {error.filename or cache_folder()}: {error.strerror or error}; "
+            "set RESDET_CACHE to a folder with room that you may write to"
+        ) from None
