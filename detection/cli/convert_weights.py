@@ -25,7 +25,7 @@ FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, metavar="SRC", help="a .pth, .pt, .safetensors or .pkl file")
+    parser.add_argument("source", type=Path, metavar="SRC", help="a .pth, .pt, .safetensors or .pkl file, or a name of the zoo")
     parser.add_argument("destination", type=Path, metavar="DST", help="the checkpoint to write")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: told from the names of the tensors")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what became of each tensor, as JSON")
@@ -45,10 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
     # Only now: torch is slow to load.
+    from detection.cli.downloads import published_file
     from detection.engine.conversion import convert_file
 
     format_name = None if options.format == "auto" else options.format
-    conversion = convert_file(options.source, options.destination, format_name, options.overrides)
+    conversion = convert_file(published_file(options.source), options.destination, format_name, options.overrides)
     print("\n".join(describe(conversion, options.source, options.destination)))
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)

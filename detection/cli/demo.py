@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from detection.cli.evaluated import is_override, load_model
+from detection.cli.evaluated import QUICKSTART_WEIGHTS, is_override, load_model, trained_weights
 from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
 from detection.errors import ConfigError, DatasetError
 
@@ -44,7 +44,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="INPUT",
         help="image, folder, 'glob', video, or camera (camera:1 is the second); dotted.key=value, e.g. test.flip=true",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a detector's checkpoint; default: the quickstart's")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="a detector's checkpoint or a name of the zoo (docs/weights.md); default: the quickstart's or, if that has "
+        "not run, detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x, which is downloaded",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--score-threshold", type=float, default=0.5, metavar="T", help="0 to 1; default: %(default)s")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video or camera; default: to the end, or Ctrl-C")
@@ -94,8 +100,24 @@ def find_all(inputs: Sequence[str]) -> tuple[list[Medium], list[str]]:
 
 def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
     """The detector to draw with. Raises ConfigError or CheckpointError."""
-    model, used = load_model(argparse.Namespace(config=None, weights=weights and [weights], overrides=overrides))
-    print(f"weights: {used}" + ("" if weights else ", the quickstart's (--weights names others)"))
+    if weights is not None:
+        return _load(weights, overrides, "")
+    trained = trained_weights(QUICKSTART_WEIGHTS)
+    if trained is not None:
+        return _load(trained, overrides, ", the quickstart's (--weights names others)")
+    # Only now: torch is slow to load.
+    from detection.engine.zoo import STANDARD_DETECTOR
+    from detection.errors import CheckpointError
+
+    try:
+        return _load(Path(STANDARD_DETECTOR), overrides, " (--weights names others)")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; or train the quickstart's detector with `make run`") from None
+
+
+def _load(weights: Path, overrides: Sequence[str], remark: str) -> Detector | Ensemble:
+    model, used = load_model(argparse.Namespace(config=None, weights=[weights], overrides=overrides))
+    print(f"weights: {used}{remark}")
     return model
 
 

@@ -41,7 +41,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="a detector's checkpoint, or several as an ensemble; default: the config's best.pt, or else last.pt",
+        help="a detector's checkpoint or a name of the zoo, or several as an ensemble; default: the config's best.pt, or else "
+        "last.pt",
     )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
 
@@ -128,6 +129,7 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     """
     import torch
 
+    from detection.cli.downloads import weights_file
     from detection.engine.checkpoint import require_same_classes
     from detection.inference.detector import load_detector
 
@@ -142,7 +144,7 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
             return config
         return own.model_copy(update={"data": config.data, "test": config.test, "train": config.train})
 
-    detectors = [load_detector(file, adapted, device) for file in files]
+    detectors = [load_detector(weights_file(file, "detector"), adapted, device) for file in files]
     for file, detector in zip(files, detectors, strict=True):
         require_same_classes(detector.class_names, detectors[0].class_names, file)
     return detectors, files
@@ -151,11 +153,16 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
 def _default_weights(config: Config | None) -> Path:
     """The quickstart's, or the best of the config's run; a run without a validation split has only the last."""
     best = QUICKSTART_WEIGHTS if config is None else config.output_dir / "best.pt"
-    for weights in (best, best.with_name("last.pt")):
-        if weights.is_file():
-            return weights
+    weights = trained_weights(best)
+    if weights is not None:
+        return weights
     first = "run `make run` first" if config is None else "train it first"
     raise ConfigError(f"there is no {best}: {first}, or give --weights FILE")
+
+
+def trained_weights(best: Path) -> Path | None:
+    """The best checkpoint of a run, or its last, if it has left one."""
+    return next((weights for weights in (best, best.with_name("last.pt")) if weights.is_file()), None)
 
 
 def progress_bar(console: Console) -> Progress:

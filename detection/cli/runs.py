@@ -28,7 +28,9 @@ def run_parser(command: str, tool: str, description: str | None, weights_help: s
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"a new run that starts from {weights_help}")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
+    )
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where checkpoints and logs go")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
     return parser

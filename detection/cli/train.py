@@ -117,10 +117,11 @@ def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset
 
 
 def initialise(model: Detector, path: Path) -> None:
-    """Start from a file's weights, and say what they are. Raises CheckpointError."""
+    """Start from a file's weights, or the zoo's of that name, and say what they are. Raises CheckpointError."""
+    from detection.cli.downloads import weights_file
     from detection.engine.checkpoint import initialise_detector
 
-    print_once(initialise_detector(model, path))
+    print_once(initialise_detector(model, weights_file(path)))
 
 
 def evaluator(dataset: Dataset, workers: int) -> Callable[[nn.Module], dict[str, float]]:

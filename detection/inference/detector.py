@@ -24,6 +24,7 @@ from detection.engine.checkpoint import (
     require_same_classes,
     require_same_values,
 )
+from detection.engine.zoo import weights_file
 from detection.inference.ensemble import average, unite_proposals
 from detection.inference.refinement import classify_repeatedly
 from detection.inference.select import select, to_image_pixels
@@ -81,8 +82,10 @@ def load_detector(
 ) -> Detector:
     """The detector of a checkpoint, ready to predict, with the checkpoint's own config, that one changed, or another.
 
+    `path` may be a name of the zoo, such as "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x".
     Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
     """
+    path = weights_file(path, "detector")
     checkpoint = load_checkpoint(path)
     require_kind(checkpoint, "detector", path)
     own = checkpoint_config(checkpoint, path)
