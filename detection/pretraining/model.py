@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
 from backbones.weights import backbone_state
+from backbones.zoo import weights_file
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch
@@ -67,6 +68,7 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
     Its last layer is taken over where it is for the same classes (a plain file: as many), and otherwise stays random.
     Raises CheckpointError where the file does not fit.
     """
+    path = weights_file(path)
     contents = load_checkpoint(path)
     state, preprocessing = backbone_state(
         contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
@@ -87,6 +89,7 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
 def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names: Sequence[str]) -> ClassificationModel:
     """A trained classifier in evaluation mode, on the CPU. Raises CheckpointError where it is for other classes."""
     model = build_classifier(config, class_names)
+    path = weights_file(path)
     contents = load_checkpoint(path)
     state, model.backbone.preprocessing = backbone_state(
         contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
