@@ -95,13 +95,18 @@ def fetch(url: str, file: Path, digest: Digest | None, report: Report = silent) 
     if fault is not None:
         discard(part)
         raise DownloadError(f"{fault}; it came from {url} and has been deleted")
-    part.replace(file)
-    _tag_of(part).unlink(missing_ok=True)
+    finish(part, file)
 
 
 def part_of(file: Path) -> Path:
     """Where a file is while it comes."""
     return file.with_name(file.name + ".part")
+
+
+def finish(part: Path, file: Path) -> None:
+    """Give what came, whole and verified, its own name."""
+    part.replace(file)
+    _tag_of(part).unlink(missing_ok=True)
 
 
 def discard(part: Path) -> None:

@@ -9,23 +9,14 @@ alone.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import http.client
 import os
-import re
-import shutil
-import ssl
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
@@ -33,14 +24,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
 COCO_URL = "http://images.cocodataset.org"  # has no certificate of its own; the checksums vouch for the files
-CHUNK = 1 << 20  # bytes
-TIMEOUT = 60.0  # seconds without a byte
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; the count starts afresh with every byte of progress
 
 Report = Callable[[int, "int | None"], None]  # (bytes done, bytes in all where known)
 
 
-class DownloadError(ValueError):
+class ArchiveError(ValueError):
     """A file cannot be had, kept or unpacked: one line for the user."""
 
 
@@ -121,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in dict.fromkeys(options.datasets):
             news = [obtain(archive, options) for archive in DATASETS[name]]
             print(f"{name}: complete in {options.root}" if any(news) else f"{name}: is there already, in {options.root}")
-    except DownloadError as error:
+    except ArchiveError as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or options.root}: {error.strerror or error}; the same command goes on from here")
@@ -138,6 +126,8 @@ def _fail(message: str) -> int:
 
 def obtain(archive: Archive, options: argparse.Namespace) -> bool:
     """Download, check and unpack one archive, or what of that is not done yet. False if nothing was left to do."""
+    from backbones.download import finish  # only now: it loads torch, which is slow
+
     folder: Path = options.root / "archives"
     file, part, done = (folder / f"{archive.name}{suffix}" for suffix in ("", ".part", ".done"))
     target = options.root / archive.unpack_to
@@ -149,17 +139,17 @@ def obtain(archive: Archive, options: argparse.Namespace) -> bool:
     # A file that someone put there is checked like one of ours.
     if not file.exists():
         with reported(f"downloading {archive.name}") as report:
-            download(url, part, report)
+            fetch(url, part, report)
     with reported(f"checking {archive.name}") as report:
         check(file if file.exists() else part, archive.md5, report)
     if not file.exists():
-        part.rename(file)
+        finish(part, file)
     with reported(f"unpacking {archive.name}") as report:
         unpack(file, target, report)
     if archive.cifar_batches:
         make_class_folders(target, target / "cifar-10-batches-bin")
     if not unpacked.exists():
-        raise DownloadError(f"{file} is unpacked, but {unpacked} was not in it")
+        raise ArchiveError(f"{file} is unpacked, but {unpacked} was not in it")
     done.touch()
     if not options.keep:
         file.unlink()
@@ -178,87 +168,38 @@ def reported(action: str) -> Iterator[Report]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def download(url: str, part: Path, report: Report) -> None:
-    """Fetch what `part` lacks, with new tries when the connection breaks. Raises DownloadError; the part is kept."""
-    waits = list(WAITS)
-    while True:
-        before = _size(part)
-        try:
-            fetch_rest(url, part, report)
-            return
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            if _size(part) > before:
-                waits = list(WAITS)
-            if not waits or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
-                kept = f"; {_size(part)} bytes are kept, the same command goes on from there" if _size(part) else ""
-                reason = error.reason if type(error) is urllib.error.URLError else error
-                raise DownloadError(f"cannot download {url}: {reason}{kept}") from None
-            time.sleep(waits.pop(0))
-        except ValueError as error:
-            raise DownloadError(f"cannot download {url}: {error}") from None
+def fetch(url: str, part: Path, report: Report) -> None:
+    """Download what `part` lacks. Raises ArchiveError; the part is kept."""
+    from backbones.download import DownloadError, download
 
-
-def fetch_rest(url: str, part: Path, report: Report) -> None:
-    """One request for the bytes from `part`'s end on. Raises ConnectionError if the answer ends early."""
-    have = _size(part)
-    headers = {"User-Agent": "resdet"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            return  # nothing is left to fetch; the checksum tells whether that is true
-        raise
-    with response, part.open("r+b" if part.exists() else "wb") as file:
-        start, total = answered_range(response)
-        if start > have:
-            raise DownloadError(
-                f"cannot download {url}: asked for the bytes from {have} on, the server sent those from {start}"
-            )
-        _require_space(part.parent, None if total is None else total - have)
-        # A server that knows no ranges sends everything: begin again.
-        file.truncate(start)
-        file.seek(start)
-        while chunk := response.read1(CHUNK):
-            file.write(chunk)
-            report(file.tell(), total)
-        if total is not None and file.tell() < total:
-            raise ConnectionError(f"the connection was closed at {file.tell()} of {total} bytes")
-
-
-def answered_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and the whole file's size if the server tells it."""
-    ranged = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if ranged:
-        return int(ranged[1]), None if ranged[2] == "*" else int(ranged[2])
-    length = response.headers.get("Content-Length")
-    return 0, None if length is None else int(length)
+        download(url, part, report)
+    except DownloadError as error:
+        raise ArchiveError(str(error)) from None
 
 
 def check(file: Path, md5: str, report: Report) -> None:
-    """Raises DownloadError where the file's MD5 is another; a download of ours is then deleted, for it cannot be continued."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-            report(stream.tell(), _size(file))
-    if digest.hexdigest() == md5:
+    """Raises ArchiveError where the file's MD5 is another; a download of ours is then deleted, for it cannot be continued."""
+    from backbones.download import Digest, discard, mismatch
+
+    fault = mismatch(file, Digest("md5", md5), report)
+    if fault is None:
         return
-    fault = f"{file} is not the official file: its MD5 is {digest.hexdigest()}, not {md5}"
     if file.suffix != ".part":
-        raise DownloadError(f"{fault}; delete it and run the command again")
-    file.unlink()
-    raise DownloadError(f"{fault}; it has been deleted, run the command again or try another --base-url")
+        raise ArchiveError(f"{fault}; delete it and run the command again")
+    discard(file)
+    raise ArchiveError(f"{fault}; it has been deleted, run the command again or try another --base-url")
 
 
 def unpack(file: Path, folder: Path, report: Report) -> None:
-    """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises DownloadError."""
+    """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises ArchiveError."""
     if not hasattr(tarfile, "data_filter"):
-        raise DownloadError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
+        raise ArchiveError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _unpack_zip(file, folder, report) if file.suffix == ".zip" else _unpack_tar(file, folder, report)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DownloadError(f"cannot unpack {file}: {error}") from None
+        raise ArchiveError(f"cannot unpack {file}: {error}") from None
 
 
 def _unpack_tar(file: Path, folder: Path, report: Report) -> None:
@@ -276,7 +217,7 @@ def _unpack_zip(file: Path, folder: Path, report: Report) -> None:
         members = archive.infolist()
         for name in (PurePosixPath(member.filename.replace("\\", "/")) for member in members):
             if name.is_absolute() or ".." in name.parts:
-                raise DownloadError(f"cannot unpack {file}: '{name}' would land outside {folder}")
+                raise ArchiveError(f"cannot unpack {file}: '{name}' would land outside {folder}")
         done, total = 0, sum(member.file_size for member in members)
         for member in members:
             archive.extract(member, folder)
@@ -298,16 +239,6 @@ def make_class_folders(folder: Path, batches: Path) -> None:
         for index, (label, image) in enumerate(zip(records[:, 0], images, strict=True)):
             _, data = cv2.imencode(".png", image[..., ::-1])
             (folder / split / names[label] / f"{index:05d}.png").write_bytes(data.tobytes())
-
-
-def _require_space(folder: Path, num_bytes: int | None) -> None:
-    free = shutil.disk_usage(folder).free
-    if num_bytes is not None and num_bytes > free:
-        raise DownloadError(f"{folder} needs {num_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room, or give --root")
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 if __name__ == "__main__":

@@ -142,6 +142,32 @@ def test_a_folded_scale_stays_exact():
     assert torch.equal(scale, found.state["bn1.weight"]) and torch.equal(shift, found.state["bn1.bias"])
 
 
+def test_the_authors_models_with_statistics():
+    """detectron2's copies are not folded; a bias of conv1 is the same as a smaller mean."""
+    torch.manual_seed(0)
+    arrays = {}
+    for key, value in msra_classifier(18, num_classes=2).items():
+        start, bn, part = key.rpartition("_bn_")
+        if not bn:
+            arrays[key] = value
+        elif part == "s":
+            arrays |= {f"{start}_bn_{name}": np.random.rand(len(value)) + 0.1 for name in ("running_mean", "running_var")}
+            arrays[f"{start}_bn_gamma"] = value
+        else:
+            arrays[f"{start}_bn_beta"] = value
+    arrays["conv1_b"] = np.random.rand(64).astype(np.float32)
+    found = convert_backbone(arrays, "R-18.pkl")
+    assert found.format == "msra" and not any(entry.kind == "added" for entry in found.entries)
+    expected = {
+        "bn1.running_mean": arrays["res_conv1_bn_running_mean"] - arrays["conv1_b"],
+        "bn1.bias": arrays["res_conv1_bn_beta"],
+        "layer1.0.bn1.running_var": arrays["res2_0_branch2a_bn_running_var"],
+        "layer2.0.downsample.1.weight": arrays["res3_0_branch1_bn_gamma"],
+    }
+    for key, value in expected.items():
+        torch.testing.assert_close(found.state[key], torch.from_numpy(value).float())
+
+
 def test_torchvisions_network_in_detectron2s_names():
     torch.manual_seed(0)
     state = torchvision.models.resnet18(num_classes=3).state_dict()

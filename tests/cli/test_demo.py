@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from backbones.zoo import ZOO, Published
 from detection.cli import demo
 from detection.cli.main import main
 from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
+from detection.engine.zoo import STANDARD_DETECTOR
 from detection.errors import DatasetError
 from detection.structures import Detections
 from tests.cli.trained import write_trained
@@ -211,11 +213,16 @@ def test_numbers_out_of_range(option, tmp_path, capsys):
     assert option[0] in capsys.readouterr().err
 
 
-def test_without_weights_the_quickstarts_are_wanted(tmp_path, capsys, monkeypatch):
+def test_without_weights_the_quickstarts_or_the_zoos_are_used(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    offline = Published(STANDARD_DETECTOR, "http://127.0.0.1:9/model_final_298dad.pkl", "detector")
+    monkeypatch.setitem(ZOO, STANDARD_DETECTOR, offline)
     picture = write_picture(tmp_path / "a.jpg")
     assert run(picture, folder=tmp_path / "out") == 2
-    assert "`make run`" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and offline.url in error and str(offline.file) in error and "`make run`" in error
     Path("runs/quickstart").mkdir(parents=True)
     write_trained(tmp_path / "model")
     (tmp_path / "model").rename("runs/quickstart/detector")

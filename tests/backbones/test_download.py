@@ -1,0 +1,169 @@
+"""Downloads from a server on this machine that breaks off, knows no ranges, or serves something else."""
+
+import errno
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backbones import download
+from backbones.download import Digest, DownloadError, UnreachableError, fetch
+from tests.file_server import serving
+
+CONTENT = np.random.default_rng(0).bytes(50_000)
+MD5 = Digest("md5", hashlib.md5(CONTENT).hexdigest()[:6])
+SHA256 = Digest("sha256", hashlib.sha256(CONTENT).hexdigest()[:8])
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "WAITS", (0.0, 0.0))
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as running:
+        running.files["a.pkl"] = CONTENT
+        yield running
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "a.pkl"
+
+
+def get(server, file: Path, digest: Digest | None = MD5) -> list[tuple[int, int | None]]:
+    """What was reported."""
+    reports = []
+    fetch(f"{server.url}/a.pkl", file, digest, lambda done, total: reports.append((done, total)))
+    assert file.read_bytes() == CONTENT
+    assert [path.name for path in file.parent.iterdir()] == ["a.pkl"]
+    return reports
+
+
+@pytest.mark.parametrize("digest", [MD5, SHA256, None])
+def test_fetched_once_and_verified(digest, server, file):
+    reports = get(server, file, digest)
+    assert reports[-1] == (50_000, 50_000) and sorted(reports) == reports
+    assert get(server, file, digest) == [] and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("etag", ["", '"1"', 'W/"1"'])
+def test_a_broken_connection_is_taken_up_where_it_ended(etag, server, file):
+    server.etag, server.breaks = etag, [10_000, 15_000]
+    get(server, file)
+    assert server.requests == ["", "bytes=10000-", "bytes=25000-"]
+
+
+def test_after_too_many_breaks_the_next_try_goes_on(server, file):
+    server.etag, server.breaks = '"1"', [20_000, 0, 0]
+    with pytest.raises(UnreachableError, match=r"closed at 20000 of 50000 bytes; 20000 bytes are kept in .*\.part"):
+        get(server, file)
+    assert not file.exists()
+    server.requests.clear()
+    get(server, file)
+    assert server.requests == ["bytes=20000-"]
+
+
+def test_another_version_on_the_server_begins_again(server, file):
+    """Without a hash nothing but the server's tag tells that the first half is of another file."""
+    server.files["a.pkl"] = CONTENT[::-1]
+    server.etag, server.breaks = '"old"', [20_000, 0, 0]
+    with pytest.raises(UnreachableError):
+        get(server, file, None)
+    server.files["a.pkl"], server.etag = CONTENT, '"new"'
+    get(server, file, None)
+
+
+def test_a_server_without_ranges_is_asked_for_everything_again(server, file):
+    server.ranges, server.breaks = False, [30_000]
+    get(server, file)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("more", [b"", b"of something else"])
+def test_a_part_that_is_whole_or_too_long(more, server, file):
+    download.part_of(file).write_bytes(CONTENT + more)
+    get(server, file)
+    assert server.requests == ([f"bytes={50_000 + len(more)}-", ""] if more else ["bytes=50000-"])
+
+
+def test_busy_for_a_moment(server, file):
+    server.errors = [503, 429]
+    get(server, file)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("digest", [MD5, SHA256])
+def test_another_file_than_was_published_is_deleted(digest, server, file):
+    server.files["a.pkl"] = CONTENT[:-1] + b"?"
+    wrong = hashlib.new(digest.algorithm, server.files["a.pkl"]).hexdigest()[: len(digest.start)]
+    message = (
+        f"its {digest.algorithm} begins with {wrong}, not {digest.start}; it came from {server.url}/a.pkl and has been deleted"
+    )
+    with pytest.raises(DownloadError, match=message):
+        get(server, file, digest)
+    assert not list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("{server}/absent", "HTTP Error 404"), ("http://127.0.0.1:9/a.pkl", "refused"), ("a.pkl", "unknown url type")],
+)
+def test_unreachable_is_told_at_once(url, words, server, file, monkeypatch):
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: pytest.fail("waited"))
+    with pytest.raises(UnreachableError, match=f"cannot download .*{words}"):
+        fetch(url.format(server=server.url), file, MD5)
+    assert len(server.requests) <= 1 and not list(file.parent.iterdir())
+
+
+def test_a_file_put_there_by_hand_is_verified_and_used(server, file):
+    file.write_bytes(CONTENT)
+    get(server, file)
+    assert server.requests == []
+
+
+def test_a_damaged_file_is_replaced_when_the_new_one_is_whole(server, file, caplog):
+    damaged = CONTENT[:-1] + b"?"
+    file.write_bytes(damaged)
+    server.errors = [404]
+    with pytest.raises(UnreachableError, match="is not the file that was published.*; cannot download"):
+        get(server, file)
+    assert file.read_bytes() == damaged
+    with caplog.at_level(logging.INFO, "backbones.download"):
+        get(server, file)
+    assert "downloading" in caplog.text
+
+
+def test_too_little_space_is_told_before_the_download(server, file, monkeypatch):
+    usage = download.shutil.disk_usage(file.parent)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    with pytest.raises(DownloadError, match="make room"):
+        get(server, file)
+    assert not file.exists()
+
+
+class NearlyFull(io.FileIO):
+    """A file on a disk with room for 20 kB."""
+
+    def write(self, data) -> int:
+        room = 20_000 - self.tell()
+        if len(data) > room:
+            super().write(data[:room])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+def nearly_full(path: Path, mode: str) -> NearlyFull:
+    return NearlyFull(path, mode)
+
+
+def test_a_disk_that_fills_up_loses_nothing(server, file, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", nearly_full)
+        with pytest.raises(DownloadError, match=r"cannot write .*: No space left on device, make room; 20000 bytes are kept"):
+            get(server, file)
+    assert not file.exists()
+    get(server, file)
+    assert server.requests == ["", "bytes=20000-"]
