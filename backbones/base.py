@@ -94,6 +94,11 @@ class Backbone(StagedModule):
         """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""
         raise BackboneError(f"{type(self).__name__} has no classifier")
 
+    def dense_logits(self, images: Tensor) -> Tensor:
+        """The classifier applied fully convolutionally to images of any size: its scores, averaged over all places,
+        (N, num_classes). Where a linear classifier follows global average pooling, that is what `logits` computes."""
+        return self.logits(images)
+
     def split_c4(self) -> tuple[C4Trunk, C4Head]:
         """The two halves of a C4 detector; they share this network's modules."""
         raise BackboneError(f"{type(self).__name__} has no split into a trunk and a per-region head: define split_c4()")

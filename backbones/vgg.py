@@ -78,6 +78,15 @@ class VGG16(Backbone):
         pooled = F.adaptive_avg_pool2d(self.features(images), POOL_SIZE)
         return self.classifier(pooled.flatten(1))
 
+    def dense_logits(self, images: Tensor) -> Tensor:
+        """fc6 as a 7x7 convolution, fc7 and fc8 as 1x1: the scores averaged over all places, (N, num_classes)."""
+        if self.classifier is None or min(images.shape[-2:]) < POOL_SIZE * 32 or images.shape[-2:] == (224, 224):
+            return self.logits(images)
+        windows = self.features(images).unfold(2, POOL_SIZE, 1).unfold(3, POOL_SIZE, 1)  # (N, C, h, w, 7, 7)
+        num_images, _, height, width = windows.shape[:4]
+        scores = self.classifier(windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2))
+        return scores.view(num_images, height * width, -1).mean(dim=1)
+
     def split_c4(self) -> tuple[VGG16Trunk, VGG16Head]:
         """The convolutions, and fc6 and fc7; they share this network's modules.
 

@@ -236,6 +236,18 @@ class ClassifierDataConfig(Section):
     root: Path = Field(Path("imagenet"), description="holds the splits' folders, or is a .tar, .tar.gz or .tar.xz of them")
     train: str = Field("train", description="folder of the training split; '.': the classes lie in root itself")
     val: str = Field("val", description="folder of the validation split")
+    val_labels: Path | None = Field(
+        None, description="a text file with the class of each image, for a validation folder without class folders"
+    )
+    class_order: Path | None = Field(
+        None, description="what numbers in val_labels mean: a list of the class folders' names, or the devkit's meta.mat"
+    )
+    hold_out: Count = Field(
+        0, description="training images that are kept back and validated on instead, drawn by train.seed"
+    )
+    mean_image: bool = Field(
+        False, description="subtract the training split's mean image, not just the mean of each channel"
+    )
     image_size: PositiveInt = Field(224, description="side of the network's square input")
     augmentations: tuple[Augmentation, ...] = Field(
         ({"RandomResizedCrop": {}}, {"HorizontalFlip": {"p": 0.5}}),
@@ -268,6 +280,22 @@ class ClassifierTrainConfig(TrainConfig):
     images_per_device: PositiveInt = Field(32, description="images a process and forward pass")
     steps: PositiveInt = Field(600000, description="optimizer steps")
     learning_rate: Positive = Field(0.1, description="of the first plateau")
+    warmup_until_error: Fraction | None = Field(
+        None, description="warmup_factor of the rate until the training error of a log interval is below this"
+    )
+    label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
+
+
+class ClassifierTestConfig(Section):
+    """Views of an image whose class probabilities are averaged (sections 3.4, 4.1)."""
+
+    views: Literal["center", "ten_crop", "full"] = Field(
+        "center",
+        description="center: what data.test_transforms make; ten_crop: corners, centre and flips at 256/224 of image_size; "
+        "full: the whole image at each of `scales`, the network applied fully convolutionally",
+    )
+    scales: tuple[PositiveInt, ...] = Field((), description="shorter sides for `full`; empty: data.image_size alone")
+    flip: bool = Field(False, description="`full`: the mirrored image too")
 
 
 class ClassifierConfig(Section):
@@ -276,6 +304,7 @@ class ClassifierConfig(Section):
     model: ClassifierModelConfig = ClassifierModelConfig()
     data: ClassifierDataConfig = ClassifierDataConfig()
     train: ClassifierTrainConfig = ClassifierTrainConfig()
+    test: ClassifierTestConfig = ClassifierTestConfig()
     bn_images: Count = Field(
         8192, description="training images for the strict average of BN statistics after training; 0: keep the moving one"
     )

@@ -16,6 +16,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from pydantic import ValidationError
 from torch import Tensor
 
+from detection.data.augmentations import PAPER_TRANSFORMS
 from detection.data.records import LEAST_SIDE, nearest_name
 from detection.errors import ConfigError
 from detection.resize import resize_image, resized_size
@@ -115,9 +116,9 @@ def _build_all(augmentations: Sequence[Mapping[str, Mapping[str, Any]]]) -> list
 
 
 def _build(name: str, parameters: dict[str, Any]) -> A.BasicTransform | A.BaseCompose:
-    kind = getattr(A, name, None)
+    kind = PAPER_TRANSFORMS.get(name) or getattr(A, name, None)
     if not _is_transform(kind):
-        known = [key for key in dir(A) if _is_transform(getattr(A, key))]
+        known = [*PAPER_TRANSFORMS, *(key for key in dir(A) if _is_transform(getattr(A, key)))]
         raise ConfigError(f"unknown augmentation '{name}'{nearest_name(name, known)} (any transform of albumentations)")
     if "transforms" in parameters:
         parameters["transforms"] = _build_all(parameters["transforms"])

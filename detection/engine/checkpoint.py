@@ -40,13 +40,14 @@ MEANING_OF_WEIGHTS = (
 
 
 def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config."""
+    """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config, and may give more."""
     return model_part_of(model.state_dict(), metadata)
 
 
 def model_part_of(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a state dict."""
     return {
+        **metadata,
         "format": "resdet",
         "version": FORMAT_VERSION,
         "kind": metadata["kind"],

@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import Augmentation, ClassifierConfig, ClassifierDataConfig
+from detection.data.augmentations import PAPER_TRANSFORMS
 from detection.data.catalog import resolve_root
 from detection.data.loader import Loaded, unwrap
 from detection.data.sampler import Batches, Item
 from detection.data.transforms import build_augmentation, reseed
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
-from detection.pretraining.folders import ImageFolder, decode_ahead, load_folders
+from detection.pretraining.folders import ImageFolder, Labels, decode_ahead, load_folders
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -52,7 +53,45 @@ class ImageBatch:
 
 def load_splits(data: ClassifierDataConfig, *splits: str) -> list[ImageFolder]:
     """These splits of `data.root`, decoded ahead where they are small. Raises DatasetError."""
-    return [decode_ahead(folder, data.on_bad_image) for folder in load_folders(resolve_root(data.root), splits)]
+    labels = {}
+    if data.val_labels is not None and data.val in splits:
+        order = None if data.class_order is None else resolve_root(data.class_order)
+        labels[data.val] = Labels(resolve_root(data.val_labels), data.train, order)
+    return [decode_ahead(folder, data.on_bad_image) for folder in load_folders(resolve_root(data.root), splits, labels)]
+
+
+def training_splits(config: ClassifierConfig) -> tuple[ImageFolder, ImageFolder]:
+    """The images to learn from, and those to validate on. Raises DatasetError."""
+    data = config.data
+    if data.hold_out == 0:
+        train, val = load_splits(data, data.train, data.val)
+        return train, val
+    (whole,) = load_splits(data, data.train)
+    if data.hold_out >= len(whole):
+        raise DatasetError(f"data.hold_out is {data.hold_out}, and split '{data.train}' has just {len(whole)} images")
+    order = np.random.default_rng(config.train.seed).permutation(len(whole))
+    return whole.part(sorted(order[data.hold_out :])), whole.part(sorted(order[: data.hold_out]))
+
+
+def validation_split(config: ClassifierConfig) -> ImageFolder:
+    """The second of `training_splits`, without the cost of the first. Raises DatasetError."""
+    if config.data.hold_out > 0:
+        return training_splits(config)[1]
+    return load_splits(config.data, config.data.val)[0]
+
+
+def mean_image(folder: ImageFolder, config: ClassifierConfig, most: int = 50_000) -> Tensor:
+    """(3, S, S) float32: what the mean of the images, as they are tested, has beyond the mean of each channel.
+
+    RGB in units of 0..255. Of more than `most` images an even selection is taken.
+    """
+    chosen = np.linspace(0, len(folder) - 1, min(most, len(folder))).round().astype(int)
+    total, count = torch.zeros(3, config.data.image_size, config.data.image_size, dtype=torch.float64), 0
+    for batch in test_loader(folder.part(chosen.tolist()), config):
+        total += batch.images.double().sum(dim=0)
+        count += len(batch)
+    mean = total / count
+    return (mean - mean.mean(dim=(1, 2), keepdim=True)).float()
 
 
 def train_transform(data: ClassifierDataConfig) -> Compose:
@@ -84,7 +123,7 @@ def _required(name: str) -> set[str]:
     # Here and not above: detection.data.transforms keeps albumentations from looking for updates when it is imported.
     import albumentations
 
-    kind = getattr(albumentations, name, None)
+    kind = PAPER_TRANSFORMS.get(name) or getattr(albumentations, name, None)
     if not inspect.isclass(kind):
         return set()
     return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}

@@ -4,7 +4,7 @@ N images, K classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,50 +13,71 @@ from torch import Tensor
 from detection.config import ClassifierConfig
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
-from detection.pretraining.data import ImageBatch, load_splits, test_loader
+from detection.pretraining.data import ImageBatch, test_loader, validation_split
 from detection.pretraining.folders import ImageFolder
-from detection.pretraining.model import ClassificationModel, load_classifier
+from detection.pretraining.model import ClassificationModel, load_classifier, recorded_network
+from detection.pretraining.views import ViewBatch, view_loader
 
 
-def evaluate_checkpoint(path: Path, config: ClassifierConfig) -> dict[str, float]:
-    """The errors of a checkpoint on `data.val`, on the GPU where there is one.
+def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dict[str, float]:
+    """The errors of one checkpoint, or of an ensemble of several, on `data.val`, on the GPU where there is one.
 
-    Raises CheckpointError where it is of another architecture or for other classes, DatasetError for bad data.
+    Raises CheckpointError where one is of another architecture or for other classes, DatasetError for bad data.
     """
-    (split,) = load_splits(config.data, config.data.val)
-    model = load_classifier(path, config.model, split.class_names)
-    return evaluate_on(model.to("cuda" if torch.cuda.is_available() else "cpu"), split, config)
+    split = validation_split(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # An ensemble's members may be of different depths: each is the network that its checkpoint records.
+    networks = [config.model if len(paths) == 1 else recorded_network(path, config.model) for path in paths]
+    members = [load_classifier(path, network, split.class_names) for path, network in zip(paths, networks, strict=True)]
+    return evaluate_on([member.to(device) for member in members], split, config)
 
 
-def evaluate_on(model: ClassificationModel, split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
-    """`evaluate_classifier` on a split, in the views and the precision of the config."""
-    precision = resolve_precision(config.train.precision, next(model.parameters()).device)
-    return evaluate_classifier(model, test_loader(split, config), precision)
+def evaluate_on(models: Sequence[ClassificationModel], split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
+    """`evaluate_classifiers` on a split, in the views and the precision of the config."""
+    loader = test_loader(split, config) if config.test.views == "center" else view_loader(split, config)
+    precision = resolve_precision(config.train.precision, next(models[0].parameters()).device)
+    return evaluate_classifiers(models, loader, precision)
 
 
 @torch.no_grad()
-def evaluate_classifier(
-    model: ClassificationModel, loader: Iterable[ImageBatch], precision: torch.dtype | None = None
+def evaluate_classifiers(
+    models: Sequence[ClassificationModel], loader: Iterable[ImageBatch | ViewBatch], precision: torch.dtype | None = None
 ) -> dict[str, float]:
-    """{"top1_error", "top5_error"} in 0..1 over all images, each seen once in the view that the loader gives.
+    """{"top1_error", "top5_error"} in 0..1 over all images, by the mean of all models' and views' class probabilities.
 
-    The model is put in evaluation mode and back. `precision` is the autocast dtype, None for fp32. Raises DatasetError
+    The models are put in evaluation mode and back. `precision` is the autocast dtype, None for fp32. Raises DatasetError
     where there is no image.
     """
-    device = next(model.parameters()).device
     wrong, total = torch.zeros(2, dtype=torch.long), 0
-    training = model.training
-    model.eval()
+    modes = [model.training for model in models]
+    for model in models:
+        model.eval()
     for batch in loader:
-        with autocast(device, precision):
-            logits = model.logits(batch.images.to(device, non_blocking=True))
-        wrong += count_errors(logits.cpu(), batch.labels)
+        wrong += count_errors(torch.stack([_scores(model, batch, precision) for model in models]).mean(dim=0), batch.labels)
         total += len(batch)
-    model.train(training)
+    for model, mode in zip(models, modes, strict=True):
+        model.train(mode)
     if total == 0:
         raise DatasetError("there is no image to evaluate the classifier on")
     top1, top5 = (wrong / total).tolist()
     return {"top1_error": top1, "top5_error": top5}
+
+
+def _scores(model: ClassificationModel, batch: ImageBatch | ViewBatch, precision: torch.dtype | None) -> Tensor:
+    """(N, K) class probabilities on the CPU: the mean over each group's views, then over the groups."""
+    device = next(model.parameters()).device
+    if isinstance(batch, ImageBatch):
+        with autocast(device, precision):
+            return model.logits(batch.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
+    total = torch.zeros(len(batch), len(model.class_names))
+    weights = torch.zeros(len(batch))
+    for views in batch.groups:
+        with autocast(device, precision):
+            scores = model.dense_logits(views.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
+        # An image has as many views in each group, so that adding them up gives the groups equal weight.
+        total.index_add_(0, views.owners, scores)
+        weights.index_add_(0, views.owners, torch.ones(len(views.owners)))
+    return total / weights[:, None]
 
 
 def count_errors(logits: Tensor, labels: Tensor) -> Tensor:

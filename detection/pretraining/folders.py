@@ -9,9 +9,10 @@ import logging
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from detection.errors import DatasetError
+from detection.pretraining.labels import read_class_order, read_labels
 
 MEMORY_LIMIT = 1 << 30  # bytes of images that may be kept in memory, encoded or decoded
 
@@ -42,6 +44,17 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def part(self, indices: Sequence[int]) -> ImageFolder:
+        """Some of the images, in this order."""
+        chosen = list(indices)
+        return replace(
+            self,
+            files=[self.files[index] for index in chosen],
+            labels=self.labels[chosen],
+            encoded=None if self.encoded is None else [self.encoded[index] for index in chosen],
+            pixels=None if self.pixels is None else self.pixels[chosen],
+        )
+
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises DatasetError where it cannot be decoded."""
         if self.pixels is not None:
@@ -51,14 +64,30 @@ class ImageFolder:
         return read_image(Path(self.files[index]))
 
 
-def load_folders(root: Path, splits: Sequence[str]) -> list[ImageFolder]:
-    """The splits of a folder or archive, indexed but not decoded.
+@dataclass(frozen=True)
+class Labels:
+    """Where the classes of a split without class folders are written; see `read_labels`."""
+
+    file: Path
+    classes_of: str  # the split whose class folders are the classes
+    order: Path | None = None
+
+
+def load_folders(root: Path, splits: Sequence[str], labels: Mapping[str, Labels] = MappingProxyType({})) -> list[ImageFolder]:
+    """The splits of a folder or archive, indexed but not decoded. `labels` are those of splits without class folders.
 
     Raises DatasetError: no such root or split, a split or class without images, splits whose classes differ.
     """
     if not root.exists():
         raise DatasetError(f"there is no folder or archive of images at {root}")
-    listings = _list_archive(root, splits) if root.is_file() else [_list_split(root, split) for split in splits]
+    if root.is_file():
+        if labels:
+            raise DatasetError(f"{root} is an archive, and labels in a file need a folder: unpack it, and name the folder")
+        listings = _list_archive(root, splits)
+    else:
+        listings = [
+            _list_labelled(root, split, labels[split]) if split in labels else _list_split(root, split) for split in splits
+        ]
     for split, listing in zip(splits, listings, strict=True):
         _check_listing(root, split, listing)
         _check_same_classes(root, splits[0], listings[0], split, listing)
@@ -119,12 +148,31 @@ def _is_image(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _list_split(root: Path, split: str) -> Listing:
+def _list_split(root: Path, split: str, *, count: bool = True) -> Listing:
+    """The images of each class folder; without `count` just the classes, each with no images."""
+    classes = [path for path in _existing(root, split).iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return {
+        path.name: [(str(file), None) for file in path.iterdir() if _is_image(file.name)] if count else [] for path in classes
+    }
+
+
+def _list_labelled(root: Path, split: str, labels: Labels) -> Listing:
+    """A flat folder of images, sorted into the classes that a file gives them."""
+    classes = list(_list_split(root, labels.classes_of, count=False))
+    folder = _existing(root, split)
+    files = [file.name for file in folder.iterdir() if _is_image(file.name)]
+    order = None if labels.order is None else read_class_order(labels.order)
+    listing: Listing = {}
+    for name, label in read_labels(labels.file, files, classes, order).items():
+        listing.setdefault(label, []).append((str(folder / name), None))
+    return listing
+
+
+def _existing(root: Path, split: str) -> Path:
     folder = root / split
     if not folder.is_dir():
         raise DatasetError(f"{root} has no split '{split}'; it holds {_some(sorted(path.name for path in root.iterdir()))}")
-    classes = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return {path.name: [(str(file), None) for file in path.iterdir() if _is_image(file.name)] for path in classes}
+    return folder
 
 
 def _list_archive(root: Path, splits: Sequence[str]) -> list[Listing]:

@@ -22,26 +22,47 @@ from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch
 
 _PREFIX = "backbone."
+MEANING_OF_NETWORK = ("backbone", "stride_in_1x1", "stem_pool")
 
 
 class ClassificationModel(nn.Module):
-    """`model(batch)` gives the loss, `model.logits(images)` the scores of uint8 images."""
+    """`model(batch)` gives the loss, `model.logits(images)` the scores of uint8 images.
+
+    `mean_image` is what the training images' mean has beyond that of its channels, (3, S, S) in RGB units of 0..255: it is
+    subtracted from images of that size (sections 3.4, 4.2). `label_smoothing` is for training.
+    """
+
+    mean_image: Tensor | None
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
         super().__init__()
+        self.label_smoothing = 0.0
+        # It belongs to the preprocessing: a state dict holds the network alone.
+        self.register_buffer("mean_image", None, persistent=False)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.class_names = tuple(class_names)
         self.register_state_dict_post_hook(_drop_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """The scalar training loss: softmax cross-entropy, the mean over the images."""
-        return {"loss_classification": F.cross_entropy(self.logits(batch.images), batch.labels)}
+        """The scalar training loss, softmax cross-entropy, the mean over the images; and their top-1 error, 0..1."""
+        logits = self.logits(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        wrong = logits.detach().argmax(dim=1) != batch.labels
+        return {"loss_classification": loss, "train_top1_error": wrong.float().mean()}
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> class scores before the softmax (N, K), float32."""
-        normalised = self.backbone.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
-        return self.backbone.logits(normalised).float()
+        return self.backbone.logits(self._normalise(images)).float()
+
+    def dense_logits(self, images: Tensor) -> Tensor:
+        """The same for images of any size, fully convolutionally: the mean over all places of the classifier."""
+        return self.backbone.dense_logits(self._normalise(images)).float()
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if self.mean_image is not None and images.shape[1:] == self.mean_image.shape:
+            images = images - self.mean_image
+        return self.backbone.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
 
 
 def _drop_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -79,11 +100,21 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
         state |= {key: own[key] for key in model.backbone.classifier_keys}
     load_state(model, state, str(path))
     model.backbone.preprocessing = preprocessing
+    model.mean_image = contents.get("mean_image")
     if same:
         return f"all weights initialised from the classifier {path}; the schedule starts at step 0"
     return (
         f"all but the last layer initialised from {path}, whose classes are others; the last layer starts from random numbers"
     )
+
+
+def recorded_network(path: str | Path, default: ClassifierModelConfig) -> ClassifierModelConfig:
+    """The network that a checkpoint was trained as; `default` for files that do not say. Raises CheckpointError."""
+    config = load_checkpoint(weights_file(path)).get("config")
+    recorded = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(recorded, dict) or "backbone" not in recorded:
+        return default
+    return default.model_copy(update={key: recorded[key] for key in MEANING_OF_NETWORK if key in recorded})
 
 
 def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names: Sequence[str]) -> ClassificationModel:
@@ -101,6 +132,7 @@ def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names
             f"({', '.join(model.class_names[:5])}, ...): {', '.join(found[:5])}, ..."
         )
     load_state(model, state, str(path))
+    model.mean_image = contents.get("mean_image")
     return model.eval()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones import Preprocessing, load_checkpoint, recompute_bn_statistics, save_checkpoint
 from detection.config import ClassifierConfig
@@ -18,7 +19,7 @@ from detection.engine.distributed import World
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST
 from detection.engine.train import TrainResult, train
-from detection.pretraining.data import ImageBatch, load_splits, train_loader
+from detection.pretraining.data import ImageBatch, mean_image, train_loader, training_splits
 from detection.pretraining.evaluate import evaluate_on
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
@@ -51,18 +52,23 @@ def run_pretraining(
     run's own log. Raises ConfigError, DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
-    train_split, val_split = load_splits(config.data, config.data.train, config.data.val)
+    train_split, val_split = training_splits(config)
     tell(f"{len(train_split)} training and {len(val_split)} validation images of {len(train_split.class_names)} classes")
     model = _start(config, train_split.class_names, resume, tell)
+    if config.data.mean_image and model.mean_image is None:
+        model.mean_image = mean_image(train_split, config)
+    model.label_smoothing = config.train.label_smoothing
     metadata = classifier_metadata(model, config)
+    warmed_at = config.train.warmup_until_error
     training = train(
         model,
         lambda first: train_loader(train_split, config, rank=world.rank, world_size=world.size, first_batch=first),
         config.train,
         config.output_dir,
         metadata=metadata,
-        evaluate=lambda _: evaluate_on(model, val_split, config),
+        evaluate=lambda network: evaluate_on([classifier(network)], val_split, config),
         best_metric="-top1_error",
+        warmed_up=None if warmed_at is None else lambda line: line["train_top1_error"] < warmed_at,
         resume=resume,
     )
     weights = config.output_dir / MODEL
@@ -71,7 +77,7 @@ def run_pretraining(
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
     save_checkpoint(model_part(model, metadata), weights)
-    return PretrainResult(weights, evaluate_on(model, val_split, config), training)
+    return PretrainResult(weights, evaluate_on([model], val_split, config), training)
 
 
 def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> dict[str, Any]:
@@ -80,8 +86,15 @@ def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) ->
         "kind": "classifier",
         "class_names": list(model.class_names),
         "preprocessing": model.backbone.preprocessing.to_dict(),
+        **({} if model.mean_image is None else {"mean_image": model.mean_image}),
         "config": config.model_dump(mode="json"),
     }
+
+
+def classifier(network: nn.Module) -> ClassificationModel:
+    """What the training loop evaluates: the model, or its averaged twin."""
+    assert isinstance(network, ClassificationModel)
+    return network
 
 
 def _start(
@@ -95,6 +108,7 @@ def _start(
         checkpoint = load_checkpoint(last)
         require_kind(checkpoint, "classifier", last)
         model.backbone.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
+        model.mean_image = checkpoint.get("mean_image")
     elif config.model.weights is not None:
         tell(initialise_classifier(model, config.model, config.model.weights))
     return model

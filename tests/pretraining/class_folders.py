@@ -59,5 +59,5 @@ def make_config(root: Path, output_dir: Path | None = None, **sections: dict[str
         },
     }
     for name, section in sections.items():
-        values[name] = values[name] | section
+        values[name] = values.get(name, {}) | section
     return parse_config(ClassifierConfig, values | {"bn_images": 16, "output_dir": str(output_dir or "unused")}, "test")

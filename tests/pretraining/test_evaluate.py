@@ -4,7 +4,7 @@ import torch
 from detection.config import ClassifierModelConfig
 from detection.errors import DatasetError
 from detection.pretraining.data import ImageBatch
-from detection.pretraining.evaluate import count_errors, evaluate_classifier
+from detection.pretraining.evaluate import count_errors, evaluate_classifiers
 from detection.pretraining.model import build_classifier
 
 
@@ -26,7 +26,7 @@ def test_errors_do_not_depend_on_the_batches():
     def batches(size):
         return [ImageBatch(images[n : n + size], labels[n : n + size], [""] * size) for n in range(0, 6, size)]
 
-    whole, parts = evaluate_classifier(model, batches(6)), evaluate_classifier(model, batches(2))
+    whole, parts = evaluate_classifiers([model], batches(6)), evaluate_classifiers([model], batches(2))
     assert whole == parts and set(whole) == {"top1_error", "top5_error"}
     assert 0 <= whole["top5_error"] <= whole["top1_error"] <= 1
     assert model.training
@@ -34,4 +34,4 @@ def test_errors_do_not_depend_on_the_batches():
 
 def test_no_image_is_an_error():
     with pytest.raises(DatasetError, match="no image"):
-        evaluate_classifier(build_classifier(ClassifierModelConfig(backbone="resnet18"), ["a"]), [])
+        evaluate_classifiers([build_classifier(ClassifierModelConfig(backbone="resnet18"), ["a"])], [])

@@ -1,0 +1,127 @@
+"""The views of a test image whose class probabilities are averaged: ten crops, or the whole image at several scales.
+
+N images, V views of one size, S = data.image_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from detection.config import ClassifierConfig, ClassifierTestConfig
+from detection.data.loader import Loaded, unwrap
+from detection.data.workers import start_worker
+from detection.errors import DatasetError
+from detection.pretraining.folders import ImageFolder
+from detection.resize import resize_image
+
+Image = np.ndarray
+
+
+@dataclass
+class Views:
+    """Views of one size, of several images."""
+
+    images: Tensor  # (V, 3, h, w) uint8 RGB
+    owners: Tensor  # (V,) int64: which image of the batch each shows
+
+
+@dataclass
+class ViewBatch:
+    """N images as groups of views; every image has a view in each group, and all groups count alike."""
+
+    groups: list[Views]
+    labels: Tensor  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def ten_crops(image: Image, size: int) -> Image:
+    """(H, W, 3) -> (10, S, S, 3): four corners and the centre of the image at 256/224 of S, and their mirror images."""
+    image = shorter_side_to(image, round(size * 256 / 224))
+    bottom, right = image.shape[0] - size, image.shape[1] - size
+    # The middle is where the centre crop is cut, rounded down.
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    crops = np.stack([image[y : y + size, x : x + size] for y, x in corners])
+    return np.concatenate([crops, crops[:, :, ::-1]])
+
+
+def whole_images(image: Image, scale: int, flip: bool) -> Image:
+    """(H, W, 3) -> (1 or 2, h, w, 3): the image with that shorter side, and with `flip` its mirror image."""
+    image = shorter_side_to(image, scale)
+    return np.stack([image, image[:, ::-1]] if flip else [image])
+
+
+def shorter_side_to(image: Image, side: int) -> Image:
+    """(H, W, 3) at another size, its shape kept; the longer side is rounded."""
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    size_hw = (side, max(side, round(width * scale))) if height <= width else (max(side, round(height * scale)), side)
+    return image if size_hw == (height, width) else resize_image(image, size_hw)
+
+
+def views_of(image: Image, test: ClassifierTestConfig, image_size: int) -> list[Image]:
+    """One array (V, h, w, 3) for each group of views."""
+    if test.views == "ten_crop":
+        return [ten_crops(image, image_size)]
+    return [whole_images(image, scale, test.flip) for scale in test.scales or (image_size,)]
+
+
+class _ViewDataset(TorchDataset[Loaded | DatasetError]):
+    """Indices of images -> the batch of their views, or the error as a value."""
+
+    def __init__(self, folder: ImageFolder, config: ClassifierConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    def __getitem__(self, indices: Sequence[int]) -> Loaded | DatasetError:
+        skip = self.config.data.on_bad_image == "skip"
+        kept, views, skipped = [], [], list[str]()
+        for index in indices:
+            try:
+                views.append(views_of(self.folder.image(index), self.config.test, self.config.data.image_size))
+            except DatasetError as error:
+                if not skip:
+                    return error
+                skipped.append(str(error))
+                continue
+            kept.append(index)
+        return Loaded(ViewBatch(_group(views), self.folder.labels[kept]), tuple(skipped))
+
+
+def _group(images: list[list[Image]]) -> list[Views]:
+    """Views of one group and size are computed together."""
+    found: dict[tuple[int, tuple[int, ...]], list[tuple[int, Image]]] = {}
+    for owner, groups in enumerate(images):
+        for number, views in enumerate(groups):
+            found.setdefault((number, views.shape[1:]), []).append((owner, views))
+    return [
+        Views(
+            torch.from_numpy(np.concatenate([views for _, views in members])).permute(0, 3, 1, 2),
+            torch.tensor([owner for owner, views in members for _ in views]),
+        )
+        for members in found.values()
+    ]
+
+
+def view_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ViewBatch]:
+    """All images once, in order, in the views of `config.test`. Raises DatasetError."""
+    size = config.train.images_per_device
+    if config.test.views == "ten_crop":
+        size = max(1, size // 10)
+    indices = [list(range(start, min(start + size, len(folder)))) for start in range(0, len(folder), size)]
+    loader = DataLoader(
+        _ViewDataset(folder, config),
+        batch_size=None,
+        sampler=indices,
+        num_workers=config.data.workers,
+        worker_init_fn=start_worker,
+    )
+    return (batch for batch in unwrap(loader) if len(batch))
