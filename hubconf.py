@@ -1,7 +1,7 @@
 """torch.hub entry points: `torch.hub.load(<repository>, "resnet50", weights=None, ...)`.
 
-The arguments are those of `backbones.build_backbone` and `backbones.build_c4`. No weights are downloaded: `weights` is a
-file of yours.
+The arguments are those of `backbones.build_backbone` and `backbones.build_c4`. `weights` is a file of yours, or a name such as
+"torchvision/resnet50", which is downloaded once.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ setup(
         "pycocotools>=2.0.8",
         "faster-coco-eval>=1.6.5",
         "fvcore>=0.1.5",
+        "filelock>=3.12",
         "matplotlib>=3.8",
         "rich>=13",
         "tensorboard>=2.16",

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -70,6 +71,13 @@ def test_hashes_are_those_in_the_names():
     assert {name for name, digest in digests.items() if digest is None} == {"msra/R-50", "msra/R-101"}
     assert len({entry.url.rpartition("/")[2] for entry in zoo.ZOO.values()}) == len(zoo.ZOO)
     assert set(list_weights("detector")) == {name for name in list_weights() if name.startswith("detectron2/")}
+
+
+def test_the_documentation_lists_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    table = page.partition("## Converting a file")[0]
+    families = "torchvision|msra|detectron2"
+    assert set(re.findall(rf"`((?:{families})/[\w/-]+)`", table)) == set(list_weights())
 
 
 @pytest.mark.parametrize(
