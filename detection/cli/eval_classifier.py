@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.cli.downloads import weights_file
 from detection.cli.evaluated import model_options
 from detection.cli.pretrain import describe_errors
 from detection.config_files import load_classifier_config
@@ -34,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, and write the JSON that is asked for."""
     options = model_options(build_parser(), argv)
     config = load_classifier_config(options.config, options.overrides)
+    from detection.cli.downloads import weights_file
     from detection.pretraining.evaluate import evaluate_checkpoints
 
-    metrics = evaluate_checkpoints([weights_file(file, "backbone") for file in options.weights], config)
+    metrics = evaluate_checkpoints([weights_file(file, "classifier") for file in options.weights], config)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
     print(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
     if options.json is not None:
