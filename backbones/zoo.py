@@ -211,7 +211,7 @@ def _explained(entry: Published) -> Iterator[None]:
     try:
         yield
     except UnreachableError as error:
-        raise CheckpointError(f"{entry.name}: {error}; or fetch it elsewhere and put it at {entry.file}") from None
+        raise CheckpointError(f"{entry.name}: {error}; fetch it on a connected machine and put it at {entry.file}") from None
     except DownloadError as error:
         raise CheckpointError(f"{entry.name}: {error}") from None
     except OSError as error:
