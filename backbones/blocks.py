@@ -15,6 +15,15 @@ from backbones.norm import FrozenBatchNorm2d, conv_norm
 
 Shortcut = Literal["A", "B", "C", "none"]
 """Where dimensions grow: A zero-padding, B projection; C: all are projections; none: a plain net."""
+ZeroChannels = Literal["end", "both"]
+"""Where option A puts its new channels, which the paper does not say: behind the others, or half before and half behind."""
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    """He initialisation (section 3.4): normal with variance 2 / fan-out."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
@@ -48,24 +57,27 @@ class Projection(nn.Sequential):
 class ZeroPadding(nn.Module):
     """Option A, without parameters: every stride-th pixel, and zeros for the new channels."""
 
-    def __init__(self, extra_channels: int, stride: int) -> None:
+    def __init__(self, extra_channels: int, stride: int, zeros: ZeroChannels = "end") -> None:
         super().__init__()
-        self.extra_channels = extra_channels
         self.stride = stride
+        self.before = extra_channels // 2 if zeros == "both" else 0
+        self.behind = extra_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C + extra_channels, H/stride, W/stride)."""
+        """(N, C, H, W) -> (N, before + C + behind, H/stride, W/stride), rounded up."""
         x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.extra_channels))
+        return F.pad(x, (0, 0, 0, 0, self.before, self.behind))
 
 
-def make_shortcut(option: Shortcut, in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module | None:
+def make_shortcut(
+    option: Shortcut, in_channels: int, out_channels: int, stride: int, norm: Norm, zeros: ZeroChannels = "end"
+) -> nn.Module | None:
     """What the identity becomes on its way past a block; None: it stays as it is."""
     grows = stride != 1 or in_channels != out_channels
     if option == "C" or (option == "B" and grows):
         return Projection(in_channels, out_channels, stride, norm)
     if option == "A" and grows:
-        return ZeroPadding(out_channels - in_channels, stride)
+        return ZeroPadding(out_channels - in_channels, stride, zeros)
     return None
 
 
@@ -75,22 +87,30 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, norm: Norm, stride_in_1x1: bool = False
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        shortcut: Shortcut,
+        norm: Norm,
+        stride_in_1x1: bool = False,
+        zeros: ZeroChannels = "end",
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn1 = make_norm(norm, width)
         self.conv2 = conv3x3(width, width)
         self.bn2 = make_norm(norm, width)
-        self.downsample = make_shortcut(shortcut, in_channels, width, stride, norm)
+        self.downsample = make_shortcut(shortcut, in_channels, width, stride, norm, zeros)
         self.residual = shortcut != "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring."""
+        identity = x if self.downsample is None else self.downsample(x)
         out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
         out = conv_norm(self.conv2, self.bn2, out)
         if self.residual:
-            out += x if self.downsample is None else self.downsample(x)
+            out += identity
         return F.relu(out, inplace=True)
 
 
@@ -115,11 +135,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring."""
+        identity = x if self.downsample is None else self.downsample(x)
         out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
         out = F.relu(conv_norm(self.conv2, self.bn2, out), inplace=True)
         out = conv_norm(self.conv3, self.bn3, out)
         if self.residual:
-            out += x if self.downsample is None else self.downsample(x)
+            out += identity
         return F.relu(out, inplace=True)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -15,6 +17,7 @@ from backbones.weights import backbone_state, load_backbone_weights, load_checkp
 from backbones.zoo import weights_file
 
 BACKBONES = Registry("backbones")
+FAMILIES = Registry("families of backbones")
 Builder = TypeVar("Builder", bound=Callable[..., Backbone])
 
 
@@ -27,8 +30,15 @@ def register_backbone(builder: Builder) -> Builder:
     return builder
 
 
+def register_family(builder: Builder) -> Builder:
+    """Decorator: make `builder(depth, *, norm, num_classes, stride_in_1x1, freeze_stages)` known by its name and a depth
+    behind it, as in "cifar_resnet38". It need not build every depth."""
+    FAMILIES.register(builder)
+    return builder
+
+
 def list_backbones() -> list[str]:
-    """The registered names, sorted."""
+    """The registered names, sorted. Of a family only those depths that are registered by themselves."""
     return sorted(name for name, _ in BACKBONES)
 
 
@@ -50,12 +60,7 @@ def build_backbone(
     refused.
     Raises BackboneError (name, options) or CheckpointError (weights).
     """
-    if name not in BACKBONES:
-        near = difflib.get_close_matches(name, list_backbones(), n=1, cutoff=0.6)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(list_backbones())}"
-        raise BackboneError(f"unknown backbone '{name}'; {hint}")
-    builder = BACKBONES.get(name)
-    model = builder(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+    model = _builder(name)(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
     if stem_pool not in get_args(StemPool):
         raise BackboneError(f"stem_pool must be one of {list(get_args(StemPool))}, got {stem_pool!r}")
     model.stem_pool = stem_pool
@@ -64,6 +69,17 @@ def build_backbone(
             model, weights_file(weights), name, stride_in_1x1, num_classes is not None, stem_pool=stem_pool
         )
     return model
+
+
+def _builder(name: str) -> Callable[..., Backbone]:
+    if name in BACKBONES:
+        return BACKBONES.get(name)
+    member = re.fullmatch(r"(.*\D)([1-9]\d{0,4})", name)
+    if member and member[1] in FAMILIES:
+        return partial(FAMILIES.get(member[1]), int(member[2]))
+    near = difflib.get_close_matches(name, list_backbones(), n=1, cutoff=0.6)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(list_backbones())}"
+    raise BackboneError(f"unknown backbone '{name}'; {hint}")
 
 
 def build_c4(

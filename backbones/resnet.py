@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone, BackboneError, Norm, check_options
-from backbones.blocks import BasicBlock, Bottleneck, Shortcut, make_norm, stem
+from backbones.blocks import BasicBlock, Bottleneck, Shortcut, initialise_convolutions, make_norm, stem
 from backbones.c4 import ResNetHead, ResNetTrunk
 from backbones.registry import register_backbone
 
@@ -21,6 +21,12 @@ BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
+}
+# Those of tables 2-4; of ResNet(depth, shortcut=...) there are more.
+NETS: dict[str, tuple[int, Shortcut]] = {
+    **{f"resnet{depth}": (depth, "B") for depth in BLOCKS},
+    **{"plain18": (18, "none"), "plain34": (34, "none")},
+    **{"resnet18_a": (18, "A"), "resnet34_a": (34, "A"), "resnet34_c": (34, "C")},
 }
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
@@ -65,13 +71,8 @@ class ResNet(Backbone):
         self.fc = nn.Linear(in_channels, num_classes) if num_classes else None
         self.channels = {f"c{index + 2}": 64 * 2**index * block.expansion for index in range(4)}
         self.strides = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
-        self._initialise()
+        initialise_convolutions(self)
         self.freeze([name for stage in STAGES[:freeze_stages] for name in stage])
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded up if the
@@ -101,43 +102,21 @@ def _check_layout(depth: int, shortcut: Shortcut) -> None:
         raise BackboneError(f"shortcut must be one of {list(get_args(Shortcut))}, got {shortcut!r}")
 
 
-@register_backbone
-def resnet18(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-18."""
-    return ResNet(18, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+def _register(name: str, depth: int, shortcut: Shortcut) -> None:
+    def builder(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
+        return ResNet(
+            depth,
+            norm=norm,
+            num_classes=num_classes,
+            stride_in_1x1=stride_in_1x1,
+            freeze_stages=freeze_stages,
+            shortcut=shortcut,
+        )
+
+    builder.__name__ = name
+    builder.__doc__ = f"The network of {depth} layers with shortcut option {shortcut}."
+    register_backbone(builder)
 
 
-@register_backbone
-def resnet34(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-34."""
-    return ResNet(34, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-
-
-@register_backbone
-def resnet50(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-50."""
-    return ResNet(50, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-
-
-@register_backbone
-def resnet101(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-101."""
-    return ResNet(101, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-
-
-@register_backbone
-def resnet152(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-152."""
-    return ResNet(152, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-
-
-@register_backbone
-def plain18(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-18 without shortcuts. `stride_in_1x1` changes nothing: it has no 1x1."""
-    return ResNet(18, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages, shortcut="none")
-
-
-@register_backbone
-def plain34(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-    """ResNet-34 without shortcuts. `stride_in_1x1` changes nothing: it has no 1x1."""
-    return ResNet(34, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages, shortcut="none")
+for _name, (_depth, _shortcut) in NETS.items():
+    _register(_name, _depth, _shortcut)

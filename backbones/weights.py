@@ -161,6 +161,10 @@ def _is_named_tensor(key: Any, value: Any) -> bool:
     return isinstance(key, str) and isinstance(value, Tensor)
 
 
+def _is_text(key: Any) -> bool:
+    return isinstance(key, str)
+
+
 def _is_counter(key: str) -> bool:
     return key.rpartition(".")[2] == "num_batches_tracked"
 
@@ -187,18 +191,33 @@ def backbone_state(
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
 
-    They hold a classifier's checkpoint of ours, or a plain state dict, which is taken to expect torchvision's ImageNet
-    preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone than `name`, or strides or a
-    stem that are recorded otherwise.
+    They hold a classifier's checkpoint of ours, a CIFAR ResNet of akamaster's project, or a plain state dict, which is taken
+    to expect torchvision's ImageNet preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone
+    than `name`, or strides or a stem that are recorded otherwise.
     """
     if contents.get("format") == "resdet":
         return _classifier_state(contents, source, name, stride_in_1x1, stem_pool)
+    if name.startswith("cifar_") and (found := _cifar_state(contents, source, name)):
+        return found
     if not all(_is_named_tensor(key, value) for key, value in contents.items()):
         raise CheckpointError(
             f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}; "
             "`resdet convert-weights` makes a checkpoint of other projects' files"
         )
     return dict(contents), IMAGENET_PREPROCESSING
+
+
+def _cifar_state(contents: Mapping[str, Any], source: str, name: str) -> tuple[dict[str, Tensor], Preprocessing] | None:
+    """The same of a file whose keys show that it is akamaster's, which leaves nothing open; None for others."""
+    from backbones.conversion import backbone_format, convert_backbone  # whose registry needs this module
+
+    state = contents.get("state_dict", contents)
+    if not isinstance(state, Mapping) or backbone_format(filter(_is_text, state)) != "akamaster":
+        return None
+    found = convert_backbone(contents, source)
+    if found.name != name:
+        raise CheckpointError(f"{source} holds a {found.name}, not a {name}: set the backbone to {found.name}")
+    return found.state, found.preprocessing
 
 
 def _classifier_state(

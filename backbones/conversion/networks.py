@@ -109,6 +109,13 @@ def _from_detectron2(state: State, beside: Mapping[str, Any], source: str) -> Co
     return ConvertedBackbone("detectron2-backbone", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
 
 
+def _from_akamaster(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    renamed, entries = rename(state, AKAMASTER_RULES, source, "a CIFAR ResNet with the classifier `linear`")
+    name = cifar_name(renamed, source)
+    checked = checked_state(renamed, name, source)
+    return ConvertedBackbone("akamaster", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+
+
 def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, TORCHVISION_RULES, source, "a Caffe ResNet with torchvision's names")
     name = network_name(renamed, source)
@@ -121,6 +128,9 @@ def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> Convert
 BACKBONE_FORMATS = {
     "msra": _Format("the authors' Caffe ResNets as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_.*"), _from_msra),
     "detectron2-backbone": _Format("torchvision's ResNets, as detectron2 ships them", (r"stem\.conv1\..*",), _from_detectron2),
+    "akamaster": _Format(
+        "the CIFAR ResNets of akamaster/pytorch_resnet_cifar10, shortcut option A", (r"linear\..*",), _from_akamaster
+    ),
     "torchvision": _Format(
         "torchvision's ResNets and VGG-16, timm's ResNets of the same shape",
         (r"conv1\.weight", r"conv1\.0\.weight", r"layer1\.0\..*", r"features\.0\.weight"),
@@ -147,6 +157,16 @@ TORCHVISION_RULES = (
     Rule(r"layer[1-4]\.\d+\.(conv[1-3]|downsample\.0)\.weight", r"\g<0>"),
     Rule(rf"layer[1-4]\.\d+\.(bn[1-3]|downsample\.1)\.{NORM_PARTS}", r"\g<0>"),
     Rule(r"(features|classifier)\.\d+\.(weight|bias)", r"\g<0>"),
+)
+# The project takes ImageNet's mean and deviation for CIFAR, too.
+AKAMASTER_RULES = (
+    _refused(r"layer.*\.(shortcut|downsample)\..*", "projections in the shortcuts (option B)"),
+    _refused(r"layer4\..*", "a fourth stage (an ImageNet network fitted to small images)"),
+    Rule(r"conv1\.weight", r"\g<0>"),
+    Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
+    Rule(r"layer[1-3]\.\d+\.conv[12]\.weight", r"\g<0>"),
+    Rule(rf"layer[1-3]\.\d+\.bn[12]\.{NORM_PARTS}", r"\g<0>"),
+    Rule(r"linear\.(weight|bias)", r"fc.\1"),
 )
 
 
@@ -229,6 +249,15 @@ def resnet_name(state: Mapping[str, Tensor], layers: Sequence[int], source: str)
         f"{source} has {', '.join(map(str, found))} {kind} blocks in its stages; no ResNet here "
         f"({', '.join(map(str, BLOCKS))}) has as many"
     )
+
+
+def cifar_name(state: Mapping[str, Tensor], source: str) -> str:
+    """The CIFAR ResNet with as many blocks. Raises CheckpointError where its three stages differ in length."""
+    blocks = {match.groups() for key in state if (match := re.match(r"layer(\d)\.(\d+)\.", key))}
+    found = [sum(layer == number for layer, _ in blocks) for number in "123"]
+    if found[0] == 0 or len(set(found)) > 1:
+        raise CheckpointError(f"{source} has {', '.join(map(str, found))} blocks in its stages; a CIFAR ResNet has n, n, n")
+    return f"cifar_resnet{6 * found[0] + 2}"
 
 
 def checked_state(state: State, name: str, source: str) -> State:
