@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from detection.cli.runs import configured, print_once, run_parser, stopped
+from detection.cli.runs import configured, has_begun, print_once, run_parser, stopped
 from detection.config_files import load_classifier_config
+
+if TYPE_CHECKING:
+    from detection.config import ClassifierConfig
+    from detection.pretraining.train import PretrainResult
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_once(f"validation split: {describe_errors(result.metrics)}")
     print_once(f"weights: {result.weights}")
     return 0
+
+
+def pretrained(config: ClassifierConfig) -> PretrainResult:
+    """The classifier of a config: trained now, or what is left of it, or not at all where it is finished."""
+    from detection.pretraining.train import run_pretraining
+
+    return run_pretraining(config, resume=has_begun(config.output_dir), tell=print_once)
 
 
 def describe_errors(metrics: dict[str, float]) -> str:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from detection.cli.pretrain import pretrained
+from detection.cli.runs import has_begun, starting_from
 from detection.config_files import load_classifier_config, load_config
 from detection.errors import TrainingError
 
 if TYPE_CHECKING:
-    from detection.config import ClassifierConfig, Config
+    from detection.config import Config
     from detection.data.catalog import Dataset
     from detection.structures import Detections, ImageId
 
@@ -44,11 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder: Path = options.output_dir
     pretrain = load_classifier_config(options.pretrain_config, [f"output_dir={folder / 'classifier'}"])
-    weights = folder / "classifier" / "model.pt"
-    config = load_config(options.config, [f"output_dir={folder / 'detector'}", f"model.weights={weights}"])
+    config = load_config(options.config, [f"output_dir={folder / 'detector'}"])
     console = Console(highlight=False)
     console.rule("pretrain")
-    seconds = {"pretrain": _pretrain(pretrain)}
+    classifier = pretrained(pretrain)
+    _require_finished(classifier.interrupted)
+    seconds = {"pretrain": classifier.training.seconds}
+    config = starting_from(config, classifier.weights)
     console.rule("train")
     seconds["train"] = _train(config)
     console.rule("evaluate")
@@ -65,30 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pretrain(config: ClassifierConfig) -> float:
-    """Seconds of the whole training, those before an interruption too."""
-    from detection.pretraining.train import run_pretraining
-
-    result = run_pretraining(config, resume=_has_begun(config.output_dir))
-    _require_finished(result.interrupted)
-    return result.training.seconds
-
-
 def _train(config: Config) -> float:
     """Likewise."""
     from detection.cli.train import run_training
 
-    result = run_training(config, resume=_has_begun(config.output_dir))
+    result = run_training(config, resume=has_begun(config.output_dir))
     _require_finished(result.interrupted)
     return result.seconds
-
-
-def _has_begun(output_dir: Path) -> bool:
-    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end.
-
-    The first steps of alternating training have folders of their own.
-    """
-    return any(output_dir.rglob("last.pt"))
 
 
 def _require_finished(interrupted: bool) -> None:

@@ -42,10 +42,23 @@ def configured(options: argparse.Namespace, load: Callable[[Path, Sequence[str]]
         raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
     config = load(options.config, options.overrides)
     if options.weights is not None:
-        config = config.model_copy(update={"model": config.model.model_copy(update={"weights": options.weights})})
+        config = starting_from(config, options.weights)
     if options.output_dir is not None:
         config = config.model_copy(update={"output_dir": options.output_dir})
     return config
+
+
+def starting_from(config: ConfigT, weights: Path) -> ConfigT:
+    """The config of a run that starts from these weights."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
+
+
+def has_begun(output_dir: Path) -> bool:
+    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end.
+
+    The first steps of alternating training have folders of their own.
+    """
+    return any(output_dir.rglob("last.pt"))
 
 
 def stopped(result: TrainResult) -> int | None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from detection.cli.runs import configured, print_once, run_parser, stopped
+from detection.cli.pretrain import pretrained
+from detection.cli.runs import configured, print_once, run_parser, starting_from, stopped
 from detection.config import Config, Source
-from detection.config_files import load_config
+from detection.config_files import load_classifier_config, load_config
+from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,13 +35,30 @@ TITLES = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    return run_parser("train", "train_net", __doc__, "a classifier's or a detector's weights")
+    parser = run_parser("train", "train_net", __doc__, "a classifier's or a detector's weights")
+    parser.add_argument(
+        "--pretrain",
+        type=Path,
+        metavar="FILE",
+        help="a classifier's config: train that first, and start from it",
+    )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
     config = configured(options, load_config)
+    if options.pretrain is not None and not options.resume:
+        if options.weights is not None:
+            raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
+        from detection.engine.state import claim_output_dir
+
+        claim_output_dir(config.output_dir)  # now, not after the classifier's hours
+        classifier = pretrained(load_classifier_config(options.pretrain))
+        if (code := stopped(classifier.training)) is not None:
+            return code
+        config = starting_from(config, classifier.weights)
     result = run_training(config, resume=options.resume)
     if (code := stopped(result)) is not None:
         return code

@@ -8,6 +8,7 @@ import yaml
 
 from detection.cli.main import run
 from detection.cli.quickstart import main
+from detection.cli.train import main as train
 from tests.datasets.scripts import load_script
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,3 +70,20 @@ def test_missing_sample_data_is_one_line(tmp_path, capsys, monkeypatch):
     assert run(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "digits" in error
+
+
+@pytest.mark.slow
+def test_train_net_trains_the_classifier_first(digits, tmp_path, monkeypatch, capsys):
+    """--pretrain is the first half of the quickstart; a finished classifier is not trained again."""
+    small_configs(digits, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command = ["--config", "detector.yaml", "--pretrain", "classifier.yaml", "train.steps=1"]
+    assert run(train, [*command, "--output-dir", "one"]) == 0
+    said = capsys.readouterr().out
+    assert "step 2/2" in said and "starts from the 10-class classifier runs/quickstart/classifier/model.pt" in said
+    assert run(train, [*command, "--output-dir", "two"]) == 0
+    assert "step 2/2" not in capsys.readouterr().out
+    assert run(train, [*command, "--output-dir", "two"]) == 2
+    assert run(train, [*command, "--weights", "x.pt"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "two holds another run" in errors[0] and "give one of the two" in errors[1]
