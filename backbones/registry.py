@@ -53,6 +53,8 @@ def build_backbone(
 ) -> Backbone:
     """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
 
+    A name of `list_backbones()`, or of a family with a depth behind it ("cifar_resnet38"); CIFAR nets have no c5.
+
     `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors); or a name
     of `list_weights()` as "torchvision/resnet50", which is downloaded once. Its classifier is used only where `num_classes`
     asks for one. None: He initialisation. `norm` "frozen_bn" makes BN a constant scale and offset; the first `freeze_stages`

@@ -1,8 +1,8 @@
 """Convert the weights of another project into a checkpoint of this one.
 
 Reads torchvision's and timm's ResNets and VGG-16, the authors' Caffe models as detectron2 ships them, akamaster's CIFAR
-ResNets, C4 detectors of detectron2's, of jwyang/faster-rcnn.pytorch and of tf-faster-rcnn's PyTorch port. Nothing is written unless every tensor has
-its place or a reason why it is left out.
+ResNets, C4 detectors of detectron2's, of jwyang/faster-rcnn.pytorch and of tf-faster-rcnn's PyTorch port. Nothing is
+written unless every tensor has its place or a reason why it is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.engine.conversion import Conversion
 
-FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "torchvision", "akamaster", "caffe")
+FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,6 +24,8 @@ from backbones.blocks import ZeroPadding
 from backbones.checkpointing import checkpointed
 from backbones.conversion import convert_backbone
 from detection.cli.main import main
+from detection.config import ClassifierModelConfig
+from detection.pretraining.model import load_classifier
 from tests.pretraining.class_folders import make_config, write_data
 
 
@@ -317,6 +319,9 @@ def test_weights_that_circulate_are_loaded_as_they_are(theirs, their_file, tmp_p
     model = build_backbone("cifar_resnet20", their_file, num_classes=10).eval()
     torch.testing.assert_close(model.logits(images), their_logits(theirs, images), rtol=1e-5, atol=1e-5)
     assert build_backbone("cifar_resnet20", their_file).fc is None
+    names = [str(number) for number in range(10)]
+    classifier = load_classifier(their_file, ClassifierModelConfig(backbone="cifar_resnet20"), names)
+    torch.testing.assert_close(classifier.backbone.logits(images), their_logits(theirs, images), rtol=1e-5, atol=1e-5)
     save_checkpoint(theirs, tmp_path / "bare.pth")
     assert torch.equal(build_backbone("cifar_resnet20", tmp_path / "bare.pth").conv1.weight, theirs["conv1.weight"])
     for name, num_classes, message in [

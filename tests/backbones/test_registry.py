@@ -20,6 +20,7 @@ def test_names():
     assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34", "vgg16"} <= set(
         list_backbones()
     )
+    assert {"resnet18_a", "resnet34_a", "resnet34_c", "cifar_resnet110", "cifar_plain56"} <= set(list_backbones())
     assert list_backbones() == sorted(list_backbones())
     assert "resnet50" in BACKBONES
 
@@ -88,9 +89,10 @@ def test_torch_hub_entry_points():
 def test_the_examples_of_the_documentation_run(monkeypatch):
     monkeypatch.setattr(BACKBONES, "_obj_map", dict(BACKBONES._obj_map))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backbones.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace = {}
     exec("\n".join(blocks), namespace)
     assert namespace["features"]["c5"].shape == (2, 2048, 7, 10)
     assert namespace["shared"].shape == (2, 256, 14, 20)
     assert namespace["vectors"].shape == (5, 512)
+    assert namespace["maps"]["c4"].shape == (8, 64, 8, 8)
