@@ -18,7 +18,8 @@ ALLOWED = {
     "evaluation": MIDDLE,
     "inference": MIDDLE | {"engine"},
     "pretraining": MIDDLE | {"engine"},
-    "cli": MIDDLE | {"engine", "evaluation", "inference", "pretraining", "visualize"},
+    "benchmarks": MIDDLE | {"engine", "evaluation", "inference", "pretraining"},
+    "cli": MIDDLE | {"engine", "evaluation", "inference", "pretraining", "benchmarks", "visualize"},
     "__init__": BASE | {"inference"},
 }
 

@@ -1,0 +1,54 @@
+"""RoIAlign alone against torchvision's operator, and the machine's own speed: a large matrix product."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from detection.benchmarks.contest import Work
+from detection.modeling.roi_align import roi_align
+
+MAP = (1024, 38, 50)
+SIZE = 14
+
+
+def matrix_product(dtype: torch.dtype, device: str, side: int = 4096) -> Work:
+    """What the hardware gives: one product of square matrices."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b
+
+
+def regions(num_rois: int) -> Tensor:
+    """(R, 4) boxes of 32..500 px on the image of 600 x 800 that MAP belongs to; always the same."""
+    numbers = torch.Generator().manual_seed(0)
+    start = torch.rand(num_rois, 2, generator=numbers) * torch.tensor([700.0, 500.0])
+    side = 32 + torch.rand(num_rois, 2, generator=numbers) * 468
+    return torch.cat([start, (start + side).minimum(torch.tensor([800.0, 600.0]))], dim=1)
+
+
+def pooling(
+    who: Literal["ours", "torchvision"], direction: Literal["forward", "backward"], dtype: torch.dtype, num_rois: int
+) -> Work:
+    """RoIAlign 14 x 14 of a 38 x 50 map with two samples an axis, forward alone or its gradient alone."""
+    numbers = torch.Generator().manual_seed(1)
+    features = torch.randn(1, *MAP, generator=numbers).to(dtype)
+    if who == "ours":
+        # Each in the memory layout that its detector gives it.
+        features = features.contiguous(memory_format=torch.channels_last)
+    rois = regions(num_rois)
+
+    def forward() -> Tensor:
+        if who == "ours":
+            return roi_align(features[0], rois, 1 / 16, SIZE, 2)
+        from torchvision.ops import roi_align as operator
+
+        return operator(features, [rois], SIZE, 1 / 16, 2, aligned=True)
+
+    if direction == "forward":
+        return torch.no_grad()(forward)
+    features.requires_grad_()
+    pooled = forward()
+    gradient = torch.randn(pooled.shape, generator=numbers).to(dtype)
+    return lambda: torch.autograd.grad(pooled, features, gradient, retain_graph=True)
