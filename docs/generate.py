@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +38,7 @@ def main() -> int:
         DOCS / "config.md": config_page(),
         DOCS / "networks.md": networks_page(),
         DOCS / "results.md": results_page(),
+        DOCS / "benchmarks.md": benchmarks_page(),
     }
     if "--check" in sys.argv[1:]:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
@@ -155,17 +156,40 @@ def results_page(folder: Path = DOCS / "results") -> str:
         "Everything here was measured with this code, by the commands and on the machine named. Figures of the paper\n"
         "stand in the headers of `configs/*.yaml` and are labelled as the paper's.\n"
     )
-    for path in sorted(folder.glob("*.json")):
-        parts.append(_result(path.stem, json.loads(path.read_text())))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_results(folder, lambda kind: kind != "benchmark")])
+
+
+def benchmarks_page(folder: Path = DOCS / "results") -> str:
+    """All contests of docs/results/*.json."""
+    parts = [HEADER, "# Benchmarks\n"]
+    parts.append(
+        "Speed and memory beside the usual implementations, on the same work and in one run:\n\n"
+        "```\n"
+        "python tools/benchmark.py detector roi-align classifier loader evaluation --json benchmark.json\n"
+        "python tools/benchmark.py detector --device cuda --batch 8 --rois 128\n"
+        "```\n\n"
+        "Each contestant runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations) is its\n"
+        "own; they take turns, after one that is not timed. A comparison is the other side's median seconds over ours, and our\n"
+        "peak memory over theirs. torchvision's side of the detector is its FasterRCNN with a ResNet-50 cut as C4, the same\n"
+        "anchors, proposals and RoIs. GFLOP/s counts two for each multiply-add of convolutions and matrix products; a large\n"
+        "matrix product of the same run says what the machine gives.\n"
+    )
+    sections = _results(folder, lambda kind: kind == "benchmark")
+    return "\n".join([*parts, *(sections or ["Nothing was measured yet.\n"])])
+
+
+def _results(folder: Path, wanted: Callable[[str | None], bool]) -> list[str]:
+    """The sections of the files whose `kind` is wanted."""
+    results = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    return [_result(name, result) for name, result in results if wanted(result.get("kind"))]
 
 
 def _result(name: str, result: dict[str, Any]) -> str:
-    """A section of the page. `kind` tells an ablation's file from that of single measures."""
-    is_ablation = result.get("kind") == "ablation"
-    table = _ablation_table(result) if is_ablation else _measures_table(result)
+    """A section of a page; `kind` tells what the file holds."""
+    kind = result.get("kind")
+    table = {"ablation": _ablation_table, "benchmark": _contests_table}.get(kind, _measures_table)(result)
     lines = [f"## {name}\n", f"{result['title']}\n", *table, ""]
-    lines += _ablation_notes(result) if is_ablation else []
+    lines += _ablation_notes(result) if kind == "ablation" else []
     lines += [f"- {key}: {result[key]}" for key in ("hardware", "date", "commit")]
     lines += [f"- command: `{command}`" for command in result["commands"]]
     lines += [f"- {note}" for note in result.get("notes", [])]
@@ -174,6 +198,19 @@ def _result(name: str, result: dict[str, Any]) -> str:
 
 def _measures_table(result: dict[str, Any]) -> list[str]:
     return ["| measure | value |", "|---|---|"] + [f"| {name} | {value} |" for name, value in result["measures"].items()]
+
+
+def _contests_table(result: dict[str, Any]) -> list[str]:
+    """The contests that `tools/benchmark.py --json` wrote."""
+    lines = ["| | seconds | peak MB | GFLOP/s | faster than | share of the memory of |", "|---|---|---|---|---|---|"]
+    for contest in result["contests"]:
+        lines.append(f"| **{contest['title']}** | | | | | |")
+        for name, figures in contest["results"].items():
+            ratios = contest["ratios"].get(name, {}).items()
+            cells = [f"{figures['median_seconds']:.4g}", figures["peak_mb"], figures.get("gflop_per_second", "")]
+            cells += ["; ".join(f"{other}: {ratio[key]:.2f}x" for other, ratio in ratios) for key in ("speed", "memory")]
+            lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def _ablation_table(result: dict[str, Any]) -> list[str]:
