@@ -168,11 +168,11 @@ def benchmarks_page(folder: Path = DOCS / "results") -> str:
         "python tools/benchmark.py detector roi-align classifier loader evaluation --json benchmark.json\n"
         "python tools/benchmark.py detector --device cuda --batch 8 --rois 128\n"
         "```\n\n"
-        "Each contestant runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations) is its\n"
-        "own; they take turns, after one that is not timed. A comparison is the other side's median seconds over ours, and our\n"
-        "peak memory over theirs. torchvision's side of the detector is its FasterRCNN with a ResNet-50 cut as C4, the same\n"
-        "anchors, proposals and RoIs. GFLOP/s counts two for each multiply-add of convolutions and matrix products; a large\n"
-        "matrix product of the same run says what the machine gives.\n"
+        "Each contestant runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations)\n"
+        "is its own; they take turns, after one that is not timed. A comparison is the other side's median seconds over ours,\n"
+        "and our peak memory over theirs. torchvision's side of the detector is its FasterRCNN with a ResNet-50 cut as C4, the\n"
+        "same anchors, proposals and RoIs. GFLOP/s counts two for each multiply-add of convolutions and matrix products; a\n"
+        "large matrix product of the same run says what the machine gives.\n"
     )
     sections = _results(folder, lambda kind: kind == "benchmark")
     return "\n".join([*parts, *(sections or ["Nothing was measured yet.\n"])])
