@@ -170,7 +170,7 @@ def benchmarks_page(folder: Path = DOCS / "results") -> str:
         "```\n\n"
         "Each contestant runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations)\n"
         "is its own; they take turns, after one that is not timed. A comparison is the other side's median seconds over ours,\n"
-        "and our peak memory over theirs. torchvision's side of the detector is its FasterRCNN with a ResNet-50 cut as C4, the\n"
+        "and our peak memory over theirs. torchvision's side of the detector is its FasterRCNN, its ResNet-50 cut as C4, the\n"
         "same anchors, proposals and RoIs. GFLOP/s counts two for each multiply-add of convolutions and matrix products; a\n"
         "large matrix product of the same run says what the machine gives.\n"
     )

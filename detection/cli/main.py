@@ -30,6 +30,8 @@ COMMANDS = {
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
     "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
+    "plot-runs": "training curves of several runs in one plot",
+    "layer-responses": "how strongly the layers of classifiers respond",
     "benchmark": "speed and memory against the usual implementations, on the same work",
     "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
 }

@@ -1,0 +1,61 @@
+"""Layer responses are what a direct computation gives, whatever the batches."""
+
+import pytest
+import torch
+
+from backbones import build_backbone
+from detection.errors import CheckpointError, DatasetError
+from detection.pretraining.data import ImageBatch
+from detection.pretraining.model import ClassificationModel
+from detection.pretraining.responses import layer_responses, normed_3x3_layers
+
+IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def batches(size: int) -> list[ImageBatch]:
+    return [ImageBatch(IMAGES[n : n + size], torch.zeros(size, dtype=torch.long), [""] * size) for n in range(0, 6, size)]
+
+
+def network(name: str = "cifar_resnet20") -> ClassificationModel:
+    torch.manual_seed(0)
+    model = ClassificationModel(build_backbone(name, num_classes=2), ["a", "b"])
+    model.train()
+    with torch.no_grad():
+        model.logits(IMAGES)  # running statistics that are not the initial ones
+    return model
+
+
+def test_every_3x3_layer_counts_in_order():
+    names = list(normed_3x3_layers(network().backbone))
+    assert len(names) == 19 and names[:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
+    # A bottleneck has one, and the 7x7 of the stem is none.
+    assert len(normed_3x3_layers(build_backbone("resnet50"))) == 16
+    assert len(normed_3x3_layers(build_backbone("plain18"))) == 16
+
+
+def test_the_figures_are_those_before_relu_and_addition():
+    model = network().eval()
+    net = model.backbone
+    with torch.no_grad():
+        stem = net.bn1(net.conv1(net.preprocessing.normalize(IMAGES)))
+        block = net.layer1[0]
+        first = block.bn1(block.conv1(stem.relu()))
+        second = block.bn2(block.conv2(first.relu()))
+    expected = [values.double().std(correction=0).item() for values in (stem, first, second)]
+    found = layer_responses(model, batches(6))
+    assert [value for _, value in found[:3]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_batches_do_not_matter_and_the_mode_is_put_back():
+    model = network()
+    assert model.training
+    whole, parts = layer_responses(model, batches(6)), layer_responses(model, batches(2))
+    assert [value for _, value in whole] == pytest.approx([value for _, value in parts], rel=1e-5)
+    assert model.training and not any(module._forward_hooks for module in model.modules())
+
+
+def test_nothing_to_measure_is_an_error():
+    with pytest.raises(DatasetError, match="no image"):
+        layer_responses(network(), [])
+    with pytest.raises(CheckpointError, match="no BN after 3x3"):
+        layer_responses(ClassificationModel(build_backbone("vgg16", num_classes=2), ["a", "b"]), batches(6))

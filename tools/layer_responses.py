@@ -1,0 +1,6 @@
+"""How strongly the layers of classifiers respond: see `--help`."""
+
+from detection.cli.main import run_command
+
+if __name__ == "__main__":
+    run_command("layer-responses")
