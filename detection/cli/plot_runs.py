@@ -144,20 +144,23 @@ def smoothed(curve: Curve, width: int) -> Curve:
 
 
 def draw(drawn: Mapping[str, Mapping[str, Curve | None]], metric: str | None, train_metric: str, file: Path) -> None:
-    """One colour a run."""
+    """One colour a run; a training curve of another quantity has its own axis on the right."""
     figure = new_figure(9, 5.5)
     axes = figure.subplots()
+    training_axes = axes if metric is None or train_metric.removeprefix("train_") == metric else axes.twinx()
     for number, (label, curves) in enumerate(drawn.items()):
         training, evaluation = curves["training"], curves["evaluation"]
         colour = f"C{number % 10}"
         if training is not None:
             # A leading underscore keeps a curve out of the legend: one entry a run.
             name = label if evaluation is None else "_training"
-            axes.plot(training.steps, training.values, "--", color=colour, linewidth=0.9, alpha=0.8, label=name)
+            training_axes.plot(training.steps, training.values, "--", color=colour, linewidth=0.9, alpha=0.8, label=name)
         if evaluation is not None:
             axes.plot(evaluation.steps, evaluation.values, "-o", color=colour, linewidth=1.6, markersize=3, label=label)
     title = f"dashed: {train_metric} (training)" + (f", solid: {metric} (evaluation)" if metric else "")
     axes.set(xlabel="step", ylabel=metric or train_metric, title=title)
+    if training_axes is not axes:
+        training_axes.set_ylabel(train_metric)
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, file)
