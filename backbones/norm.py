@@ -5,7 +5,7 @@ N images, C channels, H x W feature cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -130,12 +130,14 @@ def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
     model.train()
     norms = [module for module in model.modules() if isinstance(module, TrainableNorm)]
     layers = [norm for norm in norms if norm.training and norm.track_running_stats]
+    if not layers:
+        _restore(modes)
+        return 0  # nothing that the batches could tell
     model.eval()
     try:
         statistics = _observe(model, layers, batches)
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        _restore(modes)
     for layer, seen in zip(layers, statistics, strict=True):
         if seen.count == 0:
             raise ValueError("recomputing BatchNorm statistics needs at least one batch that reaches every layer")
@@ -143,6 +145,11 @@ def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
         layer.running_mean.copy_(seen.mean)
         layer.running_var.copy_(seen.variance())
     return len(layers)
+
+
+def _restore(modes: Mapping[nn.Module, bool]) -> None:
+    for module, mode in modes.items():
+        module.training = mode
 
 
 def _observe(model: nn.Module, layers: Sequence[TrainableNorm], batches: Iterable[Any]) -> list[_Statistics]:

@@ -200,3 +200,12 @@ def test_both_ways_to_apply_a_frozen_norm_agree(size, bias):
         torch.autograd.grad((found * weight).sum(), inputs), torch.autograd.grad((expected * weight).sum(), inputs), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_without_batch_norm_needs_no_batches():
+    def never():
+        raise AssertionError("no batch is needed")
+        yield
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    assert recompute_bn_statistics(model, never()) == 0 and not model.training
