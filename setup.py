@@ -34,8 +34,13 @@ setup(
     extras_require={
         # scikit-learn bundles the handwritten digits and photographs of the sample data.
         "sample": ["scikit-learn>=1.4"],
+        # What tools/export.py writes ONNX with, and runs it with to check it.
+        "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "dev": [
             "scikit-learn>=1.4",
+            "onnx>=1.16",
+            "onnxscript>=0.2",
+            "onnxruntime>=1.18",
             "pytest>=8",
             "hypothesis>=6.100",
             "ruff>=0.6",

@@ -51,7 +51,7 @@ class RegionProposalNetwork(nn.Module):
         hidden = F.relu(self.conv(features))
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
         anchors = grid_anchors(self.get_buffer("cells"), self.stride, (features.shape[2], features.shape[3]))
         return RpnOutput(logits.float(), deltas.float(), anchors)
 

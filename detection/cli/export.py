@@ -1,0 +1,87 @@
+"""Export a detector or a backbone to ONNX (.onnx) or to a program of torch.export (.pt2), for use without this package.
+
+The number of images and their sizes stay open; images are uint8 RGB, normalised inside. A detector's images come at the size
+that test.shorter_side asks for: see docs/export.md. The file is run on a random image and compared before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.cli.evaluated import is_override
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.inference.export import Exportable
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "output", type=Path, metavar="OUTPUT", help="the file to write; its suffix, .onnx or .pt2, tells the format"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a detector's checkpoint or a name of the zoo (docs/weights.md)"
+    )
+    what.add_argument("--backbone", metavar="NAME", help="a backbone instead of a detector, e.g. resnet50")
+    parser.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="a classifier's file or name, e.g. torchvision/resnet50; default: random",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="a detector's test.*, e.g. test.score_threshold=0.3; a backbone's model.*, e.g. model.stride_in_1x1=true",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export, check and write."""
+    options = build_parser().parse_intermixed_args(argv)
+    prefix = "model." if options.backbone else "test."
+    for text in options.overrides:
+        if not (is_override(text) and text.startswith(prefix)):
+            raise ConfigError(f"'{text}' must look like {prefix}key=value")
+    if options.weights and options.backbone_weights:
+        raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
+    # Only now: torch is slow to load.
+    from detection.inference.export import check_format, export
+
+    check_format(options.output)  # before anything is downloaded
+    verdict = export(backbone(options) if options.backbone else detector(options), options.output)
+    print(f"{options.output}: {verdict}")
+    return 0
+
+
+def detector(options: argparse.Namespace) -> Exportable:
+    """The detector of --weights. Raises CheckpointError or ConfigError."""
+    from detection.cli.downloads import weights_file
+    from detection.config_files import override_config
+    from detection.inference.detector import load_detector
+    from detection.inference.export import exportable_detector
+
+    file = weights_file(options.weights, "detector")
+    return exportable_detector(load_detector(file, lambda own: override_config(own, options.overrides)))
+
+
+def backbone(options: argparse.Namespace) -> Exportable:
+    """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
+    from backbones import build_backbone
+    from detection.cli.downloads import weights_file
+    from detection.config import Config
+    from detection.config_files import override_config
+    from detection.inference.export import exportable_backbone
+
+    model = override_config(Config(), options.overrides).model
+    weights = options.backbone_weights and weights_file(options.backbone_weights)
+    network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
+    return exportable_backbone(network, options.backbone)

@@ -1,0 +1,277 @@
+"""Detectors and backbones as files that other programs run: ONNX (.onnx) and programs of torch.export (.pt2).
+
+The number of images and their sizes stay open. Before a file is written it is run on a random image, and has to give what
+PyTorch gives. It holds what its user has to know besides: class names, sizes, preprocessing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones import Backbone
+from detection.config import TestConfig
+from detection.engine.checkpoint import software_versions
+from detection.errors import CheckpointError, ConfigError
+from detection.inference.detector import Detector
+from detection.inference.graph import BackboneGraph, DetectorGraph
+from detection.resize import resized_size
+from detection.structures import Detections
+
+ONNX, PROGRAM = ".onnx", ".pt2"
+OPSET = 18
+SHORTEST_SIDE = 32  # of an image for an exported network, in pixels
+BOX_TOLERANCE, SCORE_TOLERANCE = 1e-2, 1e-4  # pixels, probability
+FEATURE_TOLERANCE = 1e-3  # of the greatest value
+# Where two boxes have nearly the same score, rounding decides which of them suppresses the other.
+AGREEING_SHARE = 0.98
+# What a user of the file does himself, and what went into it.
+TOLD_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
+
+Outputs = Sequence[Tensor]
+Verdict = tuple[bool, str]
+"""Whether outputs are near enough to PyTorch's, and how near they are."""
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A graph, what it takes and gives, and how to tell whether a copy of it computes the same."""
+
+    graph: Callable[[str], nn.Module]  # by format
+    input_names: tuple[str, ...]  # images, and for a detector sizes_hw
+    output_names: tuple[str, ...]
+    metadata: dict[str, Any]
+    image: Tensor  # (1, 3, H, W) uint8 to check with
+    compare: Callable[[Outputs], Verdict]  # what a copy gives for the image
+
+    def inputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the graph takes for images (N, 3, H, W) without padding."""
+        sizes_hw = torch.tensor([images.shape[2:]] * len(images))
+        return (images, sizes_hw)[: len(self.input_names)]
+
+
+def exportable_detector(detector: Detector) -> Exportable:
+    """A detector's inference at one scale, with its `config.test`.
+
+    Raises ConfigError naming the key that asks for what a graph cannot do.
+    """
+    config = detector.config
+    _refuse_unsupported(config.test)
+
+    def graph(suffix: str) -> nn.Module:
+        if suffix == PROGRAM:
+            return DetectorGraph(detector)
+        from detection.inference.onnx_operators import suppress
+
+        return DetectorGraph(detector, suppress)
+
+    image = _random_image(config.test.shorter_side, config.test.longer_side)
+    metadata = _metadata("detector", config.model.backbone, detector.preprocessing.to_dict())
+    return Exportable(
+        graph,
+        ("images", "sizes_hw"),
+        ("boxes", "scores", "labels", "image_index"),
+        metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=TOLD_SETTINGS),
+        image,
+        lambda outputs: compare_detections(Detections(*outputs[:3]), detector.predict(list(image))[0].to("cpu")),
+    )
+
+
+def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
+    """A backbone's feature maps, from images that are not yet normalised."""
+    image = _random_image(224, 320)
+    graph = BackboneGraph(backbone)
+    metadata = _metadata("backbone", name, backbone.preprocessing.to_dict())
+    return Exportable(
+        lambda suffix: graph,
+        ("images",),
+        tuple(backbone.channels),
+        metadata | {"channels": backbone.channels, "strides": backbone.strides},
+        image,
+        lambda outputs: compare_features(outputs, graph(image)),
+    )
+
+
+def export(exportable: Exportable, path: Path) -> str:
+    """Write the file, in the format that its suffix names; a sentence on how its results compare with PyTorch's.
+
+    At any instant `path` is absent, the old file, or the new one, whole and checked. Raises ConfigError (suffix, missing
+    packages) or CheckpointError (it cannot be exported or written, or computes something else).
+    """
+    suffix = check_format(path)
+    with _one_line_errors(exportable), torch.no_grad():
+        contents = _onnx_model(exportable) if suffix == ONNX else _program(exportable)
+    runtime = "onnxruntime" if suffix == ONNX else "torch.export"
+    if importlib.util.find_spec(runtime.partition(".")[0]) is None:
+        verdict = "not checked: onnxruntime is not installed (pip install 'resdet[export]')"
+    else:
+        with torch.no_grad():
+            outputs = (_run_onnx if suffix == ONNX else _run_program)(contents, exportable)
+            agrees, sentence = exportable.compare(outputs)
+        height, width = exportable.image.shape[2:]
+        verdict = f"run by {runtime} on a random {width}x{height} image, {sentence}"
+        if not agrees:
+            raise CheckpointError(f"{path} was not written: {verdict}")
+    _write_whole(path, contents)
+    return verdict
+
+
+def check_format(path: Path) -> str:
+    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where packages that the format needs are missing."""
+    if path.suffix not in (ONNX, PROGRAM):
+        raise ConfigError(f"{path}: the suffix tells the format and must be {ONNX} or {PROGRAM} (torch.export)")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if path.suffix == ONNX and missing:
+        raise ConfigError(f"to write ONNX, {' and '.join(missing)} must be installed: pip install 'resdet[export]'")
+    return path.suffix
+
+
+def compare_detections(found: Detections, expected: Detections) -> Verdict:
+    """Nearly all detections of one image must have a partner on the other side."""
+    boxes = (found.boxes[:, None] - expected.boxes).abs().amax(dim=2)  # (D, D')
+    scores = (found.scores[:, None] - expected.scores).abs()
+    agree = (found.labels[:, None] == expected.labels) & (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
+    most = max(len(found), len(expected))
+    if most == 0:
+        return True, "nothing is found, as by PyTorch"
+    count = min(int(agree.any(dim=1).sum()), int(agree.any(dim=0).sum()))
+    sentence = f"{count} of {most} detections agree with PyTorch's"
+    if count:
+        sentence += f", boxes to {boxes[agree].max():.1g} px, scores to {scores[agree].max():.1g}"
+    return count >= AGREEING_SHARE * most, sentence
+
+
+def compare_features(found: Outputs, expected: Outputs) -> Verdict:
+    """The greatest difference, in units of the map's greatest value."""
+    differences = [
+        float((one - other).abs().max() / other.abs().max().clamp(min=1e-6)) if one.shape == other.shape else torch.inf
+        for one, other in zip(found, expected, strict=True)
+    ]
+    worst = max(differences)
+    return worst <= FEATURE_TOLERANCE, f"features differ from PyTorch's by {worst:.1g} of the greatest at most"
+
+
+def _refuse_unsupported(test: TestConfig) -> None:
+    for key, plain in (("voting", False), ("scales", ()), ("flip", False)):
+        value = getattr(test, key)
+        if value != plain:
+            given, wanted = json.dumps(value), json.dumps(plain)
+            raise ConfigError(f"test.{key}={given} cannot be exported, only one view at one scale can: set test.{key}={wanted}")
+    if min(test.shorter_side, test.longer_side) < SHORTEST_SIDE:
+        raise ConfigError(f"test.shorter_side={test.shorter_side} cannot be exported: it must be at least {SHORTEST_SIDE}")
+
+
+def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    version = software_versions()["resdet"]
+    return {"format": "resdet", "resdet_version": version, "kind": kind, "backbone": backbone, "preprocessing": preprocessing}
+
+
+def _random_image(shorter_side: int, longer_side: int) -> Tensor:
+    """(1, 3, H, W): coloured clouds, of a size that `predict` leaves as it is."""
+    size_hw = resized_size((4, 5), shorter_side, longer_side)
+    clouds = torch.rand((1, 3, 6, 8), generator=torch.Generator().manual_seed(0)) * 255
+    return F.interpolate(clouds, size_hw, mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+@contextmanager
+def _one_line_errors(exportable: Exportable) -> Iterator[None]:
+    """What torch cannot export is the user's own network, or a library of another version: no bug to show a traceback of."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's and torchvision's about each other
+            yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{exportable.metadata['backbone']} cannot be exported: {reason}") from error
+
+
+def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
+    batch = torch.export.Dim("batch", min=1)
+    height, width = (torch.export.Dim(name, min=SHORTEST_SIDE) for name in ("height", "width"))
+    shapes = {"images": {0: batch, 2: height, 3: width}, "sizes_hw": {0: batch}}
+    return {name: shapes[name] for name in exportable.input_names}
+
+
+def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram:
+    """The graph for any number of images of any size. Traced with two: one would be taken for a constant."""
+    images = torch.zeros((2, 3, 96, 128), dtype=torch.uint8)
+    graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
+    return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
+
+
+def _onnx_model(exportable: Exportable) -> bytes:
+    """An ONNX file, the metadata in its `metadata_props`: strings as they are, all else as JSON."""
+    from onnx.helper import set_model_props
+
+    from detection.inference.onnx_operators import translations
+
+    program = torch.onnx.export(
+        _traced(exportable, ONNX),
+        (),
+        input_names=exportable.input_names,
+        output_names=exportable.output_names,
+        dynamic_shapes=_dynamic_shapes(exportable),  # again, for the names of the dimensions
+        opset_version=OPSET,
+        dynamo=True,
+        custom_translation_table=translations(),
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose folders the code stands
+    strings = {key: value if isinstance(value, str) else json.dumps(value) for key, value in exportable.metadata.items()}
+    set_model_props(model, strings)
+    contents: bytes = model.SerializeToString()
+    return contents
+
+
+def _program(exportable: Exportable) -> bytes:
+    """A file for `torch.export.load`, the metadata in its `metadata.json`."""
+    buffer = io.BytesIO()
+    torch.export.save(_traced(exportable, PROGRAM), buffer, extra_files={"metadata.json": json.dumps(exportable.metadata)})
+    return buffer.getvalue()
+
+
+def _run_onnx(contents: bytes, exportable: Exportable) -> Outputs:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
+    inputs = [tensor.numpy() for tensor in exportable.inputs(exportable.image)]
+    outputs = session.run(list(exportable.output_names), dict(zip(exportable.input_names, inputs, strict=True)))
+    return [torch.from_numpy(output) for output in outputs]
+
+
+def _run_program(contents: bytes, exportable: Exportable) -> Outputs:
+    outputs: Outputs = torch.export.load(io.BytesIO(contents)).module()(*exportable.inputs(exportable.image))
+    return outputs
+
+
+def _write_whole(path: Path, contents: bytes) -> None:
+    """Beside `path`, then renamed. Raises CheckpointError, an old file intact, if it cannot be written."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space or write elsewhere") from None
