@@ -30,6 +30,7 @@ COMMANDS = {
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
     "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
+    "export": "a detector or a backbone as an ONNX file or a torch.export program",
     "plot-runs": "training curves of several runs in one plot",
     "layer-responses": "how strongly the layers of classifiers respond",
     "benchmark": "speed and memory against the usual implementations, on the same work",
