@@ -6,7 +6,7 @@ features = model(model.preprocessing.normalize(images))     # uint8 RGB (N, 3, H
 """
 
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk
-from backbones.c4 import load_c4
+from backbones.c4 import load_c4, split_modules
 from backbones.cifar import CifarResNet
 from backbones.layers import Layer, layer_list, multiply_adds
 from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
@@ -45,4 +45,5 @@ __all__ = [
     "register_backbone",
     "register_family",
     "save_checkpoint",
+    "split_modules",
 ]

@@ -101,4 +101,7 @@ class Backbone(StagedModule):
 
     def split_c4(self) -> tuple[C4Trunk, C4Head]:
         """The two halves of a C4 detector; they share this network's modules."""
-        raise BackboneError(f"{type(self).__name__} has no split into a trunk and a per-region head: define split_c4()")
+        raise BackboneError(
+            f"{type(self).__name__} has no split into a trunk and a per-region head: define split_c4(), which "
+            "backbones.split_modules does for modules in a row"
+        )

@@ -5,13 +5,13 @@ State-dict keys are the backbone's own: `conv1.*, bn1.*, layer1..layer3.*` in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import C4Head, C4Trunk
+from backbones.base import Backbone, BackboneError, C4Head, C4Trunk
 from backbones.blocks import stem
 from backbones.weights import load_state
 
@@ -59,6 +59,61 @@ class ResNetHead(C4Head):
         return F.adaptive_avg_pool2d(self.layer4(pooled), 1).flatten(1)
 
 
+class SequentialTrunk(C4Trunk):
+    """Some of a backbone's modules, one after the other: (N, 3, H, W) -> (N, channels, H/stride, W/stride)."""
+
+    def __init__(self, backbone: Backbone, names: Sequence[str], feature_map: str) -> None:
+        super().__init__()
+        _share(self, backbone, names)
+        self.channels, self.stride = backbone.channels[feature_map], backbone.strides[feature_map]
+        self.preprocessing = backbone.preprocessing
+        self.classifier_keys = backbone.classifier_keys
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images -> the features that the RPN and all regions share."""
+        for module in self.children():
+            images = module(images)
+        return images
+
+
+class SequentialHead(C4Head):
+    """Some of a backbone's modules, one after the other, and average pooling: (R, C, S, S) -> (R, channels)."""
+
+    def __init__(self, backbone: Backbone, names: Sequence[str], feature_map: str) -> None:
+        super().__init__()
+        _share(self, backbone, names)
+        self.channels = backbone.channels[feature_map]
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector a region."""
+        for module in self.children():
+            pooled = module(pooled)
+        return F.adaptive_avg_pool2d(pooled, 1).flatten(1)
+
+
+def split_modules(
+    backbone: Backbone, trunk: Sequence[str], head: Sequence[str], *, trunk_map: str = "c4", head_map: str = "c5"
+) -> tuple[C4Trunk, C4Head]:
+    """The two halves of a backbone whose named child modules run one after the other: a `split_c4` in one line.
+
+    The trunk ends with the feature map `trunk_map`; the head goes on to `head_map` and its average. They share the backbone's
+    modules and keep frozen what it froze. Raises BackboneError for a module or map that the backbone has not.
+    """
+    for name in (trunk_map, head_map):
+        if name not in backbone.channels:
+            raise BackboneError(f"{type(backbone).__name__} has no map '{name}'; it has {', '.join(backbone.channels)}")
+    return SequentialTrunk(backbone, trunk, trunk_map), SequentialHead(backbone, head, head_map)
+
+
+def _share(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> None:
+    children = dict(backbone.named_children())
+    for name in names:
+        if name not in children:
+            raise BackboneError(f"{type(backbone).__name__} has no module '{name}'; it has {', '.join(children)}")
+        half.add_module(name, children[name])
+    half.freeze([name for name in backbone.frozen if name.partition(".")[0] in names])
+
+
 def load_c4(
     trunk: C4Trunk,
     head: nn.Module,
@@ -67,13 +122,14 @@ def load_c4(
 ) -> None:
     """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
 
-    Keys that begin with the name of one of the head's children are the head's, all others the trunk's.
+    Keys that only the head has, or none but the head's children could have, are the head's, all others the trunk's.
     Raises CheckpointError, naming `source` and the first keys, on anything else missing, unexpected or unfit.
     """
     both = nn.ModuleDict({"trunk": trunk, "head": head})
     head_names = tuple(f"{name}." for name, _ in head.named_children())
+    trunk_keys = trunk.state_dict().keys()  # a container such as `features` may have parts in both halves
     state = {
-        f"head.{key}" if key.startswith(head_names) else f"trunk.{key}": value
+        f"head.{key}" if key.startswith(head_names) and key not in trunk_keys else f"trunk.{key}": value
         for key, value in backbone_state.items()
         if key not in trunk.classifier_keys
     }

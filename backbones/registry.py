@@ -1,4 +1,4 @@
-"""Backbones by name, and how they get their weights."""
+"""Backbones by name, from here, from installed packages and from other libraries, and how they get their weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fvcore.common.registry import Registry
 
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, StemPool
 from backbones.c4 import load_c4
+from backbones.foreign import LIBRARIES, build_foreign
+from backbones.plugins import load_plugin, plugin_names
 from backbones.weights import backbone_state, load_backbone_weights, load_checkpoint
 from backbones.zoo import weights_file
 
@@ -38,8 +40,10 @@ def register_family(builder: Builder) -> Builder:
 
 
 def list_backbones() -> list[str]:
-    """The registered names, sorted. Of a family only those depths that are registered by themselves."""
-    return sorted(name for name, _ in BACKBONES)
+    """The registered names and those that installed packages offer, sorted; these are not imported for it.
+
+    Of a family only those depths that are registered by themselves; of timm and torchvision none."""
+    return sorted({name for name, _ in BACKBONES} | plugin_names())
 
 
 def build_backbone(
@@ -53,7 +57,8 @@ def build_backbone(
 ) -> Backbone:
     """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
 
-    A name of `list_backbones()`, or of a family with a depth behind it ("cifar_resnet38"); CIFAR nets have no c5.
+    A name of `list_backbones()`, or of a family with a depth behind it ("cifar_resnet38"); CIFAR nets have no c5. Or one of
+    timm's or torchvision's classification nets: "timm/resnet50d", "torchvision/convnext_tiny".
 
     `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors); or a name
     of `list_weights()` as "torchvision/resnet50", which is downloaded once. Its classifier is used only where `num_classes`
@@ -63,6 +68,8 @@ def build_backbone(
     Raises BackboneError (name, options) or CheckpointError (weights).
     """
     model = _builder(name)(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
+    if not isinstance(model, Backbone):
+        raise BackboneError(f"the builder of '{name}' must return a backbones.Backbone, not a {type(model).__name__}")
     if stem_pool not in get_args(StemPool):
         raise BackboneError(f"stem_pool must be one of {list(get_args(StemPool))}, got {stem_pool!r}")
     model.stem_pool = stem_pool
@@ -79,8 +86,12 @@ def _builder(name: str) -> Callable[..., Backbone]:
     member = re.fullmatch(r"(.*\D)([1-9]\d{0,4})", name)
     if member and member[1] in FAMILIES:
         return partial(FAMILIES.get(member[1]), int(member[2]))
+    if name.startswith(tuple(f"{library}/" for library in LIBRARIES)):
+        return partial(build_foreign, name)
+    if plugin := load_plugin(name):
+        return plugin
     near = difflib.get_close_matches(name, list_backbones(), n=1, cutoff=0.6)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(list_backbones())}"
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(list_backbones())}, timm/NAME and torchvision/NAME"
     raise BackboneError(f"unknown backbone '{name}'; {hint}")
 
 
@@ -102,7 +113,9 @@ def build_c4(
     if weights is not None:
         weights = weights_file(weights)
         contents = load_checkpoint(weights)
-        state, preprocessing = backbone_state(contents, str(weights), name, stride_in_1x1, stem_pool=stem_pool)
+        state, preprocessing = backbone_state(
+            contents, str(weights), name, stride_in_1x1, stem_pool=stem_pool, default=trunk.preprocessing
+        )
         load_c4(trunk, head, state, str(weights))
         trunk.preprocessing = preprocessing
     return trunk, head

@@ -176,7 +176,9 @@ def load_backbone_weights(
 
     The file's classifier is left out unless `with_classifier`. Raises CheckpointError on any disagreement.
     """
-    state, preprocessing = backbone_state(load_checkpoint(path), str(path), name, stride_in_1x1, stem_pool=stem_pool)
+    state, preprocessing = backbone_state(
+        load_checkpoint(path), str(path), name, stride_in_1x1, stem_pool=stem_pool, default=model.preprocessing
+    )
     if with_classifier:
         _check_class_count(model, state, path)
     else:
@@ -187,13 +189,19 @@ def load_backbone_weights(
 
 
 def backbone_state(
-    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool, *, stem_pool: StemPool = "pad1"
+    contents: Mapping[str, Any],
+    source: str,
+    name: str,
+    stride_in_1x1: bool,
+    *,
+    stem_pool: StemPool = "pad1",
+    default: Preprocessing = IMAGENET_PREPROCESSING,
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
 
     They hold a classifier's checkpoint of ours, a CIFAR ResNet of akamaster's project, or a plain state dict, which is taken
-    to expect torchvision's ImageNet preprocessing. Raises CheckpointError for another kind of checkpoint, another backbone
-    than `name`, or strides or a stem that are recorded otherwise.
+    to expect the `default` preprocessing: the network's own. Raises CheckpointError for another kind of checkpoint, another
+    backbone than `name`, or strides or a stem that are recorded otherwise.
     """
     if contents.get("format") == "resdet":
         return _classifier_state(contents, source, name, stride_in_1x1, stem_pool)
@@ -204,7 +212,7 @@ def backbone_state(
             f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}; "
             "`resdet convert-weights` makes a checkpoint of other projects' files"
         )
-    return dict(contents), IMAGENET_PREPROCESSING
+    return dict(contents), default
 
 
 def _cifar_state(contents: Mapping[str, Any], source: str, name: str) -> tuple[dict[str, Tensor], Preprocessing] | None:

@@ -99,7 +99,14 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
         restored = f"{'the other' if said else 'all'} weights start from the detector {path}"
         return "; ".join([*said, restored, "optimizer, schedule and data start afresh"])
     backbone = model.config.model
-    loaded = backbone_state(checkpoint, str(path), backbone.backbone, backbone.stride_in_1x1, stem_pool=backbone.stem_pool)
+    loaded = backbone_state(
+        checkpoint,
+        str(path),
+        backbone.backbone,
+        backbone.stride_in_1x1,
+        stem_pool=backbone.stem_pool,
+        default=model.trunk.preprocessing,
+    )
     model.load_backbone(*loaded)
     # A converted classifier does not know the names of its classes.
     names = checkpoint.get("class_names")

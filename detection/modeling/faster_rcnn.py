@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from backbones import IMAGENET_PREPROCESSING, Preprocessing, build_c4
+from backbones import Preprocessing, build_c4
 from backbones.c4 import load_c4
 from detection.config import Config
 from detection.errors import ConfigError
@@ -25,13 +25,10 @@ class FasterRCNN(nn.Module):
     `detection.inference` composes them; a model that predicts is its `Detector`. Raises BackboneError for an unknown name.
     """
 
-    def __init__(
-        self, config: Config, class_names: Sequence[str], preprocessing: Preprocessing = IMAGENET_PREPROCESSING
-    ) -> None:
+    def __init__(self, config: Config, class_names: Sequence[str], preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
         self.class_names = tuple(class_names)
-        self.preprocessing = preprocessing
         self.trunk, conv5 = build_c4(
             config.model.backbone,
             norm=config.model.norm,
@@ -39,6 +36,7 @@ class FasterRCNN(nn.Module):
             stem_pool=config.model.stem_pool,
             freeze_stages=config.model.freeze_stages,
         )
+        self.preprocessing = self.trunk.preprocessing if preprocessing is None else preprocessing
         if conv5.pool_size not in (None, config.roi.pool_size):
             raise ConfigError(
                 f"roi.pool_size is {config.roi.pool_size}, but the per-region head of {config.model.backbone} takes "

@@ -92,7 +92,12 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
     path = weights_file(path)
     contents = load_checkpoint(path)
     state, preprocessing = backbone_state(
-        contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
+        contents,
+        str(path),
+        config.backbone,
+        config.stride_in_1x1,
+        stem_pool=config.stem_pool,
+        default=model.backbone.preprocessing,
     )
     same = _same_classes(contents, state, model)
     if not same:
@@ -123,7 +128,12 @@ def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names
     path = weights_file(path)
     contents = load_checkpoint(path)
     state, model.backbone.preprocessing = backbone_state(
-        contents, str(path), config.backbone, config.stride_in_1x1, stem_pool=config.stem_pool
+        contents,
+        str(path),
+        config.backbone,
+        config.stride_in_1x1,
+        stem_pool=config.stem_pool,
+        default=model.backbone.preprocessing,
     )
     if not _same_classes(contents, state, model):
         found = contents.get("class_names") or [f"{_num_classes(state, model)} nameless ones"]

@@ -1,0 +1,196 @@
+"""Classification nets of timm and torchvision as backbones, with those libraries' own parameter names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, check_options
+from backbones.norm import FrozenBatchNorm2d
+from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+from backbones.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
+
+LIBRARIES = ("timm", "torchvision")
+DEFAULT_CLASSES = 1000
+
+
+class ForeignNet(Backbone):
+    """A net of another library. c2..c5 are its last maps of strides 4, 8, 16, 32, as far as it has them; c4 it must have.
+
+    Built with `num_classes` its state dict is the library's own, without it that less what the maps do not need.
+    """
+
+    def __init__(self, net: nn.Module, plan: Plan, preprocessing: Preprocessing, num_classes: int | None) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        maps = {name: plan.by_stride[stride] for stride, name in MAPS.items() if stride in plan.by_stride}
+        self.channels = {name: found.channels for name, found in maps.items()}
+        self.strides = {name: found.stride for name, found in maps.items()}
+        self.plan = plan
+        features = fx.GraphModule(net, part_of(plan.graph, None, {name: found.node for name, found in maps.items()}))
+        self.classifier_keys, self.head_keys = _unused_keys(net, features, num_classes or DEFAULT_CLASSES)
+        self.num_classes = num_classes
+        self._features = code_of(features)
+        self._logits = code_of(fx.GraphModule(net, plan.graph))
+        adopt(self, net if num_classes else features)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised images (N, 3, H, W) -> {"c2": ..., "c5": ...}."""
+        return self._features(self, images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores before the softmax, by the library's own classifier: (N, 3, H, W) -> (N, num_classes)."""
+        if not self.num_classes:
+            raise BackboneError("this network has no classifier: build it with num_classes")
+        return self._logits(self, images)
+
+    def freeze_up_to(self, count: int) -> None:
+        """Freeze all that the last map of stride 2**count needs, or that of the next smaller stride which the net has."""
+        stage = max((stride for stride in self.plan.by_stride if stride <= 2**count), default=0)
+        if count and stage:
+            self.freeze(_modules_up_to(self.plan, self.plan.by_stride[stage].node, self))
+
+    def split_c4(self) -> tuple[C4Trunk, C4Head]:
+        """All up to c4, and the rest of the maps with global average pooling; they share this network's modules."""
+        trunk, head = ForeignTrunk(self), ForeignHead(self)
+        if shared := trunk.state_dict().keys() & head.state_dict().keys():
+            raise BackboneError(f"this network cannot be split at stride 16: both halves need '{min(shared)}'")
+        return trunk, head
+
+
+class ForeignTrunk(C4Trunk):
+    """All up to c4: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded as the net does it."""
+
+    stride = 16
+
+    def __init__(self, whole: ForeignNet) -> None:
+        super().__init__()
+        run = fx.GraphModule(whole, part_of(whole.plan.graph, None, whole.plan.cut.node))
+        adopt(self, run)
+        self._run = code_of(run)
+        self.channels = whole.plan.cut.channels
+        self.preprocessing = whole.preprocessing
+        self.classifier_keys = (*whole.head_keys, *whole.classifier_keys)
+        self.freeze(_present(whole.frozen, self))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images -> the features that the RPN and all regions share."""
+        return self._run(self, images)
+
+
+class ForeignHead(C4Head):
+    """What follows c4 up to the net's last map, and global average pooling: (R, C, S, S) -> (R, channels). R may be 0."""
+
+    def __init__(self, whole: ForeignNet) -> None:
+        super().__init__()
+        run = fx.GraphModule(whole, part_of(whole.plan.graph, whole.plan.cut.node, whole.plan.last.node))
+        adopt(self, run)
+        self._run = code_of(run)
+        self.channels = whole.plan.last.channels
+        self.freeze(_present(whole.frozen, self))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector a region."""
+        return F.adaptive_avg_pool2d(self._run(self, pooled), 1).flatten(1)
+
+
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """A frozen norm in place of timm's norms that end with an activation of their own."""
+
+    def __init__(self, norm: nn.BatchNorm2d, behind: Iterable[tuple[str, nn.Module]]) -> None:
+        super().__init__(norm.num_features, norm.eps)
+        for name, module in behind:
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        x = super().forward(x)
+        for module in self.children():
+            x = module(x)
+        return x
+
+
+def build_foreign(name: str, *, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ForeignNet:
+    """The backbone "timm/NAME" or "torchvision/NAME", with that library's initialisation.
+
+    Raises BackboneError: an unknown name, timm not installed, a net that cannot be traced or has no map of stride 16.
+    """
+    check_options(norm, num_classes, freeze_stages)
+    if stride_in_1x1:
+        raise BackboneError(f"{name} is built as its library has it: stride_in_1x1 is for the ResNets of list_backbones()")
+    library, _, own_name = name.partition("/")
+    create = _create_timm if library == "timm" else _create_torchvision
+    net, preprocessing = create(own_name, num_classes or DEFAULT_CLASSES)
+    plan = explore(name, net)
+    if norm == "frozen_bn":
+        _freeze_norms(net)
+    backbone = ForeignNet(net, plan, preprocessing, num_classes)
+    backbone.freeze_up_to(freeze_stages)
+    return backbone
+
+
+def _create_timm(name: str, num_classes: int) -> tuple[nn.Module, Preprocessing]:
+    try:
+        import timm
+    except ImportError:
+        raise BackboneError(f"backbone 'timm/{name}' needs the package timm: pip install 'resdet[timm]'") from None
+    if not timm.is_model(name.partition(".")[0]):
+        raise BackboneError(_unknown("timm", name, timm.list_models()))
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    except FAILURES as error:
+        raise BackboneError(f"timm cannot build '{name}': {one_line(error)}") from None
+    config = timm.data.resolve_model_data_config(net)
+    mean, std = ([round(255 * value, 6) for value in config[key]] for key in ("mean", "std"))
+    return net, Preprocessing.from_dict({"channel_order": "rgb", "mean": mean, "std": std})
+
+
+def _create_torchvision(name: str, num_classes: int) -> tuple[nn.Module, Preprocessing]:
+    try:
+        from torchvision import models
+    except ImportError:
+        raise BackboneError(f"backbone 'torchvision/{name}' needs the package torchvision: pip install torchvision") from None
+    known = models.list_models(module=models)  # of classifiers only
+    if name not in known:
+        raise BackboneError(_unknown("torchvision", name, known))
+    return models.get_model(name, weights=None, num_classes=num_classes), IMAGENET_PREPROCESSING
+
+
+def _unknown(library: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean '{library}/{near[0]}'?" if near else f"{library}.models has a list of its networks"
+    return f"{library} has no classification network '{name}'; {hint}"
+
+
+def _unused_keys(net: nn.Module, features: nn.Module, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of the net that the maps do not need: the last layer's, and the others'."""
+    state, used = net.state_dict(), features.state_dict().keys()
+    unused = [key for key in state if key not in used]
+    rows = [key for key in unused if state[key].shape[:1] == (num_classes,)]
+    layer = rows[-1].rpartition(".")[0] if rows else None
+    last = tuple(key for key in unused if key.rpartition(".")[0] == layer)
+    return last, tuple(key for key in unused if key not in last)
+
+
+def _modules_up_to(plan: Plan, last: fx.Node, owner: nn.Module) -> list[str]:
+    nodes = list(plan.graph.nodes)
+    called = [str(node.target) for node in nodes[: nodes.index(last) + 1] if node.op == "call_module"]
+    return [name for name in dict.fromkeys(called) if owner.get_submodule(name).state_dict()]
+
+
+def _present(names: Iterable[str], owner: nn.Module) -> list[str]:
+    known = {name for name, _ in owner.named_modules()}
+    return [name for name in names if name in known]
+
+
+def _freeze_norms(net: nn.Module) -> None:
+    """Make every BatchNorm2d a constant, in place."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
+            frozen = FrozenBatchNormAct2d(module, list(module.named_children()))
+            frozen.load_state_dict(module.state_dict())
+            parent, _, own = name.rpartition(".")
+            setattr(net.get_submodule(parent), own, frozen)
