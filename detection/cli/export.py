@@ -17,12 +17,18 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.inference.export import Exportable
 
+BACKBONE_KEYS = ("model.stride_in_1x1=", "model.stem_pool=")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "output", type=Path, metavar="OUTPUT", help="the file to write; its suffix, .onnx or .pt2, tells the format"
+        "arguments",
+        nargs="+",
+        metavar="OUTPUT",
+        help="the file to write; its suffix, .onnx or .pt2, tells the format. Also dotted.key=value: a detector's test.*, as "
+        "test.score_threshold=0.3; a backbone's model.stride_in_1x1=true, model.stem_pool=ceil",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -35,24 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a classifier's file or name, e.g. torchvision/resnet50; default: random",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="a detector's test.*, e.g. test.score_threshold=0.3; a backbone's model.*, e.g. model.stride_in_1x1=true",
-    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export, check and write."""
     options = build_parser().parse_intermixed_args(argv)
-    prefix = "model." if options.backbone else "test."
-    for text in options.overrides:
-        if not (is_override(text) and text.startswith(prefix)):
-            raise ConfigError(f"'{text}' must look like {prefix}key=value")
-    if options.weights and options.backbone_weights:
-        raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
+    check(options)
     # Only now: torch is slow to load.
     from detection.inference.export import check_format, export
 
@@ -60,6 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = export(backbone(options) if options.backbone else detector(options), options.output)
     print(f"{options.output}: {verdict}")
     return 0
+
+
+def check(options: argparse.Namespace) -> None:
+    """Tell `options.output` and `options.overrides` apart. Raises ConfigError."""
+    options.overrides = [text for text in options.arguments if is_override(text)]
+    outputs = [text for text in options.arguments if text not in options.overrides]
+    if len(outputs) != 1:
+        raise ConfigError(f"name one file to write, not {len(outputs)}: {' '.join(outputs) or 'OUTPUT is missing'}")
+    options.output = Path(outputs[0])
+    keys = BACKBONE_KEYS if options.backbone else ("test.",)
+    for text in options.overrides:
+        if not text.startswith(keys):
+            raise ConfigError(f"'{text}' cannot be chosen here, only {' and '.join(f'{key}...' for key in keys)}")
+    if options.weights and options.backbone_weights:
+        raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
 
 
 def detector(options: argparse.Namespace) -> Exportable:

@@ -32,7 +32,6 @@ from detection.structures import Detections
 
 ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 18
-SHORTEST_SIDE = 32  # of an image for an exported network, in pixels
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-2, 1e-4  # pixels, probability
 FEATURE_TOLERANCE = 1e-3  # of the greatest value
 # Where two boxes have nearly the same score, rounding decides which of them suppresses the other.
@@ -53,6 +52,7 @@ class Exportable:
     input_names: tuple[str, ...]  # images, and for a detector sizes_hw
     output_names: tuple[str, ...]
     metadata: dict[str, Any]
+    shortest_side: int  # of an image: two cells of the coarsest map, as torch.export would make a special case of one
     image: Tensor  # (1, 3, H, W) uint8 to check with
     compare: Callable[[Outputs], Verdict]  # what a copy gives for the image
 
@@ -68,7 +68,8 @@ def exportable_detector(detector: Detector) -> Exportable:
     Raises ConfigError naming the key that asks for what a graph cannot do.
     """
     config = detector.config
-    _refuse_unsupported(config.test)
+    shortest_side = 2 * detector.trunk.stride
+    _refuse_unsupported(config.test, shortest_side)
 
     def graph(suffix: str) -> nn.Module:
         if suffix == PROGRAM:
@@ -84,6 +85,7 @@ def exportable_detector(detector: Detector) -> Exportable:
         ("images", "sizes_hw"),
         ("boxes", "scores", "labels", "image_index"),
         metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=TOLD_SETTINGS),
+        shortest_side,
         image,
         lambda outputs: compare_detections(Detections(*outputs[:3]), detector.predict(list(image))[0].to("cpu")),
     )
@@ -99,6 +101,7 @@ def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
         ("images",),
         tuple(backbone.channels),
         metadata | {"channels": backbone.channels, "strides": backbone.strides},
+        2 * max(backbone.strides.values()),
         image,
         lambda outputs: compare_features(outputs, graph(image)),
     )
@@ -163,14 +166,15 @@ def compare_features(found: Outputs, expected: Outputs) -> Verdict:
     return worst <= FEATURE_TOLERANCE, f"features differ from PyTorch's by {worst:.1g} of the greatest at most"
 
 
-def _refuse_unsupported(test: TestConfig) -> None:
+def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
     for key, plain in (("voting", False), ("scales", ()), ("flip", False)):
         value = getattr(test, key)
         if value != plain:
             given, wanted = json.dumps(value), json.dumps(plain)
             raise ConfigError(f"test.{key}={given} cannot be exported, only one view at one scale can: set test.{key}={wanted}")
-    if min(test.shorter_side, test.longer_side) < SHORTEST_SIDE:
-        raise ConfigError(f"test.shorter_side={test.shorter_side} cannot be exported: it must be at least {SHORTEST_SIDE}")
+    for key in ("shorter_side", "longer_side"):
+        if getattr(test, key) < shortest_side:
+            raise ConfigError(f"test.{key}={getattr(test, key)} cannot be exported: it must be at least {shortest_side}")
 
 
 def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[str, Any]:
@@ -199,14 +203,15 @@ def _one_line_errors(exportable: Exportable) -> Iterator[None]:
 
 def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
     batch = torch.export.Dim("batch", min=1)
-    height, width = (torch.export.Dim(name, min=SHORTEST_SIDE) for name in ("height", "width"))
+    height, width = (torch.export.Dim(name, min=exportable.shortest_side) for name in ("height", "width"))
     shapes = {"images": {0: batch, 2: height, 3: width}, "sizes_hw": {0: batch}}
     return {name: shapes[name] for name in exportable.input_names}
 
 
 def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram:
     """The graph for any number of images of any size. Traced with two: one would be taken for a constant."""
-    images = torch.zeros((2, 3, 96, 128), dtype=torch.uint8)
+    side = exportable.shortest_side
+    images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8)
     graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
     return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
 
