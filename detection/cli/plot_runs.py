@@ -11,14 +11,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from detection.cli.plots import label_runs, new_figure, save_figure
+from detection.cli.plots import colours, label_runs, new_figure, require_picture, save_figure
 from detection.errors import ConfigError, DatasetError
 
 METRICS_FILE = "metrics.jsonl"
-METRICS = ("top1_error", "AP", "loss")
+METRICS = ("top1_error", "AP")
 """What is drawn by default: the first of these that the evaluations have."""
+Kind = Literal["evaluation", "training"]
+OPTIONS: dict[Kind, str] = {"evaluation": "--metric", "training": "--train-metric"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Run:
     file: Path
     training: dict[str, Curve]
     evaluation: dict[str, Curve]
+
+    def curves(self, kind: Kind) -> dict[str, Curve]:
+        """Those of one kind."""
+        return self.evaluation if kind == "evaluation" else self.training
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,16 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     if options.smooth < 1:
         raise ConfigError(f"--smooth must be at least 1, got {options.smooth}")
-    labels = label_runs(options.runs, options.labels)
+    require_picture(options.output)
+    labels = label_runs([path.parent if path.is_file() else path for path in options.runs], options.labels)
     runs = [read_run(folder) for folder in options.runs]
     metric = options.metric or default_metric(runs)
     train_metric = options.train_metric or default_train_metric(runs, metric)
+    evaluations = [None] * len(runs) if metric is None else chosen(runs, "evaluation", metric)
+    trainings = [curve and smoothed(curve, options.smooth) for curve in chosen(runs, "training", train_metric)]
     drawn = {
-        label: {
-            "evaluation": None if metric is None else chosen(run.evaluation, metric, run.file, "evaluation"),
-            "training": smoothed(chosen(run.training, train_metric, run.file, "training"), options.smooth),
-        }
-        for label, run in zip(labels, runs, strict=True)
+        label: {"evaluation": evaluation, "training": training}
+        for label, evaluation, training in zip(labels, evaluations, trainings, strict=True)
     }
     draw(drawn, metric, train_metric, options.output)
     print(options.output)
@@ -83,27 +89,31 @@ def read_run(folder: Path) -> Run:
     """The curves of a run; a torn last line is passed over. Raises DatasetError naming the file, and the line at fault."""
     file = folder if folder.is_file() else folder / METRICS_FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise DatasetError(f"cannot read {file}: {reason}; name the output folder of a run") from None
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror}; name the output folder of a run") from None
     run = Run(file, {}, {})
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            step, kind = record["step"], record["kind"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except ValueError:  # no JSON, or no text at all
             if number == len(lines):
                 break  # of a run that goes on, or was killed
-            raise DatasetError(f"{file}, line {number} is no record of a run") from None
-        curves = run.training if kind == "train" else run.evaluation
+            raise DatasetError(f"{file}, line {number} is damaged: it is no JSON") from None
+        if not _is_record(record):
+            raise DatasetError(f"{file}, line {number} is no record of a run")
+        curves = run.training if record["kind"] == "train" else run.evaluation
         for name, value in _numbers(record).items():
             curve = curves.setdefault(name, Curve([], []))
-            curve.steps.append(step)
+            curve.steps.append(record["step"])
             curve.values.append(value)
     if not run.training and not run.evaluation:
         raise DatasetError(f"{file} has no records yet")
     return run
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and value.get("kind") in ("train", "evaluation") and isinstance(value.get("step"), int)
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
@@ -118,22 +128,36 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def default_metric(runs: Sequence[Run]) -> str | None:
-    """The first of METRICS that every run's evaluations have; None where none was evaluated."""
-    return next((name for name in METRICS if all(name in run.evaluation for run in runs)), None)
+    """The first of METRICS that the evaluations of all runs have that were evaluated yet; None where there is none."""
+    evaluated = [run.evaluation for run in runs if run.evaluation]
+    return next((name for name in METRICS if evaluated and all(name in curves for curves in evaluated)), None)
 
 
 def default_train_metric(runs: Sequence[Run], metric: str | None) -> str:
     """The training's own value of the metric where it is logged, else the loss."""
-    return f"train_{metric}" if all(f"train_{metric}" in run.training for run in runs) else "loss"
+    begun = [run.training for run in runs if run.training]
+    return f"train_{metric}" if begun and all(f"train_{metric}" in curves for curves in begun) else "loss"
 
 
-def chosen(curves: Mapping[str, Curve], name: str, file: Path, what: str) -> Curve:
-    """The curve of that name. Raises ConfigError naming the file and those that it has."""
+def chosen(runs: Sequence[Run], kind: Kind, name: str) -> list[Curve | None]:
+    """The curve of that name of each run; None of one without records of this kind yet, where others have some.
+
+    Raises ConfigError naming a file that has others, and which.
+    """
+    some = any(run.curves(kind) for run in runs)
+    return [_named(run, kind, name) if run.curves(kind) or not some else None for run in runs]
+
+
+def _named(run: Run, kind: Kind, name: str) -> Curve:
+    curves = run.curves(kind)
     if name in curves:
         return curves[name]
+    other: Kind = "training" if kind == "evaluation" else "evaluation"
     near = difflib.get_close_matches(name, curves, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(curves)) or 'none'}"
-    raise ConfigError(f"{file} has no {what} metric '{name}'; {hint}")
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    if name in run.curves(other):
+        hint = f"it is of the {other}: {OPTIONS[other]} {name}; "
+    raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {', '.join(sorted(curves)) or 'none'}")
 
 
 def smoothed(curve: Curve, width: int) -> Curve:
@@ -148,9 +172,8 @@ def draw(drawn: Mapping[str, Mapping[str, Curve | None]], metric: str | None, tr
     figure = new_figure(9, 5.5)
     axes = figure.subplots()
     training_axes = axes if metric is None or train_metric.removeprefix("train_") == metric else axes.twinx()
-    for number, (label, curves) in enumerate(drawn.items()):
+    for colour, (label, curves) in zip(colours(len(drawn)), drawn.items(), strict=True):
         training, evaluation = curves["training"], curves["evaluation"]
-        colour = f"C{number % 10}"
         if training is not None:
             # A leading underscore keeps a curve out of the legend: one entry a run.
             name = label if evaluation is None else "_training"
@@ -162,5 +185,6 @@ def draw(drawn: Mapping[str, Mapping[str, Curve | None]], metric: str | None, tr
     if training_axes is not axes:
         training_axes.set_ylabel(train_metric)
     axes.grid(alpha=0.3)
-    axes.legend()
+    # Below the axes: within them, curves of the second axis would run across it.
+    figure.legend(loc="outside lower center", ncols=min(len(drawn), 4))
     save_figure(figure, file)

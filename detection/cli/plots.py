@@ -11,6 +11,8 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PICTURES = (".png", ".svg", ".pdf", ".jpg")
+
 
 def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[str]:
     """A name for each run: those given, or the folders' own; of equal ones as much of the path as tells them apart.
@@ -22,8 +24,9 @@ def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[st
             raise ConfigError(f"--labels needs {len(folders)} different names, got {len(labels)}: {', '.join(labels)}")
         return list(labels)
     parts = [folder.resolve().parts for folder in folders]
-    if len(set(parts)) < len(parts):
-        raise ConfigError("the same run is named twice: give --labels")
+    twice = next((folder for number, folder in enumerate(folders) if parts[number] in parts[:number]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is named twice: give --labels")
     longest = max(map(len, parts))
     for length in range(1, longest):
         names = ["/".join(part[-length:]) for part in parts]
@@ -39,10 +42,23 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def colours(count: int) -> list[str] | list[tuple[float, float, float, float]]:
+    """As many as there are curves: matplotlib's own ten, and of more than ten none twice."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return [f"C{number}" for number in range(count)]
+    return [colormaps["turbo"](number / (count - 1)) for number in range(count)]
+
+
+def require_picture(file: Path) -> Path:
+    """The file, if it can be drawn: to be asked before the work begins. Raises ConfigError for another suffix."""
+    if file.suffix.lower() not in PICTURES:
+        raise ConfigError(f"cannot draw '{file}': use one of {', '.join(PICTURES)}")
+    return file
+
+
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write it in the format of the suffix. Raises ConfigError for one that matplotlib does not know."""
-    known = figure.canvas.get_supported_filetypes()
-    if file.suffix.lstrip(".") not in known:
-        raise ConfigError(f"cannot draw '{file}': use one of .{', .'.join(sorted(known))}")
+    """Write it in the format of the suffix, one of PICTURES."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)

@@ -5,11 +5,13 @@ N images, C channels, H x W cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,9 +59,7 @@ def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -
 
     Raises DatasetError without images, CheckpointError for a network without BN after 3x3 convolutions.
     """
-    layers = normed_3x3_layers(model.backbone)
-    if not layers:
-        raise CheckpointError("the network has no BN after 3x3 convolutions: it has no responses as the paper measures them")
+    layers = _measurable_layers(model)
     moments = {name: _Moments() for name in layers}
     # At once, in the hook: the ReLU and the addition that follow work in place.
     hooks = [
@@ -81,17 +81,51 @@ def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -
     return [(name, seen.deviation()) for name, seen in moments.items()]
 
 
-def responses_of_checkpoints(paths: list[Path], config: ClassifierConfig, most: int) -> list[list[tuple[str, float]]]:
-    """`layer_responses` of each checkpoint's own network on the first `most` of an even selection of validation images."""
+def _measurable_layers(model: ClassificationModel) -> dict[str, nn.Module]:
+    """`normed_3x3_layers`. Raises CheckpointError where there are none."""
+    layers = normed_3x3_layers(model.backbone)
+    if not layers:
+        raise CheckpointError("the network has no BN after 3x3 convolutions: it has no responses as the paper measures them")
+    return layers
+
+
+def even_selection(count: int, most: int) -> list[int]:
+    """`most` of `count` indices (all of them where they are fewer), evenly spread: neighbours are of one class."""
+    chosen: list[int] = (np.arange(min(most, count)) * count // min(most, count)).tolist() if count else []
+    return chosen
+
+
+def responses_of_checkpoints(
+    paths: Sequence[Path], config: ClassifierConfig, most: int
+) -> tuple[int, list[list[tuple[str, float]]]]:
+    """The number of images, and `layer_responses` of each checkpoint's own network on them.
+
+    The images are an even selection of at most `most` validation images. Raises CheckpointError naming the file that
+    cannot be used, all being loaded before the first is measured; DatasetError for bad data.
+    """
     split = validation_split(config)
-    step = max(len(split) // most, 1)
-    chosen = split.part(range(0, len(split), step)[:most])
+    chosen = split.part(even_selection(len(split), most))
+    models = []
+    for path in paths:
+        models.append(load_classifier(path, recorded_network(path, config.model), split.class_names))
+        with _naming(path):
+            _measurable_layers(models[-1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
-    for path in paths:
-        model = load_classifier(path, recorded_network(path, config.model), split.class_names).to(device)
-        found.append(layer_responses(model, test_loader(chosen, config)))
-    return found
+    for path, model in zip(paths, models, strict=True):
+        with _naming(path):
+            found.append(layer_responses(model.to(device), test_loader(chosen, config)))
+        model.cpu()
+    return len(chosen), found
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before a CheckpointError."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def summary(layers: list[tuple[str, float]]) -> dict[str, Any]:

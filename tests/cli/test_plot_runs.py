@@ -1,4 +1,4 @@
-"""Curves of several runs, and layer responses of several classifiers, in one picture."""
+"""Curves of several runs in one picture."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from detection.cli.layer_responses import main as layer_responses
 from detection.cli.main import run
 from detection.cli.plot_runs import Curve, main, read_run, smoothed
-from detection.cli.plots import label_runs
-from detection.config_files import dump_config
-from detection.pretraining.train import run_pretraining
-from tests.pretraining.class_folders import make_config, write_data
+from detection.cli.plots import colours, label_runs
 
 
 def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
@@ -55,6 +51,8 @@ def test_runs_are_drawn(tmp_path, capsys):
     ("options", "message"),
     [
         (["--metric", "top1_eror"], "did you mean 'top1_error'?"),
+        (["--metric", "top1_eror"], "it has top1_error, top5_error"),
+        (["--metric", "loss_x"], "it is of the training: --train-metric loss_x"),
         (["--train-metric", "AP"], "has no training metric 'AP'"),
         (["--labels", "a", "b"], "--labels needs 1 different names, got 2"),
         (["--smooth", "0"], "--smooth must be at least 1"),
@@ -68,29 +66,55 @@ def test_mistakes_are_one_line(tmp_path, capsys, options, message):
     assert message in error and error.count("\n") == 1
 
 
+GOOD = b'{"kind": "train", "step": 1, "loss": 1.0}\n'
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("", "has no records yet"), ('{"step": 1}\n{"a"\n{"b"\n', "line 1 is no record"), (None, "cannot read")],
+    ("content", "message"),
+    [
+        (b"", "has no records yet"),
+        (b'{"kind": "tr', "has no records yet"),
+        (b'{"step": 1}\n{"a"\n{"b"\n', "line 1 is no record"),
+        (GOOD + b'{"kind": "train", "st\n' + GOOD, "line 2 is damaged"),
+        (GOOD + b"\xff\x00\x12\n" + GOOD, "line 2 is damaged"),
+        (GOOD + b"[1, 2]\n", "line 2 is no record"),
+        (GOOD + b'{"kind": "train", "step": "one"}\n', "line 2 is no record"),
+        (None, "cannot read"),
+    ],
 )
-def test_files_that_are_no_runs_are_one_line(tmp_path, capsys, text, message):
-    if text is not None:
-        (tmp_path / "metrics.jsonl").write_text(text)
+def test_files_that_are_no_runs_are_one_line(tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content)
     assert run(main, [str(tmp_path)]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and str(tmp_path / "metrics.jsonl") in error and error.count("\n") == 1
 
 
-def test_responses_of_networks_of_different_depths(tmp_path, capsys):
-    configs = [
-        make_config(write_data(tmp_path / "data"), tmp_path / name, model={"backbone": name}, train={"steps": 1})
-        for name in ("cifar_plain20", "cifar_resnet20")
-    ]
-    weights = [str(run_pretraining(config).weights) for config in configs]
-    (tmp_path / "config.yaml").write_text(dump_config(configs[0]))
-    picture, file = tmp_path / "responses.png", tmp_path / "responses.json"
-    command = ["--config", str(tmp_path / "config.yaml"), "--weights", *weights, "--plot", str(picture), "--json", str(file)]
-    assert run(layer_responses, command) == 0
-    networks = json.loads(file.read_text())["networks"]
-    assert [item["label"] for item in networks] == ["cifar_plain20", "cifar_resnet20"]
-    assert all(len(item["layers"]) == 19 and item["mean"] > 0 for item in networks)
-    assert cv2.imread(str(picture)) is not None and "cifar_plain20" in capsys.readouterr().out
-    assert run(layer_responses, [*command, "--images", "0"]) == 2
+def test_a_run_that_was_not_evaluated_yet_does_not_take_the_others_curves_away(tmp_path):
+    done, begun = write_run(tmp_path / "done", [0.9, 0.5]), write_run(tmp_path / "begun", [0.8])
+    lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text(lines[0])
+    for options in ([], ["--metric", "top1_error"]):
+        command = [str(done), str(begun), *options, "--output", str(tmp_path / "c.png"), "--json", str(tmp_path / "c.json")]
+        assert run(main, command) == 0
+        runs = json.loads((tmp_path / "c.json").read_text())["runs"]
+        assert runs["done"]["evaluation"]["values"] == [0.9, 0.5] and set(runs["begun"]) == {"training"}
+
+
+def test_a_detectors_ap_and_loss_are_drawn(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"kind": "train", "step": 5, "loss": 3.0, "losses": {"loss_rpn_class": 0.5}}\n'
+        '{"kind": "evaluation", "step": 5, "metrics": {"AP": 0.25, "AP50": 0.5}}\n'
+    )
+    file = tmp_path / "metrics.jsonl"
+    command = [str(file), "--output", str(tmp_path / "c.svg"), "--json", str(tmp_path / "c.json")]
+    assert run(main, command) == 0
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert (written["metric"], written["train_metric"]) == ("AP", "loss")
+    assert written["runs"] == {
+        tmp_path.name: {"evaluation": {"steps": [5], "values": [0.25]}, "training": {"steps": [5], "values": [3.0]}}
+    }
+
+
+def test_no_two_runs_have_one_colour():
+    assert all(len(set(colours(count))) == count for count in (1, 10, 11, 25))
