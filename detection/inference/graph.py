@@ -26,13 +26,14 @@ at most -> (G, P) bool: kept."""
 
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
     """`Suppress` by torchvision's operator; it keeps what the threshold leaves, be it more than `limit`."""
-    flat = scores.flatten()
-    candidates = (flat > -torch.inf).nonzero().squeeze(1)
     # Groups are moved where they do not meet. In float64, for a shift must not cost a box its fractions of a pixel.
     shifts = torch.arange(scores.shape[0], device=boxes.device) * (boxes.amax().double() + 1)
-    apart = (boxes.double() + shifts[:, None, None]).flatten(0, 1)
+    apart = boxes.double() + shifts[:, None, None]
+    # Two empty boxes at the end, which overlap none: of a program torchvision asks that its NMS always keep two.
+    flat, apart = F.pad(scores.flatten(), (0, 2)), F.pad(apart.flatten(0, 1), (0, 0, 0, 2))
+    candidates = (flat > -torch.inf).nonzero().squeeze(1)
     kept = candidates[ops.nms(apart[candidates], flat[candidates].double(), iou_threshold)]
-    return torch.zeros_like(flat, dtype=torch.bool).index_fill(0, kept, True).view_as(scores)
+    return torch.zeros_like(flat, dtype=torch.bool).index_fill(0, kept, True)[:-2].view_as(scores)
 
 
 class DetectorGraph(nn.Module):

@@ -202,9 +202,12 @@ def test_what_computes_something_else_is_not_written(tmp_path):
         export(trifle(Halved(), False, "3 of 9 agree"), file)
     with pytest.raises(CheckpointError, match="Capricious cannot be exported: "):
         export(trifle(Capricious(), True, ""), file)
-    with pytest.raises(CheckpointError, match=r"cannot write .*: Not a directory; "):
-        export(trifle(Halved(), True, ""), file / "y.pt2")
     assert file.read_bytes() == before and [entry.name for entry in file.parent.iterdir()] == ["x.pt2"]
+    folder = tmp_path / "folder.pt2"
+    folder.mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot write .*folder.pt2: Is a directory; "):
+        export(trifle(Halved(), True, ""), folder)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder.pt2", "sub"]
 
 
 def test_without_the_packages(tmp_path, monkeypatch):
