@@ -36,8 +36,11 @@ setup(
         "sample": ["scikit-learn>=1.4"],
         # What tools/export.py writes ONNX with, and runs it with to check it.
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+        # Its classification networks as backbones: `backbone: timm/resnet50d`.
+        "timm": ["timm>=1.0"],
         "dev": [
             "scikit-learn>=1.4",
+            "timm>=1.0",
             "onnx>=1.16",
             "onnxscript>=0.2",
             "onnxruntime>=1.18",

@@ -28,7 +28,10 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The backbone and how it is fine-tuned."""
 
-    backbone: str = Field("resnet101", description="a name of `list_backbones()`")
+    backbone: str = Field(
+        "resnet101",
+        description='a name of `list_backbones()`, or of another library: "timm/resnet50d", "torchvision/resnext50_32x4d"',
+    )
     stride_in_1x1: bool = Field(
         False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3"
     )
@@ -242,12 +245,8 @@ class ClassifierDataConfig(Section):
     class_order: Path | None = Field(
         None, description="what numbers in val_labels mean: a list of the class folders' names, or the devkit's meta.mat"
     )
-    hold_out: Count = Field(
-        0, description="training images that are kept back and validated on instead, drawn by train.seed"
-    )
-    mean_image: bool = Field(
-        False, description="subtract the training split's mean image, not just the mean of each channel"
-    )
+    hold_out: Count = Field(0, description="training images that are kept back and validated on instead, drawn by train.seed")
+    mean_image: bool = Field(False, description="subtract the training split's mean image, not just the mean of each channel")
     image_size: PositiveInt = Field(224, description="side of the network's square input")
     augmentations: tuple[Augmentation, ...] = Field(
         ({"RandomResizedCrop": {}}, {"HorizontalFlip": {"p": 0.5}}),
@@ -263,7 +262,7 @@ class ClassifierDataConfig(Section):
 class ClassifierModelConfig(Section):
     """The network to be trained as a classifier."""
 
-    backbone: str = Field("resnet50", description="a name of `list_backbones()`")
+    backbone: str = Field("resnet50", description="see the detector's")
     stride_in_1x1: bool = Field(False, description="see the detector's")
     stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="see the detector's")
     weights: Path | None = Field(
