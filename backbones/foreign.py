@@ -30,12 +30,14 @@ class ForeignNet(Backbone):
         self.channels = {name: found.channels for name, found in maps.items()}
         self.strides = {name: found.stride for name, found in maps.items()}
         self.plan = plan
-        features = fx.GraphModule(net, part_of(plan.graph, None, {name: found.node for name, found in maps.items()}))
-        self.classifier_keys, self.head_keys = _unused_keys(net, features, num_classes or DEFAULT_CLASSES)
+        wanted = {name: found.node for name, found in maps.items()}
+        # A few nets go on to stride 64, which a detector's head takes in.
+        needed = fx.GraphModule(net, part_of(plan.graph, None, {**wanted, "last": plan.last.node}))
+        self.classifier_keys, self.head_keys = _unused_keys(net, needed, num_classes or DEFAULT_CLASSES)
         self.num_classes = num_classes
-        self._features = code_of(features)
+        self._features = code_of(fx.GraphModule(net, part_of(plan.graph, None, wanted)))
         self._logits = code_of(fx.GraphModule(net, plan.graph))
-        adopt(self, net if num_classes else features)
+        adopt(self, net if num_classes else needed)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) -> {"c2": ..., "c5": ...}."""
@@ -165,9 +167,9 @@ def _unknown(library: str, name: str, known: Iterable[str]) -> str:
     return f"{library} has no classification network '{name}'; {hint}"
 
 
-def _unused_keys(net: nn.Module, features: nn.Module, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Keys of the net that the maps do not need: the last layer's, and the others'."""
-    state, used = net.state_dict(), features.state_dict().keys()
+def _unused_keys(net: nn.Module, needed: nn.Module, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of the net that its maps do not need: the last layer's, and the others'."""
+    state, used = net.state_dict(), needed.state_dict().keys()
     unused = [key for key in state if key not in used]
     rows = [key for key in unused if state[key].shape[:1] == (num_classes,)]
     layer = rows[-1].rpartition(".")[0] if rows else None

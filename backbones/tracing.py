@@ -53,11 +53,12 @@ def explore(name: str, net: nn.Module) -> Plan:
     Modules are opened for as long as they hide maps. Raises BackboneError for a net that cannot be traced, runs on images of
     one size alone, or has no map of stride 16 through which all passes.
     """
-    net = _without_values(net).eval()
+    own, net = net, _without_values(net).eval()
     opened: set[str] = set()
     while True:
         try:
             graph = _Tracer(opened).trace(net)
+            _require_parts(own, graph)
             maps, end = _find_maps(net, graph), _classifier_index(net, graph)
         except FAILURES as error:
             raise BackboneError(
@@ -74,6 +75,14 @@ def _without_values(net: nn.Module) -> nn.Module:
     empty: dict[int, Any] = {id(value): value.to("meta") for value in net.buffers()}
     empty |= {id(value): nn.Parameter(value.to("meta"), value.requires_grad) for value in net.parameters()}
     return copy.deepcopy(net, empty)
+
+
+def _require_parts(net: nn.Module, graph: fx.Graph) -> None:
+    """Raises AttributeError for a tensor that the net's code makes anew, which tracing has taken for a part of it."""
+    known = {name for name, _ in [*net.named_parameters(), *net.named_buffers()]}
+    for node in graph.nodes:
+        if node.op == "get_attr" and str(node.target) not in known:
+            raise AttributeError(f"its forward makes a constant, {node.target}")
 
 
 class _Tracer(fx.Tracer):

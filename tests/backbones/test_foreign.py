@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torchvision import models
 
 from backbones import (
@@ -21,7 +21,7 @@ from backbones import (
     save_checkpoint,
 )
 from backbones.norm import FrozenBatchNorm2d
-from backbones.tracing import explore
+from backbones.tracing import explore, part_of
 from detection.config import ClassifierModelConfig
 from detection.pretraining.model import build_classifier, initialise_classifier, load_classifier
 from tests.small_detector import detector, noise
@@ -44,6 +44,12 @@ def saved(net: nn.Module, folder) -> str:
     path = folder / "weights.pth"
     torch.save(net.state_dict(), path)
     return str(path)
+
+
+def last_map(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a net computes before its pooling, c5 unless it goes on."""
+    part = fx.GraphModule(net, part_of(net.plan.graph, None, net.plan.last.node))
+    return part.eval()(images)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -105,7 +111,14 @@ def test_maps_and_logits_are_torchvisions(name, nodes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["timm/test_resnet", "timm/test_efficientnet", "torchvision/mobilenet_v3_small", "torchvision/squeezenet1_1"]
+    "name",
+    [
+        "timm/test_resnet",
+        "timm/test_efficientnet",
+        "timm/shvit_s1",  # which goes on to stride 64
+        "torchvision/mobilenet_v3_small",
+        "torchvision/squeezenet1_1",
+    ],
 )
 def test_the_halves_are_the_whole(name):
     whole = shaken(build_backbone(name, num_classes=4))
@@ -114,7 +127,7 @@ def test_the_halves_are_the_whole(name):
     images = torch.randn(IMAGES)
     maps, pooled = whole(images), trunk(images)
     same(pooled, maps["c4"])
-    same(head(pooled), list(maps.values())[-1].mean((2, 3)))
+    same(head(pooled), last_map(whole, images).mean((2, 3)))
     assert (trunk.channels, trunk.stride) == (whole.channels["c4"], 16)
     for count in (0, 3):
         assert head(torch.zeros(count, trunk.channels, 14, 14)).shape == (count, head.channels)
@@ -298,6 +311,17 @@ class Wrapped(nn.Module):
         return self.net(x)
 
 
+class Constant(nn.Module):
+    """Its code makes a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Wrapped()
+
+    def forward(self, x):
+        return self.net(x) * torch.ones(1)
+
+
 class WithoutLayers(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
@@ -309,5 +333,7 @@ def test_how_far_a_network_is_opened():
     assert sorted(plan.by_stride) == [1, 2, 4, 8, 16, 32]
     with pytest.raises(BackboneError, match=r"branches cannot be a backbone: .* its strides are \[1, 4, 16, 32\]"):
         explore("branches", Branches())
+    with pytest.raises(BackboneError, match="its forward makes a constant"):
+        explore("constant", Constant())
     with pytest.raises(BackboneError, match="nothing cannot be a backbone"):
         explore("nothing", WithoutLayers())
