@@ -11,7 +11,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from backbones import Backbone
 from detection.config import TestConfig
 from detection.engine.checkpoint import software_versions
 from detection.errors import CheckpointError, ConfigError
+from detection.inference.agreement import Outputs, Verdict, compare_detections, compare_features
 from detection.inference.detector import Detector
 from detection.inference.graph import BackboneGraph, DetectorGraph
 from detection.resize import resized_size
@@ -32,16 +33,8 @@ from detection.structures import Detections
 
 ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 18
-BOX_TOLERANCE, SCORE_TOLERANCE = 1e-2, 1e-4  # pixels, probability
-FEATURE_TOLERANCE = 1e-3  # of the greatest value
-# Where two boxes have nearly the same score, rounding decides which of them suppresses the other.
-AGREEING_SHARE = 0.98
 # What a user of the file does himself, and what went into it.
 TOLD_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
-
-Outputs = Sequence[Tensor]
-Verdict = tuple[bool, str]
-"""Whether outputs are near enough to PyTorch's, and how near they are."""
 
 
 @dataclass(frozen=True)
@@ -141,31 +134,6 @@ def check_format(path: Path) -> str:
     return path.suffix
 
 
-def compare_detections(found: Detections, expected: Detections) -> Verdict:
-    """Nearly all detections of one image must have a partner on the other side."""
-    boxes = (found.boxes[:, None] - expected.boxes).abs().amax(dim=2)  # (D, D')
-    scores = (found.scores[:, None] - expected.scores).abs()
-    agree = (found.labels[:, None] == expected.labels) & (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
-    most = max(len(found), len(expected))
-    if most == 0:
-        return True, "nothing is found, as by PyTorch"
-    count = min(int(agree.any(dim=1).sum()), int(agree.any(dim=0).sum()))
-    sentence = f"{count} of {most} detections agree with PyTorch's"
-    if count:
-        sentence += f", boxes to {boxes[agree].max():.1g} px, scores to {scores[agree].max():.1g}"
-    return count >= AGREEING_SHARE * most, sentence
-
-
-def compare_features(found: Outputs, expected: Outputs) -> Verdict:
-    """The greatest difference, in units of the map's greatest value."""
-    differences = [
-        float((one - other).abs().max() / other.abs().max().clamp(min=1e-6)) if one.shape == other.shape else torch.inf
-        for one, other in zip(found, expected, strict=True)
-    ]
-    worst = max(differences)
-    return worst <= FEATURE_TOLERANCE, f"features differ from PyTorch's by {worst:.1g} of the greatest at most"
-
-
 def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
     for key, plain in (("voting", False), ("scales", ()), ("flip", False)):
         value = getattr(test, key)
@@ -197,8 +165,11 @@ def _one_line_errors(exportable: Exportable) -> Iterator[None]:
             warnings.simplefilter("ignore")  # torch's and torchvision's about each other
             yield
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{exportable.metadata['backbone']} cannot be exported: {reason}") from error
+        raise CheckpointError(f"{exportable.metadata['backbone']} cannot be exported: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
@@ -252,12 +223,16 @@ def _program(exportable: Exportable) -> bytes:
 
 def _run_onnx(contents: bytes, exportable: Exportable) -> Outputs:
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented, RuntimeException
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
     inputs = [tensor.numpy() for tensor in exportable.inputs(exportable.image)]
-    outputs = session.run(list(exportable.output_names), dict(zip(exportable.input_names, inputs, strict=True)))
+    try:
+        session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
+        outputs = session.run(list(exportable.output_names), dict(zip(exportable.input_names, inputs, strict=True)))
+    except (Fail, InvalidGraph, NotImplemented, RuntimeException) as error:
+        raise CheckpointError(f"onnxruntime {onnxruntime.__version__} cannot run the model: {_first_line(error)}") from error
     return [torch.from_numpy(output) for output in outputs]
 
 

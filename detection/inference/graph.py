@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import ops
 
-from backbones import FrozenBatchNorm2d
+from backbones import Backbone, FrozenBatchNorm2d
 from detection.inference.detector import Detector
 from detection.modeling.boxes import at_least, decode_boxes
 
+Network = TypeVar("Network", bound=nn.Module)
 Suppress = Callable[[Tensor, Tensor, float, int], Tensor]
 """NMS in each of G groups: boxes (G, P, 4), scores (G, P) (-inf: no box), IoU threshold and how many of each group are needed
 at most -> (G, P) bool: kept."""
@@ -46,7 +48,7 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, detector: Detector, suppress: Suppress = suppress) -> None:
         super().__init__()
-        self.detector = with_plain_norms(copy.deepcopy(detector)).cpu().eval().requires_grad_(False)
+        self.detector: Detector = frozen_copy(detector)
         self.suppress = suppress
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -135,24 +137,30 @@ class DetectorGraph(nn.Module):
 class BackboneGraph(nn.Module):
     """A backbone with its preprocessing: images uint8 RGB (N, 3, H, W) -> its feature maps, in the order of their names."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone = with_plain_norms(copy.deepcopy(backbone)).cpu().eval().requires_grad_(False)
+        self.backbone: Backbone = frozen_copy(backbone)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         return tuple(self.backbone(self.backbone.preprocessing.normalize(images)).values())
 
 
-def with_plain_norms(module: nn.Module) -> nn.Module:
-    """The module with torch's BatchNorm2d for each frozen one, in place: how those compute depends on the input's size."""
-    for name, child in module.named_children():
-        setattr(module, name, with_plain_norms(child))
-    if not isinstance(module, FrozenBatchNorm2d):
-        return module
-    plain = nn.BatchNorm2d(len(module.weight), module.eps)
-    plain.load_state_dict(module.state_dict() | {"num_batches_tracked": torch.tensor(0)})
-    return plain
+def frozen_copy(network: Network) -> Network:
+    """A copy on the CPU for inference alone. Its frozen norms are torch's own: ours choose their way by the input's size."""
+    network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, FrozenBatchNorm2d):
+                setattr(parent, name, plain_norm(child))
+    return network
+
+
+def plain_norm(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:
+    """The same norm, in evaluation mode."""
+    plain = nn.BatchNorm2d(len(frozen.weight), frozen.eps)
+    plain.load_state_dict(frozen.state_dict() | {"num_batches_tracked": torch.tensor(0)})
+    return plain.eval().requires_grad_(False)
 
 
 def clip(boxes: Tensor, limits: Tensor) -> Tensor:

@@ -28,7 +28,9 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Operators of torch and what they are in ONNX, for `torch.onnx.export(custom_translation_table=)`."""
-    from onnxscript import opset18 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its type hints do not know that Python's numbers and lists become constants
 
     def onnx_suppress(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
         chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), limit, iou_threshold, LOWEST)  # (S, 3)

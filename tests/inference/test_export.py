@@ -12,7 +12,8 @@ from backbones import build_backbone
 from detection.errors import CheckpointError, ConfigError
 from detection.inference import export as exporting
 from detection.inference import graph
-from detection.inference.export import Exportable, compare_detections, export, exportable_backbone, exportable_detector
+from detection.inference.agreement import compare_detections
+from detection.inference.export import Exportable, export, exportable_backbone, exportable_detector
 from detection.inference.select import select
 from detection.structures import Batch, Detections, pad_images
 from tests.small_detector import detector, noise
@@ -222,6 +223,16 @@ def test_without_the_packages(tmp_path, monkeypatch):
         export(trifle(Halved(), True, ""), tmp_path / "y.onnx")
     with pytest.raises(ConfigError, match=r"y.txt: the suffix tells the format and must be .onnx or .pt2"):
         export(trifle(Halved(), True, ""), tmp_path / "y.txt")
+
+
+def test_a_file_that_onnxruntime_cannot_run():
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    helper = pytest.importorskip("onnx", reason="onnx is not installed").helper
+    ports = [helper.make_tensor_value_info(name, 1, [1]) for name in ("images", "halves")]
+    unknown = helper.make_graph([helper.make_node("Halve", ["images"], ["halves"])], "unknown", ports[:1], ports[1:])
+    contents = helper.make_model(unknown).SerializeToString()
+    with pytest.raises(CheckpointError, match="^onnxruntime [0-9.]+ cannot run the model: "):
+        exporting._run_onnx(contents, trifle(Halved(), True, ""))
 
 
 def test_suppress_is_nms_in_each_group():
