@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -149,7 +150,11 @@ def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor, pool: StemPool = "pad
     x = F.relu(conv_norm(conv1, bn1, images), inplace=True)
     if pool == "pad1":
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
-    # One pixel for the last window to stand on, or two for the only one; after the ReLU zeros change no maximum. `ceil_mode`
-    # cannot be exported for images of any size.
-    x = F.pad(x, (0, 2 if x.shape[3] == 1 else 1, 0, 2 if x.shape[2] == 1 else 1))
-    return F.max_pool2d(x, kernel_size=3, stride=2)
+    if torch.compiler.is_compiling():
+        # `ceil_mode` cannot be exported for images of any size; a border of zeros does the same. It is one pixel for the last
+        # window to stand on, or two for the only one.
+        x = F.pad(x, (0, 2 if x.shape[3] == 1 else 1, 0, 2 if x.shape[2] == 1 else 1))
+        return F.max_pool2d(x, kernel_size=3, stride=2)
+    # A map of less than 3 pixels is no window; after the ReLU zeros change no maximum.
+    x = F.pad(x, (0, max(0, 3 - x.shape[3]), 0, max(0, 3 - x.shape[2])))
+    return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)

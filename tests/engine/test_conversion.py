@@ -192,4 +192,5 @@ def test_formats():
         convert({"format": "resdet"}, "x.pt")
     with pytest.raises(CheckpointError, match="looks like the authors' Caffe models, but"):
         convert({"conv1.weight": torch.ones(1)}, "x.pth", "msra")
-    assert FORMATS == ("detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "torchvision", "caffe")
+    known = ("detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
+    assert known == FORMATS

@@ -121,14 +121,18 @@ def test_a_signal_breaks_an_evaluation_off(tmp_path: Path, uninterrupted: Path) 
 
 
 def test_a_second_interrupt_aborts_at_once() -> None:
-    previous = signal.getsignal(signal.SIGINT)
-    with StopSignals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    # A suite that a shell runs in the background is started with SIGINT ignored.
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopSignals() as stop:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-    assert signal.getsignal(signal.SIGINT) is previous
+            assert stop.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outer)
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:
