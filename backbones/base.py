@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from backbones.norm import Pool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 Norm = Literal["bn", "frozen_bn"]
@@ -70,6 +71,11 @@ class C4Head(StagedModule):
 
     channels: int
     pool_size: int | None = None
+
+    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
+        """`self(pool(features, 1))`: maps (N, C, H, W) -> (R, channels). A head may compute before it pools what it can
+        then compute once for all regions."""
+        return self(pool(features, 1))
 
 
 class Backbone(StagedModule):

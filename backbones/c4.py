@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk
-from backbones.blocks import stem
+from backbones.blocks import Bottleneck, global_average, stem
+from backbones.norm import Pool
 from backbones.weights import load_state
 
 if TYPE_CHECKING:
@@ -56,7 +56,17 @@ class ResNetHead(C4Head):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector a region."""
-        return F.adaptive_avg_pool2d(self.layer4(pooled), 1).flatten(1)
+        return global_average(self.layer4(pooled))
+
+    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
+        """Features that regions share -> one vector a region."""
+        first, *others = self.layer4
+        if not isinstance(first, Bottleneck):
+            return super().pooled(features, pool)
+        regions = first.pooled(features, pool)
+        for block in others:
+            regions = block(regions)
+        return global_average(regions)
 
 
 class SequentialTrunk(C4Trunk):
@@ -88,7 +98,7 @@ class SequentialHead(C4Head):
         """Pooled features of R regions -> one vector a region."""
         for module in self.children():
             pooled = module(pooled)
-        return F.adaptive_avg_pool2d(pooled, 1).flatten(1)
+        return global_average(pooled)
 
 
 def split_modules(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone, BackboneError, Norm, check_options
-from backbones.blocks import BasicBlock, Shortcut, conv3x3, initialise_convolutions, make_norm
+from backbones.blocks import BasicBlock, Shortcut, conv3x3, global_average, initialise_convolutions, make_norm
 from backbones.checkpointing import checkpointed
 from backbones.norm import conv_norm
 from backbones.registry import register_backbone, register_family
@@ -83,7 +83,7 @@ class CifarResNet(Backbone):
         """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""
         if self.fc is None:
             raise BackboneError("this CIFAR net has no classifier: build it with num_classes")
-        return self.fc(F.adaptive_avg_pool2d(self(images)["c4"], 1).flatten(1))
+        return self.fc(global_average(self(images)["c4"]))
 
 
 def _check_layout(depth: int, shortcut: Shortcut, freeze_stages: int) -> None:

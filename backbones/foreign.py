@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, check_options
+from backbones.blocks import global_average
 from backbones.norm import FrozenBatchNorm2d
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
@@ -96,7 +96,7 @@ class ForeignHead(C4Head):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector a region."""
-        return F.adaptive_avg_pool2d(self._run(self, pooled), 1).flatten(1)
+        return global_average(self._run(self, pooled))
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):

@@ -5,7 +5,7 @@ N images, C channels, H x W feature cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
+Pool = Callable[[Tensor, int], Tensor]
+"""Pools regions: maps (N, C, H, W) and `every` -> cells (R, C, S, S), each `every`-th of those there are along an axis.
+It is linear, and the same in every channel."""
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -69,6 +72,15 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
         return torch.addcmul(_by_channel(shift, out), out, _by_channel(scale, out))
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
     return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def conv_pool_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor, pool: Pool) -> Tensor:
+    """norm(conv(pool(features, 1))) of a 1x1 convolution: it runs first, once on the map instead of on every region."""
+    scale, shift = norm.scale_and_shift() if isinstance(norm, FrozenBatchNorm2d) else (None, None)
+    weight = conv.weight if scale is None else (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+    pooled = pool(F.conv2d(features, weight), conv.stride[0])
+    # A shift does not commute with the pooling: beyond the map's border there is nothing to shift.
+    return norm(pooled) if shift is None else pooled + _by_channel(shift, pooled)
 
 
 def _has_fewer_pixels_than_weights(conv: nn.Conv2d, x: Tensor) -> bool:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import get_args
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone, BackboneError, Norm, check_options
-from backbones.blocks import BasicBlock, Bottleneck, Shortcut, initialise_convolutions, make_norm, stem
+from backbones.blocks import BasicBlock, Bottleneck, Shortcut, global_average, initialise_convolutions, make_norm, stem
 from backbones.c4 import ResNetHead, ResNetTrunk
 from backbones.registry import register_backbone
 
@@ -87,7 +86,7 @@ class ResNet(Backbone):
         """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""
         if self.fc is None:
             raise BackboneError("this ResNet has no classifier: build it with num_classes")
-        return self.fc(F.adaptive_avg_pool2d(self(images)["c5"], 1).flatten(1))
+        return self.fc(global_average(self(images)["c5"]))
 
     def split_c4(self) -> tuple[ResNetTrunk, ResNetHead]:
         """conv1..conv4_x, and conv5_x with its average pooling; they share this network's modules."""

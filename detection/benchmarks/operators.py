@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from detection.benchmarks.contest import Work
+from detection.benchmarks.contest import Build, Contest, Work
+from detection.benchmarks.parts import Options
 from detection.modeling.roi_align import roi_align
 
 MAP = (1024, 38, 50)
 SIZE = 14
+Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 
 
-def matrix_product(dtype: torch.dtype, device: str, side: int = 4096) -> Work:
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """RoIAlign alone; torchvision's operator knows no bf16 on a CPU, so its fp32 is what ours is compared with."""
+    for direction in DIRECTIONS:
+        builds: dict[str, Build] = {"torchvision fp32": partial(pooling, "torchvision", direction, torch.float32, options.rois)}
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            builds[f"ours {precision}"] = partial(pooling, "ours", direction, dtype, options.rois)
+        yield Contest(f"RoIAlign {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", builds)
+
+
+def matrix_product(dtype: torch.dtype, device: str, side: int) -> Work:
     """What the hardware gives: one product of square matrices."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return lambda: a @ b
@@ -28,9 +43,7 @@ def regions(num_rois: int) -> Tensor:
     return torch.cat([start, (start + side).minimum(torch.tensor([800.0, 600.0]))], dim=1)
 
 
-def pooling(
-    who: Literal["ours", "torchvision"], direction: Literal["forward", "backward"], dtype: torch.dtype, num_rois: int
-) -> Work:
+def pooling(who: Literal["ours", "torchvision"], direction: Direction, dtype: torch.dtype, num_rois: int) -> Work:
     """RoIAlign 14 x 14 of a 38 x 50 map with two samples an axis, forward alone or its gradient alone."""
     numbers = torch.Generator().manual_seed(1)
     features = torch.randn(1, *MAP, generator=numbers).to(dtype)
@@ -41,7 +54,7 @@ def pooling(
 
     def forward() -> Tensor:
         if who == "ours":
-            return roi_align(features[0], rois, 1 / 16, SIZE, 2)
+            return roi_align(features, [rois], 1 / 16, SIZE, 2)
         from torchvision.ops import roi_align as operator
 
         return operator(features, [rois], SIZE, 1 / 16, 2, aligned=True)

@@ -18,12 +18,14 @@ def region_vectors(view: View, regions: Sequence[Tensor]) -> Tensor:
     """conv5's vector of each region, (R, D): the greater of the two scales, element by element."""
     test, head = view.test, view.detector.roi_head
     sides = test.scales or (test.shorter_side,)
+    if len(sides) == 1:
+        return head.vectors(view.features(sides[0], range(len(regions))), _scaled(view, regions, sides[0]))
     sizes_hw = [view.sizes_hw[side] for side in sides]
     choices = [adjacent_scales(boxes, view.size_hw, sizes_hw, test.scale_area) for boxes in regions]
-    pooled = [_pool(view, regions, [choice[:, column] for choice in choices], sides) for column in range(min(len(sides), 2))]
+    pooled = [_pool(view, regions, [choice[:, column] for choice in choices], sides) for column in range(2)]
     if test.scale_merge == "conv5":
-        return _greatest([head.conv5(cells) for cells in pooled])
-    return head.conv5(_greatest(pooled))
+        return torch.maximum(*(head.conv5(cells) for cells in pooled))
+    return head.conv5(torch.maximum(*pooled))
 
 
 def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]], scale_area: float) -> Tensor:
@@ -44,8 +46,6 @@ def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[
 def _pool(view: View, regions: Sequence[Tensor], choices: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
     """Each region's cells (R, C, S, S) from the scale chosen for it; only scales that some region needs are computed."""
     head = view.detector.roi_head
-    if len(sides) == 1:
-        return head.pool(view.features(sides[0], range(len(regions))), _scaled(view, regions, sides[0]))
     starts = torch.tensor([0, *(len(boxes) for boxes in regions)]).cumsum(0).tolist()
     places, parts = [], []
     for index, side in enumerate(sides):
@@ -61,7 +61,3 @@ def _pool(view: View, regions: Sequence[Tensor], choices: Sequence[Tensor], side
 
 def _scaled(view: View, regions: Sequence[Tensor], shorter_side: int) -> list[Tensor]:
     return [scale_boxes(boxes, view.size_hw, view.sizes_hw[shorter_side]) for boxes in regions]
-
-
-def _greatest(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.maximum(*tensors)

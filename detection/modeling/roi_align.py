@@ -1,49 +1,105 @@
-"""RoIAlign as two matrix products.
+"""RoIAlign as one sparse matrix product.
 
-Bilinear sampling on a grid is separable: the cells of a RoI are Wy . F . Wx^T, where row s of Wx holds the weights with
-which the columns of the map enter the cells of grid column s. Both products run at the speed of the hardware's matrix
-units, in bf16 too, and so does their gradient.
+Each cell of a RoI is a weighted mean of a few features, the same ones in every channel: cells = M . features, where M is a
+sparse matrix and a feature is the row of its C channels. The bilinear weights of a cell are the product of weights along the
+two axes. The gradient is the transposed product. Both read whole rows, so the time is that of moving memory, in any type.
 
-R RoIs, S x S cells, C channels, H x W features; each cell is the mean of K samples along each axis.
+N images, R RoIs of all of them, S x S cells, C channels, H x W features; each cell is the mean of K samples along each axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# Elements of the intermediate (chunk of RoIs, S, W, C) that are alive at once: 64 MB of float32.
-CHUNK_ELEMENTS = 1 << 24
 
+def roi_align(
+    features: Tensor, rois: Sequence[Tensor], scale: float, size: int, sampling_ratio: int = 0, every: int = 1
+) -> Tensor:
+    """RoIAlign with aligned corners: (N, C, H, W) and N x (P, 4) pixels -> (R, C, S, S), channels last in memory.
 
-def roi_align(features: Tensor, rois: Tensor, scale: float, size: int, sampling_ratio: int = 0) -> Tensor:
-    """RoIAlign with aligned corners of one image: (C, H, W) and (R, 4) pixels -> (R, C, S, S), channels last in memory.
-
-    `scale` is features / pixels. `sampling_ratio` is K; 0 takes as many samples as a cell has features, rounded up.
-    Equal to torchvision's op with `aligned=True`; differentiable in the features.
+    `scale` is features / pixels. `sampling_ratio` is K; 0 takes as many samples as a cell has features, rounded up. Of the
+    `size` cells along each axis S are computed: each `every`-th one from the first. Equal to torchvision's op with
+    `aligned=True`; differentiable in the features.
     """
-    _, height, width = features.shape
+    channels, height, width = features.shape[1:]
     # Half a pixel less: feature i is the value at the centre of pixel i, that is at i + 0.5.
-    rois = rois * scale - 0.5
-    rows = axis_weights(rois[:, 1], rois[:, 3], size, height, sampling_ratio).to(features.dtype)  # (R, S, H)
-    columns = axis_weights(rois[:, 0], rois[:, 2], size, width, sampling_ratio).to(features.dtype)  # (R, S, W)
-    pixels = features.permute(1, 2, 0)  # (H, W, C)
-    chunk = max(CHUNK_ELEMENTS // (size * pixels[0].numel()), 1)
-    pooled = [_two_products(pixels, *pair) for pair in zip(rows.split(chunk), columns.split(chunk), strict=True)]
-    return torch.cat(pooled).permute(0, 3, 1, 2)
+    boxes = torch.cat(list(rois)) * scale - 0.5
+    rows = axis_weights(boxes[:, 1], boxes[:, 3], size, height, sampling_ratio)[:, ::every]  # (R, S, H)
+    columns = axis_weights(boxes[:, 0], boxes[:, 2], size, width, sampling_ratio)[:, ::every]  # (R, S, W)
+    counts = torch.tensor([len(image_rois) for image_rois in rois], device=features.device)
+    first_rows = torch.arange(len(rois), device=features.device).repeat_interleave(counts) * height  # of each RoI's image
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (N * H * W, C)
+    cells = _WeightedSums.apply(pixels, *sparse_weights(rows, columns, first_rows))
+    return cells.view(len(boxes), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
 
 
-def _two_products(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(H, W, C), (R, S, H) and (R, S, W) -> (R, S, S, C)."""
-    height, width, channels = pixels.shape
-    num_rois, size, _ = rows.shape
-    lines = rows.reshape(-1, height) @ pixels.reshape(height, -1)  # (R * S, W * C)
-    cells = columns.repeat_interleave(size, dim=0) @ lines.view(-1, width, channels)  # (R * S, S, C)
-    return cells.view(num_rois, size, size, channels)
+def sparse_weights(rows: Tensor, columns: Tensor, first_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, S, H), (R, S, W) and (R,) -> the sparse matrix of all cells, row by row: weights, features and first entries.
+
+    The entries of cell i are numbers starts[i]..starts[i + 1] of the first two.
+    """
+    width = columns.shape[2]
+    row_weights, row_numbers = _band(rows)
+    column_weights, column_numbers = _band(columns)
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]  # (R, S, S, band, band)
+    row_numbers = (row_numbers + first_rows[:, None, None]) * width
+    features = row_numbers[:, :, None, :, None] + column_numbers[:, None, :, None, :]
+    used = weights != 0
+    starts = F.pad(used.flatten(3).sum(dim=3).flatten().cumsum(0), (1, 0))
+    return weights[used], features[used], starts
+
+
+def _band(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, S, extent) -> (R, S, band) weights and their places: the narrowest band that holds all that are not zero."""
+    used = weights != 0
+    first = used.int().argmax(dim=2, keepdim=True)
+    last = weights.shape[2] - 1 - used.flip(2).int().argmax(dim=2, keepdim=True)
+    # Where nothing is used, first is 0 and last the end; such cells must not widen the band.
+    spans = (last - first + 1).masked_fill(~used.any(dim=2, keepdim=True), 1)
+    band = int(spans.max()) if spans.numel() else 1
+    places = (first + torch.arange(band, device=weights.device)).clamp(max=weights.shape[2] - 1)
+    inside = places == first + torch.arange(band, device=weights.device)
+    return weights.gather(2, places) * inside, places
+
+
+class _WeightedSums(torch.autograd.Function):
+    """The product of a sparse matrix, in rows, with a dense one: an embedding bag that is fast in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, weights: Tensor, features: Tensor, starts: Tensor) -> Tensor:
+        """(pixels, C) -> (cells, C)."""
+        ctx.save_for_backward(weights, features, starts)
+        ctx.num_pixels = len(pixels)
+        return _weighted_sums(pixels, weights, features, starts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """(cells, C) -> (pixels, C)."""
+        weights, features, starts = ctx.saved_tensors
+        return _weighted_sums(gradient, *_transposed(weights, features, starts, ctx.num_pixels)), None, None, None
+
+
+def _weighted_sums(rows: Tensor, weights: Tensor, numbers: Tensor, starts: Tensor) -> Tensor:
+    return F.embedding_bag(
+        numbers, rows.contiguous(), starts, mode="sum", per_sample_weights=weights.to(rows.dtype), include_last_offset=True
+    )
+
+
+def _transposed(weights: Tensor, columns: Tensor, starts: Tensor, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The matrix column by column: weights, rows and first entries."""
+    rows = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
+    order = columns.argsort(stable=True)
+    counts = torch.bincount(columns, minlength=num_columns)
+    return weights[order], rows[order], F.pad(counts.cumsum(0), (1, 0))
 
 
 def axis_weights(start: Tensor, end: Tensor, size: int, extent: int, sampling_ratio: int) -> Tensor:
-    """Weights of `extent` features in the S cells of each RoI, along one axis: (R,) and (R,) -> (R, S, extent).
+    """Weights of `extent` features in the cells of each RoI, along one axis: (R,) and (R,) -> (R, size, extent).
 
     A sample between two features takes both linearly; up to one feature beyond the border it takes the border's, and
     farther out nothing.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.base import C4Head
 from detection.config import RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
 from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample
@@ -21,7 +22,7 @@ from detection.structures import Target
 class RoiHead(nn.Module):
     """Classifies proposals and regresses one box a class."""
 
-    def __init__(self, conv5: nn.Module, channels: int, stride: int, num_classes: int, config: RoiConfig) -> None:
+    def __init__(self, conv5: C4Head, channels: int, stride: int, num_classes: int, config: RoiConfig) -> None:
         super().__init__()
         self.config = config
         self.stride = stride
@@ -40,13 +41,20 @@ class RoiHead(nn.Module):
         self, features: Tensor, proposals: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) and N x (P, 4) -> class logits (R, K + 1) and deltas (R, K, 4), both float32."""
-        vectors = self.conv5(self.pool(features, proposals))
+        vectors = self.vectors(features, proposals)
         return self.predict(vectors, proposals, self.context(features, sizes_hw))
 
-    def pool(self, features: Tensor, proposals: Sequence[Tensor]) -> Tensor:
-        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals."""
+    def vectors(self, features: Tensor, proposals: Sequence[Tensor]) -> Tensor:
+        """conv5's vector of each RoI: (N, C, H, W) and N x (P, 4) -> (R, D)."""
+        if self.config.pooling == "align" and features.device.type == "cpu":
+            # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
+            return self.conv5.pooled(features, lambda maps, every: self.pool(maps, proposals, every))
+        return self.conv5(self.pool(features, proposals))
+
+    def pool(self, features: Tensor, proposals: Sequence[Tensor], every: int = 1) -> Tensor:
+        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals; of S each `every`-th cell."""
         config = self.config
-        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio)
+        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, every)
 
     def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
         """One vector an image, (N, D): the whole image as a RoI. None where the config asks for no context."""

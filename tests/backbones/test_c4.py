@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torchvision.ops import roi_align
 
 from backbones import CheckpointError, build_backbone, build_c4, load_c4
+from backbones.norm import FrozenBatchNorm2d
+from backbones.resnet import ResNet
 
 
 def test_trunk_then_head_is_the_whole_network():
@@ -34,6 +37,41 @@ def test_head_takes_any_number_of_regions(count):
     assert vectors.shape == (count, 512)
     vectors.sum().backward()
     assert pooled.grad.shape == pooled.shape
+
+
+@pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+@pytest.mark.parametrize("shortcut", ["A", "B", "C"])
+def test_a_head_that_pools_late_computes_the_same(norm, stride_in_1x1, shortcut):
+    _, head = ResNet(50, norm=norm, stride_in_1x1=stride_in_1x1, shortcut=shortcut).split_c4()
+    head.double().eval()
+    for module in head.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, FrozenBatchNorm2d)):
+            for values in (module.weight, module.running_var):
+                torch.nn.init.uniform_(values, 0.5, 2)
+            for values in (module.bias, module.running_mean):
+                torch.nn.init.normal_(values)
+    features = torch.randn(2, 1024, 5, 6, dtype=torch.float64, requires_grad=True)
+    rois = [torch.tensor([[0.0, 0, 80, 64], [20, 8, 70, 50]]), torch.tensor([[-90.0, -50, 20, 30]])]  # the last one juts out
+
+    def pool(maps, every):
+        return roi_align(maps, [boxes.double() for boxes in rois], 6, 1 / 16, 2, aligned=True)[:, :, ::every, ::every]
+
+    at_once, late = head(pool(features, 1)), head.pooled(features, pool)
+    torch.testing.assert_close(late, at_once)
+    weights = torch.randn_like(at_once)
+    wanted = torch.autograd.grad((at_once * weights).sum(), [features, *head.parameters()])
+    found = torch.autograd.grad((late * weights).sum(), [features, *head.parameters()])
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+def test_a_head_without_an_early_1x1_pools_first(name):
+    _, head = build_c4(name)
+    head.eval()
+    regions = torch.randn(2, head.layer4[0].conv1.in_channels if name == "resnet18" else 512, 7, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(head.pooled(regions, lambda maps, every: maps), head(regions), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("stages", "trunk_frozen", "head_frozen"), [(0, 0, False), (2, 2, False), (4, 4, False), (5, 4, True)])

@@ -1,11 +1,12 @@
-"""RoIAlign by matrix products equals torchvision's op, values and gradients; RoI max pooling by hand."""
+"""RoIAlign as a sparse product equals torchvision's op, values and gradients; RoI max pooling by hand."""
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision import ops
 
-from detection.modeling import roi_align as module
-from detection.modeling.roi_align import roi_align
+from detection.modeling.roi_align import axis_weights, roi_align
 from detection.modeling.roi_pool import pool_rois
 
 
@@ -17,32 +18,51 @@ def rois_in_and_around(count: int, height: int, width: int) -> torch.Tensor:
     return torch.cat([boxes, torch.tensor(special)])
 
 
+def two_products(features, rois, scale, size, sampling_ratio):
+    """RoIAlign of one image's (C, H, W) as it reads: weights along each axis, Wy . F . Wx^T."""
+    boxes = rois * scale - 0.5
+    rows = axis_weights(boxes[:, 1], boxes[:, 3], size, features.shape[1], sampling_ratio)
+    columns = axis_weights(boxes[:, 0], boxes[:, 2], size, features.shape[2], sampling_ratio)
+    return torch.einsum("rsh,chw,rtw->rcst", rows, features, columns)
+
+
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [1, 7, 14])
-def test_equals_torchvision(size, sampling_ratio):
-    features = torch.randn(5, 13, 19, dtype=torch.float64, requires_grad=True)
-    rois = rois_in_and_around(40, 13 * 16, 19 * 16).double()
+def test_equals_torchvision_and_two_dense_products(size, sampling_ratio):
+    features = torch.randn(2, 5, 13, 19, dtype=torch.float64, requires_grad=True)
+    rois = [rois_in_and_around(count, 13 * 16, 19 * 16).double() for count in (30, 10)]
     ours = roi_align(features, rois, 1 / 16, size, sampling_ratio)
-    theirs = ops.roi_align(features[None], [rois], size, 1 / 16, sampling_ratio, aligned=True)
+    theirs = ops.roi_align(features, rois, size, 1 / 16, sampling_ratio, aligned=True)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    plain = [two_products(image, boxes, 1 / 16, size, sampling_ratio) for image, boxes in zip(features, rois, strict=True)]
+    torch.testing.assert_close(ours, torch.cat(plain), rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(theirs)
     found = torch.autograd.grad((ours * weight).sum(), features)[0]
     expected = torch.autograd.grad((theirs * weight).sum(), features)[0]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_chunks_change_nothing(monkeypatch):
-    features, rois = torch.randn(4, 10, 12), rois_in_and_around(9, 160, 192)
-    whole = roi_align(features, rois, 1 / 16, 7, 2)
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 700)
-    torch.testing.assert_close(roi_align(features, rois, 1 / 16, 7, 2), whole)
+SIDES = st.integers(1, 6)
+
+
+@given(size=st.integers(1, 8), every=st.integers(1, 4), height=SIDES, width=SIDES, seed=st.integers(0, 99))
+def test_any_map_any_cells(size, every, height, width, seed):
+    torch.manual_seed(seed)
+    features, rois = torch.randn(1, 3, height, width), [rois_in_and_around(4, height * 16, width * 16)]
+    theirs = ops.roi_align(features, rois, size, 1 / 16, 2, aligned=True)[:, :, ::every, ::every]
+    torch.testing.assert_close(roi_align(features, rois, 1 / 16, size, 2, every), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_go_last_without_a_copy():
+    pooled = roi_align(torch.randn(2, 8, 5, 5), [torch.tensor([[0.0, 0, 60, 60]])] * 2, 1 / 16, 4, 2)
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_bf16_is_close():
-    features, rois = torch.randn(4, 10, 12), rois_in_and_around(9, 160, 192)
+    features, rois = torch.randn(1, 4, 10, 12), [rois_in_and_around(9, 160, 192)]
     exact = roi_align(features, rois, 1 / 16, 7, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = roi_align(features, rois, 1 / 16, 7, 2)
+    rough = roi_align(features.bfloat16(), rois, 1 / 16, 7, 2)
+    assert rough.dtype == torch.bfloat16
     torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
 
 
