@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detection.benchmarks.contest import Work
+from detection.benchmarks.contest import Contest, Work
+from detection.benchmarks.parts import Options
 from detection.config import ClassifierModelConfig
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.train import total_loss
@@ -18,6 +22,17 @@ from detection.pretraining.model import build_classifier
 Network = Literal["cifar_resnet20", "resnet50"]
 SETTINGS: dict[Network, tuple[int, int, int]] = {"cifar_resnet20": (128, 32, 10), "resnet50": (16, 224, 1000)}
 """Images a step, their side, classes."""
+
+
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """Ours and the plain loop, on the networks of SETTINGS."""
+    for network, (batch, side, _) in SETTINGS.items():
+        yield Contest(
+            f"training, {network}, {batch} images of {side}x{side}",
+            {"plain loop": partial(plain_loop, network, options.device), "ours": partial(ours, network, options.device)},
+            images=batch,
+            repeats=options.repeats,
+        )
 
 
 def _data(network: Network) -> ImageBatch:

@@ -6,49 +6,85 @@ proposals, RoIAlign 14 x 14, as many RoIs. Weights are random, so are images and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from detection.benchmarks.contest import Work
+from detection.benchmarks.contest import YARDSTICK, Build, Contest, Work
+from detection.benchmarks.operators import matrix_product
+from detection.benchmarks.parts import Options, Precision
 from detection.config import Config
-from detection.engine.precision import autocast
+from detection.engine.precision import autocast, resolve_precision
 from detection.engine.train import total_loss
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
 
-Precision = Literal["fp32", "bf16"]
+Job = Literal["train", "infer"]
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+JOBS: tuple[Job, ...] = ("train", "infer")
 NUM_CLASSES = 80
 NUM_BOXES = 12
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides do."""
+    """What both sides do. The peer is a ResNet-50 whatever `backbone` says."""
 
-    job: Literal["train", "infer"]
+    job: Job
     precision: Precision
     size_hw: tuple[int, int] = (600, 800)
     num_rois: int = 512  # an image, in training
     proposals: int = 300  # an image, in inference
     batch: int = 1
     device: str = "cpu"
+    backbone: str = "resnet50"
+    seed: int = 0  # of images and boxes
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of the forward pass."""
         return autocast(torch.device(self.device), DTYPES[self.precision])
 
 
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """All sides of a job in one contest, and the machine's matrix products beside them."""
+    side = 4096 if options.device == "cpu" else 8192  # enough work to show what the machine can do
+    precisions = DTYPES if options.precision is None else {options.precision: DTYPES[options.precision]}
+    for batch in options.batches:
+        for job in JOBS:
+            builds: dict[str, Build] = {}
+            for precision in precisions:
+                task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+                builds[f"torchvision {precision}"] = partial(torchvision_peer, task)
+                builds[f"ours {precision}"] = partial(ours, task)
+            for precision, dtype in precisions.items():
+                builds[f"{YARDSTICK} {precision}"] = partial(matrix_product, dtype or torch.float32, options.device, side)
+            yield Contest(f"ResNet-50 C4, {describe(task)}", builds, images=batch, repeats=options.repeats)
+
+
+def describe(task: Task) -> str:
+    """'training, 2 images of 600x800, 128 RoIs each'."""
+    job, rois = ("training", task.num_rois) if task.job == "train" else ("inference", task.proposals)
+    height, width = task.size_hw
+    images, each = ("1 image", "") if task.batch == 1 else (f"{task.batch} images", " each")
+    return f"{job}, {images} of {height}x{width}, {rois} RoIs{each}"
+
+
+def suitable_precision(device: str) -> Precision:
+    """What our training takes by default on this hardware."""
+    return "fp32" if resolve_precision("auto", device) is None else "bf16"
+
+
 def benchmark_config(task: Task) -> Config:
-    """Our side's config: ResNet-50 C4 with the paper's anchors."""
+    """Our side's config: C4 with the paper's anchors."""
     return Config.model_validate(
         {
-            "model": {"backbone": "resnet50", "freeze_stages": 2},
+            "model": {"backbone": task.backbone, "freeze_stages": 2},
             "rpn": {"post_nms_test": task.proposals, "ignore_straddling": False, "min_size": 0},
             "roi": {
                 "pooling": "align",
@@ -58,14 +94,14 @@ def benchmark_config(task: Task) -> Config:
                 "negative_iou": [0, 0.5],
             },
             "data": {"classes": [f"class {number}" for number in range(NUM_CLASSES)]},
-            "test": {"shorter_side": min(task.size_hw), "longer_side": max(task.size_hw)},
+            "test": {"shorter_side": min(task.size_hw), "longer_side": max(task.size_hw), "batch_size": task.batch},
         }
     )
 
 
 def images_and_boxes(task: Task) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """(N, 3, H, W) uint8, and the boxes and labels of each image; always the same."""
-    numbers = torch.Generator().manual_seed(0)
+    """(N, 3, H, W) uint8, and the boxes and labels of each image; always the same of a seed."""
+    numbers = torch.Generator().manual_seed(task.seed)
     (height, width), batch = task.size_hw, task.batch
     images = torch.randint(0, 256, (batch, 3, height, width), generator=numbers, dtype=torch.uint8)
     corners = torch.rand(batch, NUM_BOXES, 2, generator=numbers) * torch.tensor([width * 0.7, height * 0.7])
@@ -77,42 +113,61 @@ def images_and_boxes(task: Task) -> tuple[Tensor, list[Tensor], list[Tensor]]:
 
 def ours(task: Task) -> Work:
     """Our detector with its settings of that precision."""
+    model = our_detector(task)
+    return our_training(model, model, task) if task.job == "train" else our_inference(model, task)
+
+
+def our_detector(task: Task) -> Detector:
+    """With random weights, always the same."""
     config = benchmark_config(task)
     torch.manual_seed(0)
-    model = Detector(config, config.data.class_names).to(task.device)
+    return Detector(config, config.data.class_names).to(task.device)
+
+
+def our_training(model: Detector, parallel: nn.Module, task: Task) -> Work:
+    """A step of the model through `parallel`, the module that averages gradients over processes, or the model itself."""
     images, boxes, labels = images_and_boxes(task)
-    if task.job == "infer":
-        model.eval()
-        arrays = [image.permute(1, 2, 0).numpy() for image in images]
-
-        def infer() -> None:
-            with task.autocast():
-                model.predict(arrays)
-
-        return infer
     targets = [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
-    data = Batch(images, [task.size_hw] * task.batch, targets, [""] * task.batch).to(task.device)
-    return _training_step(model, lambda: total_loss(model(data)), task)
+    batch = Batch(images, [task.size_hw] * task.batch, targets, [""] * task.batch)
+    data = batch.pin_memory() if task.device != "cpu" else batch
+    return _training_step(model, lambda: total_loss(parallel(data.to(task.device))), task)
+
+
+def our_inference(model: Detector, task: Task) -> Work:
+    """The images of a task to detections."""
+    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(task)[0]]
+    model.eval()
+
+    def infer() -> None:
+        with task.autocast():
+            model.predict(arrays)
+
+    return infer
 
 
 def torchvision_peer(task: Task) -> Work:
-    """torchvision's detector on the same work."""
+    """torchvision's detector on the same work; it takes floats."""
     torch.manual_seed(0)
     model = build_peer(task).to(task.device)
     images, boxes, labels = images_and_boxes(task)
-    floats = list((images.float() / 255).to(task.device))
+    floats = images.float() / 255
+    floats = floats.pin_memory() if task.device != "cpu" and task.job == "train" else floats
     if task.job == "infer":
         model.eval()
 
         @torch.inference_mode()
         def infer() -> None:
             with task.autocast():
-                model(floats)
+                model(list(floats.to(task.device)))
 
         return infer
-    pairs = zip(boxes, labels, strict=True)
-    targets = [{"boxes": box.to(task.device), "labels": label.to(task.device) + 1} for box, label in pairs]
-    return _training_step(model, lambda: total_loss(model(floats, targets)), task)
+
+    def loss() -> Tensor:
+        pairs = zip(boxes, labels, strict=True)
+        targets = [{"boxes": box.to(task.device), "labels": label.to(task.device) + 1} for box, label in pairs]
+        return total_loss(model(list(floats.to(task.device, non_blocking=True)), targets))
+
+    return _training_step(model, loss, task)
 
 
 def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task) -> Work:

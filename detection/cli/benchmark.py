@@ -9,127 +9,103 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from detection.benchmarks.parts import PARTS, Options, contests
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from detection.benchmarks.contest import Build, Result
+    from detection.benchmarks.contest import Contest, Result
 
-Contest = tuple[str, "dict[str, Build]"]
-"""What is done, and the contestants by name; ours is called `ours`."""
+COLUMNS = ("", "seconds", "images/s", "peak MB", "GFLOP/s", "of the peak", "of the turn", "compared")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: detector")
+    parser = argparse.ArgumentParser(
+        prog="benchmark",
+        description=__doc__,
+        epilog="parts:\n" + "\n".join(_described(*part) for part in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="of those below; default: detector")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timed turns of each contestant; default: 3")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: torch's own choice")
+    parser.add_argument("--threads", type=int, metavar="N", help="of a process; default: torch's own choice")
     parser.add_argument("--size", default="600x800", metavar="HxW", help="image of the detector; default: 600x800")
     parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs an image in training; default: 512")
     parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs an image in inference; default: 300")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a step of the detector; default: 1")
+    parser.add_argument("--batch", default="1", metavar="N,N", help="images a step of the detector, e.g. 1,8,16; default: 1")
+    parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both, or what suits the machine")
+    parser.add_argument("--processes", type=int, metavar="N", help="of the scaling; default: the machine's cores, 2 to 8")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, as docs/results/*.json hold them")
     return parser
 
 
+def _described(part: str, summary: str) -> str:
+    """A part in the help text."""
+    return textwrap.fill(summary, 100, initial_indent=f"  {part:<12}", subsequent_indent=" " * 14)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write the JSON that is asked for."""
-    options = build_parser().parse_args(argv)
-    parts = options.parts or ["detector"]
-    for part in parts:
-        if part not in PARTS:
-            raise ConfigError(f"unknown part '{part}' of the benchmark: choose of {', '.join(PARTS)}")
-    for name in ("rounds", "rois", "proposals", "batch"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    from detection.benchmarks.contest import contest, tell
+    arguments = build_parser().parse_args(argv)
+    parts = arguments.parts or ["detector"]
+    options = check(arguments, parts)
+    import torch
+
+    from detection.benchmarks.contest import hold, tell
     from detection.evaluation.detection_files import write_json
 
+    check_device(options.device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)  # the contestants' number too
     measured = []
-    with tempfile.TemporaryDirectory() as folder:
-        for part in parts:
-            for title, builds in PARTS[part](options, Path(folder)):
-                tell(f"{part}: {title}")
-                threads = 1 if part == "loader" else options.threads
-                results = contest(builds, rounds=options.rounds, threads=threads, device=options.device, report=tell)
-                measured.append(describe(part, title, results))
-    Console(highlight=False).print(results_table(measured))
-    if options.json:
+    for part, contest in all_contests(parts, options):
+        tell(f"{part}: {contest.title}")
+        results = hold(contest, rounds=arguments.rounds, device=options.device, report=tell)
+        measured.append(plain(part, contest, results))
+    show(measured, Console(highlight=False))
+    if arguments.json:
         command = shlex.join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
-        write_json(options.json, heading(options.device) | {"contests": measured, "commands": [command]})
+        write_json(arguments.json, heading(options.device) | {"commands": [command], "contests": measured})
     return 0
 
 
-def describe(part: str, title: str, results: Mapping[str, Result]) -> dict[str, Any]:
-    """One contest as plain data."""
-    from detection.benchmarks.contest import ratios
-
-    return {
-        "part": part,
-        "title": title,
-        "results": {name: result.to_dict() for name, result in results.items()},
-        "ratios": ratios(results),
-    }
+def all_contests(parts: Sequence[str], options: Options) -> Iterator[tuple[str, Contest]]:
+    """Part by part; their files last until the next is asked for."""
+    for part in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for contest in contests(part, options, Path(folder)):
+                yield part, contest
 
 
-def heading(device: str) -> dict[str, Any]:
-    """All of the JSON file but the figures."""
-    import torch
-
-    from detection.cli.provenance import provenance
-
-    return {
-        "kind": "benchmark",
-        "title": "Speed and memory on the same work, in turns",
-        **provenance(torch.device(device), None),
-    }
-
-
-def results_table(measured: Sequence[Mapping[str, Any]]) -> Table:
-    """The contests for people: seconds and memory of each side, and how many times as fast we are."""
-    table = Table(title="Median seconds of a turn; a comparison tells how many times as fast ours is, and its share of memory")
-    for column in ("", "seconds", "peak MB", "GFLOP/s", "compared"):
-        table.add_column(column, justify="left" if column in ("", "compared") else "right")
-    for contest in measured:
-        table.add_row(f"[bold]{contest['title']}")
-        for name, result in contest["results"].items():
-            compared = contest["ratios"].get(name, {})
-            table.add_row(
-                f"  {name}",
-                f"{result['median_seconds']:.4f}",
-                str(result["peak_mb"]),
-                str(result.get("gflop_per_second", "")),
-                "\n".join(f"{ratio['speed']:.2f}x {other}, memory {ratio['memory']:.2f}x" for other, ratio in compared.items()),
-            )
-    return table
-
-
-def detector_contests(options: argparse.Namespace, folder: Path) -> Iterator[Contest]:
-    """Training and inference in fp32 and bf16, all four sides in one contest, and the machine's matrix product beside them."""
-    import torch
-
-    from detection.benchmarks.detector import DTYPES, Task, ours, torchvision_peer
-    from detection.benchmarks.operators import matrix_product
-
-    size_hw = image_size(options.size)
-    for job in ("train", "infer"):
-        builds: dict[str, Build] = {}
-        for precision in DTYPES:
-            task = Task(job, precision, size_hw, options.rois, options.proposals, options.batch, options.device)
-            builds[f"torchvision {precision}"] = partial(torchvision_peer, task)
-            builds[f"ours {precision}"] = partial(ours, task)
-        for dtype in (torch.float32, torch.bfloat16):
-            builds[f"matrix product {str(dtype).removeprefix('torch.')}"] = partial(matrix_product, dtype, options.device)
-        yield f"{job}, ResNet-50 C4, {options.batch} image(s) of {options.size}", builds
+def check(arguments: argparse.Namespace, parts: Sequence[str]) -> Options:
+    """What is asked for. Raises ConfigError."""
+    for part in parts:
+        if part not in PARTS:
+            raise ConfigError(f"unknown part '{part}' of the benchmark: choose of {', '.join(PARTS)}")
+    for name, least in {"rounds": 1, "rois": 1, "proposals": 1, "threads": 1, "processes": 2}.items():
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    if arguments.precision not in (None, "fp32", "bf16"):
+        raise ConfigError(f"--precision must be fp32 or bf16, got '{arguments.precision}'")
+    return Options(
+        arguments.device,
+        image_size(arguments.size),
+        arguments.rois,
+        arguments.proposals,
+        batch_sizes(arguments.batch),
+        arguments.precision,
+        arguments.processes,
+    )
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -140,51 +116,102 @@ def image_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def roi_align_contests(options: argparse.Namespace, folder: Path) -> Iterator[Contest]:
-    """RoIAlign alone; torchvision's operator knows no bf16 on a CPU, so its fp32 is what ours is compared with."""
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """`1,8,16` -> (1, 8, 16). Raises ConfigError."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() and int(number) >= 1 for number in numbers):
+        raise ConfigError(f"--batch must be numbers of at least 1 with commas between, got '{text}'")
+    return tuple(map(int, numbers))
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError for what this torch cannot compute on."""
     import torch
 
-    from detection.benchmarks.operators import pooling
-
-    for direction in ("forward", "backward"):
-        builds: dict[str, Build] = {"torchvision fp32": partial(pooling, "torchvision", direction, torch.float32, options.rois)}
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            builds[f"ours {name}"] = partial(pooling, "ours", direction, dtype, options.rois)
-        yield f"RoIAlign {direction}, {options.rois} RoIs of 14x14x1024", builds
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"--device must be cpu or cuda, got '{device}'")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
 
 
-def classifier_contests(options: argparse.Namespace, folder: Path) -> Iterator[Contest]:
-    """A training step of the classification stage."""
-    from detection.benchmarks.classifier import SETTINGS, ours, plain_loop
+def plain(part: str, contest: Contest, results: Mapping[str, Result]) -> dict[str, Any]:
+    """One contest as plain data."""
+    from detection.benchmarks.contest import ratios, shares_of_peak
 
-    for network, (batch, side, _) in SETTINGS.items():
-        title = f"training step, {network}, {batch} images of {side}x{side}"
-        yield (
-            title,
-            {"plain loop": partial(plain_loop, network, options.device), "ours": partial(ours, network, options.device)},
-        )
-
-
-def loader_contests(options: argparse.Namespace, folder: Path) -> Iterator[Contest]:
-    """The loader has no peer: its figure is images a second."""
-    from detection.benchmarks.data import NUM_FILES, loading, write_photographs
-
-    write_photographs(folder / "photographs")
-    yield f"loading {NUM_FILES} JPEGs at 600 px with flips, one thread", {"ours": partial(loading, str(folder / "photographs"))}
+    entries = {name: result.to_dict() for name, result in results.items()}
+    for name, share in shares_of_peak(results).items():
+        entries[name]["share_of_peak"] = share
+    return {
+        "part": part,
+        "title": contest.title,
+        **({"settings": dict(contest.settings)} if contest.settings else {}),
+        "results": entries,
+        "ratios": ratios(results),
+        **({"figures": contest.figures(results)} if contest.figures else {}),
+    }
 
 
-def evaluation_contests(options: argparse.Namespace, folder: Path) -> Iterator[Contest]:
-    """COCO's evaluation at the size of its validation split."""
-    from detection.benchmarks.data import EVALUATION_COUNTS, evaluating
+def heading(device: str) -> dict[str, Any]:
+    """All of the JSON file but the figures."""
+    import torch
 
-    title = ", ".join(f"{count} {name}" for name, count in EVALUATION_COUNTS.items())
-    yield f"evaluation of {title}", {"pycocotools": partial(evaluating, "pycocotools"), "ours": partial(evaluating, "ours")}
+    from detection.cli.provenance import provenance
+    from detection.engine.checkpoint import software_versions
+
+    found = provenance(torch.device(device), None)
+    versions = software_versions()
+    return {
+        "kind": "benchmark",
+        "title": "Speed and memory on the same work, in turns",
+        **found,
+        # Which arithmetic it was stands with each contestant.
+        "hardware": found["hardware"].partition(";")[0],
+        "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "python")),
+    }
 
 
-PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Contest]]] = {
-    "detector": detector_contests,
-    "roi-align": roi_align_contests,
-    "classifier": classifier_contests,
-    "loader": loader_contests,
-    "evaluation": evaluation_contests,
-}
+def show(measured: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The contests for people: what each side needs, and how many times as fast we are."""
+    console.print("Median seconds of a turn. Compared: how many times as fast ours is, and its share of the other's memory.")
+    for contest in measured:
+        console.print(f"\n[bold]{contest['part']}:[/] {contest['title']}", soft_wrap=True)
+        console.print(results_table(contest))
+        for name, value in contest.get("figures", {}).items():
+            console.print(f"{name}: {value}", soft_wrap=True)
+
+
+def results_table(contest: Mapping[str, Any]) -> Table:
+    """A row a contestant, and under it those of its profile; columns that nobody fills are left out."""
+    rows = [row for name, result in contest["results"].items() for row in _rows(name, result, contest["ratios"].get(name, {}))]
+    filled = [index for index in range(len(COLUMNS)) if index == 0 or any(row[index] for row in rows)]
+    table = Table()
+    for index in filled:
+        table.add_column(COLUMNS[index], justify="left" if COLUMNS[index] in ("", "compared") else "right")
+    for row in rows:
+        table.add_row(*[row[index] for index in filled])
+    return table
+
+
+def _rows(name: str, result: Mapping[str, Any], compared: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Cells of COLUMNS."""
+    share, profile = result.get("share_of_peak"), result.get("numbers", {})
+    whole = [
+        name,
+        f"{result['median_seconds']:.4f}",
+        str(result.get("images_per_second", "")),
+        str(result["peak_mb"]),
+        str(result.get("gflop_per_second", "")),
+        f"{share:.0%}" if share else "",
+        "",
+        "\n".join(f"{ratio['speed']:.2f}x {other}, memory {ratio['memory']:.2f}x" for other, ratio in compared.items()),
+    ]
+    spans = [
+        [f"  {span}", f"{seconds:.4f}", "", "", "", "", f"{seconds / result['median_seconds']:.0%}", ""]
+        for span, seconds in profile.get("spans", {}).items()
+    ]
+    waits = [
+        [f"  the host waits at {place}", f"{count} times", *[""] * 6]
+        for place, count in profile.get("synchronisations", {}).items()
+    ]
+    return [whole, *spans, *waits]

@@ -1,0 +1,59 @@
+"""The parts of the benchmark, and what a user can choose of them. Each part's module makes its contests.
+
+Nothing here imports torch: naming the parts in a help text does not need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from detection.benchmarks.contest import Contest
+
+Precision = Literal["fp32", "bf16"]
+
+PARTS = {
+    "detector": "a training step and inference of Faster R-CNN on ResNet-50 C4 against torchvision's, of the same network, "
+    "anchors, proposals and RoIs",
+    "profile": "where the time of that training step and that inference goes",
+    "cost": "training step and inference on ResNet-18 C4 against the image's size, the number of RoIs and the batch",
+    "scaling": "a training step on ResNet-18 C4 in several processes of one thread each, against one such process",
+    "roi-align": "RoIAlign alone against torchvision's operator",
+    "classifier": "a training step of the classification stage against a plain loop in float32",
+    "loader": "the training loader: decoding, augmentation and resizing of JPEGs",
+    "evaluation": "COCO's evaluation at the size of its validation split against pycocotools",
+    "start-up": "the demo command on one picture as a process of its own, and the prediction in it",
+}
+"""What each part measures, by name."""
+
+MODULES = {"roi-align": "operators", "start-up": "start_up"}
+"""Of the parts whose module has another name."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run of the benchmark measures, as far as it can be chosen."""
+
+    device: str = "cpu"
+    size_hw: tuple[int, int] = (600, 800)  # of the detector's image
+    rois: int = 512  # an image, in training
+    proposals: int = 300  # an image, in inference
+    batches: tuple[int, ...] = (1,)  # images a step of the detector
+    precision: Precision | None = None  # None: each part's own choice
+    processes: int | None = None  # of the scaling; None: as many as there are cores
+
+    @property
+    def repeats(self) -> int:
+        """How often a turn does its work: a GPU needs milliseconds for it."""
+        return 20 if self.device.startswith("cuda") else 1
+
+
+def contests(part: str, options: Options, folder: Path) -> Iterator[Contest]:
+    """The contests of one of PARTS. `folder` is for the files that they need, empty before the first."""
+    module = importlib.import_module(f"detection.benchmarks.{MODULES.get(part, part)}")
+    found: Iterator[Contest] = module.contests(options, folder)
+    return found

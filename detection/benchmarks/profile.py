@@ -1,0 +1,198 @@
+"""Where the time of a training step and of an inference goes, without a change to the model.
+
+The model's named steps are wrapped while one turn runs; spans may lie within one another, and each second belongs to the
+innermost. The backward pass is told apart by the gradients: a step's own backward begins when the gradient of its output is
+ready and ends when that of its input is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from backbones import Preprocessing
+from detection.benchmarks.contest import Contest, Work
+from detection.benchmarks.detector import JOBS, Task, describe, our_detector, our_inference, our_training, suitable_precision
+from detection.benchmarks.parts import Options
+from detection.inference import detector as inference
+from detection.inference import views
+from detection.inference.detector import Detector
+from detection.modeling import rpn
+from detection.structures import Batch
+
+REST = "rest"
+BACKWARD = "backward"
+
+
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """Ours alone, in the precision that suits the hardware unless told otherwise."""
+    precision = options.precision or suitable_precision(options.device)
+    for batch in options.batches:
+        for job in JOBS:
+            task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+            builds = {f"ours {precision}": partial(profiled, task)}
+            yield Contest(f"ResNet-50 C4, {describe(task)}", builds, images=batch, count_flops=False, repeats=options.repeats)
+
+
+def profiled(task: Task) -> Work:
+    """A turn returns the median seconds of each step over all turns but the first, and where the host waits for a GPU."""
+    model = our_detector(task)
+    work = our_training(model, model, task) if task.job == "train" else our_inference(model, task)
+    waits = {}
+    if task.device != "cpu":
+        work()  # the first turn prepares what the others find
+        waits = {"synchronisations": synchronisations(work)}
+    history: list[dict[str, float]] = []
+
+    def turn() -> dict[str, Any]:
+        watch = Stopwatch(torch.device(task.device))
+        with wrapped(model, watch), watch.span(REST):
+            work()
+        history.append(watch.seconds())
+        turns = history[1:] or history
+        names = dict.fromkeys(name for seconds in turns for name in seconds)
+        return {"spans": {name: statistics.median(found.get(name, 0.0) for found in turns) for name in names}} | waits
+
+    return turn
+
+
+class Stopwatch:
+    """Seconds of spans that lie within one another. On a GPU they are the device's own, and nothing waits for it meanwhile."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._open: list[str] = []
+        self._laps: list[tuple[str, Any]] = []  # whose time ends, and when
+
+    def begin(self, name: str) -> None:
+        """What comes belongs to `name`, until it ends or a span within it begins."""
+        self._laps.append((self._open[-1] if self._open else REST, self._now()))
+        self._open.append(name)
+
+    def end(self, name: str) -> None:
+        """The span, and what is still open in it, ends here; nothing if it is not open."""
+        if name not in self._open:
+            return
+        self._laps.append((self._open[-1], self._now()))
+        while self._open.pop() != name:
+            pass
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """`begin` and `end`."""
+        self.begin(name)
+        yield
+        self.end(name)
+
+    def seconds(self) -> dict[str, float]:
+        """The sum of each name's laps, greatest first. On a GPU, waits for it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        totals: Counter[str] = Counter()
+        for (_, start), (name, end) in zip(self._laps, self._laps[1:], strict=False):
+            totals[name] += start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
+        return dict(totals.most_common())
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+@contextmanager
+def wrapped(model: Detector, watch: Stopwatch) -> Iterator[None]:
+    """The steps of the model, and the functions that they call, take the watch's time for as long as the context lasts."""
+    plain: list[tuple[Any, str, str]] = [
+        (Batch, "to", "transfer"),
+        (Preprocessing, "normalize", "normalisation"),
+        (views, "resize_image", "resizing"),
+        (model.rpn, "proposals", "proposals"),
+        (rpn, "nms", "NMS of proposals"),
+        (model.rpn, "losses", "RPN losses"),
+        (model.roi_head, "sample", "sampling of RoIs"),
+        (inference, "select", "selection, NMS a class"),
+        (Tensor, "backward", BACKWARD),
+        (torch.optim.SGD, "step", "optimizer"),
+    ]
+    with_backward: list[tuple[Any, str, str]] = [
+        (model.trunk, "forward", "trunk"),
+        (model.rpn, "forward", "RPN"),
+        (model.roi_head, "vectors", "conv5"),
+        (model.roi_head, "pool", "RoI pooling"),
+    ]
+    with ExitStack() as stack:
+        for owner, attribute, name in plain:
+            function = _in_span(getattr(owner, attribute), name, watch)
+            stack.enter_context(patch.object(owner, attribute, function))
+        for owner, attribute, name in with_backward:
+            function = _in_spans(getattr(owner, attribute), name, watch)
+            stack.enter_context(patch.object(owner, attribute, function))
+        yield
+
+
+def _in_span(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with watch.span(name):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _in_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
+    """The same, and a span for its backward pass."""
+    forward = _in_span(function, name, watch)
+    back = f"{name}, {BACKWARD}"
+
+    def call(features: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(features, *args, **kwargs)
+        if features.requires_grad:
+            # Others may use the same features: the gradient of this alias is that of this call alone.
+            features = features.view_as(features)
+            features.register_hook(lambda _: watch.end(back))
+        result = forward(features, *args, **kwargs)
+        begun: list[bool] = []  # by the first of several outputs
+
+        def begin(_: Tensor) -> None:
+            if not begun:
+                begun.append(True)
+                watch.begin(back)
+
+        for output in _tensors(result):
+            if output.requires_grad:
+                output.register_hook(begin)
+        return result
+
+    return call
+
+
+def _tensors(result: Any) -> Sequence[Tensor]:
+    """Those of a step's output: itself, or its fields."""
+    return [result] if isinstance(result, Tensor) else [value for value in vars(result).values() if isinstance(value, Tensor)]
+
+
+def synchronisations(work: Work) -> dict[str, int]:
+    """Where one turn on a GPU makes the host wait for it: "file.py:line" and how often, most first."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    found = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
+    return dict(Counter(f"{Path(warning.filename).name}:{warning.lineno}" for warning in found).most_common())

@@ -1,0 +1,73 @@
+"""How much faster several processes train than one: each has one thread and its own images.
+
+The processes are joined as those of a training run, by the engine's process group and its data-parallel wrapper. Beside them
+stand as many that share nothing: what the machine itself loses when all of its cores compute.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from detection.benchmarks.contest import Contest, Work
+from detection.benchmarks.detector import Task, our_detector, our_training, ours, suitable_precision
+from detection.benchmarks.parts import Options
+from detection.engine.distributed import World, data_parallel, process_group
+from detection.errors import ConfigError
+
+SIZE_HW, ROIS = (300, 400), 64
+STEPS = 3  # a turn: seconds are those of one
+MOST = 8  # processes, unless told otherwise: each takes half a gigabyte or more
+
+
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """One process, several, and several joined. Their figure is images a second of all together. Raises ConfigError."""
+    if options.device != "cpu":
+        raise ConfigError(f"the part scaling measures processes on the CPU's cores: not with --device {options.device}")
+    task = Task("train", suitable_precision("cpu"), SIZE_HW, ROIS, backbone="resnet18")
+    size = options.processes or min(max(num_cores(), 2), MOST)
+    port = free_port()
+    yield Contest(
+        f"ResNet-18 C4, {task.precision}, training step of 1 image of 300x400, 64 RoIs, one thread a process",
+        {
+            "1 process": partial(ours, task),
+            f"{size} processes that share nothing": [partial(ours, replace(task, seed=rank)) for rank in range(size)],
+            f"ours in {size} processes": [partial(joined, task, rank, size, port) for rank in range(size)],
+        },
+        images=task.batch,
+        repeats=STEPS,
+        threads=1,
+        count_flops=False,
+    )
+
+
+def num_cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_port() -> int:
+    """Where the processes meet."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def joined(task: Task, rank: int, size: int, port: int) -> Work:
+    """The training step of one of several processes, which are told of each other as torchrun would."""
+    describe = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in describe.items()})
+    world = World(rank, size, torch.device("cpu"))
+    stack = ExitStack()
+    stack.enter_context(process_group(world))
+    atexit.register(stack.close)
+    model = our_detector(task)
+    return our_training(model, data_parallel(model, world), replace(task, seed=rank))

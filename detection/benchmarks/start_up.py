@@ -1,0 +1,104 @@
+"""How long the demo takes on one picture beyond the prediction itself.
+
+The prediction is that of a process that has already made one. What the first one of a process takes longer, for memory and
+for choosing kernels, therefore counts as start-up, as do starting Python, imports, reading the checkpoint and the picture,
+drawing and writing. Importing torch and torchvision is most of it, and nobody's choice here; it stands beside.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from backbones.weights import save_checkpoint
+from detection.benchmarks.contest import Contest, Result, Work
+from detection.benchmarks.detector import Task, our_detector
+from detection.benchmarks.parts import Options
+from detection.data.images import read_image
+from detection.engine.checkpoint import model_part
+from detection.inference.detector import load_detector
+
+# What tools/demo.py does, wherever that file is.
+DEMO = "from detection.cli.main import run_command; run_command('demo')"
+WEIGHTS, PICTURE = "detector.pt", "picture.jpg"
+WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", "python, import torch and torchvision"
+
+
+def contests(options: Options, folder: Path) -> Iterator[Contest]:
+    """The command, its prediction, and the import of the libraries beneath."""
+    task = Task("infer", "fp32", device=options.device)
+    libraries = "import torch, torchvision.ops"
+    height, width = task.size_hw
+    yield Contest(
+        f"demo on one picture of {height}x{width}, ResNet-50 C4, fp32",
+        {
+            WHOLE: partial(demonstrating, str(folder), task),
+            PREDICTION: partial(predicting, str(folder), task),
+            IMPORTS: partial(running, ["-c", libraries], options.device),
+            "python, import torch": partial(running, ["-c", "import torch"], options.device),
+        },
+        count_flops=False,
+        figures=added_seconds,
+    )
+
+
+def added_seconds(results: Mapping[str, Result]) -> dict[str, float]:
+    """What the command takes beyond its prediction, and how much of that is not the libraries' import."""
+    added = results[WHOLE].median - results[PREDICTION].median
+    return {
+        "seconds that the command adds to its prediction": round(added, 2),
+        "of these without Python's start and the import of torch and torchvision": round(added - results[IMPORTS].median, 2),
+    }
+
+
+def demonstrating(folder: str, task: Task) -> Work:
+    """The demo as a process of its own."""
+    prepare(Path(folder), task)
+    weights, picture = Path(folder, WEIGHTS), Path(folder, PICTURE)
+    output = Path(folder, "drawn")
+    return running(["-c", DEMO, str(picture), "--weights", str(weights), "--output", str(output)], task.device)
+
+
+def running(arguments: list[str], device: str) -> Work:
+    """Python with these arguments, with as many threads as this process has, and no GPU where none is measured."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+
+    def run() -> None:
+        done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip()[-500:])
+
+    return run
+
+
+def predicting(folder: str, task: Task) -> Work:
+    """What lies in the middle of the demo."""
+    prepare(Path(folder), task)
+    model, image = load_detector(Path(folder, WEIGHTS), device=task.device), read_image(Path(folder, PICTURE))
+    return lambda: model.predict([image])
+
+
+def prepare(folder: Path, task: Task) -> None:
+    """Write the checkpoint, with random weights, and the picture, unless they are there."""
+    if (folder / PICTURE).exists():
+        return
+    model = our_detector(task)
+    metadata = {
+        "kind": "detector",
+        "class_names": model.class_names,
+        "preprocessing": model.preprocessing.to_dict(),
+        "config": model.config.model_dump(mode="json"),
+    }
+    save_checkpoint(model_part(model, metadata), folder / WEIGHTS)
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / PICTURE), cv2.resize(coarse, task.size_hw[::-1], interpolation=cv2.INTER_CUBIC))
