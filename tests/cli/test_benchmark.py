@@ -1,5 +1,6 @@
 """The benchmark measures what it says, on tiny work; nothing here is timed against a bound."""
 
+import importlib.util
 import json
 import re
 import time
@@ -205,6 +206,63 @@ def test_profiles_shares_and_figures_are_shown():
     ):
         assert re.search(row, shown), f"{row} is not in\n{shown}"
     assert "images/s" not in shown  # nothing to show there
+
+
+def docs_page():
+    """docs/benchmark_page.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("benchmark_page", Path(__file__).parents[2] / "docs/benchmark_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def as_file(*contests, date="2026-01-02"):
+    heading = {
+        "kind": "benchmark",
+        "title": "All",
+        "hardware": "2 threads",
+        "versions": "torch 9",
+        "date": date,
+        "commit": "abc",
+    }
+    return heading | {"commands": ["tools/benchmark.py"], "contests": json.loads(json.dumps(contests))}
+
+
+def test_the_page_has_a_table_a_contest_and_the_newest_file_first(tmp_path):
+    results = {
+        "torchvision bf16": Result([1.0], 200, gigaflops=50, images=1),
+        "ours bf16": Result([0.5], 100, gigaflops=40, images=1, numbers={"spans": {"trunk": 0.2}}),
+        "matrix product bf16": Result([1.0], 10, gigaflops=100),
+    }
+    new = as_file(plain("detector", Contest("training", {}, figures=lambda results: {"seconds added": 1.25}), results))
+    (tmp_path / "a.json").write_text(json.dumps(as_file(date="2026-01-01")))
+    (tmp_path / "b.json").write_text(json.dumps(new))
+    (tmp_path / "c.json").write_text(json.dumps({"title": "other", "measures": {}}))
+    module = docs_page()
+    lines = module.body(module.read(tmp_path)).splitlines()
+    assert [line for line in lines if line.startswith("## ")] == ["## b", "## a"]
+    assert "| ours bf16 | 0.5 | 2.0 | 100 | 80.0 | 80% | torchvision bf16: 2.00x | torchvision bf16: 0.50x |" in lines
+    assert {"**training**", "| trunk | 0.2 | 40% |", "- seconds added: 1.25", "- versions: torch 9", "- commit: abc"} <= set(
+        lines
+    )
+    assert "Nothing was measured yet." in module.body({})
+
+
+def test_the_page_shows_the_cost_in_a_picture(tmp_path):
+    def costs(contest):
+        amount = contest.settings["height"] * contest.settings["rois"] * contest.settings["batch"]
+        return {name: Result([amount / 1e5], amount / 1e3, images=contest.images) for name in contest.builds}
+
+    contests = [plain("cost", contest, costs(contest)) for contest in cost.contests(Options(), Path())]
+    module, result = docs_page(), as_file(*contests)
+    text = module.body({"cpu": result})
+    assert "| 600x800 | 512 | 1 | 3.072 | 307 | 3.072 | 307 |" in text and "](images/cost_cpu.svg)" in text
+    assert list(module.pictures({"cpu": result, "other": as_file()})) == ["cost_cpu.svg"]
+    drawn = []
+    for name in ("one.svg", "two.svg"):
+        module.draw(result, tmp_path / name)
+        drawn.append((tmp_path / name).read_text())
+    assert drawn[0] == drawn[1] and drawn[0].count("seconds (solid)") == 3
 
 
 def test_batches_are_a_list():
