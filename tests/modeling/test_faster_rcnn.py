@@ -5,6 +5,7 @@ import torch
 
 from backbones import FrozenBatchNorm2d, build_backbone
 from detection.modeling.matching import IGNORED
+from detection.modeling.roi_head import RoiHead
 from detection.resize import resized_size
 from detection.structures import Batch, Target, pad_images
 from tests.small_detector import detector, noise
@@ -27,6 +28,28 @@ def test_losses_are_finite_and_train_everything_but_the_frozen_stages(pooling):
         frozen = name.startswith(("trunk.conv1", "trunk.layer1"))
         assert (parameter.grad is None) == frozen, name
         assert frozen or parameter.grad.isfinite().all()
+
+
+def test_conv5_may_begin_before_the_pooling(monkeypatch):
+    model = detector(model={"backbone": "resnet50"})
+    batch = Batch(noise(64, 80)[None], [(64, 80)], [target([8.0, 8, 40, 40])])
+
+    def compute():
+        torch.manual_seed(0)  # the sampled anchors and RoIs
+        losses = model(batch)
+        gradients = torch.autograd.grad(sum(losses.values()), list(model.trunk.layer3.parameters()))
+        found = model.predict([noise_of_seed(1, 64, 90)])[0]
+        # Of a gradient, rounding touches what is small beside its greatest value.
+        return losses, [value / value.abs().max() for value in gradients], found.boxes, found.scores, found.labels
+
+    fast = compute()
+    monkeypatch.setattr(RoiHead, "vectors", lambda self, features, rois: self.conv5(self.pool(features, rois)))
+    torch.testing.assert_close(fast, compute(), rtol=1e-4, atol=1e-4)
+
+
+def noise_of_seed(seed: int, *size_hw: int) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return noise(*size_hw)
 
 
 def test_norms_are_constants_by_construction():
