@@ -37,10 +37,8 @@ def test_conv5_may_begin_before_the_pooling(monkeypatch):
     def compute():
         torch.manual_seed(0)  # the sampled anchors and RoIs
         losses = model(batch)
-        gradients = torch.autograd.grad(sum(losses.values()), list(model.trunk.layer3.parameters()))
         found = model.predict([noise_of_seed(1, 64, 90)])[0]
-        # Of a gradient, rounding touches what is small beside its greatest value.
-        return losses, [value / value.abs().max() for value in gradients], found.boxes, found.scores, found.labels
+        return losses, found.boxes, found.scores, found.labels  # gradients: in double, with the head's own tests
 
     fast = compute()
     monkeypatch.setattr(RoiHead, "vectors", lambda self, features, rois: self.conv5(self.pool(features, rois)))
