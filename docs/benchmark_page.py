@@ -33,8 +33,8 @@ machine and the same run.
 """
 NOTES = {
     "detector": "torchvision's side is its FasterRCNN with its ResNet-50 cut as C4 and frozen norms. Weights are random, and "
-    "so are images and boxes; both sides see the same ones, and both copy them to the device in each turn. Training is forward, "
-    "backward and an SGD update.",
+    "so are images and boxes; both sides see the same ones, and both copy them to the device in each turn. Training is "
+    "forward, backward and an SGD update.",
     "profile": "Each second belongs to the innermost step. On a GPU the times are the device's own, and the places are listed "
     "where the host waits for it.",
     "cost": "Along each curve one of the three grows, and the others stay at 600x800, 128 RoIs an image and one image.",
@@ -97,7 +97,7 @@ def _contestant(name: str, entry: Json, contest: Json) -> list[str]:
         name,
         f"{entry['median_seconds']:.4g}",
         str(entry.get("images_per_second", "")),
-        str(entry["peak_mb"]),
+        str(entry["peak_mb"] or ""),
         str(entry.get("gflop_per_second", "")),
         f"{share:.0%}" if share else "",
         *("; ".join(f"{other}: {ratio[key]:.2f}x" for other, ratio in ratios) for key in ("speed", "memory")),

@@ -170,8 +170,9 @@ def results_page(folder: Path = DOCS / "results") -> str:
 def _result(name: str, result: dict[str, Any]) -> str:
     """A section of a page; `kind` tells what the file holds."""
     kind = result.get("kind")
-    table = (_ablation_table if kind == "ablation" else _measures_table)(result)
-    lines = [f"## {name}\n", f"{result['title']}\n", *table, ""]
+    tables = {"ablation": _ablation_table, "comparison": _comparison_table}
+    lines = [f"## {name}\n", f"{result['title']}\n", *tables.get(kind, _measures_table)(result), ""]
+    lines += [f"![{title}]({picture})\n" for title, picture in result.get("pictures", {}).items()]
     lines += _ablation_notes(result) if kind == "ablation" else []
     lines += [f"- {key}: {result[key]}" for key in ("hardware", "date", "commit")]
     lines += [f"- command: `{command}`" for command in result["commands"]]
@@ -181,6 +182,13 @@ def _result(name: str, result: dict[str, Any]) -> str:
 
 def _measures_table(result: dict[str, Any]) -> list[str]:
     return ["| measure | value |", "|---|---|"] + [f"| {name} | {value} |" for name, value in result["measures"].items()]
+
+
+def _comparison_table(result: dict[str, Any]) -> list[str]:
+    """One row for each thing compared; its figures by the columns' names."""
+    columns = result["columns"]
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    return lines + [f"| {name} | {' | '.join(str(row[key]) for key in columns)} |" for name, row in result["rows"].items()]
 
 
 def _ablation_table(result: dict[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ class Result:
     """What a contestant needed: seconds of each turn, peak memory of its processes or GPU, multiply-adds of a turn."""
 
     seconds: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
+    peak_mb: float = 0.0  # 0 where it is not known
     gigaflops: float = 0.0  # two for a multiply-add, as torch counts the calls of matrix products and convolutions
     images: int = 0  # of a turn; 0 where there are none to count
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +71,7 @@ class Contest:
     images: int = 0  # of a turn of each process
     threads: int | None = None  # of each process; None: as many as this one uses
     count_flops: bool = True
+    memory: bool = True  # whether the processes' peaks say something: not where they start others that do the work
     repeats: int = 1  # how often a turn does the work: more where it takes milliseconds
     settings: Mapping[str, Any] = field(default_factory=dict)  # what the contests of a part differ in, for a plot
     figures: Callable[[Mapping[str, Result]], dict[str, float]] | None = None  # what follows from all results together
@@ -130,12 +131,14 @@ def hold(contest: Contest, *, rounds: int = 3, device: str = "cpu", report: Call
             builds = [build] if callable(build) else build
             results[name] = Result(images=contest.images * len(builds))
             teams.append(Team(name, builds, contest, device))
-            report(f"{name}: getting ready")
-            _note(results[name], teams[-1].ask("count" if contest.count_flops else "warm up"))
+        for team in teams:  # they have begun to import, all at once
+            report(f"{team.name}: getting ready")
+            answers = team.ask("count" if contest.count_flops else "warm up")
+            _note(results[team.name], answers, contest.memory)
         for number in range(rounds):
             for team in teams:
                 answers = team.ask("time")
-                _note(results[team.name], answers)
+                _note(results[team.name], answers, contest.memory)
                 results[team.name].seconds.append(max(answer["seconds"] for answer in answers))
                 report(f"{team.name}: turn {number + 1} of {rounds}: {results[team.name].seconds[-1]:.3f} s")
         patience = 10.0
@@ -145,9 +148,9 @@ def hold(contest: Contest, *, rounds: int = 3, device: str = "cpu", report: Call
     return results
 
 
-def _note(result: Result, answers: Sequence[Mapping[str, Any]]) -> None:
+def _note(result: Result, answers: Sequence[Mapping[str, Any]], memory: bool) -> None:
     """What all turns tell. Memory is the sum over a team."""
-    result.peak_mb = sum(answer["peak_mb"] for answer in answers)
+    result.peak_mb = sum(answer["peak_mb"] for answer in answers) if memory else 0.0
     result.gigaflops += sum(answer["gigaflops"] for answer in answers)
     result.numbers = answers[0]["numbers"]
 

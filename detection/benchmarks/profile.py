@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -61,8 +61,9 @@ def profiled(task: Task) -> Work:
             work()
         history.append(watch.seconds())
         turns = history[1:] or history
-        names = dict.fromkeys(name for seconds in turns for name in seconds)
-        return {"spans": {name: statistics.median(found.get(name, 0.0) for found in turns) for name in names}} | waits
+        names = {name for seconds in turns for name in seconds}
+        medians = Counter({name: statistics.median(found.get(name, 0.0) for found in turns) for name in names})
+        return {"spans": dict(medians.most_common())} | waits
 
     return turn
 
@@ -96,13 +97,13 @@ class Stopwatch:
         self.end(name)
 
     def seconds(self) -> dict[str, float]:
-        """The sum of each name's laps, greatest first. On a GPU, waits for it."""
+        """The sum of each name's laps. On a GPU, waits for it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        totals: Counter[str] = Counter()
+        totals: defaultdict[str, float] = defaultdict(float)
         for (_, start), (name, end) in zip(self._laps, self._laps[1:], strict=False):
             totals[name] += start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
-        return dict(totals.most_common())
+        return dict(totals)
 
     def _now(self) -> Any:
         if self.device.type != "cuda":

@@ -46,6 +46,7 @@ def contests(options: Options, folder: Path) -> Iterator[Contest]:
             "python, import torch": partial(running, ["-c", "import torch"], options.device),
         },
         count_flops=False,
+        memory=False,
         figures=added_seconds,
     )
 

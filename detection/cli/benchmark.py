@@ -200,7 +200,7 @@ def _rows(name: str, result: Mapping[str, Any], compared: Mapping[str, Mapping[s
         name,
         f"{result['median_seconds']:.4f}",
         str(result.get("images_per_second", "")),
-        str(result["peak_mb"]),
+        str(result["peak_mb"] or ""),
         str(result.get("gflop_per_second", "")),
         f"{share:.0%}" if share else "",
         "",

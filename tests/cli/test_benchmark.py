@@ -199,13 +199,13 @@ def test_profiles_shares_and_figures_are_shown():
     shown = console.export_text()
     for row in (
         "profile: all of it",
-        r"ours bf16 +│ +0.5000 │ +0 │ +40.0 │ +40% │",
+        r"ours bf16 +│ +0.5000 │ +40.0 │ +40% │",
         r"trunk +│ +0.2000 .* 40% │",
         r"waits at rpn.py:9 +│ 3 times",
         "seconds added: 1.25",
     ):
         assert re.search(row, shown), f"{row} is not in\n{shown}"
-    assert "images/s" not in shown  # nothing to show there
+    assert "images/s" not in shown and "peak MB" not in shown  # nothing to show there
 
 
 def docs_page():
