@@ -192,9 +192,11 @@ def progress(frames: Iterator[Timed], total: int | None, name: str) -> Iterator[
 
 def detect(model: Detector | Ensemble, image: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The drawn image, and what is in it as plain data, best first."""
+    from detection.engine.precision import autocast, resolve_precision
     from detection.visualize import draw_boxes
 
-    detections = model.predict([image])[0].to("cpu")
+    with autocast(model.device, resolve_precision(model.config.train.precision, model.device)):  # as in evaluation
+        detections = model.predict([image])[0].to("cpu")
     drawn = draw_boxes(image, detections.boxes, detections.labels, model.class_names, detections.scores)
     return drawn, as_plain(detections, model.class_names)
 

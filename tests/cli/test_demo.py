@@ -14,6 +14,7 @@ from backbones.zoo import ZOO, Published
 from detection.cli import demo
 from detection.cli.main import main
 from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
+from detection.config import Config
 from detection.engine.zoo import STANDARD_DETECTOR
 from detection.errors import DatasetError
 from detection.structures import Detections
@@ -26,6 +27,8 @@ class OneCat:
     """Finds the same cat in every image; a black one holds nothing."""
 
     class_names = ("dog", "cat")
+    config = Config()
+    device = torch.device("cpu")
 
     def predict(self, images):
         assert all(image.dtype == np.uint8 and image.ndim == 3 for image in images)
