@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Resizing = Literal["opencv", "pillow"]
 
 
 class Section(BaseModel):
@@ -45,7 +46,10 @@ class ModelConfig(Section):
     freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(
         2, description="stages not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
     )
-    weights: Path | None = Field(None, description="a checkpoint to start from: a classifier's or a detector's")
+    weights: Path | None = Field(
+        None,
+        description="what to start from: a checkpoint, a classifier's or a detector's, or a name such as torchvision/resnet101",
+    )
 
 
 class RpnConfig(Section):
@@ -66,6 +70,9 @@ class RpnConfig(Section):
         description="both losses are divided by the anchors sampled, or by sample_size for each image as in detectron2",
     )
     ignore_straddling: bool = Field(True, description="leave anchors that cross the image out of the loss")
+    anchors_on_padding: bool = Field(
+        False, description="anchors centred on a batch's padding are sampled and proposed too, as in detectron2"
+    )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
     nms_threshold: Fraction = Field(0.7, description="of the proposals")
     pre_nms_train: PositiveInt = Field(12000, description="best anchors kept before NMS, training")
@@ -161,6 +168,9 @@ class DataConfig(Section):
     on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
     shorter_sides: tuple[PositiveInt, ...] = Field((600,), min_length=1, description="training: one is drawn for each image")
     longer_side: PositiveInt = Field(1000, description="training: the longer side never passes it")
+    resizing: Resizing = Field(
+        "opencv", description="bilinear, in training and test: OpenCV's, or Pillow's, which smooths as it shrinks (detectron2)"
+    )
     augmentations: tuple[Augmentation, ...] = Field(
         ({"HorizontalFlip": {"p": 0.5}},), description="albumentations by class name, applied before the resize"
     )
@@ -266,7 +276,7 @@ class ClassifierModelConfig(Section):
     stride_in_1x1: bool = Field(False, description="see the detector's")
     stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="see the detector's")
     weights: Path | None = Field(
-        None, description="a checkpoint to start from; its last layer is left out where its classes are others"
+        None, description="what to start from, see the detector's; its last layer is left out where its classes are others"
     )
 
 

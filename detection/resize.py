@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from PIL import Image
+
+from detection.config import Resizing
 
 
 def resized_size(size_hw: tuple[int, int], shorter_side: float, longer_side: float) -> tuple[int, int]:
     """(height, width) whose shorter side is `shorter_side`, or less where the longer would pass `longer_side`."""
-    scale = min(shorter_side / min(size_hw), longer_side / max(size_hw))
-    # Halves go up, as in detectron2: round() would take them to the even neighbour.
-    return max(int(size_hw[0] * scale + 0.5), 1), max(int(size_hw[1] * scale + 0.5), 1)
+    # In two steps, and halves go up, as in detectron2: one scale, or round(), would give some sizes a pixel more or less.
+    scale = shorter_side / min(size_hw)
+    height, width = (shorter_side if side == min(size_hw) else scale * side for side in size_hw)
+    if max(height, width) > longer_side:
+        scale = longer_side / max(height, width)
+        height, width = height * scale, width * scale
+    return max(int(height + 0.5), 1), max(int(width + 0.5), 1)
 
 
-def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8, bilinear."""
+def resize_image(image: np.ndarray, size_hw: tuple[int, int], resizing: Resizing = "opencv") -> np.ndarray:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8, bilinear. Where it shrinks, Pillow's averages all pixels, OpenCV's skips some."""
     if image.shape[:2] == size_hw:
         return image
+    if resizing == "pillow":
+        return np.array(Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR))
     return cv2.resize(image, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)

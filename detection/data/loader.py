@@ -84,7 +84,9 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
     def _load(self, index: int, seed: int) -> tuple[Tensor, Target]:
         image = read_checked(self.records.file(index), self.records.size_hw(index))
         config = self.config
-        return prepare(image, self.records.target(index), self.augmentation, config.shorter_sides, config.longer_side, seed)
+        target = self.records.target(index)
+        sides = config.shorter_sides, config.longer_side
+        return prepare(image, target, self.augmentation, *sides, seed, config.resizing)
 
 
 class ImageDataset(TorchDataset[Tensor | DatasetError]):

@@ -16,6 +16,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from pydantic import ValidationError
 from torch import Tensor
 
+from detection.config import Resizing
 from detection.data.augmentations import PAPER_TRANSFORMS
 from detection.data.records import LEAST_SIDE, nearest_name
 from detection.errors import ConfigError
@@ -58,7 +59,13 @@ def make_target(record: Record) -> Target:
 
 
 def prepare(
-    image: np.ndarray, target: Target, augmentation: A.Compose, shorter_sides: Sequence[int], longer_side: int, seed: int
+    image: np.ndarray,
+    target: Target,
+    augmentation: A.Compose,
+    shorter_sides: Sequence[int],
+    longer_side: int,
+    seed: int,
+    resizing: Resizing = "opencv",
 ) -> tuple[Tensor, Target]:
     """(H, W, 3) uint8 and its target -> (3, h, w) uint8 and the target in its pixels: augmented, then resized.
 
@@ -67,7 +74,7 @@ def prepare(
     reseed(augmentation, seed)
     image, target = augment(image, target, augmentation)
     shorter_side = int(np.random.default_rng(seed).choice(shorter_sides))
-    image, target = resize(image, target, resized_size(image.shape[:2], shorter_side, longer_side))
+    image, target = resize(image, target, resized_size(image.shape[:2], shorter_side, longer_side), resizing)
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
 
 
@@ -97,12 +104,14 @@ def augment(image: np.ndarray, target: Target, augmentation: A.Compose) -> tuple
     return image, Target(boxes[is_object], labels[is_object], boxes[keep & (labels < 0)])
 
 
-def resize(image: np.ndarray, target: Target, size_hw: tuple[int, int]) -> tuple[np.ndarray, Target]:
+def resize(
+    image: np.ndarray, target: Target, size_hw: tuple[int, int], resizing: Resizing = "opencv"
+) -> tuple[np.ndarray, Target]:
     """Image and boxes at another size; boxes by the true ratios, as rounding makes them differ between the axes."""
     ratio_y, ratio_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
     scale = torch.tensor([ratio_x, ratio_y, ratio_x, ratio_y])
     boxes, ignored = (_clip(part * scale, size_hw) for part in (target.boxes, target.ignored))
-    return resize_image(image, size_hw), Target(boxes, target.labels, ignored)
+    return resize_image(image, size_hw, resizing), Target(boxes, target.labels, ignored)
 
 
 def _clip(boxes: Tensor, size_hw: Sequence[int]) -> Tensor:

@@ -33,11 +33,13 @@ DETECTRON2_SETTINGS: dict[str, dict[str, Any]] = {
         "anchor_sizes": [32, 64, 128, 256, 512],
         "average_over": "sample_size",
         "ignore_straddling": False,
+        "anchors_on_padding": True,
         "smooth_l1_beta": 0,
         "min_size": 0,
         "post_nms_test": 1000,
     },
     "roi": {"pooling": "align", "sample_size": 512, "negative_iou": [0.0, 0.5], "smooth_l1_beta": 0},
+    "data": {"resizing": "pillow"},
     "test": {"shorter_side": 800, "longer_side": 1333, "nms_threshold": 0.5},
 }
 NAMED_CLASSES = {20: "voc", 80: "coco"}
@@ -92,7 +94,8 @@ def _read_detectron2(state: State, beside: Mapping[str, Any], source: str) -> Fo
         "stride_in_1x1": preprocessing.std == (1.0, 1.0, 1.0),
     }
     rpn = DETECTRON2_SETTINGS["rpn"] | {"channels": _rows(renamed, "rpn.conv.bias") or 1024}
-    config = DETECTRON2_SETTINGS | {"model": model, "rpn": rpn, "data": {"classes": _classes(renamed)}}
+    data = DETECTRON2_SETTINGS["data"] | {"classes": _classes(renamed)}
+    config = DETECTRON2_SETTINGS | {"model": model, "rpn": rpn, "data": data}
     return ForeignDetector(config, preprocessing, renamed, entries, anchors)
 
 

@@ -68,9 +68,12 @@ class DetectorGraph(nn.Module):
         """Proposals (N, P, 4) by descending objectness, and which of them (N, P) there are."""
         rpn, config = self.detector.rpn, self.detector.config.rpn
         output = rpn(features)
-        on_image = ((output.anchors[:, :2] + output.anchors[:, 2:]) / 2 < limits[:, None, :2]).all(dim=2)  # (N, M)
+        logits = output.logits
+        if not config.anchors_on_padding:
+            on_image = ((output.anchors[:, :2] + output.anchors[:, 2:]) / 2 < limits[:, None, :2]).all(dim=2)  # (N, M)
+            logits = logits.masked_fill(~on_image, -torch.inf)
         # A small image has fewer anchors than are asked for: pad, so that the best are always as many.
-        logits = F.pad(output.logits.masked_fill(~on_image, -torch.inf), (0, config.pre_nms_test), value=-torch.inf)
+        logits = F.pad(logits, (0, config.pre_nms_test), value=-torch.inf)
         scores, best = logits.topk(config.pre_nms_test)
         best = best.clamp(max=output.anchors.shape[0] - 1)
         boxes = clip(decode_boxes(_at(output.deltas, best), output.anchors[best]), limits[:, None])
@@ -123,13 +126,14 @@ class DetectorGraph(nn.Module):
         """Threshold, NMS in each class and the top detections of each image, as `inference.select`."""
         test, num_classes = self.detector.config.test, scores.shape[2]
         boxes = clip(boxes, limits[:, None, None])
-        scores = scores.masked_fill(~(at_least(boxes, 0) & (scores > test.score_threshold)), -torch.inf)
+        scores = scores.masked_fill(~(scores > test.score_threshold), -torch.inf)
         by_class = (boxes.transpose(1, 2).flatten(0, 1), scores.transpose(1, 2).flatten(0, 1))  # (N * K, P, ...)
         kept = self.suppress(*by_class, test.nms_threshold, test.max_detections)
         kept = kept.unflatten(0, (-1, num_classes)).transpose(1, 2)
         scores = scores.masked_fill(~kept, -torch.inf).flatten(1)
         best_scores, best = scores.topk(min(test.max_detections, scores.shape[1]))
-        image_index, place = (best_scores > -torch.inf).nonzero(as_tuple=True)
+        found = (best_scores > -torch.inf) & at_least(_at(boxes.flatten(1, 2), best), 0)
+        image_index, place = found.nonzero(as_tuple=True)
         best = best[image_index, place]
         return boxes.flatten(1, 2)[image_index, best], best_scores[image_index, place], best % num_classes, image_index
 

@@ -12,16 +12,21 @@ from detection.structures import Detections
 
 
 def select(scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig) -> Detections:
-    """The best of one image's (P, K) scores and (P, K, 4) boxes: threshold, NMS in each class, top detections."""
+    """The best of one image's (P, K) scores and (P, K, 4) boxes: threshold, NMS in each class, top detections.
+
+    Boxes that clipping leaves empty overlap nothing, so they live through NMS; as in detectron2 they count among the top
+    ones and are dropped then.
+    """
     boxes = clip_boxes(boxes, size_hw)
-    usable = at_least(boxes, 0)
-    eligible = usable & (scores > test.score_threshold)
+    eligible = scores > test.score_threshold
     rows, labels = eligible.nonzero(as_tuple=True)
     found = Detections(boxes[rows, labels], scores[rows, labels], labels)
     kept = found[batched_nms(found.boxes, found.scores, labels, test.nms_threshold)[: test.max_detections]]
+    kept = kept[at_least(kept.boxes, 0).nonzero().squeeze(1)]
     if not test.voting:
         return kept
-    voters = usable if test.voting_candidates == "all" else eligible
+    usable = at_least(boxes, 0)
+    voters = usable if test.voting_candidates == "all" else usable & eligible
     return vote(kept, scores * voters, boxes, test.voting_iou)
 
 

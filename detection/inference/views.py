@@ -62,7 +62,8 @@ class View:
         size_hw = self.sizes_hw[shorter_side]
         missing = [row for row in rows if (size_hw, row) not in self._features]
         if missing:
-            resized = np.stack([resize_image(self.arrays[row], size_hw) for row in missing])
+            resizing = self.detector.config.data.resizing
+            resized = np.stack([resize_image(self.arrays[row], size_hw, resizing) for row in missing])
             batch = Batch(torch.from_numpy(resized).permute(0, 3, 1, 2), [size_hw] * len(missing))
             maps = self.detector.extract(batch.to(self.detector.device))
             self._features |= {(size_hw, row): image for row, image in zip(missing, maps, strict=True)}

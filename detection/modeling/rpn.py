@@ -71,7 +71,8 @@ class RegionProposalNetwork(nn.Module):
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
     ) -> Tensor:
         # Anchors on a batch's padding would be clipped to slivers at the border.
-        logits = logits.masked_fill(~centered_inside(anchors, size_hw), -torch.inf)
+        if not self.config.anchors_on_padding:
+            logits = logits.masked_fill(~centered_inside(anchors, size_hw), -torch.inf)
         scores, best = logits.topk(min(pre_nms, len(logits)))
         boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
         valid = at_least(boxes, self.config.min_size) & (scores > -torch.inf)
@@ -101,7 +102,7 @@ class RegionProposalNetwork(nn.Module):
 
     def assign(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The role (M,) of each anchor and the box (M,) it belongs to."""
-        usable = inside(anchors, size_hw) if self.config.ignore_straddling else centered_inside(anchors, size_hw)
+        usable = self._usable(anchors, size_hw)
         roles = torch.full((len(anchors),), IGNORED, device=anchors.device)
         matched = torch.zeros_like(roles)
         # Unusable anchors must not be a box's best one either, so they are left out before matching.
@@ -109,3 +110,11 @@ class RegionProposalNetwork(nn.Module):
         found, matched[usable] = match_anchors(candidates, target.boxes, self.config.positive_iou, self.config.negative_iou)
         roles[usable] = ignore_covered(found, candidates, target.ignored, self.config.ignore_coverage)
         return roles, matched
+
+    def _usable(self, anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """(M,) bool: the anchors that may enter the loss."""
+        if self.config.ignore_straddling:
+            return inside(anchors, size_hw)
+        if self.config.anchors_on_padding:
+            return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+        return centered_inside(anchors, size_hw)

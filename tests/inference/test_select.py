@@ -18,6 +18,14 @@ def test_select_by_hand():
     assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]
 
 
+def test_boxes_that_clipping_leaves_empty_count_among_the_top_and_are_dropped_then():
+    config = detector(test={"score_threshold": 0.3, "nms_threshold": 0.5, "max_detections": 3}).config.test
+    boxes = torch.tensor([[60.0, 0, 70, 10], [60, 0, 70, 10], [0, 0, 10, 10], [20, 20, 30, 30]])[:, None]
+    scores = torch.tensor([[0.9], [0.8], [0.7], [0.6]])
+    found = select(scores, boxes, (50, 50), config)
+    assert found.boxes.tolist() == [[0, 0, 10, 10]] and len(select(scores[2:], boxes[2:], (50, 50), config)) == 2
+
+
 def test_detections_return_to_the_image_by_each_axis_own_ratio():
     found = Detections(torch.tensor([[10.0, 10, 50, 30]]), torch.tensor([0.5]), torch.tensor([1]))
     assert to_image_pixels(found, (50, 100), (100, 150)).boxes.tolist() == [[15, 20, 75, 60]]

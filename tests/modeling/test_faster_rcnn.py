@@ -87,6 +87,18 @@ def test_no_anchor_on_padding_is_trained_or_proposed():
         assert (boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
 
 
+def test_anchors_on_padding_count_where_the_config_says_so():
+    model = detector(rpn={"ignore_straddling": False, "anchors_on_padding": True, "nms_threshold": 1.0, "post_nms_test": 500})
+    batch = Batch(pad_images([noise(32, 48), noise(64, 96)]), [(32, 48), (64, 96)])
+    output = model.rpn(model.extract(batch))
+    roles, _ = model.rpn.assign(output.anchors, target([4.0, 4, 30, 30]), (32, 48))
+    centers = (output.anchors[:, :2] + output.anchors[:, 2:]) / 2
+    outside = (centers[:, 0] >= 48) | (centers[:, 1] >= 32)
+    assert (roles[outside] != IGNORED).any()
+    proposals = model.propose(model.extract(batch), batch.sizes_hw)[0]
+    assert len(proposals) > (~outside).sum() and (proposals <= torch.tensor([48, 32, 48, 32])).all()
+
+
 def test_padding_is_zero_after_normalisation():
     model = detector()
     seen = []
@@ -115,6 +127,12 @@ def test_classify_of_no_proposals_is_empty():
 )
 def test_resized_size_by_hand(size, expected):
     assert resized_size(size, 600, 1000) == expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [((22, 44), (666, 1333)), ((78, 39), (1333, 666)), ((21, 62), (451, 1333))])
+def test_halves_of_pixels_are_rounded_as_in_detectron2(size, expected):
+    """22 x 44 becomes 800 x 1600, and that times 1333 / 1600, which is a little less than 666.5 x 1333."""
+    assert resized_size(size, 800, 1333) == expected
 
 
 def test_a_classifier_initialises_the_detector():

@@ -6,9 +6,11 @@ The twin is written from these definitions in plain functions, on the original s
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision.ops import batched_nms, box_iou, nms, roi_align
 
 from detection import Detector
@@ -193,6 +195,21 @@ def test_detections(twins, image):
 
 
 @torch.no_grad()
+def test_detections_in_an_image_that_is_made_smaller(twins):
+    """detectron2 resizes with Pillow, and gives boxes in the pixels of the image."""
+    twin, ours = twins
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (2 * SIZE_HW[0], 2 * SIZE_HW[1], 3), dtype=torch.uint8, generator=generator).numpy()
+    small = np.array(Image.fromarray(pixels).resize(SIZE_HW[::-1], Image.Resampling.BILINEAR))
+    boxes, scores, labels = twin.detect(torch.from_numpy(small).permute(2, 0, 1), 24)
+    assert len(scores) > 10
+    (found,) = ours.predict([pixels])
+    torch.testing.assert_close(found.labels, labels)
+    torch.testing.assert_close(found.scores, scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.boxes, 2 * boxes, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
 def test_losses(twins, image):
     twin, ours = twins
     gt_boxes = torch.tensor([[5.0, 8.0, 60.0, 66.0], [40.0, 10.0, 100.0, 50.0], [70.0, 40.0, 95.0, 69.0]])
@@ -212,6 +229,9 @@ def test_configs_say_what_the_conversion_says(name, backbone, num_classes):
     config = load_config(CONFIGS / f"{name}.yaml")
     assert (config.model.backbone, len(config.data.class_names)) == (backbone, num_classes)
     assert (config.model.stride_in_1x1, config.model.stem_pool, config.data.longer_side) == (True, "pad1", 1333)
+    assert config.data.resizing == DETECTRON2_SETTINGS["data"]["resizing"] == "pillow"
     for section, values in DETECTRON2_SETTINGS.items():
+        if section == "data":
+            continue
         found = getattr(config, section).model_dump(mode="json")
         assert found == type(getattr(config, section)).model_validate(values).model_dump(mode="json")
