@@ -85,7 +85,12 @@ def benchmark_config(task: Task) -> Config:
     return Config.model_validate(
         {
             "model": {"backbone": task.backbone, "freeze_stages": 2},
-            "rpn": {"post_nms_test": task.proposals, "ignore_straddling": False, "min_size": 0},
+            "rpn": {
+                "channels": 1024 if task.backbone == "resnet50" else 256,  # as torchvision's, which has those of the features
+                "post_nms_test": task.proposals,
+                "ignore_straddling": False,
+                "min_size": 0,
+            },
             "roi": {
                 "pooling": "align",
                 "pool_size": 14,
@@ -204,10 +209,13 @@ def build_peer(task: Task) -> nn.Module:
     for part in (net.conv1, net.layer1):
         part.requires_grad_(False)
     trunk = _Trunk(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
-    rpn = benchmark_config(task).rpn
-    return FasterRCNN(
+    model = our_detector(task)
+    rpn = model.config.rpn
+    anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
+    anchors.cell_anchors = [model.rpn.get_buffer("cells")]  # its own are in another order
+    peer = FasterRCNN(
         trunk,
-        rpn_anchor_generator=AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),)),
+        rpn_anchor_generator=anchors,
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
         box_head=nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         box_predictor=FastRCNNPredictor(2048, NUM_CLASSES + 1),
@@ -219,3 +227,36 @@ def build_peer(task: Task) -> nn.Module:
         rpn_post_nms_top_n_test=rpn.post_nms_test,
         box_batch_size_per_image=task.num_rois,
     )
+    # Of other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
+    peer.load_state_dict(torchvision_state(model.state_dict()))
+    return peer
+
+
+PARTS_OF_PEER = {
+    "trunk.conv1": "backbone.0",
+    "trunk.bn1": "backbone.1",
+    "trunk.layer1": "backbone.4",
+    "trunk.layer2": "backbone.5",
+    "trunk.layer3": "backbone.6",
+    "rpn.conv": "rpn.head.conv.0.0",
+    "rpn.objectness": "rpn.head.cls_logits",
+    "rpn.deltas": "rpn.head.bbox_pred",
+    "roi_head.conv5.layer4": "roi_heads.box_head.0",
+    "roi_head.class_scores": "roi_heads.box_predictor.cls_score",
+    "roi_head.box_deltas": "roi_heads.box_predictor.bbox_pred",
+}
+
+
+def torchvision_state(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our detector's state dict under the peer's names. Its background is class 0 and has boxes; ours is the last, without."""
+    state = {}
+    for key, value in ours.items():
+        part = next(part for part in PARTS_OF_PEER if key.startswith(f"{part}."))
+        state[PARTS_OF_PEER[part] + key.removeprefix(part)] = _background_first(part, value)
+    return state
+
+
+def _background_first(part: str, value: Tensor) -> Tensor:
+    if part == "roi_head.class_scores":
+        return value.roll(1, dims=0)
+    return torch.cat([torch.zeros_like(value[:4]), value]) if part == "roi_head.box_deltas" else value

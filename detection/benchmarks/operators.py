@@ -46,10 +46,8 @@ def regions(num_rois: int) -> Tensor:
 def pooling(who: Literal["ours", "torchvision"], direction: Direction, dtype: torch.dtype, num_rois: int) -> Work:
     """RoIAlign 14 x 14 of a 38 x 50 map with two samples an axis, forward alone or its gradient alone."""
     numbers = torch.Generator().manual_seed(1)
-    features = torch.randn(1, *MAP, generator=numbers).to(dtype)
-    if who == "ours":
-        # Each in the memory layout that its detector gives it.
-        features = features.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if who == "ours" else torch.contiguous_format  # each in that of its detector
+    features = torch.randn(1, *MAP, generator=numbers).to(dtype).contiguous(memory_format=layout)
     rois = regions(num_rois)
 
     def forward() -> Tensor:
@@ -63,5 +61,5 @@ def pooling(who: Literal["ours", "torchvision"], direction: Direction, dtype: to
         return torch.no_grad()(forward)
     features.requires_grad_()
     pooled = forward()
-    gradient = torch.randn(pooled.shape, generator=numbers).to(dtype)
+    gradient = torch.randn(pooled.shape, generator=numbers).to(dtype).contiguous(memory_format=layout)
     return lambda: torch.autograd.grad(pooled, features, gradient, retain_graph=True)
