@@ -32,7 +32,10 @@ def ours() -> FasterRCNN:
                 "pooling": "align", "pool_size": 7, "sampling_ratio": 2, "sample_size": ALL, "negative_iou": [0, 0.5],
                 "smooth_l1_beta": 1 / 9,
             },
-            "test": {"shorter_side": 96, "longer_side": 128, "score_threshold": 0.05, "nms_threshold": 0.5},
+            # All detections: we drop empty boxes after choosing the best, as detectron2, and torchvision before.
+            "test": {
+                "shorter_side": 96, "longer_side": 128, "score_threshold": 0.05, "nms_threshold": 0.5, "max_detections": 1000,
+            },
         }
     )  # fmt: skip
     model = FasterRCNN(config, ["a", "b", "c"]).eval()
@@ -72,6 +75,7 @@ def torchvision_twin(ours: FasterRCNN) -> TorchvisionFasterRCNN:
         box_roi_pool=MultiScaleRoIAlign(["0"], roi.pool_size, roi.sampling_ratio),
         box_head=ours.roi_head.conv5, box_predictor=Predictor(),
         box_nms_thresh=ours.config.test.nms_threshold,
+        box_detections_per_img=ours.config.test.max_detections,
         min_size=SIZE_HW[0], max_size=SIZE_HW[1],
     ).eval()  # fmt: skip
     theirs.rpn.min_size = rpn.min_size
