@@ -20,7 +20,7 @@ import torch
 
 from backbones.weights import save_checkpoint
 from detection.benchmarks.contest import Contest, Result, Work
-from detection.benchmarks.detector import Task, our_detector
+from detection.benchmarks.detector import Task, our_detector, suitable_precision
 from detection.benchmarks.parts import Options
 from detection.data.images import read_image
 from detection.engine.checkpoint import model_part
@@ -34,11 +34,11 @@ WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", 
 
 def contests(options: Options, folder: Path) -> Iterator[Contest]:
     """The command, its prediction, and the import of the libraries beneath."""
-    task = Task("infer", "fp32", device=options.device)
+    task = Task("infer", suitable_precision(options.device), device=options.device)
     libraries = "import torch, torchvision.ops"
     height, width = task.size_hw
     yield Contest(
-        f"demo on one picture of {height}x{width}, ResNet-50 C4, fp32",
+        f"demo on one picture of {height}x{width}, ResNet-50 C4, {task.precision}",
         {
             WHOLE: partial(demonstrating, str(folder), task),
             PREDICTION: partial(predicting, str(folder), task),
@@ -86,7 +86,12 @@ def predicting(folder: str, task: Task) -> Work:
     """What lies in the middle of the demo."""
     prepare(Path(folder), task)
     model, image = load_detector(Path(folder, WEIGHTS), device=task.device), read_image(Path(folder, PICTURE))
-    return lambda: model.predict([image])
+
+    def predict() -> None:
+        with task.autocast():
+            model.predict([image])
+
+    return predict
 
 
 def prepare(folder: Path, task: Task) -> None:
