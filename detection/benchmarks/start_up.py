@@ -25,6 +25,7 @@ from detection.benchmarks.parts import Options
 from detection.data.images import read_image
 from detection.engine.checkpoint import model_part
 from detection.inference.detector import load_detector
+from detection.structures import Detections
 
 # What tools/demo.py does, wherever that file is.
 DEMO = "from detection.cli.main import run_command; run_command('demo')"
@@ -87,9 +88,9 @@ def predicting(folder: str, task: Task) -> Work:
     prepare(Path(folder), task)
     model, image = load_detector(Path(folder, WEIGHTS), device=task.device), read_image(Path(folder, PICTURE))
 
-    def predict() -> None:
+    def predict() -> list[Detections]:
         with task.autocast():
-            model.predict([image])
+            return model.predict([image])
 
     return predict
 
