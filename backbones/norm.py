@@ -70,17 +70,22 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     if _has_fewer_pixels_than_weights(conv, x):
         out = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
         return torch.addcmul(_by_channel(shift, out), out, _by_channel(scale, out))
-    weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+    weight = _scaled_weight(conv, scale)
     return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def conv_pool_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor, pool: Pool) -> Tensor:
-    """norm(conv(pool(features, 1))) of a 1x1 convolution: it runs first, once on the map instead of on every region."""
-    scale, shift = norm.scale_and_shift() if isinstance(norm, FrozenBatchNorm2d) else (None, None)
-    weight = conv.weight if scale is None else (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
-    pooled = pool(F.conv2d(features, weight), conv.stride[0])
+    """norm(conv(pool(features, 1))) of a 1x1 convolution without bias, which runs first: once on the map, not on each region."""
+    if not isinstance(norm, FrozenBatchNorm2d):
+        return norm(pool(F.conv2d(features, conv.weight), conv.stride[0]))
+    scale, shift = norm.scale_and_shift()
+    pooled = pool(F.conv2d(features, _scaled_weight(conv, scale)), conv.stride[0])
     # A shift does not commute with the pooling: beyond the map's border there is nothing to shift.
-    return norm(pooled) if shift is None else pooled + _by_channel(shift, pooled)
+    return pooled + _by_channel(shift, pooled)
+
+
+def _scaled_weight(conv: nn.Conv2d, scale: Tensor) -> Tensor:
+    return (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
 
 
 def _has_fewer_pixels_than_weights(conv: nn.Conv2d, x: Tensor) -> bool:

@@ -31,6 +31,21 @@ JOBS: tuple[Job, ...] = ("train", "infer")
 NUM_CLASSES = 80
 NUM_BOXES = 12
 
+PEER_NAMES = {
+    "trunk.conv1": "backbone.0",
+    "trunk.bn1": "backbone.1",
+    "trunk.layer1": "backbone.4",
+    "trunk.layer2": "backbone.5",
+    "trunk.layer3": "backbone.6",
+    "rpn.conv": "rpn.head.conv.0.0",
+    "rpn.objectness": "rpn.head.cls_logits",
+    "rpn.deltas": "rpn.head.bbox_pred",
+    "roi_head.conv5.layer4": "roi_heads.box_head.0",
+    "roi_head.class_scores": "roi_heads.box_predictor.cls_score",
+    "roi_head.box_deltas": "roi_heads.box_predictor.bbox_pred",
+}
+"""What torchvision's detector calls the parts of ours."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -232,27 +247,12 @@ def build_peer(task: Task) -> nn.Module:
     return peer
 
 
-PARTS_OF_PEER = {
-    "trunk.conv1": "backbone.0",
-    "trunk.bn1": "backbone.1",
-    "trunk.layer1": "backbone.4",
-    "trunk.layer2": "backbone.5",
-    "trunk.layer3": "backbone.6",
-    "rpn.conv": "rpn.head.conv.0.0",
-    "rpn.objectness": "rpn.head.cls_logits",
-    "rpn.deltas": "rpn.head.bbox_pred",
-    "roi_head.conv5.layer4": "roi_heads.box_head.0",
-    "roi_head.class_scores": "roi_heads.box_predictor.cls_score",
-    "roi_head.box_deltas": "roi_heads.box_predictor.bbox_pred",
-}
-
-
 def torchvision_state(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our detector's state dict under the peer's names. Its background is class 0 and has boxes; ours is the last, without."""
     state = {}
     for key, value in ours.items():
-        part = next(part for part in PARTS_OF_PEER if key.startswith(f"{part}."))
-        state[PARTS_OF_PEER[part] + key.removeprefix(part)] = _background_first(part, value)
+        part = next(part for part in PEER_NAMES if key.startswith(f"{part}."))
+        state[PEER_NAMES[part] + key.removeprefix(part)] = _background_first(part, value)
     return state
 
 

@@ -44,7 +44,7 @@ class FasterRCNN(nn.Module):
             )
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.stride, config.rpn)
         self.roi_head = RoiHead(conv5, conv5.channels, self.trunk.stride, len(self.class_names), config.roi)
-        # Convolutions are faster so on CPUs and GPUs, and RoIAlign's matrix products give this order.
+        # Convolutions are faster so on CPUs and GPUs, and RoIAlign gives this order.
         self.to(memory_format=torch.channels_last)
 
     @property

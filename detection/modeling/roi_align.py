@@ -62,8 +62,9 @@ def _band(weights: Tensor) -> tuple[Tensor, Tensor]:
     # Where nothing is used, first is 0 and last the end; such cells must not widen the band.
     spans = (last - first + 1).masked_fill(~used.any(dim=2, keepdim=True), 1)
     band = int(spans.max()) if spans.numel() else 1
-    places = (first + torch.arange(band, device=weights.device)).clamp(max=weights.shape[2] - 1)
-    inside = places == first + torch.arange(band, device=weights.device)
+    places = first + torch.arange(band, device=weights.device)
+    inside = places < weights.shape[2]
+    places = places.clamp(max=weights.shape[2] - 1)
     return weights.gather(2, places) * inside, places
 
 
