@@ -75,7 +75,7 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def conv_pool_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor, pool: Pool) -> Tensor:
-    """norm(conv(pool(features, 1))) of a 1x1 convolution without bias, which runs first: once on the map, not on each region."""
+    """norm(conv(pool(features, 1))) of a 1x1 convolution without bias, which runs first: once on the map, not on every RoI."""
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(pool(F.conv2d(features, conv.weight), conv.stride[0]))
     scale, shift = norm.scale_and_shift()
