@@ -14,10 +14,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import floordiv
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._meta_registrations as shape_functions
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,6 +35,7 @@ from detection.structures import Detections
 
 ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 18
+OLDEST_TORCH = "2.11"  # older ones lay conditions on the sizes that stay open
 # What a user of the file does himself, and what went into it.
 TOLD_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
 
@@ -125,9 +128,11 @@ def export(exportable: Exportable, path: Path) -> str:
 
 
 def check_format(path: Path) -> str:
-    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where packages that the format needs are missing."""
+    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where packages are missing or older than exporting needs."""
     if path.suffix not in (ONNX, PROGRAM):
         raise ConfigError(f"{path}: the suffix tells the format and must be {ONNX} or {PROGRAM} (torch.export)")
+    if torch.__version__ < OLDEST_TORCH:
+        raise ConfigError(f"to export, torch must be {OLDEST_TORCH} or newer, and is {torch.__version__}: pip install -U torch torchvision")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if path.suffix == ONNX and missing:
         raise ConfigError(f"to write ONNX, {' and '.join(missing)} must be installed: pip install 'resdet[export]'")
@@ -184,7 +189,20 @@ def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram
     side = exportable.shortest_side
     images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8)
     graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
-    return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
+    with _pools_of_any_size():
+        return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _pools_of_any_size() -> Iterator[None]:
+    """Older versions of torch divide the sides of a pool's input as C does, with a look at the remainder, which makes that
+    of the traced image a condition on every other."""
+    before = getattr(shape_functions, "div_rtn", None)
+    shape_functions.div_rtn = floordiv  # what newer versions do
+    try:
+        yield
+    finally:
+        shape_functions.div_rtn = before
 
 
 def _onnx_model(exportable: Exportable) -> bytes:

@@ -12,8 +12,11 @@ from detection.cli import export
 from detection.cli.main import main
 from detection.data.images import read_image
 from detection.inference.detector import load_detector
+from detection.inference.export import OLDEST_TORCH
 from tests.cli.trained import write_trained
 
+NEW_ENOUGH = torch.__version__ >= OLDEST_TORCH
+pytestmark = pytest.mark.skipif(not NEW_ENOUGH, reason=f"exporting needs torch {OLDEST_TORCH} or newer")
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 from torchvision.ops import batched_nms
 
 from backbones import build_backbone
@@ -18,6 +19,8 @@ from detection.inference.select import select
 from detection.structures import Batch, Detections, pad_images
 from tests.small_detector import detector, noise
 
+NEW_ENOUGH = torch.__version__ >= exporting.OLDEST_TORCH
+pytestmark = pytest.mark.skipif(not NEW_ENOUGH, reason=f"exporting needs torch {exporting.OLDEST_TORCH} or newer")
 SIZES = {"one": [(64, 96)], "two": [(100, 64), (100, 64)]}
 
 
@@ -94,12 +97,14 @@ def test_images_of_one_size_give_what_predict_gives(run, model, sizes_hw):
 
 
 def test_images_of_different_sizes_and_one_without_detections(run, model):
-    sizes_hw = [(64, 96), (80, 50), (3, 3)]  # the last is smaller than the smallest proposal
+    # Of another remainder by 4 than the image that was traced; the last is smaller than the smallest proposal.
+    sizes_hw = [(64, 97), (82, 50), (3, 3)]
     images = [noise(*size_hw) for size_hw in sizes_hw]
     padded = pad_images(images)
     expected = detections_of_steps(model, Batch(padded, sizes_hw))
+    assert padded.shape[2:] == (82, 97)
     assert [len(detections) for detections in expected] == [20, 20, 0]
-    padded[1, :, 80:] = 77  # what is in the padding has no effect
+    padded[1, :, :, 50:] = 77  # what is in the padding has no effect
     assert_same(by_image(run(padded, torch.tensor(sizes_hw)), 3), expected)
 
 
@@ -260,3 +265,9 @@ def test_compare_detections():
     assert not compare_detections(replace(one, labels=one.labels + 1), one)[0]
     assert compare_detections(Detections.empty(), Detections.empty()) == (True, "nothing is found, as by PyTorch")
     assert compare_detections(Detections.empty(), one) == (False, "0 of 60 detections agree with PyTorch's")
+
+
+def test_an_older_torch(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.0"))
+    with pytest.raises(ConfigError, match=r"torch must be 2\.11 or newer, and is 2\.8\.0: pip install -U"):
+        exporting.check_format(tmp_path / "detector.pt2")
