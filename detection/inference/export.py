@@ -128,11 +128,12 @@ def export(exportable: Exportable, path: Path) -> str:
 
 
 def check_format(path: Path) -> str:
-    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where packages are missing or older than exporting needs."""
+    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where a package is missing or too old."""
     if path.suffix not in (ONNX, PROGRAM):
         raise ConfigError(f"{path}: the suffix tells the format and must be {ONNX} or {PROGRAM} (torch.export)")
     if torch.__version__ < OLDEST_TORCH:
-        raise ConfigError(f"to export, torch must be {OLDEST_TORCH} or newer, and is {torch.__version__}: pip install -U torch torchvision")
+        installed = f"torch must be {OLDEST_TORCH} or newer, and is {torch.__version__}"
+        raise ConfigError(f"to export, {installed}: pip install -U torch torchvision")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if path.suffix == ONNX and missing:
         raise ConfigError(f"to write ONNX, {' and '.join(missing)} must be installed: pip install 'resdet[export]'")
@@ -197,12 +198,13 @@ def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram
 def _pools_of_any_size() -> Iterator[None]:
     """Older versions of torch divide the sides of a pool's input as C does, with a look at the remainder, which makes that
     of the traced image a condition on every other."""
-    before = getattr(shape_functions, "div_rtn", None)
-    shape_functions.div_rtn = floordiv  # what newer versions do
+    functions = vars(shape_functions)
+    before = functions.get("div_rtn", floordiv)
+    functions["div_rtn"] = floordiv  # what newer versions do
     try:
         yield
     finally:
-        shape_functions.div_rtn = before
+        functions["div_rtn"] = before
 
 
 def _onnx_model(exportable: Exportable) -> bytes:
