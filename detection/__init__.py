@@ -1,5 +1,6 @@
 """Faster R-CNN on ResNet backbones. What other code uses is exported here; everything else is reached by its module."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from detection.config import Config
@@ -7,6 +8,10 @@ from detection.config_files import load_config
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector, Ensemble, build_detector, load_detector
+
+# torch's large tensors on huge pages, where Linux has them: else every step on a CPU waits for a million small ones. It looks
+# there once, before its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __all__ = ["Config", "Detector", "Ensemble", "build_detector", "load_config", "load_detector"]
 

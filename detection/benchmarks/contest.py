@@ -7,6 +7,7 @@ a team: several processes that do their turn at the same time.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -25,6 +27,12 @@ Work = Callable[[], object]
 
 Build = Callable[[], Work]
 """Called in the contestant's own process: it must be a module's function, or a `partial` of one."""
+
+PEERS = ("torchvision", "plain loop")
+"""Begin the names of contestants that use torch without this package."""
+
+WITHOUT_US = {"THP_MEM_ALLOC_ENABLE": "0"}
+"""Their environment: what importing `detection` does for all of torch is not theirs."""
 
 YARDSTICK = "matrix product"
 """Begins the names of contestants that tell what the machine gives; their last word is the precision, as everybody's."""
@@ -90,7 +98,8 @@ class Team:
             ours, theirs = context.Pipe()
             arguments = (build, theirs, threads, device, contest.repeats)
             self.processes.append(context.Process(target=_play, args=arguments, daemon=True))
-            self.processes[-1].start()
+            with patch.dict(os.environ, WITHOUT_US if name.startswith(PEERS) else {}):
+                self.processes[-1].start()
             theirs.close()  # so that the end of the process ends the connection
             self.connections.append(ours)
 

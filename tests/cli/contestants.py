@@ -25,3 +25,8 @@ def failing() -> Callable[[], None]:
 def ending() -> Callable[[], None]:
     """Its process ends, as one that the system stops."""
     os._exit(1)
+
+
+def told() -> Callable[[], dict[str, str]]:
+    """Tells what its environment says about huge pages."""
+    return lambda: {"huge pages": os.environ["THP_MEM_ALLOC_ENABLE"]}

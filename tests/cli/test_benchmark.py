@@ -25,10 +25,16 @@ from detection.cli.benchmark import batch_sizes, main, plain, show
 from detection.cli.main import run
 from detection.errors import TrainingError
 from detection.structures import Batch
-from tests.cli.contestants import ending, failing, sleeper, waiting
+from tests.cli.contestants import ending, failing, sleeper, told, waiting
 
 TINY = Task("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def test_peers_run_without_what_importing_this_package_sets():
+    builds = dict.fromkeys(("torchvision fp32", "plain loop", "ours", "1 process"), told)
+    results = hold(Contest("environment", builds, count_flops=False), rounds=1)
+    assert [result.numbers["huge pages"] for result in results.values()] == ["0", "0", "1", "1"]
 
 
 def test_contestants_take_turns_and_their_seconds_are_their_own():
