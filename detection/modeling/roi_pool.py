@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import ops
 
 from detection.modeling.roi_align import roi_align
+from detection.modeling.roi_max_pool import roi_max_pool
 
 
 def pool_rois(
@@ -31,10 +32,12 @@ def pool_rois(
     "max": Fast R-CNN's RoI max pooling, cells rounded to whole features. "align": RoIAlign with continuous cells, the
     mean of sampling_ratio^2 bilinear samples each (0: one sample a feature cell).
     """
-    if pooling == "align" and features.device.type == "cpu":
+    rois = [boxes.float() for boxes in proposals]
+    if features.device.type == "cpu":
+        if pooling == "max":
+            return roi_max_pool(features, rois, 1 / stride, size, every)
         return roi_align(features, proposals, 1 / stride, size, sampling_ratio, every)
     # torchvision's kernels are fast on a GPU, but know fp32 and fp16 only.
-    rois = [boxes.float() for boxes in proposals]
     with torch.autocast(features.device.type, enabled=False):
         if pooling == "max":
             pooled = ops.roi_pool(features.float(), rois, size, 1 / stride)
