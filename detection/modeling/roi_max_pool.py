@@ -74,7 +74,8 @@ class _Maxima(torch.autograd.Function):
         maps, rows, columns, cells = ctx.saved_tensors
         width, channels = maps.shape[1:]
         pixels = maps.reshape(-1, channels)
-        total = torch.zeros(pixels.shape, dtype=torch.float32, device=maps.device)
+        exact = torch.promote_types(maps.dtype, torch.float32)
+        total = torch.zeros(pixels.shape, dtype=exact, device=maps.device)
         for part in _chunks(len(cells)):
             maxima, left = cells[part], gradient[part].clone()  # what no feature has taken yet
             shares, takers = [], []
@@ -89,6 +90,7 @@ class _Maxima(torch.autograd.Function):
 
 
 def _maxima(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    # All tables lie in one matrix, one below the other, whose rows are features; a window is known by its row.
     height, width, channels = maps.shape
     tall, wide = _greatest_exponent(rows), _greatest_exponent(columns)
     windows = _tables(maps, int(tall.max()) if len(tall) else 0, int(wide.max()) if len(wide) else 0)

@@ -70,3 +70,5 @@ def test_other_types(dtype):
     cells = roi_max_pool(features, [boxes], SCALE, 4)
     assert cells.dtype == dtype and cells.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(cells, ops.roi_pool(features.double(), [boxes.double()], 4, SCALE).to(dtype))
+    if dtype == torch.float64:
+        assert_same(both(features, [boxes.double()], 4), rtol=1e-12, atol=0)
