@@ -1,6 +1,8 @@
 """Fixtures shared by the whole suite."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,14 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("RESDET_TEST_DATA is not set: no real data to test with")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """tmp_path for a module's own fixtures; removed with them, since detectors are large files and disks may be small."""
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -119,13 +119,12 @@ def test_two_packages_with_one_name(offer):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
+def installed(module_path) -> Path:
     """The folder that pip installed the example package into."""
-    folder = tmp_path_factory.mktemp("example")
-    source = shutil.copytree(EXAMPLE, folder / "source")  # a build leaves files beside it
+    source = shutil.copytree(EXAMPLE, module_path / "source")  # a build leaves files beside it
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--target", folder / "site", source], check=True, capture_output=True)
-    return folder / "site"
+    subprocess.run([*command, "--target", module_path / "site", source], check=True, capture_output=True)
+    return module_path / "site"
 
 
 @pytest.fixture

@@ -27,10 +27,9 @@ PARTS = ("trunk", "rpn", "roi_head")
 
 
 @pytest.fixture(scope="module")
-def finished(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alternating")
-    assert train("--config", write_config(folder, devkit), *SETTINGS) == 0
-    return folder / "run"
+def finished(devkit: Path, module_path: Path) -> Path:
+    assert train("--config", write_config(module_path, devkit), *SETTINGS) == 0
+    return module_path / "run"
 
 
 def weights(run: Path, number: int) -> dict[str, dict[str, torch.Tensor]]:

@@ -21,8 +21,8 @@ from tests.foreign_weights import arrays_of, detectron2_detector, msra_classifie
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("weights")
+def folder(module_path):
+    return module_path
 
 
 @pytest.fixture(scope="module")

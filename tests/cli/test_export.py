@@ -21,8 +21,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return write_trained(tmp_path_factory.mktemp("trained"))
+def trained(module_path):
+    return write_trained(module_path)
 
 
 @pytest.fixture

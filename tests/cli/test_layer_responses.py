@@ -19,16 +19,16 @@ NETWORKS = ("cifar_plain20", "cifar_resnet26")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(module_path) -> Path:
     """A folder with data, one run of each of NETWORKS, and a config that is the first one's."""
-    root = tmp_path_factory.mktemp("trained")
     configs = [
-        make_config(write_data(root / "data"), root / name, model={"backbone": name}, train={"steps": 1}) for name in NETWORKS
+        make_config(write_data(module_path / "data"), module_path / name, model={"backbone": name}, train={"steps": 1})
+        for name in NETWORKS
     ]
     for config in configs:
         run_pretraining(config)
-    (root / "config.yaml").write_text(dump_config(configs[0]))
-    return root
+    (module_path / "config.yaml").write_text(dump_config(configs[0]))
+    return module_path
 
 
 def command(root: Path, *weights: Path) -> list[str]:

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample") / "digits"
+def digits(module_path):
+    folder = module_path / "digits"
     sizes = ["--train", "6", "--val", "2", "--test", "3", "--crops", "600"]
     assert load_script("make_digits").main(["--output", str(folder), *sizes]) == 0
     return folder

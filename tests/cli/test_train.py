@@ -42,9 +42,9 @@ ANNOTATION = """<annotation><filename>{stem}.png</filename><size><width>64</widt
 
 
 @pytest.fixture(scope="module")
-def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def devkit(module_path: Path) -> Path:
     """Grey pictures with one bright disc or square each."""
-    root = tmp_path_factory.mktemp("shapes")
+    root = module_path / "shapes"
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True)
     stems = [f"{index:06d}" for index in range(NUM_IMAGES)]
@@ -75,11 +75,10 @@ def train(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(devkit: Path, module_path: Path) -> Path:
     """A finished run's folder; its config lies above it."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert train("--config", write_config(folder, devkit)) == 0
-    return folder / "run"
+    assert train("--config", write_config(module_path, devkit)) == 0
+    return module_path / "run"
 
 
 def test_a_run_learns_evaluates_and_leaves_a_detector(trained: Path) -> None:

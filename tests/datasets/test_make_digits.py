@@ -27,8 +27,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("sample") / "digits"
+def digits(module_path) -> Path:
+    folder = module_path / "digits"
     assert make(folder) == 0
     return folder
 

@@ -39,8 +39,8 @@ def detector() -> FasterRCNN:
 
 
 @pytest.fixture(scope="module")
-def detector_file(detector: FasterRCNN, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("detector") / "last.pt"
+def detector_file(detector: FasterRCNN, module_path: Path) -> Path:
+    path = module_path / "detector.pt"
     metadata = {
         "kind": "detector",
         "class_names": detector.class_names,
@@ -52,8 +52,8 @@ def detector_file(detector: FasterRCNN, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("classifier") / "last.pt"
+def classifier_file(module_path: Path) -> Path:
+    path = module_path / "classifier.pt"
     metadata = {
         "kind": "classifier",
         "class_names": [str(index) for index in range(10)],

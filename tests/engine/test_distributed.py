@@ -16,12 +16,11 @@ from tests.engine.toy import CONFIG, ToyModel, run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(module_path: Path) -> Path:
     """What the two processes left behind."""
-    path = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [*command, "-m", "tests.engine.ddp_worker", str(path)],
+        [*command, "-m", "tests.engine.ddp_worker", str(module_path)],
         env=child_environment(),
         cwd=ROOT,
         capture_output=True,
@@ -30,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return path
+    return module_path
 
 
 def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:

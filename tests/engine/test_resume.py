@@ -28,10 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    run(folder)
-    return folder
+def uninterrupted(module_path: Path) -> Path:
+    run(module_path)
+    return module_path
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

@@ -62,17 +62,17 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def onnx_file(model, tmp_path_factory):
+def onnx_file(model, module_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    file = tmp_path_factory.mktemp("export") / "detector.onnx"
+    file = module_path / "detector.onnx"
     assert "20 of 20 detections agree" in export(exportable_detector(model), file)
     return file
 
 
 @pytest.fixture(scope="module")
-def program_file(model, tmp_path_factory):
-    file = tmp_path_factory.mktemp("export") / "detector.pt2"
+def program_file(model, module_path):
+    file = module_path / "detector.pt2"
     assert "20 of 20 detections agree" in export(exportable_detector(model), file)
     return file
 

@@ -17,10 +17,9 @@ from tests.pretraining.class_folders import make_config, pack, write_data, write
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(module_path):
     """A short run on two separable classes: its config and result."""
-    folder = tmp_path_factory.mktemp("pretrain")
-    config = make_config(write_data(folder / "set"), folder / "run", train={"steps": 12, "eval_every": 6})
+    config = make_config(write_data(module_path / "set"), module_path / "run", train={"steps": 12, "eval_every": 6})
     return config, run_pretraining(config)
 
 
