@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.base import Backbone, BackboneError
 
@@ -52,6 +51,8 @@ def layer_list(network: Backbone, image_size: int = 64) -> list[Layer]:
 
 def multiply_adds(network: Backbone, image_size: int) -> int:
     """Multiply-adds of the convolutions and linear layers on one image, which the paper calls FLOPs."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and nobody else's
+
     counter = FlopCounterMode(display=False)
     _run(network, image_size, counter)
     return counter.get_total_flops() // 2

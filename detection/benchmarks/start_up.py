@@ -2,7 +2,7 @@
 
 The prediction is that of a process that has already made one. What the first one of a process takes longer, for memory and
 for choosing kernels, therefore counts as start-up, as do starting Python, imports, reading the checkpoint and the picture,
-drawing and writing. Importing torch and torchvision is most of it, and nobody's choice here; it stands beside.
+drawing and writing. Python's start and the import of torch are most of it, and nobody's choice here; they stand beside.
 """
 
 from __future__ import annotations
@@ -30,21 +30,19 @@ from detection.structures import Detections
 # What tools/demo.py does, wherever that file is.
 DEMO = "from detection.cli.main import run_command; run_command('demo')"
 WEIGHTS, PICTURE = "detector.pt", "picture.jpg"
-WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", "python, import torch and torchvision"
+WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", "python, import torch"
 
 
 def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """The command, its prediction, and the import of the libraries beneath."""
+    """The command, its prediction, and the import of torch."""
     task = Task("infer", suitable_precision(options.device), device=options.device)
-    libraries = "import torch, torchvision.ops"
     height, width = task.size_hw
     yield Contest(
         f"demo on one picture of {height}x{width}, ResNet-50 C4, {task.precision}",
         {
             WHOLE: partial(demonstrating, str(folder), task),
             PREDICTION: partial(predicting, str(folder), task),
-            IMPORTS: partial(running, ["-c", libraries], options.device),
-            "python, import torch": partial(running, ["-c", "import torch"], options.device),
+            IMPORTS: partial(running, ["-c", "import torch"], options.device),
         },
         count_flops=False,
         memory=False,
@@ -53,11 +51,11 @@ def contests(options: Options, folder: Path) -> Iterator[Contest]:
 
 
 def added_seconds(results: Mapping[str, Result]) -> dict[str, float]:
-    """What the command takes beyond its prediction, and how much of that is not the libraries' import."""
+    """What the command takes beyond its prediction, and how much of that is not the import of torch."""
     added = results[WHOLE].median - results[PREDICTION].median
     return {
         "seconds that the command adds to its prediction": round(added, 2),
-        "of these without Python's start and the import of torch and torchvision": round(added - results[IMPORTS].median, 2),
+        "of these without Python's start and the import of torch": round(added - results[IMPORTS].median, 2),
     }
 
 

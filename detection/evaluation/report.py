@@ -14,10 +14,10 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
-from torchvision.ops import box_iou
 
 from detection.evaluation.detection_files import write_json
 from detection.evaluation.voc import METRIC_TITLES, ClassDetections, VocResult
+from detection.modeling.boxes import pairwise_iou
 from detection.structures import Detections, ImageId, Record
 
 Counts = npt.NDArray[np.int64]
@@ -112,7 +112,7 @@ def confusion_matrix(
 
 def match_any_class(record: Record, found: Detections, iou_threshold: float, background: int) -> tuple[Counts, Counts]:
     """What one image adds to the confusion matrix: P rows and P columns."""
-    iou = box_iou(found.boxes.double(), record.boxes.double()).numpy()
+    iou = pairwise_iou(found.boxes.double(), record.boxes.double()).numpy()
     ignored = ~record.trainable.numpy()
     free = ~ignored
     truths, labels = [], []

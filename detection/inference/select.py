@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from detection.config import TestConfig
 from detection.inference.voting import vote
 from detection.modeling.boxes import at_least, clip_boxes, scale_boxes
+from detection.modeling.nms import batched_nms
 from detection.structures import Detections
 
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision import ops
 
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
@@ -37,7 +36,9 @@ def pool_rois(
         if pooling == "max":
             return roi_max_pool(features, rois, 1 / stride, size, every)
         return roi_align(features, proposals, 1 / stride, size, sampling_ratio, every)
-    # torchvision's kernels are fast on a GPU, but know fp32 and fp16 only.
+    from torchvision import ops  # slow to import, and a CPU needs none of it
+
+    # Its kernels are fast on a GPU, but know fp32 and fp16 only.
     with torch.autocast(features.device.type, enabled=False):
         if pooling == "max":
             pooled = ops.roi_pool(features.float(), rois, size, 1 / stride)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from detection.config import RpnConfig
 from detection.modeling.anchors import cell_anchors, centered_inside, grid_anchors, inside
 from detection.modeling.boxes import at_least, clip_boxes, decode_boxes, encode_boxes
 from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample
+from detection.modeling.nms import nms
 from detection.structures import Target
 
 
