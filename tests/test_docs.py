@@ -1,5 +1,6 @@
 """Generated pages agree with the code and the results, and what the documentation names exists."""
 
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,16 @@ def test_generated_pages_are_up_to_date():
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_speed_that_the_readme_claims_was_measured():
+    claim = re.search(r"\*\*Speed\*\*.*?memory", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert claim
+    contests = json.loads((ROOT / "docs/results/benchmark.json").read_text())["contests"]
+    ratios = [contest["ratios"] for contest in contests if contest["part"] == "detector"]  # training, inference
+    kinds = ("fp32", "bf16")
+    measured = [task[f"ours {kind}"][f"torchvision {kind}"]["speed"] for task in ratios for kind in kinds]
+    assert re.findall(r"\d\.\d", claim[0]) == [f"{speed:.1f}" for speed in measured]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
