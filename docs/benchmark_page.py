@@ -21,7 +21,7 @@ INTRODUCTION = """\
 Speed and memory beside the usual implementations, on the same work and in one run. On a CPU, and on a GPU:
 
 ```
-python tools/benchmark.py detector profile cost scaling roi-align classifier loader evaluation start-up --json benchmark.json
+python tools/benchmark.py detector profile cost scaling roi-pooling classifier loader evaluation start-up --json benchmark.json
 python tools/benchmark.py detector profile cost --device cuda --precision bf16 --batch 1,8,16 --rois 128 --json gpu.json
 ```
 

@@ -1,9 +1,10 @@
-"""RoIAlign alone against torchvision's operator, and the machine's own speed: a large matrix product."""
+"""RoI pooling alone against torchvision's operators, and the machine's own speed: a large matrix product."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -13,20 +14,26 @@ from torch import Tensor
 from detection.benchmarks.contest import Build, Contest, Work
 from detection.benchmarks.parts import Options
 from detection.modeling.roi_align import roi_align
+from detection.modeling.roi_max_pool import roi_max_pool
 
 MAP = (1024, 38, 50)
 SIZE = 14
+Pooling = Literal["align", "max"]
+NAMES: dict[Pooling, str] = {"align": "RoIAlign", "max": "RoI max pooling"}
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 
 
 def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """RoIAlign alone; torchvision's operator knows no bf16 on a CPU, so its fp32 is what ours is compared with."""
-    for direction in DIRECTIONS:
-        builds: dict[str, Build] = {"torchvision fp32": partial(pooling, "torchvision", direction, torch.float32, options.rois)}
-        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            builds[f"ours {precision}"] = partial(pooling, "ours", direction, dtype, options.rois)
-        yield Contest(f"RoIAlign {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", builds)
+    """RoI pooling alone; torchvision's operators know no bf16 on a CPU, so their fp32 is what ours is compared with."""
+    for kind, direction in product(NAMES, DIRECTIONS):
+        build = partial(pooling, kind=kind, direction=direction, num_rois=options.rois)
+        builds: dict[str, Build] = {
+            "torchvision fp32": partial(build, "torchvision", dtype=torch.float32),
+            "ours fp32": partial(build, "ours", dtype=torch.float32),
+            "ours bf16": partial(build, "ours", dtype=torch.bfloat16),
+        }
+        yield Contest(f"{NAMES[kind]} {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", builds)
 
 
 def matrix_product(dtype: torch.dtype, device: str, side: int) -> Work:
@@ -43,19 +50,25 @@ def regions(num_rois: int) -> Tensor:
     return torch.cat([start, (start + side).minimum(torch.tensor([800.0, 600.0]))], dim=1)
 
 
-def pooling(who: Literal["ours", "torchvision"], direction: Direction, dtype: torch.dtype, num_rois: int) -> Work:
-    """RoIAlign 14 x 14 of a 38 x 50 map with two samples an axis, forward alone or its gradient alone."""
+def pooling(
+    who: Literal["ours", "torchvision"], *, kind: Pooling, direction: Direction, dtype: torch.dtype, num_rois: int
+) -> Work:
+    """14 x 14 cells a RoI of a 38 x 50 map, RoIAlign's with two samples an axis; forward alone or its gradient alone."""
     numbers = torch.Generator().manual_seed(1)
     layout = torch.channels_last if who == "ours" else torch.contiguous_format  # each in that of its detector
     features = torch.randn(1, *MAP, generator=numbers).to(dtype).contiguous(memory_format=layout)
     rois = regions(num_rois)
 
     def forward() -> Tensor:
-        if who == "ours":
+        if who == "ours" and kind == "align":
             return roi_align(features, [rois], 1 / 16, SIZE, 2)
-        from torchvision.ops import roi_align as operator
+        if who == "ours":
+            return roi_max_pool(features, [rois], 1 / 16, SIZE)
+        from torchvision import ops
 
-        return operator(features, [rois], SIZE, 1 / 16, 2, aligned=True)
+        if kind == "align":
+            return ops.roi_align(features, [rois], SIZE, 1 / 16, 2, aligned=True)
+        return ops.roi_pool(features, [rois], SIZE, 1 / 16)
 
     if direction == "forward":
         return torch.no_grad()(forward)

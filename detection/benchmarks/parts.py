@@ -22,7 +22,7 @@ PARTS = {
     "profile": "where the time of that training step and that inference goes",
     "cost": "training step and inference on ResNet-18 C4 against the image's size, the number of RoIs and the batch",
     "scaling": "a training step on ResNet-18 C4 in several processes of one thread each, against one such process",
-    "roi-align": "RoIAlign alone against torchvision's operator",
+    "roi-pooling": "RoIAlign and RoI max pooling alone against torchvision's operators",
     "classifier": "a training step of the classification stage against a plain loop in float32",
     "loader": "the training loader: decoding, augmentation and resizing of JPEGs",
     "evaluation": "COCO's evaluation at the size of its validation split against pycocotools",
@@ -30,7 +30,7 @@ PARTS = {
 }
 """What each part measures, by name."""
 
-MODULES = {"roi-align": "operators", "start-up": "start_up"}
+MODULES = {"roi-pooling": "operators", "start-up": "start_up"}
 """Of the parts whose module has another name."""
 
 

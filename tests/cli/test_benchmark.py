@@ -109,8 +109,10 @@ def test_both_detectors_have_the_same_proposals_and_find_the_same():
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_both_operators_pool_the_same(direction):
-    mine, theirs = (pooling(who, direction, torch.float32, 8)() for who in ("ours", "torchvision"))
+@pytest.mark.parametrize("kind", ["align", "max"])
+def test_both_operators_pool_the_same(kind, direction):
+    task = {"kind": kind, "direction": direction, "dtype": torch.float32, "num_rois": 8}
+    mine, theirs = (pooling(who, **task)() for who in ("ours", "torchvision"))
     if direction == "backward":
         mine, theirs = mine[0], theirs[0]
     torch.testing.assert_close(mine.contiguous(), theirs.contiguous(), rtol=1e-3, atol=1e-4)
