@@ -19,12 +19,12 @@ MOST_AT_ONCE = 1000
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The boxes (P, 4) that no better one overlaps with an IoU above the threshold: int64, by descending score (P,)."""
+    """Indices, int64, by descending score (P,), of the boxes (P, 4) that no better kept one overlaps above the threshold."""
     return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """`nms` within each of the labels, int64 (P,)."""
+    """`nms` among the boxes of each label by themselves; labels: int64 (P,)."""
     if not len(boxes):
         return labels.new_empty(0)
     if boxes.device.type == "cpu" and len(boxes) > MOST_AT_ONCE:
