@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from backbones.errors import BackboneError
 from backbones.norm import Pool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
@@ -16,10 +17,6 @@ StemPool = Literal["pad1", "ceil"]
 """The first max-pool of a ResNet: "pad1" pads by one pixel all round, as torchvision's; "ceil", the authors', has no
 padding and lets the last window stand over the edge. Windows lie one pixel apart, and an odd size is rounded up or down."""
 NUM_STAGES = 5
-
-
-class BackboneError(ValueError):
-    """An unknown backbone, or options that it cannot be built with."""
 
 
 def check_options(norm: Norm, num_classes: int | None, freeze_stages: int) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, BackboneError, C4Head, C4Trunk
+from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.blocks import Bottleneck, global_average, stem
+from backbones.errors import BackboneError
 from backbones.norm import Pool
-from backbones.weights import load_state
+from backbones.weights.files import load_state
 
 if TYPE_CHECKING:
     from backbones.resnet import ResNet

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Backbone, BackboneError, Norm, check_options
+from backbones.base import Backbone, Norm, check_options
 from backbones.blocks import BasicBlock, Shortcut, conv3x3, global_average, initialise_convolutions, make_norm
 from backbones.checkpointing import checkpointed
+from backbones.errors import BackboneError
 from backbones.norm import conv_norm
 from backbones.registry import register_backbone, register_family
 

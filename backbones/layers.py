@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from backbones.base import Backbone, BackboneError
+from backbones.base import Backbone
+from backbones.errors import BackboneError
 
 Kind = Literal["conv", "max_pool", "linear"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from backbones.base import BackboneError
+from backbones.errors import BackboneError
 
 GROUP = "resdet.backbones"
 OPTIONS = ("norm", "num_classes", "stride_in_1x1", "freeze_stages")

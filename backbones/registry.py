@@ -11,12 +11,13 @@ from typing import TypeVar, get_args
 
 from fvcore.common.registry import Registry
 
-from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, StemPool
+from backbones.base import Backbone, C4Head, C4Trunk, Norm, StemPool
 from backbones.c4 import load_c4
-from backbones.foreign import LIBRARIES, build_foreign
+from backbones.errors import BackboneError
+from backbones.foreign.net import LIBRARIES, build_foreign
 from backbones.plugins import load_plugin, plugin_names
-from backbones.weights import backbone_state, load_backbone_weights, load_checkpoint
-from backbones.zoo import weights_file
+from backbones.weights.files import backbone_state, load_backbone_weights, load_checkpoint
+from backbones.weights.zoo import weights_file
 
 BACKBONES = Registry("backbones")
 FAMILIES = Registry("families of backbones")

@@ -9,9 +9,10 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, BackboneError, Norm, check_options
+from backbones.base import Backbone, Norm, check_options
 from backbones.blocks import BasicBlock, Bottleneck, Shortcut, global_average, initialise_convolutions, make_norm, stem
 from backbones.c4 import ResNetHead, ResNetTrunk
+from backbones.errors import BackboneError
 from backbones.registry import register_backbone
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {

@@ -10,7 +10,8 @@ from itertools import chain
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, check_options
+from backbones.base import Backbone, C4Head, C4Trunk, Norm, check_options
+from backbones.errors import BackboneError
 from backbones.registry import register_backbone
 
 # The convolutions of the five stages; a ReLU follows each.

@@ -126,7 +126,7 @@ def _fail(message: str) -> int:
 
 def obtain(archive: Archive, options: argparse.Namespace) -> bool:
     """Download, check and unpack one archive, or what of that is not done yet. False if nothing was left to do."""
-    from backbones.download import finish  # only now: it loads torch, which is slow
+    from backbones.weights.download import finish
 
     folder: Path = options.root / "archives"
     file, part, done = (folder / f"{archive.name}{suffix}" for suffix in ("", ".part", ".done"))
@@ -170,7 +170,7 @@ def reported(action: str) -> Iterator[Report]:
 
 def fetch(url: str, part: Path, report: Report) -> None:
     """Download what `part` lacks. Raises ArchiveError; the part is kept."""
-    from backbones.download import DownloadError, download
+    from backbones.weights.download import DownloadError, download
 
     try:
         download(url, part, report)
@@ -180,7 +180,7 @@ def fetch(url: str, part: Path, report: Report) -> None:
 
 def check(file: Path, md5: str, report: Report) -> None:
     """Raises ArchiveError where the file's MD5 is another; a download of ours is then deleted, for it cannot be continued."""
-    from backbones.download import Digest, discard, mismatch
+    from backbones.weights.download import Digest, discard, mismatch
 
     fault = mismatch(file, Digest("md5", md5), report)
     if fault is None:

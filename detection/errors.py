@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backbones.base import BackboneError
-    from backbones.weights import CheckpointError
+    from backbones.errors import BackboneError, CheckpointError
 
     USER_ERRORS: tuple[type[Exception], ...]
 
@@ -36,8 +35,7 @@ def __getattr__(name: str) -> Any:
     # backbones imports torch, which takes seconds; a command's help and a mistake in a config do not need it.
     if name not in __all__:
         raise AttributeError(f"module 'detection.errors' has no attribute '{name}'")
-    from backbones.base import BackboneError
-    from backbones.weights import CheckpointError
+    from backbones.errors import BackboneError, CheckpointError
 
     known: dict[str, Any] = {"BackboneError": BackboneError, "CheckpointError": CheckpointError}
     return known.get(name, (*OWN_ERRORS, *known.values()))

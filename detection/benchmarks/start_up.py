@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from backbones.weights import save_checkpoint
+from backbones.weights.files import save_checkpoint
 from detection.benchmarks.contest import Contest, Result, Work
 from detection.benchmarks.detector import Task, our_detector, suitable_precision
 from detection.benchmarks.parts import Options

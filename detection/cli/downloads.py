@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 if TYPE_CHECKING:
-    from backbones.zoo import Kind
+    from backbones.weights.zoo import Kind
 
 
 def weights_file(weights: Path, kind: Kind | None = None) -> Path:
@@ -24,7 +24,7 @@ def weights_file(weights: Path, kind: Kind | None = None) -> Path:
 
 def published_file(weights: Path) -> Path:
     """The file itself, or the one that was published under a name of the zoo. Raises CheckpointError."""
-    from backbones import zoo
+    from backbones.weights import zoo
 
     entry = zoo.find(weights)
     if entry is None:

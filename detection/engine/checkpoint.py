@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from backbones.errors import CheckpointError
 from backbones.preprocessing import Preprocessing
-from backbones.weights import FORMAT_VERSION, CheckpointError, backbone_state, load_checkpoint, load_state
+from backbones.weights.files import FORMAT_VERSION, backbone_state, load_checkpoint, load_state
 from detection.config import Config
 from detection.config_files import parse_config
 from detection.engine.transfer import transfer

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from backbones.conversion import BACKBONE_FORMATS, Entry, State, backbone_format, convert_backbone, state_of
-from backbones.weights import fitting_state, load_checkpoint, save_checkpoint
+from backbones.weights.conversion import BACKBONE_FORMATS, backbone_format, convert_backbone
+from backbones.weights.files import fitting_state, load_checkpoint, save_checkpoint
+from backbones.weights.rules import Entry, State, state_of
 from detection.config import ClassifierConfig, ClassifierModelConfig, Config
 from detection.config_files import override_config, parse_config
 from detection.engine.checkpoint import model_part_of

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from backbones import Preprocessing
-from backbones.conversion import Entry, Rule, State, rename
-from backbones.conversion.networks import (
+from backbones.weights.conversion import (
     CAFFE_PREPROCESSING,
     MSRA_PREPROCESSING,
     NORM_PARTS,
@@ -24,6 +23,7 @@ from backbones.conversion.networks import (
     detectron2_rules,
     resnet_name,
 )
+from backbones.weights.rules import Entry, Rule, State, rename
 from detection.errors import CheckpointError
 
 # What detectron2's configs of C4 detectors say, in this project's words; configs/detectron2 says the same.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from backbones.weights import save_checkpoint
+from backbones.weights.files import save_checkpoint
 from detection.config import TrainConfig
 from detection.engine.checkpoint import model_part
 from detection.engine.distributed import World, on_main

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from backbones.errors import CheckpointError
 from backbones.preprocessing import Preprocessing
-from backbones.weights import CheckpointError, load_checkpoint, load_state
+from backbones.weights.files import load_checkpoint, load_state
 from detection.config import ClassifierConfig, Config, TrainConfig
 from detection.engine.checkpoint import model_part, require_kind
 from detection.engine.distributed import World, gather

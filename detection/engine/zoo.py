@@ -1,13 +1,13 @@
-"""Published weights by name, of classifiers and of detectors: `backbones.zoo` with this package's conversion."""
+"""Published weights by name, of classifiers and of detectors: `backbones.weights.zoo` with this package's conversion."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from backbones.download import Report, silent
-from backbones.weights import load_checkpoint
-from backbones.zoo import Kind, classifier_checkpoint, converted_file, find
+from backbones.weights.download import Report, silent
+from backbones.weights.files import load_checkpoint
+from backbones.weights.zoo import Kind, classifier_checkpoint, converted_file, find
 from detection.engine.conversion import convert
 
 STANDARD_DETECTOR = "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"

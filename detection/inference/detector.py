@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from backbones import Preprocessing
-from backbones.weights import load_checkpoint, load_state
+from backbones.weights.files import load_checkpoint, load_state
 from detection.config import Config
 from detection.engine.checkpoint import (
     MEANING_OF_WEIGHTS,

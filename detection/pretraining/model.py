@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
-from backbones.weights import backbone_state
-from backbones.zoo import weights_file
+from backbones.weights.files import backbone_state
+from backbones.weights.zoo import weights_file
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch

@@ -22,7 +22,7 @@ from backbones import (
 )
 from backbones.blocks import ZeroPadding
 from backbones.checkpointing import checkpointed
-from backbones.conversion import convert_backbone
+from backbones.weights.conversion import convert_backbone
 from detection.cli.main import main
 from detection.config import ClassifierModelConfig
 from detection.pretraining.model import load_classifier

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.zoo import ZOO, Published
+from backbones.weights.zoo import ZOO, Published
 from detection.cli import demo
 from detection.cli.main import main
 from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones.base import BackboneError
-from backbones.weights import CheckpointError
+from backbones.errors import BackboneError, CheckpointError
 from detection import errors
 from detection.cli.main import COMMANDS, main, run
 from detection.errors import OWN_ERRORS, USER_ERRORS, ConfigError, DatasetError

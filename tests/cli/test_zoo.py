@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from backbones import load_checkpoint
-from backbones.zoo import ZOO, Published
+from backbones.weights.zoo import ZOO, Published
 from detection import load_detector
 from detection.cli import train
 from detection.cli.main import main

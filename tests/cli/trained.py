@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from backbones.weights import save_checkpoint
+from backbones.weights.files import save_checkpoint
 from detection.config import Config
 from detection.config_files import dump_config, load_config
 from detection.engine.checkpoint import model_part

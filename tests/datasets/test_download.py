@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backbones import download
+from backbones.weights import download
 from detection.data.images import read_image
 from tests.datasets.scripts import load_script
 from tests.file_server import Server, serving

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from backbones.weights import CheckpointError, save_checkpoint
+from backbones.errors import CheckpointError
+from backbones.weights.files import save_checkpoint
 from detection import Detector
 from detection.class_names import COCO_CLASSES, VOC_CLASSES
 from detection.engine.checkpoint import initialise_detector, model_part

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backbones import download
-from backbones.download import Digest, DownloadError, UnreachableError, fetch
+from backbones.weights import download
+from backbones.weights.download import Digest, DownloadError, UnreachableError, fetch
 from tests.file_server import serving
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_replaced_when_the_new_one_is_whole(server, file, capl
     with pytest.raises(UnreachableError, match="is not the file that was published.*; cannot download"):
         get(server, file)
     assert file.read_bytes() == damaged
-    with caplog.at_level(logging.INFO, "backbones.download"):
+    with caplog.at_level(logging.INFO, "backbones.weights.download"):
         get(server, file)
     assert "downloading" in caplog.text
 

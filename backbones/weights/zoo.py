@@ -18,8 +18,19 @@ from typing import Any, Literal
 
 import torch
 
-from backbones.download import Digest, DownloadError, Report, UnreachableError, fetch, hash_of, locked, mismatch, silent
-from backbones.weights import FORMAT_VERSION, CheckpointError, load_checkpoint, save_checkpoint
+from backbones.errors import CheckpointError
+from backbones.weights.download import (
+    Digest,
+    DownloadError,
+    Report,
+    UnreachableError,
+    fetch,
+    hash_of,
+    locked,
+    mismatch,
+    silent,
+)
+from backbones.weights.files import FORMAT_VERSION, load_checkpoint, save_checkpoint
 
 Kind = Literal["classifier", "detector"]
 Converter = Callable[[Path], Mapping[str, Any]]
@@ -166,7 +177,7 @@ def converted_file(entry: Published, convert: Converter, report: Report = silent
 
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
     """A classifier's checkpoint of ours from another project's file. Raises CheckpointError."""
-    from backbones.conversion import convert_backbone  # which builds backbones, whose registry needs this module
+    from backbones.weights.conversion import convert_backbone
 
     found = convert_backbone(load_checkpoint(source), str(source))
     meaning = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from backbones.base import StemPool
-from backbones.conversion.rules import Entry, Rule, State, rename, state_of
+from backbones.errors import CheckpointError
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import build_backbone
 from backbones.resnet import BLOCKS, Bottleneck
-from backbones.weights import CheckpointError, fitting_state
+from backbones.weights.files import fitting_state
+from backbones.weights.rules import Entry, Rule, State, rename, state_of
 
 # Of the authors' models as detectron2 and Detectron use them: BGR in 0..255, the mean colour subtracted.
 MSRA_PREPROCESSING = Preprocessing("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))

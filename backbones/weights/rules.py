@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.weights import CheckpointError
+from backbones.errors import CheckpointError
 
 State = dict[str, Tensor]
 _WRAPPERS = ("model", "blobs", "state_dict", "model_state")

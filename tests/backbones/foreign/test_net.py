@@ -20,8 +20,8 @@ from backbones import (
     multiply_adds,
     save_checkpoint,
 )
+from backbones.foreign.tracing import explore, part_of
 from backbones.norm import FrozenBatchNorm2d
-from backbones.tracing import explore, part_of
 from detection.config import ClassifierModelConfig
 from detection.pretraining.model import build_classifier, initialise_classifier, load_classifier
 from tests.small_detector import detector, noise

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from torch import Tensor, fx, nn
 
-from backbones.base import Backbone, BackboneError, C4Head, C4Trunk, Norm, check_options
+from backbones.base import Backbone, C4Head, C4Trunk, Norm, check_options
 from backbones.blocks import global_average
+from backbones.errors import BackboneError
+from backbones.foreign.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
 from backbones.norm import FrozenBatchNorm2d
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
-from backbones.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
 
 LIBRARIES = ("timm", "torchvision")
 DEFAULT_CLASSES = 1000

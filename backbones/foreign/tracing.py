@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from backbones.base import BackboneError
+from backbones.errors import BackboneError
 
 MAPS = {4: "c2", 8: "c3", 16: "c4", 32: "c5"}
 # Two images whose sides differ by different multiples of 64, so that rounding cancels and height cannot pass for width.

@@ -8,8 +8,9 @@ import torchvision
 
 from backbones import BACKBONES, build_backbone, build_c4
 from backbones.blocks import stem
-from backbones.conversion import Rule, backbone_format, convert_backbone, rename
-from backbones.weights import CheckpointError
+from backbones.errors import CheckpointError
+from backbones.weights.conversion import backbone_format, convert_backbone
+from backbones.weights.rules import Rule, rename
 from tests.foreign_weights import msra_classifier
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.weights import CheckpointError, load_checkpoint
+from backbones.errors import CheckpointError
+from backbones.weights.files import load_checkpoint
 
 
 class Payload:

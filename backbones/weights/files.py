@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, StemPool
-from backbones.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
+from backbones.errors import CheckpointError
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+from backbones.weights.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 
 FORMAT_VERSION = 1
 # What torch lets through from a damaged or foreign file, besides UnpicklingError.
@@ -31,10 +32,6 @@ _DAMAGE = (
     struct.error,
     MemoryError,
 )
-
-
-class CheckpointError(ValueError):
-    """A weights file is missing, damaged, unsafe, or of another model."""
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -217,7 +214,7 @@ def backbone_state(
 
 def _cifar_state(contents: Mapping[str, Any], source: str, name: str) -> tuple[dict[str, Tensor], Preprocessing] | None:
     """The same of a file whose keys show that it is akamaster's, which leaves nothing open; None for others."""
-    from backbones.conversion import backbone_format, convert_backbone  # whose registry needs this module
+    from backbones.weights.conversion import backbone_format, convert_backbone
 
     state = contents.get("state_dict", contents)
     if not isinstance(state, Mapping) or backbone_format(filter(_is_text, state)) != "akamaster":

@@ -14,9 +14,10 @@ import pytest
 import torch
 import torchvision
 
-from backbones import CheckpointError, build_backbone, build_c4, list_weights, load_checkpoint, zoo
-from backbones.download import Digest
-from backbones.zoo import Published, converted_file, find, published_file, weights_file
+from backbones import CheckpointError, build_backbone, build_c4, list_weights, load_checkpoint
+from backbones.weights import zoo
+from backbones.weights.download import Digest
+from backbones.weights.zoo import Published, converted_file, find, published_file, weights_file
 from tests.file_server import serving
 from tests.foreign_weights import msra_classifier
 
@@ -235,7 +236,7 @@ def test_a_file_comes_first(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from pathlib import Path
-from backbones.zoo import Published, converted_file
+from backbones.weights.zoo import Published, converted_file
 print("ready", flush=True)
 entry = Published("torchvision/resnet18", sys.argv[1], "classifier")
 print(converted_file(entry, lambda source: {"bytes": source.stat().st_size}))

@@ -1,0 +1,1 @@
+"""Classification nets of timm and torchvision as backbones."""

@@ -1,0 +1,1 @@
+"""Files of weights: read, verified, downloaded, converted; imports nothing of `detection`."""
