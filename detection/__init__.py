@@ -3,8 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from detection.config import Config
-from detection.config_files import load_config
+from detection.config import Config, load_config
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector, Ensemble, build_detector, load_detector

@@ -13,8 +13,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
+from detection.analysis.plots import new_figure
 from detection.benchmarks.parts import PARTS
-from detection.cli.plots import new_figure
 
 Json = Mapping[str, Any]
 INTRODUCTION = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.config_files import load_classifier_config, load_config
+from detection.config import load_classifier_config, load_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]

@@ -23,9 +23,9 @@ from detection.benchmarks.contest import Contest, Result, Work
 from detection.benchmarks.detector import Task, our_detector, suitable_precision
 from detection.benchmarks.parts import Options
 from detection.data.images import read_image
-from detection.engine.checkpoint import model_part
 from detection.inference.detector import load_detector
 from detection.structures import Detections
+from detection.weights.checkpoint import model_part
 
 # What tools/demo.py does, wherever that file is.
 DEMO = "from detection.cli.main import run_command; run_command('demo')"

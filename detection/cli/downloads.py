@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def weights_file(weights: Path, kind: Kind | None = None) -> Path:
     """The file itself, or the checkpoint that a name of the zoo stands for. Raises CheckpointError."""
-    from detection.engine import zoo
+    from detection.weights import zoo
 
     with shown(f"downloading {weights}") as report:
         return zoo.weights_file(weights, kind, report)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from detection.config_files import load_config, override_config
+from detection.config import load_config, override_config
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     import torch
 
     from detection.cli.downloads import weights_file
-    from detection.engine.checkpoint import require_same_classes
     from detection.inference.detector import load_detector
+    from detection.weights.checkpoint import require_same_classes
 
     config = load_config(options.config, options.overrides) if options.config else None
     files = options.weights or [_default_weights(config)]

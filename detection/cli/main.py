@@ -59,10 +59,10 @@ def run_command(name: str) -> NoReturn:
 
 
 def command_main(name: str) -> CommandMain:
-    """The `main` of the command's module: 'eval-voc' -> detection.cli.eval_voc.main."""
+    """The `main` of the command's module: 'eval-voc' -> detection.cli.commands.eval_voc.main."""
 
     def imported(argv: Sequence[str] | None) -> int | None:
-        module = importlib.import_module(f"detection.cli.{name.replace('-', '_')}")
+        module = importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
         code: int | None = module.main(argv)
         return code
 

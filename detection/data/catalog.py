@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detection.class_names import resolve_classes
 from detection.config import CocoSource, VocSource
+from detection.config.class_lists import resolve_classes
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
 from detection.data.voc import read_voc

@@ -13,12 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from backbones.weights.files import save_checkpoint
 from detection.config import TrainConfig
-from detection.engine.checkpoint import model_part
 from detection.engine.distributed import World, on_main
 from detection.engine.log import Line, RunLog
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, TrainState, snapshot
 from detection.engine.window import Window
+from detection.weights.checkpoint import model_part
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 WarmedUp = Callable[[Line], bool]

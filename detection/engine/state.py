@@ -22,12 +22,12 @@ from backbones.errors import CheckpointError
 from backbones.preprocessing import Preprocessing
 from backbones.weights.files import load_checkpoint, load_state
 from detection.config import ClassifierConfig, Config, TrainConfig
-from detection.engine.checkpoint import model_part, require_kind
 from detection.engine.distributed import World, gather
 from detection.engine.log import METRICS_FILE
 from detection.engine.optim import learning_rate
 from detection.engine.window import Window
 from detection.errors import TrainingError
+from detection.weights.checkpoint import model_part, require_kind
 
 LAST, BEST = "last.pt", "best.pt"
 

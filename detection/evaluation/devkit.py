@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 import torch
 
-from detection.class_names import VOC_CLASSES
+from detection.config.class_lists import VOC_CLASSES
 from detection.data.voc import parse_xml, read_split
 from detection.errors import DatasetError
 from detection.structures import Record

@@ -17,20 +17,20 @@ from torch import Tensor
 from backbones import Preprocessing
 from backbones.weights.files import load_checkpoint, load_state
 from detection.config import Config
-from detection.engine.checkpoint import (
-    MEANING_OF_WEIGHTS,
-    checkpoint_config,
-    require_kind,
-    require_same_classes,
-    require_same_values,
-)
-from detection.engine.zoo import weights_file
 from detection.inference.ensemble import average, unite_proposals
 from detection.inference.refinement import classify_repeatedly
 from detection.inference.select import select, to_image_pixels
 from detection.inference.views import View, network_sizes
 from detection.modeling import FasterRCNN
 from detection.structures import Detections
+from detection.weights.checkpoint import (
+    MEANING_OF_WEIGHTS,
+    checkpoint_config,
+    require_kind,
+    require_same_classes,
+    require_same_values,
+)
+from detection.weights.zoo import weights_file
 
 Image = Tensor | np.ndarray
 """uint8 RGB of any size: an array (H, W, 3) or a tensor (3, H, W)."""

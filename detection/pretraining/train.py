@@ -14,7 +14,6 @@ from torch import nn
 
 from backbones import Preprocessing, load_checkpoint, recompute_bn_statistics, save_checkpoint
 from detection.config import ClassifierConfig
-from detection.engine.checkpoint import model_part, require_kind
 from detection.engine.distributed import World
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST
@@ -23,6 +22,7 @@ from detection.pretraining.data import ImageBatch, mean_image, train_loader, tra
 from detection.pretraining.evaluate import evaluate_on
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
+from detection.weights.checkpoint import model_part, require_kind
 
 log = logging.getLogger(__name__)
 

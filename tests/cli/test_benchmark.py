@@ -21,7 +21,7 @@ from detection.benchmarks.evaluation import EVALUATION_COUNTS, evaluating
 from detection.benchmarks.operators import pooling
 from detection.benchmarks.parts import PARTS, Options, contests
 from detection.benchmarks.profile import Stopwatch, profiled, synchronisations, wrapped
-from detection.cli.benchmark import batch_sizes, main, plain, show
+from detection.cli.commands.benchmark import batch_sizes, main, plain, show
 from detection.cli.main import run
 from detection.errors import TrainingError
 from detection.structures import Batch

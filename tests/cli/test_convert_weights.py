@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 
 from backbones import build_backbone, load_checkpoint
 from detection import build_detector
-from detection.cli import convert_weights
+from detection.cli.commands import convert_weights
 from detection.cli.main import main
 from detection.config import ClassifierModelConfig, Config
-from detection.engine.checkpoint import initialise_detector
-from detection.engine.conversion import FORMATS
 from detection.inference.detector import load_detector
 from detection.pretraining.model import load_classifier
+from detection.weights.checkpoint import initialise_detector
+from detection.weights.conversion import FORMATS
 from tests.foreign_weights import arrays_of, detectron2_detector, msra_classifier, py_faster_rcnn_detector, write_pickle
 
 

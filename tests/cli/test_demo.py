@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from backbones.weights.zoo import ZOO, Published
-from detection.cli import demo
+from detection.cli.commands import demo
 from detection.cli.main import main
-from detection.cli.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
 from detection.config import Config
-from detection.engine.zoo import STANDARD_DETECTOR
+from detection.data.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
 from detection.errors import DatasetError
 from detection.structures import Detections
+from detection.weights.zoo import STANDARD_DETECTOR
 from tests.cli.trained import write_trained
 
 DOOR = Path(__file__).parents[2] / "tools" / "demo.py"

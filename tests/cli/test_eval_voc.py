@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.cli import eval_voc
+from detection.cli.commands import eval_voc
 from detection.cli.main import main, run
 from detection.evaluation.detection_files import write_voc_detections
 from detection.structures import Record

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from detection.cli import export
+from detection.cli.commands import export
 from detection.cli.main import main
 from detection.data.images import read_image
+from detection.export.exporter import OLDEST_TORCH
 from detection.inference.detector import load_detector
-from detection.inference.export import OLDEST_TORCH
 from tests.cli.trained import write_trained
 
 NEW_ENOUGH = torch.__version__ >= OLDEST_TORCH

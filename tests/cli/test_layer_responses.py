@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from backbones import load_checkpoint, save_checkpoint
-from detection.cli.layer_responses import label_weights, main, split_labels
+from detection.cli.commands.layer_responses import label_weights, main, split_labels
 from detection.cli.main import run
-from detection.config_files import dump_config
+from detection.config import dump_config
 from detection.pretraining.train import run_pretraining
 from tests.pretraining.class_folders import make_config, write_data, write_split
 
@@ -88,6 +88,6 @@ def test_mistakes_are_one_line_that_names_the_file(trained, tmp_path, capsys, mo
     write_split(tmp_path / "three", "val", ("apple", "berry", "clover"))
     line = refused(capsys, [*command(trained, good), f"data.root={tmp_path / 'three'}"])
     assert "model.pt" in line and "other classes" in line
-    monkeypatch.setattr("detection.pretraining.responses.normed_3x3_layers", lambda network: {})  # as of VGG-16, but quick
+    monkeypatch.setattr("detection.analysis.layer_responses.normed_3x3_layers", lambda network: {})  # as of VGG-16, but quick
     line = refused(capsys, command(trained, good))
     assert f"{good}: the network has no BN" in line

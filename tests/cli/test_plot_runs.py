@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detection.analysis.plots import colours, label_runs
+from detection.cli.commands.plot_runs import Curve, main, read_run, smoothed
 from detection.cli.main import run
-from detection.cli.plot_runs import Curve, main, read_run, smoothed
-from detection.cli.plots import colours, label_runs
 
 
 def write_run(folder: Path, errors: list[float], end: str = "") -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detection.cli.commands.quickstart import main
+from detection.cli.commands.train import main as train
 from detection.cli.main import run
-from detection.cli.quickstart import main
-from detection.cli.train import main as train
 from tests.datasets.scripts import load_script
 
 ROOT = Path(__file__).parent.parent.parent

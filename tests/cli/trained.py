@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from backbones.weights.files import save_checkpoint
-from detection.config import Config
-from detection.config_files import dump_config, load_config
-from detection.engine.checkpoint import model_part
+from detection.config import Config, dump_config, load_config
 from detection.inference.detector import build_detector
+from detection.weights.checkpoint import model_part
 from tests.evaluation.scenes import make_record, write_devkit
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.class_names import COCO_CLASSES, VOC_CLASSES, resolve_classes
+from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES, resolve_classes
 from detection.data.catalog import load_dataset, resolve_root
 from detection.data.faults import Faults
 from detection.errors import ConfigError, DatasetError

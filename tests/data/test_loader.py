@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from detection.config import Config
-from detection.config_files import parse_config
+from detection.config import Config, parse_config
 from detection.data import loader
 from detection.data.catalog import load_dataset
 from detection.data.packing import PackedRecords

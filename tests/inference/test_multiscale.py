@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.config import TestConfig as Settings
-from detection.config_files import parse_config
+from detection.config import parse_config
 from detection.errors import ConfigError
 from detection.inference.multiscale import adjacent_scales, region_vectors
 from detection.inference.views import View, network_sizes

@@ -14,10 +14,10 @@ from PIL import Image
 from torchvision.ops import batched_nms, box_iou, nms, roi_align
 
 from detection import Detector
-from detection.config_files import load_config
-from detection.engine.conversion import convert
-from detection.engine.detector_formats import DETECTRON2_SETTINGS
+from detection.config import load_config
 from detection.structures import Batch, Target
+from detection.weights.conversion import convert
+from detection.weights.detector_formats import DETECTRON2_SETTINGS
 from tests.foreign_weights import arrays_of, detectron2_detector
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"

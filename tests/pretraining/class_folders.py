@@ -8,8 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detection.config import ClassifierConfig
-from detection.config_files import parse_config
+from detection.config import ClassifierConfig, parse_config
 
 BGR = {"apple": (40, 40, 200), "berry": (200, 40, 40), "clover": (40, 200, 40)}
 

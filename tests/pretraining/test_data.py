@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.config_files import load_classifier_config
+from detection.config import load_classifier_config
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining import data
 from detection.pretraining.data import ImageBatch, fill_sizes, load_splits, train_loader

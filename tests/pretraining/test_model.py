@@ -7,11 +7,11 @@ from torch import nn
 
 from backbones import Preprocessing, build_backbone, save_checkpoint
 from detection.config import ClassifierModelConfig
-from detection.engine.checkpoint import model_part
 from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier, load_classifier
 from detection.pretraining.train import classifier_metadata
+from detection.weights.checkpoint import model_part
 from tests.pretraining.class_folders import make_config
 
 CONFIG = ClassifierModelConfig(backbone="resnet18")

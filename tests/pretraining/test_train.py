@@ -5,14 +5,13 @@ import torch
 import torchvision
 
 from backbones import load_checkpoint
-from detection.config import Config
-from detection.config_files import parse_config
-from detection.engine.checkpoint import initialise_detector
+from detection.config import Config, parse_config
 from detection.errors import DatasetError
 from detection.inference.detector import build_detector
 from detection.pretraining.data import train_loader
 from detection.pretraining.folders import load_folders
 from detection.pretraining.train import run_pretraining
+from detection.weights.checkpoint import initialise_detector
 from tests.pretraining.class_folders import make_config, pack, write_data, write_split
 
 

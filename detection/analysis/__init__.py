@@ -1,0 +1,1 @@
+"""What a trained network does, looked at: ablation, layer responses, curves, reports."""

@@ -1,0 +1,217 @@
+"""Speed and memory against the usual implementations, on the same work, in one run.
+
+Each contestant runs in a process of its own; they take turns. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from detection.benchmarks.parts import PARTS, Options, contests
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.benchmarks.contest import Contest, Result
+
+COLUMNS = ("", "seconds", "images/s", "peak MB", "GFLOP/s", "of the peak", "of the turn", "compared")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark",
+        description=__doc__,
+        epilog="parts:\n" + "\n".join(_described(*part) for part in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="of those below; default: detector")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timed turns of each contestant; default: 3")
+    parser.add_argument("--threads", type=int, metavar="N", help="of a process; default: torch's own choice")
+    parser.add_argument("--size", default="600x800", metavar="HxW", help="image of the detector; default: 600x800")
+    parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs an image in training; default: 512")
+    parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs an image in inference; default: 300")
+    parser.add_argument("--batch", default="1", metavar="N,N", help="images a step of the detector, e.g. 1,8,16; default: 1")
+    parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both, or what suits the machine")
+    parser.add_argument("--processes", type=int, metavar="N", help="of the scaling; default: the machine's cores, 2 to 8")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, as docs/results/*.json hold them")
+    return parser
+
+
+def _described(part: str, summary: str) -> str:
+    """A part in the help text."""
+    return textwrap.fill(summary, 100, initial_indent=f"  {part:<12}", subsequent_indent=" " * 14)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write the JSON that is asked for."""
+    arguments = build_parser().parse_args(argv)
+    parts = arguments.parts or ["detector"]
+    options = check(arguments, parts)
+    import torch
+
+    from detection.benchmarks.contest import hold, tell
+    from detection.evaluation.detection_files import write_json
+
+    check_device(options.device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)  # the contestants' number too
+    measured = []
+    for part, contest in all_contests(parts, options):
+        tell(f"{part}: {contest.title}")
+        results = hold(contest, rounds=arguments.rounds, device=options.device, report=tell)
+        measured.append(plain(part, contest, results))
+    show(measured, Console(highlight=False))
+    if arguments.json:
+        command = shlex.join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
+        write_json(arguments.json, heading(options.device) | {"commands": [command], "contests": measured})
+    return 0
+
+
+def all_contests(parts: Sequence[str], options: Options) -> Iterator[tuple[str, Contest]]:
+    """Part by part; their files last until the next is asked for."""
+    for part in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for contest in contests(part, options, Path(folder)):
+                yield part, contest
+
+
+def check(arguments: argparse.Namespace, parts: Sequence[str]) -> Options:
+    """What is asked for. Raises ConfigError."""
+    for part in parts:
+        if part not in PARTS:
+            raise ConfigError(f"unknown part '{part}' of the benchmark: choose of {', '.join(PARTS)}")
+    for name, least in {"rounds": 1, "rois": 1, "proposals": 1, "threads": 1, "processes": 2}.items():
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    if arguments.precision not in (None, "fp32", "bf16"):
+        raise ConfigError(f"--precision must be fp32 or bf16, got '{arguments.precision}'")
+    return Options(
+        arguments.device,
+        image_size(arguments.size),
+        arguments.rois,
+        arguments.proposals,
+        batch_sizes(arguments.batch),
+        arguments.precision,
+        arguments.processes,
+    )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`600x800` -> (600, 800). Raises ConfigError."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) >= 64 and int(width) >= 64):
+        raise ConfigError(f"--size must be HEIGHTxWIDTH in pixels, at least 64 each, got '{text}'")
+    return int(height), int(width)
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """`1,8,16` -> (1, 8, 16). Raises ConfigError."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() and int(number) >= 1 for number in numbers):
+        raise ConfigError(f"--batch must be numbers of at least 1 with commas between, got '{text}'")
+    return tuple(map(int, numbers))
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError for what this torch cannot compute on."""
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"--device must be cpu or cuda, got '{device}'")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
+
+
+def plain(part: str, contest: Contest, results: Mapping[str, Result]) -> dict[str, Any]:
+    """One contest as plain data."""
+    from detection.benchmarks.contest import ratios, shares_of_peak
+
+    entries = {name: result.to_dict() for name, result in results.items()}
+    for name, share in shares_of_peak(results).items():
+        entries[name]["share_of_peak"] = share
+    return {
+        "part": part,
+        "title": contest.title,
+        **({"settings": dict(contest.settings)} if contest.settings else {}),
+        "results": entries,
+        "ratios": ratios(results),
+        **({"figures": contest.figures(results)} if contest.figures else {}),
+    }
+
+
+def heading(device: str) -> dict[str, Any]:
+    """All of the JSON file but the figures."""
+    import torch
+
+    from detection.analysis.provenance import provenance
+    from detection.weights.checkpoint import software_versions
+
+    found = provenance(torch.device(device), None)
+    versions = software_versions()
+    return {
+        "kind": "benchmark",
+        "title": "Speed and memory on the same work, in turns",
+        **found,
+        # Which arithmetic it was stands with each contestant.
+        "hardware": found["hardware"].partition(";")[0],
+        "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "python")),
+    }
+
+
+def show(measured: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The contests for people: what each side needs, and how many times as fast we are."""
+    console.print("Median seconds of a turn. Compared: how many times as fast ours is, and its share of the other's memory.")
+    for contest in measured:
+        console.print(f"\n[bold]{contest['part']}:[/] {contest['title']}", soft_wrap=True)
+        console.print(results_table(contest))
+        for name, value in contest.get("figures", {}).items():
+            console.print(f"{name}: {value}", soft_wrap=True)
+
+
+def results_table(contest: Mapping[str, Any]) -> Table:
+    """A row a contestant, and under it those of its profile; columns that nobody fills are left out."""
+    rows = [row for name, result in contest["results"].items() for row in _rows(name, result, contest["ratios"].get(name, {}))]
+    filled = [index for index in range(len(COLUMNS)) if index == 0 or any(row[index] for row in rows)]
+    table = Table()
+    for index in filled:
+        table.add_column(COLUMNS[index], justify="left" if COLUMNS[index] in ("", "compared") else "right")
+    for row in rows:
+        table.add_row(*[row[index] for index in filled])
+    return table
+
+
+def _rows(name: str, result: Mapping[str, Any], compared: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Cells of COLUMNS."""
+    share, profile = result.get("share_of_peak"), result.get("numbers", {})
+    whole = [
+        name,
+        f"{result['median_seconds']:.4f}",
+        str(result.get("images_per_second", "")),
+        str(result["peak_mb"] or ""),
+        str(result.get("gflop_per_second", "")),
+        f"{share:.0%}" if share else "",
+        "",
+        "\n".join(f"{ratio['speed']:.2f}x {other}, memory {ratio['memory']:.2f}x" for other, ratio in compared.items()),
+    ]
+    spans = [
+        [f"  {span}", f"{seconds:.4f}", "", "", "", "", f"{seconds / result['median_seconds']:.0%}", ""]
+        for span, seconds in profile.get("spans", {}).items()
+    ]
+    waits = [
+        [f"  the host waits at {place}", f"{count} times", *[""] * 6]
+        for place, count in profile.get("synchronisations", {}).items()
+    ]
+    return [whole, *spans, *waits]

@@ -1,0 +1,45 @@
+"""Top-1 and top-5 error of a classifier, or of an ensemble, on its config's validation split, in the views of its `test`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from detection.cli.commands.pretrain import describe_errors
+from detection.cli.evaluated import model_options
+from detection.config import load_classifier_config
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="eval-classifier", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="a classifier's checkpoint, or torchvision's state dict; several: the mean of their probabilities",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write top1_error and top5_error (0..1) there")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.views=ten_crop")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, print, and write the JSON that is asked for."""
+    options = model_options(build_parser(), argv)
+    config = load_classifier_config(options.config, options.overrides)
+    from detection.cli.downloads import weights_file
+    from detection.pretraining.evaluate import evaluate_checkpoints
+
+    metrics = evaluate_checkpoints([weights_file(file, "classifier") for file in options.weights], config)
+    split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
+    print(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return 0

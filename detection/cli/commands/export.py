@@ -1,0 +1,96 @@
+"""Export a detector or a backbone to ONNX (.onnx) or to a program of torch.export (.pt2), for use without this package.
+
+The number of images and their sizes stay open; images are uint8 RGB, normalised inside. A detector's images come at the size
+that test.shorter_side asks for: see docs/export.md. The file is run on a random image and compared before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.cli.evaluated import is_override
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.export.exporter import Exportable
+
+BACKBONE_KEYS = ("model.stride_in_1x1=", "model.stem_pool=")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "arguments",
+        nargs="+",
+        metavar="OUTPUT",
+        help="the file to write; its suffix, .onnx or .pt2, tells the format. Also dotted.key=value: a detector's test.*, as "
+        "test.score_threshold=0.3; a backbone's model.stride_in_1x1=true, model.stem_pool=ceil",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a detector's checkpoint or a name of the zoo (docs/weights.md)"
+    )
+    what.add_argument("--backbone", metavar="NAME", help="a backbone instead of a detector, e.g. resnet50")
+    parser.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="a classifier's file or name, e.g. torchvision/resnet50; default: random",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export, check and write."""
+    options = build_parser().parse_intermixed_args(argv)
+    check(options)
+    # Only now: torch is slow to load.
+    from detection.export.exporter import check_format, export
+
+    check_format(options.output)  # before anything is downloaded
+    verdict = export(backbone(options) if options.backbone else detector(options), options.output)
+    print(f"{options.output}: {verdict}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> None:
+    """Tell `options.output` and `options.overrides` apart. Raises ConfigError."""
+    options.overrides = [text for text in options.arguments if is_override(text)]
+    outputs = [text for text in options.arguments if text not in options.overrides]
+    if len(outputs) != 1:
+        raise ConfigError(f"name one file to write, not {len(outputs)}: {' '.join(outputs) or 'OUTPUT is missing'}")
+    options.output = Path(outputs[0])
+    keys = BACKBONE_KEYS if options.backbone else ("test.",)
+    for text in options.overrides:
+        if not text.startswith(keys):
+            raise ConfigError(f"'{text}' cannot be chosen here, only {' and '.join(f'{key}...' for key in keys)}")
+    if options.weights and options.backbone_weights:
+        raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
+
+
+def detector(options: argparse.Namespace) -> Exportable:
+    """The detector of --weights. Raises CheckpointError or ConfigError."""
+    from detection.cli.downloads import weights_file
+    from detection.config import override_config
+    from detection.export.exporter import exportable_detector
+    from detection.inference.detector import load_detector
+
+    file = weights_file(options.weights, "detector")
+    return exportable_detector(load_detector(file, lambda own: override_config(own, options.overrides)))
+
+
+def backbone(options: argparse.Namespace) -> Exportable:
+    """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
+    from backbones import build_backbone
+    from detection.cli.downloads import weights_file
+    from detection.config import Config, override_config
+    from detection.export.exporter import exportable_backbone
+
+    model = override_config(Config(), options.overrides).model
+    weights = options.backbone_weights and weights_file(options.backbone_weights)
+    network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
+    return exportable_backbone(network, options.backbone)

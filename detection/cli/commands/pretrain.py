@@ -1,0 +1,48 @@
+"""Train a classifier on class folders (the detector's first stage), or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from detection.cli.runs import configured, has_begun, print_once, run_parser, stopped
+from detection.config import load_classifier_config
+
+if TYPE_CHECKING:
+    from detection.config import ClassifierConfig
+    from detection.pretraining.train import PretrainResult
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return run_parser("pretrain", "pretrain", __doc__, "a classifier's weights")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
+    options = build_parser().parse_intermixed_args(argv)
+    config = configured(options, load_classifier_config)
+    from detection.cli.downloads import weights_file
+    from detection.pretraining.train import run_pretraining
+
+    if config.model.weights is not None and not options.resume:
+        weights_file(config.model.weights, "classifier")  # now, with a bar
+    result = run_pretraining(config, resume=options.resume, tell=print_once)
+    if (code := stopped(result.training)) is not None:
+        return code
+    print_once(f"validation split: {describe_errors(result.metrics)}")
+    print_once(f"weights: {result.weights}")
+    return 0
+
+
+def pretrained(config: ClassifierConfig) -> PretrainResult:
+    """The classifier of a config: trained now, or what is left of it, or not at all where it is finished."""
+    from detection.pretraining.train import run_pretraining
+
+    return run_pretraining(config, resume=has_begun(config.output_dir), tell=print_once)
+
+
+def describe_errors(metrics: dict[str, float]) -> str:
+    """Error fractions in per cent, as papers print them."""
+    return f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}"

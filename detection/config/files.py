@@ -1,0 +1,162 @@
+"""YAML files and dotted overrides -> a frozen config, with errors that name the key, the value and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from detection.config.schema import ClassifierConfig, Config, Section
+from detection.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes `1e-3` for a string; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The detection experiment in a YAML file, with `dotted.key=value` overrides. Raises ConfigError."""
+    return _load(Config, path, overrides)
+
+
+def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> ClassifierConfig:
+    """The classification experiment in a YAML file, with `dotted.key=value` overrides. Raises ConfigError."""
+    return _load(ClassifierConfig, path, overrides)
+
+
+def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
+    """A config, as from a checkpoint, with `dotted.key=value` overrides. Raises ConfigError."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(type(config), values, "the overridden config")
+
+
+def dump_config(config: Section) -> str:
+    """The resolved config as YAML; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str]) -> ConfigT:
+    values = _read(Path(path))
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(schema, values, str(path))
+
+
+def parse_config(schema: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
+    """Validate plain values, as from a checkpoint. `where` names them in the ConfigError."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(item, schema, where) for item in error.errors())) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a file; `base: other.yaml` (relative to the file) is read first and overlaid."""
+    try:
+        values = yaml.load(path.read_text(), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, not a {type(values).__name__}")
+    base = values.pop("base", None)
+    return values if base is None else _overlay(_read(path.parent / base), values)
+
+
+def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `dotted.key=value`; a number steps into a list: `data.train.0.root=/data`."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override '{override}' must look like dotted.key=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override '{override}': {' '.join(str(error).split())}") from None
+    node: Any = values
+    *parents, last = key.split(".")
+    for part in parents:
+        node = _step(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"override '{override}': '{'.'.join(parents)}' is a value, not a section")
+
+
+def _step(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if isinstance(node, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        return node[part]
+    raise ConfigError(f"override '{override}': there is no section '{part}' inside a value")
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"override '{override}': '{part}' must be a list index below {len(node)}")
+    return int(part)
+
+
+def _explain(item: Any, schema: type[BaseModel], where: str) -> str:
+    """One pydantic error as a sentence."""
+    # A discriminated union puts the chosen tag ('voc') into the location; it is no key of the file.
+    location = [part for part in item["loc"] if part not in ("voc", "coco") or item["loc"][0] != "data"]
+    key = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _known_keys(schema), n=1, cutoff=0.6)
+        return f"unknown key '{key}' in {where}" + (f"; did you mean '{near[0]}'?" if near else "")
+    if item["type"] == "missing":
+        return f"missing key '{key}' in {where}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"'{key}' in {where}: {message[0].lower()}{message[1:]}, got {item['input']!r}" if key else f"{where}: {message}"
+
+
+def _known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key of a schema."""
+    keys = []
+    for name, info in schema.model_fields.items():
+        keys.append(prefix + name)
+        for kind in _sections(info.annotation):
+            inner = prefix + name + "."
+            keys += _known_keys(kind, inner)
+            # Lists of sections (data.train) are addressed with an index.
+            keys += _known_keys(kind, inner + "0.") if kind is not info.annotation else []
+    return keys
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -1,0 +1,277 @@
+"""Detectors and backbones as files that other programs run: ONNX (.onnx) and programs of torch.export (.pt2).
+
+The number of images and their sizes stay open. Before a file is written it is run on a random image, and has to give what
+PyTorch gives. It holds what its user has to know besides: class names, sizes, preprocessing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from operator import floordiv
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._meta_registrations as shape_functions
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones import Backbone
+from detection.config import TestConfig
+from detection.errors import CheckpointError, ConfigError
+from detection.export.agreement import Outputs, Verdict, compare_detections, compare_features
+from detection.export.graph import BackboneGraph, DetectorGraph
+from detection.inference.detector import Detector
+from detection.resize import resized_size
+from detection.structures import Detections
+from detection.weights.checkpoint import software_versions
+
+ONNX, PROGRAM = ".onnx", ".pt2"
+OPSET = 18
+OLDEST_TORCH = "2.11"  # older ones lay conditions on the sizes that stay open
+# What a user of the file does himself, and what went into it.
+TOLD_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A graph, what it takes and gives, and how to tell whether a copy of it computes the same."""
+
+    graph: Callable[[str], nn.Module]  # by format
+    input_names: tuple[str, ...]  # images, and for a detector sizes_hw
+    output_names: tuple[str, ...]
+    metadata: dict[str, Any]
+    shortest_side: int  # of an image: two cells of the coarsest map, as torch.export would make a special case of one
+    image: Tensor  # (1, 3, H, W) uint8 to check with
+    compare: Callable[[Outputs], Verdict]  # what a copy gives for the image
+
+    def inputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the graph takes for images (N, 3, H, W) without padding."""
+        sizes_hw = torch.tensor([images.shape[2:]] * len(images))
+        return (images, sizes_hw)[: len(self.input_names)]
+
+
+def exportable_detector(detector: Detector) -> Exportable:
+    """A detector's inference at one scale, with its `config.test`.
+
+    Raises ConfigError naming the key that asks for what a graph cannot do.
+    """
+    config = detector.config
+    shortest_side = 2 * detector.trunk.stride
+    _refuse_unsupported(config.test, shortest_side)
+
+    def graph(suffix: str) -> nn.Module:
+        if suffix == PROGRAM:
+            return DetectorGraph(detector)
+        from detection.export.onnx_operators import suppress
+
+        return DetectorGraph(detector, suppress)
+
+    image = _random_image(config.test.shorter_side, config.test.longer_side)
+    metadata = _metadata("detector", config.model.backbone, detector.preprocessing.to_dict())
+    return Exportable(
+        graph,
+        ("images", "sizes_hw"),
+        ("boxes", "scores", "labels", "image_index"),
+        metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=TOLD_SETTINGS),
+        shortest_side,
+        image,
+        lambda outputs: compare_detections(Detections(*outputs[:3]), detector.predict(list(image))[0].to("cpu")),
+    )
+
+
+def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
+    """A backbone's feature maps, from images that are not yet normalised."""
+    image = _random_image(224, 320)
+    graph = BackboneGraph(backbone)
+    metadata = _metadata("backbone", name, backbone.preprocessing.to_dict())
+    return Exportable(
+        lambda suffix: graph,
+        ("images",),
+        tuple(backbone.channels),
+        metadata | {"channels": backbone.channels, "strides": backbone.strides},
+        2 * max(backbone.strides.values()),
+        image,
+        lambda outputs: compare_features(outputs, graph(image)),
+    )
+
+
+def export(exportable: Exportable, path: Path) -> str:
+    """Write the file, in the format that its suffix names; a sentence on how its results compare with PyTorch's.
+
+    At any instant `path` is absent, the old file, or the new one, whole and checked. Raises ConfigError (suffix, missing
+    packages) or CheckpointError (it cannot be exported or written, or computes something else).
+    """
+    suffix = check_format(path)
+    with _one_line_errors(exportable), torch.no_grad():
+        contents = _onnx_model(exportable) if suffix == ONNX else _program(exportable)
+    runtime = "onnxruntime" if suffix == ONNX else "torch.export"
+    if importlib.util.find_spec(runtime.partition(".")[0]) is None:
+        verdict = "not checked: onnxruntime is not installed (pip install 'resdet[export]')"
+    else:
+        with torch.no_grad():
+            outputs = (_run_onnx if suffix == ONNX else _run_program)(contents, exportable)
+            agrees, sentence = exportable.compare(outputs)
+        height, width = exportable.image.shape[2:]
+        verdict = f"run by {runtime} on a random {width}x{height} image, {sentence}"
+        if not agrees:
+            raise CheckpointError(f"{path} was not written: {verdict}")
+    _write_whole(path, contents)
+    return verdict
+
+
+def check_format(path: Path) -> str:
+    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where a package is missing or too old."""
+    if path.suffix not in (ONNX, PROGRAM):
+        raise ConfigError(f"{path}: the suffix tells the format and must be {ONNX} or {PROGRAM} (torch.export)")
+    if torch.__version__ < OLDEST_TORCH:
+        installed = f"torch must be {OLDEST_TORCH} or newer, and is {torch.__version__}"
+        raise ConfigError(f"to export, {installed}: pip install -U torch torchvision")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if path.suffix == ONNX and missing:
+        raise ConfigError(f"to write ONNX, {' and '.join(missing)} must be installed: pip install 'resdet[export]'")
+    return path.suffix
+
+
+def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
+    for key, plain in (("voting", False), ("scales", ()), ("flip", False)):
+        value = getattr(test, key)
+        if value != plain:
+            given, wanted = json.dumps(value), json.dumps(plain)
+            raise ConfigError(f"test.{key}={given} cannot be exported, only one view at one scale can: set test.{key}={wanted}")
+    for key in ("shorter_side", "longer_side"):
+        if getattr(test, key) < shortest_side:
+            raise ConfigError(f"test.{key}={getattr(test, key)} cannot be exported: it must be at least {shortest_side}")
+
+
+def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    version = software_versions()["resdet"]
+    return {"format": "resdet", "resdet_version": version, "kind": kind, "backbone": backbone, "preprocessing": preprocessing}
+
+
+def _random_image(shorter_side: int, longer_side: int) -> Tensor:
+    """(1, 3, H, W): coloured clouds, of a size that `predict` leaves as it is."""
+    size_hw = resized_size((4, 5), shorter_side, longer_side)
+    clouds = torch.rand((1, 3, 6, 8), generator=torch.Generator().manual_seed(0)) * 255
+    return F.interpolate(clouds, size_hw, mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+@contextmanager
+def _one_line_errors(exportable: Exportable) -> Iterator[None]:
+    """What torch cannot export is the user's own network, or a library of another version: no bug to show a traceback of."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's and torchvision's about each other
+            yield
+    except RuntimeError as error:
+        raise CheckpointError(f"{exportable.metadata['backbone']} cannot be exported: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
+    batch = torch.export.Dim("batch", min=1)
+    height, width = (torch.export.Dim(name, min=exportable.shortest_side) for name in ("height", "width"))
+    shapes = {"images": {0: batch, 2: height, 3: width}, "sizes_hw": {0: batch}}
+    return {name: shapes[name] for name in exportable.input_names}
+
+
+def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram:
+    """The graph for any number of images of any size. Traced with two: one would be taken for a constant."""
+    side = exportable.shortest_side
+    images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8)
+    graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
+    with _pools_of_any_size():
+        return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _pools_of_any_size() -> Iterator[None]:
+    """Older versions of torch divide the sides of a pool's input as C does, with a look at the remainder, which makes that
+    of the traced image a condition on every other."""
+    functions = vars(shape_functions)
+    before = functions.get("div_rtn", floordiv)
+    functions["div_rtn"] = floordiv  # what newer versions do
+    try:
+        yield
+    finally:
+        functions["div_rtn"] = before
+
+
+def _onnx_model(exportable: Exportable) -> bytes:
+    """An ONNX file, the metadata in its `metadata_props`: strings as they are, all else as JSON."""
+    from onnx.helper import set_model_props
+
+    from detection.export.onnx_operators import translations
+
+    program = torch.onnx.export(
+        _traced(exportable, ONNX),
+        (),
+        input_names=exportable.input_names,
+        output_names=exportable.output_names,
+        dynamic_shapes=_dynamic_shapes(exportable),  # again, for the names of the dimensions
+        opset_version=OPSET,
+        dynamo=True,
+        custom_translation_table=translations(),
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose folders the code stands
+    strings = {key: value if isinstance(value, str) else json.dumps(value) for key, value in exportable.metadata.items()}
+    set_model_props(model, strings)
+    contents: bytes = model.SerializeToString()
+    return contents
+
+
+def _program(exportable: Exportable) -> bytes:
+    """A file for `torch.export.load`, the metadata in its `metadata.json`."""
+    buffer = io.BytesIO()
+    torch.export.save(_traced(exportable, PROGRAM), buffer, extra_files={"metadata.json": json.dumps(exportable.metadata)})
+    return buffer.getvalue()
+
+
+def _run_onnx(contents: bytes, exportable: Exportable) -> Outputs:
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented, RuntimeException
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    inputs = [tensor.numpy() for tensor in exportable.inputs(exportable.image)]
+    try:
+        session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
+        outputs = session.run(list(exportable.output_names), dict(zip(exportable.input_names, inputs, strict=True)))
+    except (Fail, InvalidGraph, NotImplemented, RuntimeException) as error:
+        raise CheckpointError(f"onnxruntime {onnxruntime.__version__} cannot run the model: {_first_line(error)}") from error
+    return [torch.from_numpy(output) for output in outputs]
+
+
+def _run_program(contents: bytes, exportable: Exportable) -> Outputs:
+    outputs: Outputs = torch.export.load(io.BytesIO(contents)).module()(*exportable.inputs(exportable.image))
+    return outputs
+
+
+def _write_whole(path: Path, contents: bytes) -> None:
+    """Beside `path`, then renamed. Raises CheckpointError, an old file intact, if it cannot be written."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space or write elsewhere") from None

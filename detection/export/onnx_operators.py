@@ -1,0 +1,49 @@
+"""The operators that ONNX needs to be told of: NMS of a detector's graph, and RoI max pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detection.export import graph
+
+LOWEST = -3.0e38  # above -inf, which stands for no box
+
+
+@torch.library.custom_op(
+    "resdet::suppress", mutates_args=(), schema="(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor"
+)
+def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    """`graph.suppress` as one operator of its own: ONNX has the like, torchvision has not."""
+    return graph.suppress(boxes, scores, iou_threshold, limit)
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Operators of torch and what they are in ONNX, for `torch.onnx.export(custom_translation_table=)`."""
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its type hints do not know that Python's numbers and lists become constants
+
+    def onnx_suppress(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
+        chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), limit, iou_threshold, LOWEST)  # (S, 3)
+        places = op.Gather(chosen, [0, 2], axis=1)  # (S, 2): group, box
+        ones = op.Expand(1.0, op.Shape(chosen, start=0, end=1))
+        return op.Greater(op.ScatterND(op.Expand(0.0, op.Shape(scores)), places, ones), 0.0)
+
+    def onnx_roi_pool(features: Any, rois: Any, spatial_scale: float, pooled_height: int, pooled_width: int) -> Any:
+        shape = (pooled_height, pooled_width)
+        pooled = op.MaxRoiPool(features, rois, pooled_shape=shape, spatial_scale=spatial_scale)
+        return pooled, pooled  # the second is where the maxima were, which only a gradient needs
+
+    return {
+        torch.ops.resdet.suppress.default: onnx_suppress,
+        torch.ops.torchvision.roi_pool.default: onnx_roi_pool,
+    }

@@ -1,0 +1,1 @@
+"""A detector trained by its config, jointly or in the paper's four alternating steps."""

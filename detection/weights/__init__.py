@@ -1,0 +1,1 @@
+"""What a checkpoint holds, and weights of other projects as checkpoints of ours."""

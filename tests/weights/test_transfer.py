@@ -1,0 +1,127 @@
+"""Starting a detector from one of other classes, context or anchors: every row and column by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backbones.errors import CheckpointError
+from backbones.weights.files import save_checkpoint
+from detection import Detector
+from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES
+from detection.structures import Batch, Target
+from detection.weights.checkpoint import initialise_detector, model_part
+from detection.weights.transfer import matching_classes
+from tests.small_detector import detector, noise
+
+
+def trained(folder: Path, **sections: dict[str, Any]) -> tuple[Detector, Path]:
+    """A detector with box layers of no small numbers, and its checkpoint."""
+    torch.manual_seed(3)
+    model = detector(**sections)
+    for layer in (model.roi_head.class_scores, model.roi_head.box_deltas):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+        torch.nn.init.normal_(layer.bias)
+    metadata = {
+        "kind": "detector",
+        "class_names": list(model.class_names),
+        "preprocessing": model.preprocessing.to_dict(),
+        "config": model.config.model_dump(mode="json"),
+    }
+    save_checkpoint(model_part(model, metadata), folder / "source.pt")
+    return model, folder / "source.pt"
+
+
+def test_every_voc_class_is_one_of_coco():
+    places = matching_classes(COCO_CLASSES, VOC_CLASSES)
+    assert None not in places
+    pairs = {name: COCO_CLASSES[place] for name, place in zip(VOC_CLASSES, places, strict=True) if place is not None}
+    assert {name: other for name, other in pairs.items() if name != other} == {
+        "aeroplane": "airplane",
+        "diningtable": "dining table",
+        "motorbike": "motorcycle",
+        "pottedplant": "potted plant",
+        "sofa": "couch",
+        "tvmonitor": "tv",
+    }
+
+
+def test_rows_follow_their_classes(tmp_path):
+    source, file = trained(tmp_path, data={"classes": ["airplane", "cat", "dog"]})
+    model = detector(data={"classes": ["dog", "cow", "aeroplane"]})
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    said = initialise_detector(model, file)
+    assert "2 of 3 classes keep their rows of the box layers (airplane as aeroplane), cow start from random numbers" in said
+    assert f"the other weights start from the detector {file}" in said
+    for part in ("weight", "bias"):
+        theirs, ours = (m.roi_head.class_scores.get_parameter(part) for m in (source, model))
+        torch.testing.assert_close(ours[[0, 2, 3]], theirs[[2, 0, 3]], rtol=0, atol=0)
+        torch.testing.assert_close(ours[1], fresh[f"roi_head.class_scores.{part}"][1], rtol=0, atol=0)
+        theirs, ours = (m.roi_head.box_deltas.get_parameter(part) for m in (source, model))
+        torch.testing.assert_close(ours[:4], theirs[8:], rtol=0, atol=0)
+        torch.testing.assert_close(ours[4:8], fresh[f"roi_head.box_deltas.{part}"][4:8], rtol=0, atol=0)
+        torch.testing.assert_close(ours[8:], theirs[:4], rtol=0, atol=0)
+    for name, value in source.state_dict().items():
+        if not name.startswith(("roi_head.class_scores", "roi_head.box_deltas")):
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_the_same_classes_in_another_order_predict_the_same(tmp_path):
+    source, file = trained(tmp_path, data={"classes": ["cat", "dog"]})
+    model = detector(data={"classes": ["dog", "cat"]})
+    assert "2 of 2 classes" in initialise_detector(model, file)
+    image = noise(64, 80)
+    found, expected = model.predict([image])[0], source.predict([image])[0]
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert [model.class_names[label] for label in found.labels] == [source.class_names[label] for label in expected.labels]
+
+
+def test_context_that_is_added_changes_nothing_at_first(tmp_path):
+    source, file = trained(tmp_path)
+    model = detector(roi={"context": True})
+    assert "context start at zero" in initialise_detector(model, file)
+    features, regions = torch.rand(1, 256, 4, 5), [torch.tensor([[4.0, 8, 40, 60], [10, 10, 70, 30]])]
+    with torch.inference_mode():
+        for found, expected in zip(
+            model.eval().roi_head(features, regions, [(64, 80)]),
+            source.eval().roi_head(features, regions, [(64, 80)]),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    target = Target(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([0]), torch.zeros(0, 4))
+    batch = Batch(noise(64, 80)[None], [(64, 80)], [target])
+    losses = []
+    for network in (model, source):
+        torch.manual_seed(0)
+        losses.append(network.train()(batch))
+    for name, value in losses[0].items():
+        torch.testing.assert_close(value, losses[1][name], rtol=1e-5, atol=1e-6)
+    losses[0]["loss_class"].backward()
+    assert model.roi_head.class_scores.weight.grad[:, 512:].abs().max() > 0
+
+
+def test_context_that_is_taken_away(tmp_path):
+    source, file = trained(tmp_path, roi={"context": True})
+    model = detector(data={"classes": ["dog"]})
+    said = initialise_detector(model, file)
+    assert "context are left out" in said and "1 of 1 classes" in said
+    torch.testing.assert_close(model.roi_head.class_scores.weight, source.roi_head.class_scores.weight[[1, 2], :512])
+
+
+@pytest.mark.parametrize("anchors", [{"anchor_sizes": [8, 16]}, {"anchor_sizes": [16, 32, 64]}, {"anchor_ratios": [1.0]}])
+def test_other_anchors_start_the_rpns_output_anew(tmp_path, anchors):
+    source, file = trained(tmp_path)
+    model = detector(rpn=anchors)
+    before = model.rpn.deltas.weight.clone()
+    assert "the RPN's output layers start from random numbers" in initialise_detector(model, file)
+    torch.testing.assert_close(model.rpn.deltas.weight, before, rtol=0, atol=0)
+    torch.testing.assert_close(model.rpn.conv.weight, source.rpn.conv.weight, rtol=0, atol=0)
+
+
+def test_another_width_is_refused(tmp_path):
+    _, file = trained(tmp_path)
+    with pytest.raises(CheckpointError, match="rpn.conv.weight' has shape"):
+        initialise_detector(detector(rpn={"channels": 16}), file)
