@@ -5,22 +5,46 @@ model = build_backbone("resnet50", norm="frozen_bn")
 features = model(model.preprocessing.normalize(images))     # uint8 RGB (N, 3, H, W) -> {"c2": ..., "c5": ...}
 """
 
-from backbones.base import Backbone, C4Head, C4Trunk
-from backbones.c4 import load_c4, split_modules
-from backbones.cifar import CifarResNet
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from backbones.errors import BackboneError, CheckpointError
-from backbones.layers import Layer, layer_list, multiply_adds
-from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
-from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
-from backbones.registry import BACKBONES, build_backbone, build_c4, list_backbones, register_backbone, register_family
-from backbones.resnet import ResNet  # registers its nets, as do cifar and vgg
-from backbones.vgg import VGG16
-from backbones.weights.files import load_checkpoint, load_state, save_checkpoint
-from backbones.weights.zoo import list_weights
+
+if TYPE_CHECKING:
+    from backbones.base import Backbone, C4Head, C4Trunk
+    from backbones.build import build_backbone, build_c4, list_backbones, load_c4
+    from backbones.c4 import split_modules
+    from backbones.cifar import CifarResNet
+    from backbones.layers import Layer, layer_list, multiply_adds
+    from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
+    from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
+    from backbones.registry import BACKBONES, register_backbone, register_family
+    from backbones.resnet import ResNet
+    from backbones.vgg import VGG16
+    from backbones.weights.files import load_checkpoint, load_state, save_checkpoint
+    from backbones.weights.zoo import list_weights
+
+_HOMES = {
+    "base": ("Backbone", "C4Head", "C4Trunk"),
+    "build": ("build_backbone", "build_c4", "list_backbones", "load_c4"),
+    "c4": ("split_modules",),
+    "cifar": ("CifarResNet",),
+    "layers": ("Layer", "layer_list", "multiply_adds"),
+    "norm": ("FrozenBatchNorm2d", "freeze_batch_norm", "recompute_bn_statistics"),
+    "preprocessing": ("IMAGENET_PREPROCESSING", "Preprocessing"),
+    "registry": ("BACKBONES", "register_backbone", "register_family"),
+    "resnet": ("ResNet",),
+    "vgg": ("VGG16",),
+    "weights.files": ("load_checkpoint", "load_state", "save_checkpoint"),
+    "weights.zoo": ("list_weights",),
+}
 
 __all__ = [
     "BACKBONES",
     "IMAGENET_PREPROCESSING",
+    "VGG16",
     "Backbone",
     "BackboneError",
     "C4Head",
@@ -31,7 +55,6 @@ __all__ = [
     "Layer",
     "Preprocessing",
     "ResNet",
-    "VGG16",
     "build_backbone",
     "build_c4",
     "freeze_batch_norm",
@@ -48,3 +71,11 @@ __all__ = [
     "save_checkpoint",
     "split_modules",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; errors and file names do not need it.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"backbones.{module}"), name)
+    raise AttributeError(f"module 'backbones' has no attribute '{name}'")

@@ -5,7 +5,7 @@ State-dict keys are the backbone's own: `conv1.*, bn1.*, layer1..layer3.*` in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.blocks import Bottleneck, global_average, stem
 from backbones.errors import BackboneError
 from backbones.norm import Pool
-from backbones.weights.files import load_state
 
 if TYPE_CHECKING:
     from backbones.resnet import ResNet
@@ -123,25 +122,3 @@ def _share(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> 
             raise BackboneError(f"{type(backbone).__name__} has no module '{name}'; it has {', '.join(children)}")
         half.add_module(name, children[name])
     half.freeze([name for name in backbone.frozen if name.partition(".")[0] in names])
-
-
-def load_c4(
-    trunk: C4Trunk,
-    head: nn.Module,
-    backbone_state: Mapping[str, Tensor],
-    source: str = "the backbone's state dict",
-) -> None:
-    """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
-
-    Keys that only the head has, or none but the head's children could have, are the head's, all others the trunk's.
-    Raises CheckpointError, naming `source` and the first keys, on anything else missing, unexpected or unfit.
-    """
-    both = nn.ModuleDict({"trunk": trunk, "head": head})
-    head_names = tuple(f"{name}." for name, _ in head.named_children())
-    trunk_keys = trunk.state_dict().keys()  # a container such as `features` may have parts in both halves
-    state = {
-        f"head.{key}" if key.startswith(head_names) and key not in trunk_keys else f"trunk.{key}": value
-        for key, value in backbone_state.items()
-        if key not in trunk.classifier_keys
-    }
-    load_state(both, state, source)

@@ -1,4 +1,11 @@
-"""What a user can mend: each message names the file, option or key, the value found, and the fix."""
+"""What a user can mend, and how it is said: each message names the file, option or key, the value found, and the fix.
+
+Imports nothing: a mistake in a config is told at once, before torch is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class BackboneError(ValueError):
@@ -7,3 +14,18 @@ class BackboneError(ValueError):
 
 class CheckpointError(ValueError):
     """A weights file is missing, damaged, unsafe, or of another model."""
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like `name`, capitals or not; None where none is. `cutoff`: least similarity, 0 to 1."""
+    by_lower_case = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
+    return by_lower_case[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message about an unknown name: "; did you mean 'x'?", or else "; " and `otherwise`, if that is given."""
+    found = nearest(name, known)
+    if found is not None:
+        return f"; did you mean '{found}'?"
+    return f"; {otherwise}" if otherwise else ""

@@ -5,12 +5,18 @@ Each message names the file, key or box, the value found, and the fix. Anything 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from backbones.errors import BackboneError, CheckpointError, did_you_mean, nearest
 
-if TYPE_CHECKING:
-    from backbones.errors import BackboneError, CheckpointError
-
-    USER_ERRORS: tuple[type[Exception], ...]
+__all__ = [
+    "USER_ERRORS",
+    "BackboneError",
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "TrainingError",
+    "did_you_mean",
+    "nearest",
+]
 
 
 class ConfigError(ValueError):
@@ -25,17 +31,4 @@ class TrainingError(ValueError):
     """Training cannot go on: a non-finite loss, or an output folder that holds another run."""
 
 
-OWN_ERRORS = (ConfigError, DatasetError, TrainingError)
-"""USER_ERRORS but those of backbones."""
-
-__all__ = ["OWN_ERRORS", "USER_ERRORS", "BackboneError", "CheckpointError", "ConfigError", "DatasetError", "TrainingError"]
-
-
-def __getattr__(name: str) -> Any:
-    # backbones imports torch, which takes seconds; a command's help and a mistake in a config do not need it.
-    if name not in __all__:
-        raise AttributeError(f"module 'detection.errors' has no attribute '{name}'")
-    from backbones.errors import BackboneError, CheckpointError
-
-    known: dict[str, Any] = {"BackboneError": BackboneError, "CheckpointError": CheckpointError}
-    return known.get(name, (*OWN_ERRORS, *known.values()))
+USER_ERRORS = (BackboneError, CheckpointError, ConfigError, DatasetError, TrainingError)

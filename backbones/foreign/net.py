@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from torch import Tensor, fx, nn
 
 from backbones.base import Backbone, C4Head, C4Trunk, Norm, check_options
 from backbones.blocks import global_average
-from backbones.errors import BackboneError
+from backbones.errors import BackboneError, did_you_mean
 from backbones.foreign.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
 from backbones.norm import FrozenBatchNorm2d
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
@@ -163,9 +162,9 @@ def _create_torchvision(name: str, num_classes: int) -> tuple[nn.Module, Preproc
 
 
 def _unknown(library: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"did you mean '{library}/{near[0]}'?" if near else f"{library}.models has a list of its networks"
-    return f"{library} has no classification network '{name}'; {hint}"
+    full_names = [f"{library}/{each}" for each in known]
+    hint = did_you_mean(f"{library}/{name}", full_names, f"{library}.models has a list of its networks")
+    return f"{library} has no classification network '{name}'{hint}"
 
 
 def _unused_keys(net: nn.Module, needed: nn.Module, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import backbones.cifar  # these enter their networks into the registry
+import backbones.vgg  # noqa: F401
 from backbones.base import StemPool
 from backbones.errors import CheckpointError
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
-from backbones.registry import build_backbone
+from backbones.registry import registered_builder
 from backbones.resnet import BLOCKS, Bottleneck
 from backbones.weights.files import fitting_state
 from backbones.weights.rules import Entry, Rule, State, rename, state_of
@@ -266,5 +268,7 @@ def checked_state(state: State, name: str, source: str) -> State:
     classifier = state.get("fc.weight", state.get("classifier.6.weight"))
     num_classes = None if classifier is None else max([*classifier.shape[:1], 1])
     with torch.device("meta"):  # shapes without values
-        network = build_backbone(name, num_classes=num_classes)
+        builder = registered_builder(name)
+        assert builder is not None
+        network = builder(norm="bn", num_classes=num_classes, stride_in_1x1=False, freeze_stages=0)
     return fitting_state(network.state_dict(), state, source)

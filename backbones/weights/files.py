@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from backbones.base import Backbone, StemPool
 from backbones.errors import CheckpointError
+from backbones.files import replacing
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.weights.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 
@@ -95,20 +94,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def save_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
     """Write plain containers and tensors so that at any instant `path` is absent, the old file, or the new one, whole.
 
-    Written beside it as `<name>.tmp`, then renamed. Raises CheckpointError, the old file intact, if it cannot be written.
+    Raises CheckpointError, the old file intact, if it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(dict(contents), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         # Closing its archive on a full disk, torch raises a RuntimeError over the OSError.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):

@@ -6,7 +6,6 @@ v1/NAME-HASH.pt, the checkpoint, with the start of its own SHA-256 in its name.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, nearest
 from backbones.weights.download import (
     Digest,
     DownloadError,
@@ -137,11 +136,12 @@ def find(weights: str | Path, kind: Kind | None = None) -> Published | None:
 
 
 def _refuse_unknown(name: str) -> None:
-    near = [known for known in ZOO if known.endswith(f"/{name}")] or difflib.get_close_matches(name, ZOO, n=1, cutoff=0.8)
+    same_ending = next((known for known in ZOO if known.endswith(f"/{name}")), None)
+    near = same_ending or nearest(name, ZOO, cutoff=0.8)
     family = [known for known in ZOO if known.partition("/")[0] == name.partition("/")[0]]
-    if not near and not family:
+    if near is None and not family:
         return
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(family)}"
+    hint = f"did you mean '{near}'?" if near else f"known are {', '.join(family)}"
     raise CheckpointError(f"there is no file '{name}', nor published weights of that name; {hint}")
 
 

@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from detection.evaluation.detection_files import write_json
 from detection.evaluation.voc import METRIC_TITLES, ClassDetections, VocResult
+from detection.files import write_json
 from detection.modeling.boxes import pairwise_iou
 from detection.structures import Detections, ImageId, Record
 

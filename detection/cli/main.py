@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 a mistake of the user's (told in one line on stderr), 130 
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
@@ -13,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
+
+from detection.errors import USER_ERRORS, did_you_mean
 
 CommandMain = Callable[[Sequence[str] | None], int | None]
 
@@ -73,7 +74,7 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
     try:
         return _finished(command, argv)
-    except _user_errors() as error:
+    except USER_ERRORS as error:
         return _fail(_one_line(str(error)))
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; Python would complain once more when it flushes on exit.
@@ -98,13 +99,6 @@ def _finished(command: CommandMain, argv: Sequence[str] | None) -> int:
         raise
     sys.stdout.flush()
     return code
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    """What a user can mend. Errors of `backbones` cannot have been raised where it is not loaded; loading it takes seconds."""
-    from detection import errors
-
-    return errors.USER_ERRORS if "backbones" in sys.modules else errors.OWN_ERRORS
 
 
 def _fail(message: str) -> int:
@@ -135,8 +129,7 @@ def _usage() -> str:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"unknown command '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}")
+    return f"unknown command '{name}'{did_you_mean(name, COMMANDS, 'one of ' + ', '.join(COMMANDS))}"
 
 
 def _version() -> str:

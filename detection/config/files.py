@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detection.config.schema import ClassifierConfig, Config, Section
-from detection.errors import ConfigError
+from detection.errors import ConfigError, did_you_mean
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -133,8 +132,7 @@ def _explain(item: Any, schema: type[BaseModel], where: str) -> str:
     location = [part for part in item["loc"] if part not in ("voc", "coco") or item["loc"][0] != "data"]
     key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, _known_keys(schema), n=1, cutoff=0.6)
-        return f"unknown key '{key}' in {where}" + (f"; did you mean '{near[0]}'?" if near else "")
+        return f"unknown key '{key}' in {where}{did_you_mean(key, _known_keys(schema))}"
     if item["type"] == "missing":
         return f"missing key '{key}' in {where}"
     message = item["msg"].removeprefix("Value error, ")

@@ -17,8 +17,8 @@ from typing import Any
 from detection.config import CocoSource
 from detection.data.faults import Faults
 from detection.data.images import image_size
-from detection.data.records import AnnotatedObject, Box, list_files, make_record, nearest_name, repair_box
-from detection.errors import DatasetError
+from detection.data.records import AnnotatedObject, Box, list_files, make_record, repair_box
+from detection.errors import DatasetError, did_you_mean
 from detection.structures import Record
 
 Json = dict[str, Any]
@@ -104,7 +104,7 @@ def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faul
         raise DatasetError(f"{content.path} has none of data.classes ({', '.join(class_names)}); its categories: {known}")
     for name in class_names:
         if name not in names:
-            faults.note(f"{content.path}: '{name}'{nearest_name(name, names)}", "class that is no category", "without objects")
+            faults.note(f"{content.path}: '{name}'{did_you_mean(name, names)}", "class that is no category", "without objects")
     labels = {category["id"]: wanted.get(str(category["name"])) for category in content.categories}
     skipped = Counter(annotation["category_id"] for annotation in content.annotations)
     unwanted = sum(skipped[category] for category, label in labels.items() if label is None)

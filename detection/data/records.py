@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +64,6 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
 
 def _least_side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: "; did you mean 'x'?", or nothing."""
-    lowered = {item.lower(): item for item in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return f"; did you mean '{lowered[near[0]]}'?" if near else ""
 
 
 def list_files(folder: Path) -> set[str]:

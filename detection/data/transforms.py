@@ -18,8 +18,8 @@ from torch import Tensor
 
 from detection.config import Resizing
 from detection.data.augmentations import PAPER_TRANSFORMS
-from detection.data.records import LEAST_SIDE, nearest_name
-from detection.errors import ConfigError
+from detection.data.records import LEAST_SIDE
+from detection.errors import ConfigError, did_you_mean
 from detection.resize import resize_image, resized_size
 from detection.structures import Record, Target
 
@@ -128,7 +128,7 @@ def _build(name: str, parameters: dict[str, Any]) -> A.BasicTransform | A.BaseCo
     kind = PAPER_TRANSFORMS.get(name) or getattr(A, name, None)
     if not _is_transform(kind):
         known = [*PAPER_TRANSFORMS, *(key for key in dir(A) if _is_transform(getattr(A, key)))]
-        raise ConfigError(f"unknown augmentation '{name}'{nearest_name(name, known)} (any transform of albumentations)")
+        raise ConfigError(f"unknown augmentation '{name}'{did_you_mean(name, known)} (any transform of albumentations)")
     if "transforms" in parameters:
         parameters["transforms"] = _build_all(parameters["transforms"])
     with warnings.catch_warnings():

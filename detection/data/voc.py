@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 from detection.config import VocSource
 from detection.data.faults import Faults
 from detection.data.images import IMAGE_SUFFIXES, image_size
-from detection.data.records import AnnotatedObject, Box, list_files, make_record, nearest_name, repair_box
-from detection.errors import DatasetError
+from detection.data.records import AnnotatedObject, Box, list_files, make_record, repair_box
+from detection.errors import DatasetError, did_you_mean
 from detection.structures import Record
 
 
@@ -137,7 +137,7 @@ def _read_object(
         faults.note(where, "object without <name>", "dropped")
         return None
     if name not in labels:
-        raise DatasetError(f"{where}: unknown class '{name}'{nearest_name(name, labels)} (data.classes: {', '.join(labels)})")
+        raise DatasetError(f"{where}: unknown class '{name}'{did_you_mean(name, labels)} (data.classes: {', '.join(labels)})")
     box = _read_box(element, size_hw, f"{where} ('{name}')", faults)
     difficult = element.findtext("difficult", "0")
     if _number(difficult) is None:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detection.engine.events import EventFile
 from detection.errors import TrainingError
+from detection.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +150,7 @@ def rewrite_lines(path: Path, keep: Callable[[Line], bool]) -> None:
     """Keep the lines of a JSON-lines file that are whole and that `keep` accepts; an absent file becomes an empty one."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if (value := _parsed(line)) is not None and keep(value)]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def _parsed(line: str) -> Line | None:

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detection.config import TrainConfig
 from detection.engine.distributed import World, average, data_parallel, gather, maximum, on_main, process_group
-from detection.engine.log import Line, RunLog, peak_memory_mb, writing
+from detection.engine.log import METRICS_FILE, Line, RunLog, peak_memory_mb, writing
 from detection.engine.optim import (
     average_of,
     build_optimizer,
@@ -36,10 +36,11 @@ from detection.engine.optim import (
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.run import Run, WarmedUp, save
 from detection.engine.signals import StopSignals
-from detection.engine.state import LAST, claim_output_dir, open_run, restore, seed_everything
+from detection.engine.state import BEST, LAST, claim_output_dir, open_run, restore, seed_everything
 from detection.engine.validation import Evaluate, evaluate_run, evaluation_due
 from detection.engine.window import GRADIENT_NORM, MEASURE, Window
 from detection.errors import TrainingError
+from detection.files import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ def _begin(run: Run, checkpoint: dict[str, Any] | None) -> None:
         run.metadata = {**run.metadata, "preprocessing": checkpoint["preprocessing"]}
         logger.info("%s", _describe_restored(run))
     if run.world.is_main:
+        for name in (LAST, BEST, METRICS_FILE):
+            remove_leftovers(run.output_dir / name)
         with writing(run.output_dir / "config.yaml"):
             (run.output_dir / "config.yaml").write_text(yaml.safe_dump(run.metadata["config"], sort_keys=False))
     if checkpoint is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detection.errors import DatasetError
-from detection.evaluation.detection_files import read_json
+from detection.files import read_json
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -6,11 +6,8 @@ memory boxes are xyxy pixels, continuous: (x1 - 1, y1 - 1, x2, y2). COCO's boxes
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from detection.errors import DatasetError
 from detection.evaluation.voc import ClassDetections
+from detection.files import read_text, write_whole
 from detection.structures import Detections, ImageId, Record
 
 FIELDS = "stem score x1 y1 x2 y2"
@@ -39,7 +37,7 @@ def write_voc_detections(
             lines[label].append(_voc_line(image_id, box, score))
     files = [folder / f"comp4_det_{split}_{name}.txt" for name in class_names]
     for file, rows in zip(files, lines, strict=True):
-        write_atomic(file, "".join(rows))
+        write_whole(file, "".join(rows))
     return files
 
 
@@ -127,44 +125,3 @@ def corners_to_xywh(boxes: Tensor) -> list[list[float]]:
     """(N, 4) xyxy -> N lists (x, y, width, height), exact: COCO settles ties on the last digit."""
     corners = boxes.double()
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
-
-
-def write_json(file: Path, value: object) -> None:
-    """Write plain data as JSON, wholly or not at all."""
-    write_atomic(file, json.dumps(value, indent=None if isinstance(value, list) else 2) + "\n")
-
-
-def read_json(file: Path) -> Any:
-    """Parse a JSON file. Raises DatasetError if it is absent, cut short or not JSON."""
-    try:
-        return json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{file} is not valid JSON (cut short?): {error.msg}, line {error.lineno}") from None
-
-
-def read_text(file: Path) -> str:
-    """A text file's content. Raises DatasetError if it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{file} is not a text file") from None
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Write a text file through a temporary one beside it, so that an interruption never leaves half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
-    ) as temporary:
-        name = Path(temporary.name)
-        try:
-            temporary.write(text)
-            temporary.flush()
-            os.fsync(temporary.fileno())
-        except BaseException:
-            name.unlink(missing_ok=True)
-            raise
-    name.chmod(0o644)  # temporary files are private to their owner; results are not
-    name.replace(file)

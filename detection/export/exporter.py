@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import floordiv
 from pathlib import Path
@@ -28,6 +27,7 @@ from detection.config import TestConfig
 from detection.errors import CheckpointError, ConfigError
 from detection.export.agreement import Outputs, Verdict, compare_detections, compare_features
 from detection.export.graph import BackboneGraph, DetectorGraph
+from detection.files import write_whole
 from detection.inference.detector import Detector
 from detection.resize import resized_size
 from detection.structures import Detections
@@ -262,16 +262,8 @@ def _run_program(contents: bytes, exportable: Exportable) -> Outputs:
 
 
 def _write_whole(path: Path, contents: bytes) -> None:
-    """Beside `path`, then renamed. Raises CheckpointError, an old file intact, if it cannot be written."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Raises CheckpointError, an old file intact, if it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, contents)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space or write elsewhere") from None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import Preprocessing, build_c4
-from backbones.c4 import load_c4
+from backbones.build import load_c4
 from detection.config import Config
 from detection.errors import ConfigError
 from detection.modeling.roi_head import RoiHead

@@ -173,8 +173,8 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path: Path, mo
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl.tmp").mkdir()
-    with pytest.raises(TrainingError, match="cannot write .*metrics.jsonl: .*free some space or choose another --output-dir"):
+    (tmp_path / "tensorboard").write_text("not a folder")
+    with pytest.raises(TrainingError, match="cannot write .*tensorboard: .*free some space or choose another --output-dir"):
         run(tmp_path)
 
 

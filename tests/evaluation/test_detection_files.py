@@ -12,11 +12,10 @@ from detection.evaluation.detection_files import (
     coco_results,
     find_voc_detections,
     read_voc_detections,
-    write_atomic,
-    write_json,
     write_voc_detections,
 )
 from detection.evaluation.voc import evaluate_voc, evaluate_voc_classes
+from detection.files import write_json, write_whole
 from detection.structures import Detections
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene
 
@@ -142,8 +141,8 @@ def test_json_is_written_whole_and_leaves_nothing_else(tmp_path):
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     file = tmp_path / "out.txt"
-    write_atomic(file, "old")
+    write_whole(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomic(file, "new \udcff")
+        write_whole(file, "new \udcff")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]

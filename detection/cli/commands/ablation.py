@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
 
     from detection.analysis.ablation import plan_rows
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     detectors, paths = load_detectors(options, own_networks=True)
     files = [str(path) for path in paths]

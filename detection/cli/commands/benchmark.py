@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from detection.benchmarks.contest import hold, tell
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     check_device(options.device)
     if arguments.threads is not None:

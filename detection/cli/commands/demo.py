@@ -123,7 +123,7 @@ def _load(weights: Path, overrides: Sequence[str], remark: str) -> Detector | En
 
 def draw_all(model: Detector | Ensemble, media: Sequence[Medium], options: argparse.Namespace) -> int:
     """Draw each medium, and write detections.json of the images, even when interrupted. Returns how many failed."""
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     images: list[dict[str, Any]] = []
     num_bad = 0

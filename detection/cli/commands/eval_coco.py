@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = from_files(options) if options.detections else from_model(options, console)
 
     from detection.analysis.report import coco_table
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     console.print(coco_table(result.numbers, result.class_ap))
     if options.json:
@@ -70,7 +70,8 @@ def from_files(options: argparse.Namespace) -> CocoResult:
 def from_model(options: argparse.Namespace, console: Console) -> CocoResult:
     """Run a model on its test split; its detections are written where --write-detections says."""
     from detection.evaluation.coco import evaluate_coco_results
-    from detection.evaluation.detection_files import coco_results, write_json
+    from detection.evaluation.detection_files import coco_results
+    from detection.files import write_json
 
     refuse_without(options, "detections", ["annotations"])
     predictions = predict_test_split(options, console)

@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("the split has no annotations: the detections are for the test server", soft_wrap=True)
         return 0
 
-    from detection.evaluation.detection_files import write_json
     from detection.evaluation.voc import evaluate_voc_classes
+    from detection.files import write_json
 
     metric: Metric = options.metric or ("voc07" if evaluated.year == "2007" else "area")
     truth = (evaluated.records, evaluated.detections, evaluated.class_names)

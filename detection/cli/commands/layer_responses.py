@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_classifier_config(options.config, options.overrides)
     from detection.analysis.layer_responses import responses_of_checkpoints, summary
     from detection.cli.downloads import weights_file
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     files = [weights_file(path, "classifier") for path in options.weights]
     images, responses = responses_of_checkpoints(files, config, options.images)

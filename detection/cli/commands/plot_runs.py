@@ -6,7 +6,6 @@ Solid: the metric of the evaluations. Dashed, in the run's colour: the curve of 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from detection.analysis.plots import colours, label_runs, new_figure, require_picture, save_figure
-from detection.errors import ConfigError, DatasetError
+from detection.errors import ConfigError, DatasetError, nearest
 
 METRICS_FILE = "metrics.jsonl"
 METRICS = ("top1_error", "AP")
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw(drawn, metric, train_metric, options.output)
     print(options.output)
     if options.json:
-        from detection.evaluation.detection_files import write_json
+        from detection.files import write_json
 
         curves = {label: {kind: vars(curve) for kind, curve in pair.items() if curve} for label, pair in drawn.items()}
         write_json(options.json, {"metric": metric, "train_metric": train_metric, "runs": curves})
@@ -153,8 +152,8 @@ def _named(run: Run, kind: Kind, name: str) -> Curve:
     if name in curves:
         return curves[name]
     other: Kind = "training" if kind == "evaluation" else "evaluation"
-    near = difflib.get_close_matches(name, curves, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    near = nearest(name, curves)
+    hint = f"did you mean '{near}'? " if near else ""
     if name in run.curves(other):
         hint = f"it is of the {other}: {OPTIONS[other]} {name}; "
     raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {', '.join(sorted(curves)) or 'none'}")

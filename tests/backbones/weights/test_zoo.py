@@ -75,7 +75,7 @@ def test_hashes_are_those_in_the_names():
 
 
 def test_the_documentation_lists_every_name():
-    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "weights.md").read_text()
     table = page.partition("## Converting a file")[0]
     families = "torchvision|msra|detectron2"
     assert set(re.findall(rf"`((?:{families})/[\w/-]+)`", table)) == set(list_weights())

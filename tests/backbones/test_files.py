@@ -1,0 +1,49 @@
+"""Writing a file as a whole: what is there before, during, after, and after a failure."""
+
+import errno
+
+import pytest
+
+from backbones.files import remove_leftovers, replacing, write_whole
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "new folder" / "value.txt"
+    write_whole(path, "ä old")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == "ä old".encode()
+    assert path.read_bytes() == b"new"
+    assert [each.name for each in path.parent.iterdir()] == ["value.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space"), RuntimeError("broken")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "value.txt"
+    write_whole(path, b"old")
+    with pytest.raises(type(error)), replacing(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_path_do_not_mix(tmp_path):
+    path = tmp_path / "value.txt"
+    with replacing(path) as one, replacing(path) as other:
+        one.write(b"one")
+        other.write(b"other")
+    assert path.read_bytes() == b"one"  # the last to end
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+    write_whole(tmp_path / "ours", b"")
+    (tmp_path / "usual").write_bytes(b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_leftovers_of_killed_processes_go(tmp_path):
+    for name in (".last.pt.0123abcd.tmp", ".best.pt.0123abcd.tmp", "last.pt"):
+        (tmp_path / name).write_bytes(b"")
+    remove_leftovers(tmp_path / "last.pt")
+    assert {each.name for each in tmp_path.iterdir()} == {".best.pt.0123abcd.tmp", "last.pt"}
