@@ -19,7 +19,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 # The torch wheels are large: they are installed once, and again only when the requirements change.
 $(INSTALLED): setup.py

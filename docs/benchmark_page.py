@@ -26,7 +26,7 @@ python tools/benchmark.py detector profile cost --device cuda --precision bf16 -
 ```
 
 Each contestant runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations) is its own; they
-take turns, after one that is not timed. Seconds are the median of the turns. *Faster than* is our speed over the other side's,
+take turns, after one that is not timed. Times are the median of the turns. *Faster than* is our speed over the other side's,
 the *share of the memory* our peak over theirs. GFLOP/s counts two for each multiply-add of the convolutions and matrix products
 that a side really computes; *of the peak* is that rate over the rate of a large matrix product of the same precision, the same
 machine and the same run.
@@ -43,7 +43,7 @@ NOTES = {
     "start-up": "The prediction alone is one of a process that has made others before; all else counts as start-up: Python, "
     "imports, reading the checkpoint and the picture, what a first prediction takes longer, drawing and writing.",
 }
-CONTEST_COLUMNS = ("", "seconds", "images/s", "peak MB", "GFLOP/s", "of the peak", "faster than", "share of the memory of")
+CONTEST_COLUMNS = ("", "time", "images/s", "peak MB", "GFLOP/s", "of the peak", "faster than", "share of the memory of")
 PANELS = {
     "image": lambda point: f"{point['height']}x{point['width']}",
     "RoIs an image": lambda point: point["rois"],
@@ -66,7 +66,7 @@ def body(results: Mapping[str, Json]) -> str:
 
 
 def _section(name: str, result: Json) -> Iterator[str]:
-    yield f"## {name}\n\n{result['title']}\n"
+    yield f"## {result.get('heading', name)}\n\n{result['title']}\n"
     yield from (f"- {key}: {result[key]}" for key in ("hardware", "versions", "date", "commit") if key in result)
     yield from (f"- command: `{command}`" for command in result["commands"])
     yield from (f"- {note}" for note in result.get("notes", []))
@@ -95,7 +95,7 @@ def _contestant(name: str, entry: Json, contest: Json) -> list[str]:
     share = entry.get("share_of_peak")
     return [
         name,
-        f"{entry['median_seconds']:.4g}",
+        duration(entry["median_seconds"]),
         str(entry.get("images_per_second", "")),
         str(entry["peak_mb"] or ""),
         str(entry.get("gflop_per_second", "")),
@@ -108,8 +108,8 @@ def _profile(name: str, entry: Json) -> Iterator[str]:
     numbers = entry.get("numbers", {})
     if "spans" in numbers:
         spans = numbers["spans"].items()
-        rows = [[span, f"{seconds:.4g}", f"{seconds / entry['median_seconds']:.0%}"] for span, seconds in spans]
-        yield from table((f"step of {name}", "seconds", "of the turn"), rows)
+        rows = [[span, duration(seconds), f"{seconds / entry['median_seconds']:.0%}"] for span, seconds in spans]
+        yield from table((f"step of {name}", "time", "of the turn"), rows)
     if "synchronisations" in numbers:
         yield from table(
             (f"{name}: the host waits at", "times"), [[*map(str, row)] for row in numbers["synchronisations"].items()]
@@ -118,11 +118,11 @@ def _profile(name: str, entry: Json) -> Iterator[str]:
 
 def _cost(name: str, contests: Sequence[Json]) -> Iterator[str]:
     """The points as one table, and the picture of the curves."""
-    columns = [*PANELS, "training, seconds", "training, MB", "inference, seconds", "inference, MB"]
+    columns = [*PANELS, "training, time", "training, MB", "inference, time", "inference, MB"]
     rows = []
     for contest in contests:
         entries = [contest["results"][job] for job in COST_JOBS]
-        figures = [f"{entry[key]:.4g}" for entry in entries for key in ("median_seconds", "peak_mb")]
+        figures = [figure for entry in entries for figure in (duration(entry["median_seconds"]), f"{entry['peak_mb']:.4g}")]
         rows.append([*(str(value(contest["settings"])) for value in PANELS.values()), *figures])
     yield from table(columns, rows)
     yield f"![Seconds and memory against the image's size, the RoIs and the batch](images/{picture_name(name)})\n"
@@ -133,6 +133,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     kept = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in rows)]
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line[index] for index in kept)} |" for line in lines] + [""]
+
+
+def duration(seconds: float) -> str:
+    """A time with the unit that suits it: 34.86 s, 12.3 ms, 76.7 µs."""
+    if seconds >= 0.1:
+        return f"{seconds:.4g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
 
 
 def picture_name(name: str) -> str:

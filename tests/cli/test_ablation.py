@@ -1,9 +1,7 @@
 """tools/ablation.py: the table's rows, its JSON, rows that cannot be measured, mistakes."""
 
-import importlib.util
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,7 @@ import torch
 
 from detection import load_detector
 from detection.cli.main import main
+from docs.generate import results_page
 from tests.cli.trained import write_checkpoint, write_trained
 from tests.evaluation.scenes import make_record, write_devkit
 
@@ -94,7 +93,7 @@ def test_the_file_becomes_a_table_of_the_results_page(trained):
     (trained / "results/cells.json").write_text(
         json.dumps(out | {"notes": ["on random numbers"], "left_out": ["+ luck: none"]})
     )
-    lines = results_page()(trained / "results").splitlines()
+    lines = results_page(trained / "results").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert "## cells" in lines and len(table) == 2 + 5 + 2 + 1  # the head, the rows, both members, their mean
     assert {line.count("|") for line in table} == {8}
@@ -103,15 +102,6 @@ def test_the_file_becomes_a_table_of_the_results_page(trained):
     assert table[2].startswith(expected) and table[2].endswith("| 1.00 |")
     assert any(line.startswith("- baseline; + box refinement: `") and line.endswith("best.pt`") for line in lines)
     assert {"- on random numbers", "- left out: + luck: none", "- scales of multi-scale testing: 64"} <= set(lines)
-
-
-def results_page() -> Callable[[Path], str]:
-    """Of docs/generate.py, which is a script in no package."""
-    spec = importlib.util.spec_from_file_location("generate", Path(__file__).parents[2] / "docs/generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.results_page
 
 
 def test_rows_that_no_checkpoint_allows_are_left_out_and_said(trained, capsys):

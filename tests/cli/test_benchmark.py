@@ -1,6 +1,5 @@
 """The benchmark measures what it says, on tiny work; nothing here is timed against a bound."""
 
-import importlib.util
 import json
 import re
 import time
@@ -25,6 +24,7 @@ from detection.cli.commands.benchmark import batch_sizes, main, plain, show
 from detection.cli.main import run
 from detection.errors import TrainingError
 from detection.structures import Batch
+from docs import benchmark_page
 from tests.cli.contestants import ending, failing, sleeper, told, waiting
 
 TINY = Task("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
@@ -235,14 +235,6 @@ def test_profiles_shares_and_figures_are_shown():
     assert "images/s" not in shown and "peak MB" not in shown  # nothing to show there
 
 
-def docs_page():
-    """docs/benchmark_page.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("benchmark_page", Path(__file__).parents[2] / "docs/benchmark_page.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def as_file(*contests, date="2026-01-02"):
     heading = {
         "kind": "benchmark",
@@ -265,14 +257,13 @@ def test_the_page_has_a_table_a_contest_and_the_newest_file_first(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(as_file(date="2026-01-01")))
     (tmp_path / "b.json").write_text(json.dumps(new))
     (tmp_path / "c.json").write_text(json.dumps({"title": "other", "measures": {}}))
-    module = docs_page()
-    lines = module.body(module.read(tmp_path)).splitlines()
+    lines = benchmark_page.body(benchmark_page.read(tmp_path)).splitlines()
     assert [line for line in lines if line.startswith("## ")] == ["## b", "## a"]
-    assert "| ours bf16 | 0.5 | 2.0 | 100 | 80.0 | 80% | torchvision bf16: 2.00x | torchvision bf16: 0.50x |" in lines
-    assert {"**training**", "| trunk | 0.2 | 40% |", "- seconds added: 1.25", "- versions: torch 9", "- commit: abc"} <= set(
+    assert "| ours bf16 | 0.5 s | 2.0 | 100 | 80.0 | 80% | torchvision bf16: 2.00x | torchvision bf16: 0.50x |" in lines
+    assert {"**training**", "| trunk | 0.2 s | 40% |", "- seconds added: 1.25", "- versions: torch 9", "- commit: abc"} <= set(
         lines
     )
-    assert "Nothing was measured yet." in module.body({})
+    assert "Nothing was measured yet." in benchmark_page.body({})
 
 
 def test_the_page_shows_the_cost_in_a_picture(tmp_path):
@@ -281,13 +272,13 @@ def test_the_page_shows_the_cost_in_a_picture(tmp_path):
         return {name: Result([amount / 1e5], amount / 1e3, images=contest.images) for name in contest.builds}
 
     contests = [plain("cost", contest, costs(contest)) for contest in cost.contests(Options(), Path())]
-    module, result = docs_page(), as_file(*contests)
-    text = module.body({"cpu": result})
-    assert "| 600x800 | 512 | 1 | 3.072 | 307 | 3.072 | 307 |" in text and "](images/cost_cpu.svg)" in text
-    assert list(module.pictures({"cpu": result, "other": as_file()})) == ["cost_cpu.svg"]
+    result = as_file(*contests)
+    text = benchmark_page.body({"cpu": result})
+    assert "| 600x800 | 512 | 1 | 3.072 s | 307 | 3.072 s | 307 |" in text and "](images/cost_cpu.svg)" in text
+    assert list(benchmark_page.pictures({"cpu": result, "other": as_file()})) == ["cost_cpu.svg"]
     drawn = []
     for name in ("one.svg", "two.svg"):
-        module.draw(result, tmp_path / name)
+        benchmark_page.draw(result, tmp_path / name)
         drawn.append((tmp_path / name).read_text())
     assert drawn[0] == drawn[1] and drawn[0].count("seconds (solid)") == 3
 

@@ -1,0 +1,1 @@
+"""What makes the pages: `python -m docs.generate` from the root of the repository."""

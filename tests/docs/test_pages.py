@@ -1,0 +1,114 @@
+"""Generated pages agree with the code and the results, and what the documentation names exists."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detection.config import load_classifier_config, load_config
+from docs.config_page import config_body, type_name
+from docs.result_files import read_result, read_results
+from docs.results_page import anchor
+from tests.docs.markdown import PAGES, ROOT, headings, name_of, without_code
+
+# A paragraph or a bullet longer than this is a wall: split it, or make a table of it.
+MAX_LENGTH = 900
+
+
+def test_generated_pages_are_up_to_date():
+    result = subprocess.run(
+        [sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_speed_that_the_readme_claims_was_measured():
+    claim = re.search(r"\*\*Speed\*\*.*?memory", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert claim
+    contests = json.loads((ROOT / "docs/results/benchmark.json").read_text())["contests"]
+    ratios = [contest["ratios"] for contest in contests if contest["part"] == "detector"]  # training, inference
+    kinds = ("fp32", "bf16")
+    measured = [task[f"ours {kind}"][f"torchvision {kind}"]["speed"] for task in ratios for kind in kinds]
+    assert re.findall(r"\d\.\d", claim[0]) == [f"{speed:.1f}" for speed in measured]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/results").glob("*.json")), ids=lambda path: path.stem)
+def test_result_files_keep_the_schema_and_have_a_heading(path):
+    assert read_result(path).heading
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"notes": "one text"}, "notes: Input should be a valid tuple"),
+        ({"noets": []}, "noets: Extra inputs are not permitted"),
+        ({"date": "yesterday"}, "date: String should match pattern"),
+        ({"commands": []}, "commands: Tuple should have at least 1 item"),
+        ({"notes": ["x" * 701]}, "notes.0: String should have at most 700 characters"),
+    ],
+)
+def test_faults_of_a_result_file_are_named(tmp_path, change, message):
+    good = {"kind": "measures", "title": "t", "measures": {"AP": 0.5}, "hardware": "h", "date": "2026-01-02", "commit": "abc"}
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(good | {"commands": ["make run"]} | change))
+    with pytest.raises(ValueError, match="mine.json") as error:
+        read_results(tmp_path)
+    assert message in str(error.value)
+
+
+def test_the_config_reference_names_types_choices_and_defaults():
+    lines = config_body().splitlines()
+    assert '| `roi.pooling` | one of `max`, `align` | `"max"` | RoI max pooling (the paper) or RoIAlign |' in lines
+    assert any(line.startswith("| `rpn.sample_size` | integer &ge; 1 | `256` |") for line in lines)
+    assert any(line.startswith("| `roi.delta_std` | list of 4 numbers &gt; 0 |") for line in lines)
+    assert any(line.startswith("| `train.clip_norm` | number &gt; 0 or null | `null` |") for line in lines)
+    assert not any("VOC<year>" in line for line in lines), "an HTML tag that no browser shows"
+    assert type_name(tuple[int, ...]) == "list of integers" and type_name(str | None) == "text or null"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_files_exist(page):
+    for name in re.findall(
+        r"\b((?:configs|tools|docs|datasets|tests|backbones|detection)/[\w/-]+\.(?:yaml|py|md))\b", page.read_text()
+    ):
+        assert (ROOT / name).exists(), f"{name_of(page)} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, fragment = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), f"{name_of(page)} links to {target}"
+        assert not fragment or fragment in {anchor(heading) for heading in headings(linked)}, f"{name_of(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_walls_of_text(page):
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*|]|\d+\.) ?)", without_code(page.read_text())):
+        assert len(paragraph) <= MAX_LENGTH, f"{name_of(page)}: {len(paragraph)} characters: {paragraph[:80]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_html_tags_that_a_browser_would_swallow(page):
+    text = re.sub(r"<!--.*?-->|<https?:[^>]*>", "", without_code(page.read_text()), flags=re.DOTALL)
+    assert re.findall(r"<[A-Za-z][^>\n]*>", text) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_configs_are_valid_short_and_say_how_to_run_them(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 40
+    assert text.startswith("# ") and "#   " in text
+    is_classifier = path.stem.endswith("_pretrain") or path.stem.startswith(("imagenet", "cifar"))
+    (load_classifier_config if is_classifier else load_config)(path)
+
+
+def test_every_page_is_tested():
+    assert ROOT / "README.md" in PAGES and ROOT / "docs/training.md" in PAGES and len(PAGES) > 15
+    assert all(isinstance(page, Path) for page in PAGES)
