@@ -1,7 +1,7 @@
-"""The paper's table of improvements (Table 9): each added to those before it, what it finds and what it costs (appendix B).
+"""The rows of the paper's table of improvements (Table 9, appendix B), each improvement added to those above it.
 
-Rows share what they have in common: a network's feature maps and proposals are computed once an image, whatever the row.
-Only for the clock does every row work alone.
+Rows share what they have in common: a network's feature maps and proposals are computed once per image for all rows. Only
+where time is measured does each row work by itself.
 """
 
 from __future__ import annotations
@@ -28,44 +28,53 @@ PAPER_SHORTER_SIDE = 600
 
 
 @dataclass(frozen=True)
-class Member:
-    """One network of a row: its place among the detectors, and the settings it works under."""
+class AblationMember:
+    """One network of a row: its position among the detectors, and the settings that it works under."""
 
     index: int
     test: TestConfig
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One line of the table. Two rows are equal where they compute the same, whatever their names."""
 
     name: str = field(compare=False)
-    members: tuple[Member, ...]
+    members: tuple[AblationMember, ...]
     flip: bool = False
 
     @property
-    def alone(self) -> list[Row]:
+    def single_networks(self) -> list[AblationRow]:
         """A row for each member by itself."""
-        return [Row(self.name, (member,), self.flip) for member in self.members]
+        return [AblationRow(self.name, (member,), self.flip) for member in self.members]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The rows that the detectors at hand allow, and a sentence for each that they do not."""
+class AblationPlan:
+    """The rows that the detectors at hand allow, and a sentence for each row that they do not allow."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
     left_out: tuple[str, ...]
 
     @property
-    def measured(self) -> list[Row]:
-        """All that has to be computed, each once: the rows, and an ensemble's members by themselves."""
-        return list(dict.fromkeys([*self.rows, *(single for row in self.rows for single in row.alone)]))
+    def rows_and_members(self) -> list[AblationRow]:
+        """All that has to be computed, each once: the rows, and each network of an ensemble by itself."""
+        return list(dict.fromkeys([*self.rows, *(single for row in self.rows for single in row.single_networks)]))
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Shorter sides of multi-scale testing, of its first network."""
+        for row in self.rows:
+            if row.members[0].test.scales:
+                return row.members[0].test.scales
+        return ()
 
 
-def plan_rows(detectors: Sequence[Detector]) -> Plan:
-    """The table's rows. Detectors with and without context may come in any order; the first of each kind stands for it.
+def plan_rows(detectors: Sequence[Detector]) -> AblationPlan:
+    """The table's rows. Detectors with and without context may come in any order.
 
-    Raises ConfigError if there is none without context, the baseline.
+    The first detector of each kind is the single network; all with context make the ensemble, or all without if none has
+    it. Raises ConfigError if there is no detector without context, which is the baseline.
     """
     plain = [index for index, detector in enumerate(detectors) if not detector.config.roi.context]
     contextual = [index for index, detector in enumerate(detectors) if detector.config.roi.context]
@@ -74,59 +83,61 @@ def plan_rows(detectors: Sequence[Detector]) -> Plan:
             f"the baseline needs a checkpoint trained without context, and all {len(detectors)} given have roi.context=true: "
             "add one with roi.context=false to --weights"
         )
-    full = contextual or plain
+    best = contextual or plain
 
-    def row(name: str, indices: Sequence[int], settings: Callable[[TestConfig], TestConfig], flip: bool = False) -> Row:
-        return Row(name, tuple(Member(index, settings(detectors[index].config.test)) for index in indices), flip)
+    def row(name: str, indices: Sequence[int], settings: Callable[[TestConfig], TestConfig], flip: bool = False) -> AblationRow:
+        members = tuple(AblationMember(index, settings(detectors[index].config.test)) for index in indices)
+        return AblationRow(name, members, flip)
 
-    rows = [row("baseline", plain[:1], baseline), row("+ box refinement", plain[:1], refined)]
+    rows = [row("baseline", plain[:1], baseline_settings), row("+ box refinement", plain[:1], refinement_settings)]
     left_out = []
     if contextual:
-        rows.append(row("+ context", contextual[:1], refined))
+        rows.append(row("+ context", contextual[:1], refinement_settings))
     else:
         left_out.append("+ context: no checkpoint was trained with roi.context=true")
-    rows.append(row("+ multi-scale testing", full[:1], multi_scale))
-    if len(full) > 1:
-        rows.append(row("+ ensemble", full, multi_scale))
+    rows.append(row("+ multi-scale testing", best[:1], multi_scale_settings))
+    if len(best) > 1:
+        rows.append(row("+ ensemble", best, multi_scale_settings))
     else:
         left_out.append(f"+ ensemble: there is only one checkpoint {'with' if contextual else 'without'} context")
-    if detectors[full[0]].config.test.flip:
-        rows.append(row("+ flip, one network", full[:1], multi_scale, flip=True))
-    return Plan(tuple(rows), tuple(left_out))
+    if detectors[best[0]].config.test.flip:
+        rows.append(row("+ flip, one network", best[:1], multi_scale_settings, flip=True))
+    return AblationPlan(tuple(rows), tuple(left_out))
 
 
-def baseline(test: TestConfig) -> TestConfig:
-    """The settings with all improvements switched off."""
+def baseline_settings(test: TestConfig) -> TestConfig:
+    """These settings with all improvements switched off."""
     return test.model_copy(update={"refinement_passes": 0, "voting": False, "scales": (), "flip": False})
 
 
-def refined(test: TestConfig) -> TestConfig:
+def refinement_settings(test: TestConfig) -> TestConfig:
     """The baseline with box refinement and voting, in as many passes as the settings ask for, at least the paper's one."""
-    return baseline(test).model_copy(update={"refinement_passes": max(test.refinement_passes, 1), "voting": True})
+    passes = max(test.refinement_passes, 1)
+    return baseline_settings(test).model_copy(update={"refinement_passes": passes, "voting": True})
 
 
-def multi_scale(test: TestConfig) -> TestConfig:
-    """The same at the settings' scales; where they have none, at the paper's, in proportion to `shorter_side`."""
+def multi_scale_settings(test: TestConfig) -> TestConfig:
+    """Refinement and voting at the settings' scales, or at the paper's in proportion to `shorter_side` if they have none."""
     proportional = {max(round(scale * test.shorter_side / PAPER_SHORTER_SIDE), 1) for scale in PAPER_SCALES}
-    return refined(test).model_copy(update={"scales": test.scales or tuple(sorted(proportional))})
+    return refinement_settings(test).model_copy(update={"scales": test.scales or tuple(sorted(proportional))})
 
 
 def predict_rows(
     detectors: Sequence[Detector],
-    rows: Sequence[Row],
+    rows: Sequence[AblationRow],
     records: Sequence[Record],
     *,
     workers: int = 2,
     report: Callable[[int], None] | None = None,
-) -> dict[Row, dict[ImageId, Detections]]:
-    """What each row finds in each record's image, in its own pixels, on the CPU. An image is read once for all rows.
+) -> dict[AblationRow, dict[ImageId, Detections]]:
+    """Each row's detections by image, boxes in the image's own pixels, on the CPU. An image is read once for all rows.
 
-    The first detector's config decides the precision. `report` hears how many images are done. Raises DatasetError for
-    an image that cannot be read.
+    The first detector's config decides the precision. `report` is called with the number of images done. Raises DatasetError
+    for an image that cannot be read.
     """
     device = detectors[0].device
     precision = resolve_precision(detectors[0].config.train.precision, device)
-    found: dict[Row, dict[ImageId, Detections]] = {row: {} for row in rows}
+    found: dict[AblationRow, dict[ImageId, Detections]] = {row: {} for row in rows}
     for done, ((record,), (image,)) in enumerate(test_loader(records, workers=workers), start=1):
         with autocast(device, precision):
             results = detect_rows(detectors, rows, to_array(image))
@@ -139,32 +150,33 @@ def predict_rows(
 
 def time_rows(
     detectors: Sequence[Detector],
-    rows: Sequence[Row],
+    rows: Sequence[AblationRow],
     records: Sequence[Record],
     *,
     report: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[Row, float]:
-    """Seconds that each row takes for an image when it works alone: from pixels in memory to detections, median of the records.
+) -> dict[AblationRow, float]:
+    """Seconds per image of each row by itself, from pixels in memory to detections: the median over the records.
 
-    Image by image all rows have their turn, so that a busy moment of the machine meets them alike. An image of a new shape
-    is run untimed first: the libraries prepare for it once. Raises DatasetError for an image that cannot be read.
+    All rows run on one image before any runs on the next, so that a busy moment of the machine meets them alike. The first
+    image of each shape is run once untimed before: the libraries prepare for a shape once. Raises DatasetError for an image
+    that cannot be read.
     """
     device = detectors[0].device
     precision = resolve_precision(detectors[0].config.train.precision, device)
 
-    def timed(row: Row, array: np.ndarray) -> float:
+    def timed(row: AblationRow, array: np.ndarray) -> float:
         started = _synchronised(device, clock)
         with autocast(device, precision):
             detect_rows(detectors, [row], array)
         return _synchronised(device, clock) - started
 
-    seconds: dict[Row, list[float]] = {row: [] for row in rows}
-    seen: set[tuple[int, ...]] = set()
+    seconds: dict[AblationRow, list[float]] = {row: [] for row in rows}
+    known_shapes: set[tuple[int, ...]] = set()
     for done, (_, (image,)) in enumerate(test_loader(records), start=1):
         array = to_array(image)
-        if array.shape not in seen:
-            seen.add(array.shape)
+        if array.shape not in known_shapes:
+            known_shapes.add(array.shape)
             for row in rows:
                 timed(row, array)
         for row in rows:
@@ -175,25 +187,25 @@ def time_rows(
 
 
 @torch.inference_mode()
-def detect_rows(detectors: Sequence[Detector], rows: Sequence[Row], array: np.ndarray) -> list[Detections]:
-    """What each row finds in one image (H, W, 3): each exactly what a detector or ensemble of its settings predicts."""
+def detect_rows(detectors: Sequence[Detector], rows: Sequence[AblationRow], array: np.ndarray) -> list[Detections]:
+    """Each row's detections in one image (H, W, 3) uint8: exactly what a detector or ensemble with its settings predicts."""
     views = shared_views(detectors, array)
     with evaluating(detectors):
         return [detect(views(row))[0] for row in rows]
 
 
-def shared_views(detectors: Sequence[Detector], array: np.ndarray) -> Callable[[Row], list[View]]:
-    """A function from a row to its views of one image; they share feature maps, proposals and, at equal settings, context."""
+def shared_views(detectors: Sequence[Detector], array: np.ndarray) -> Callable[[AblationRow], list[View]]:
+    """A function from a row to its views of one image. Views share feature maps, proposals and, at equal settings, context."""
 
     @cache
-    def image(index: int, mirrored: bool) -> View:
+    def plain_view(index: int, mirrored: bool) -> View:
         return View(detectors[index], [array], mirrored=mirrored)
 
     @cache
-    def view(member: Member, mirrored: bool) -> View:
-        return image(member.index, mirrored).under(member.test)
+    def view(member: AblationMember, mirrored: bool) -> View:
+        return plain_view(member.index, mirrored).under(member.test)
 
-    def views(row: Row) -> list[View]:
+    def views(row: AblationRow) -> list[View]:
         sides = (False, True) if row.flip else (False,)
         return [view(member, mirrored) for mirrored in sides for member in row.members]
 
@@ -201,7 +213,7 @@ def shared_views(detectors: Sequence[Detector], array: np.ndarray) -> Callable[[
 
 
 def _synchronised(device: torch.device, clock: Callable[[], float]) -> float:
-    """The time at which the device has done all that it was given."""
+    """The time after the device has finished all work that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock()

@@ -2,5 +2,6 @@
 
 from detection.evaluation.coco import evaluate_coco, evaluate_coco_files
 from detection.evaluation.voc import evaluate_voc
+from detection.evaluation.voc_files import evaluate_voc_files
 
-__all__ = ["evaluate_coco", "evaluate_coco_files", "evaluate_voc"]
+__all__ = ["evaluate_coco", "evaluate_coco_files", "evaluate_voc", "evaluate_voc_files"]

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from detection import Detector, Ensemble
-from detection.analysis.ablation import PAPER_SCALES, Plan, Row, multi_scale, plan_rows, predict_rows, refined, time_rows
+from detection.analysis.ablation import (
+    PAPER_SCALES,
+    AblationPlan,
+    AblationRow,
+    multi_scale_settings,
+    plan_rows,
+    predict_rows,
+    refinement_settings,
+    time_rows,
+)
 from detection.config import TestConfig as Settings
 from detection.errors import ConfigError
 from detection.inference.dataset import predict_dataset
@@ -39,7 +48,7 @@ def records(tmp_path: Path) -> list[Record]:
     return found
 
 
-def alone(detectors: list[Detector], row: Row, records: list[Record]) -> dict[object, Detections]:
+def alone(detectors: list[Detector], row: AblationRow, records: list[Record]) -> dict[object, Detections]:
     """The row as anybody would compute it: detectors with its settings, from the first pixel on."""
     configs = [each.config for each in detectors]
     try:
@@ -59,11 +68,11 @@ def test_shared_rows_equal_rows_computed_alone(records):
     plan = plan_rows(detectors)
     assert [row.name for row in plan.rows] == NAMES and plan.left_out == ()
     assert [[member.index for member in row.members] for row in plan.rows] == [[1], [1], [0], [0], [0, 2], [0]]
-    assert len(plan.measured) == 7  # the rows, and the ensemble's second member; its first is a row already
+    assert len(plan.rows_and_members) == 7  # the rows, and the ensemble's second member; its first is a row already
     reported: list[int] = []
-    found = predict_rows(detectors, plan.measured, records, workers=0, report=reported.append)
+    found = predict_rows(detectors, plan.rows_and_members, records, workers=0, report=reported.append)
     assert reported == [1, 2, 3]
-    for row in plan.measured:
+    for row in plan.rows_and_members:
         for image_id, expected in alone(detectors, row, records).items():
             assert len(found[row][image_id]) == len(expected) > 0
             for name in ("boxes", "scores", "labels"):
@@ -79,7 +88,7 @@ def test_feature_maps_proposals_and_context_are_computed_once_an_image(records):
     for name, shapes in seen.items():
         module = watched.get_submodule(name)
         module.register_forward_pre_hook(lambda _, inputs, shapes=shapes: shapes.append(tuple(inputs[0].shape)))
-    predict_rows(detectors, plan_rows(detectors).measured, records[:1], workers=0)
+    predict_rows(detectors, plan_rows(detectors).rows_and_members, records[:1], workers=0)
     once = [(48, 60), (64, 80), (96, 120)]
     # As it is and mirrored, at each size; proposals come from the image as it is.
     assert sorted(shape[2:] for shape in seen["trunk"]) == sorted(once * 2) and len(seen["rpn"]) == 1
@@ -109,10 +118,10 @@ def test_settings_of_the_rows():
     assert first == Settings(nms_threshold=0.5)
     assert second == Settings(nms_threshold=0.5, refinement_passes=3, voting=True)
     assert third == Settings(nms_threshold=0.5, refinement_passes=3, voting=True, scales=(100, 200))
-    assert refined(Settings()) == Settings(refinement_passes=1, voting=True)
-    assert multi_scale(Settings()).scales == PAPER_SCALES
-    assert multi_scale(Settings(shorter_side=480)).scales == (160, 320, 480, 640, 800)
-    assert multi_scale(Settings(shorter_side=1)).scales == (1, 2)
+    assert refinement_settings(Settings()) == Settings(refinement_passes=1, voting=True)
+    assert multi_scale_settings(Settings()).scales == PAPER_SCALES
+    assert multi_scale_settings(Settings(shorter_side=480)).scales == (160, 320, 480, 640, 800)
+    assert multi_scale_settings(Settings(shorter_side=1)).scales == (1, 2)
 
 
 def test_each_row_has_the_median_of_its_own_seconds(records):
@@ -138,6 +147,6 @@ def test_an_image_without_proposals_and_one_smaller_than_the_stride(tmp_path):
     for each in detectors:
         each.config = each.config.model_copy(update={"rpn": each.config.rpn.model_copy(update={"min_size": 1e4})})
         each.rpn.config = each.config.rpn
-    plan: Plan = plan_rows(detectors)
-    found = predict_rows(detectors, plan.measured, [record], workers=0)
+    plan: AblationPlan = plan_rows(detectors)
+    found = predict_rows(detectors, plan.rows_and_members, [record], workers=0)
     assert all(len(each["tiny"]) == 0 for each in found.values())

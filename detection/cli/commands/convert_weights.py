@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detection.cli.evaluated import is_override
+from detection.cli.options import is_override
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
     # Only now: torch is slow to load.
-    from detection.cli.downloads import published_file
+    from detection.cli.output import fetch_published_file
     from detection.weights.conversion import convert_file
 
     format_name = None if options.format == "auto" else options.format
-    conversion = convert_file(published_file(options.source), options.destination, format_name, options.overrides)
+    conversion = convert_file(fetch_published_file(options.source), options.destination, format_name, options.overrides)
     print("\n".join(describe(conversion, options.source, options.destination)))
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from detection.cli.evaluated import QUICKSTART_WEIGHTS, is_override, load_model, trained_weights
+from detection.cli.options import QUICKSTART_WEIGHTS, find_trained_weights, is_override, load_model
 from detection.data.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
 from detection.errors import ConfigError, DatasetError
 
@@ -102,7 +102,7 @@ def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
     """The detector to draw with. Raises ConfigError or CheckpointError."""
     if weights is not None:
         return _load(weights, overrides, "")
-    trained = trained_weights(QUICKSTART_WEIGHTS)
+    trained = find_trained_weights(QUICKSTART_WEIGHTS)
     if trained is not None:
         return _load(trained, overrides, ", the quickstart's (--weights names others)")
     # Only now: torch is slow to load.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.cli.commands.pretrain import describe_errors
-from detection.cli.evaluated import model_options
+from detection.cli.options import parse_with_overrides
 from detection.config import load_classifier_config
 
 
@@ -31,12 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, and write the JSON that is asked for."""
-    options = model_options(build_parser(), argv)
+    options = parse_with_overrides(build_parser(), argv)
     config = load_classifier_config(options.config, options.overrides)
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.pretraining.evaluate import evaluate_checkpoints
 
-    metrics = evaluate_checkpoints([weights_file(file, "classifier") for file in options.weights], config)
+    metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
     print(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
     if options.json is not None:

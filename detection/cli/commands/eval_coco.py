@@ -8,20 +8,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from detection.cli.evaluated import (
-    Predictions,
-    add_model_arguments,
-    model_options,
-    predict_test_split,
-    refuse_model_arguments,
-    refuse_without,
-)
-from detection.config import CocoSource
-from detection.errors import ConfigError
+from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
+from detection.cli.output import predict_with_bar
 
 if TYPE_CHECKING:
     from detection.evaluation.coco import CocoResult
@@ -41,9 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
-    options = model_options(build_parser(), argv)
+    options = parse_with_overrides(build_parser(), argv)
     console = Console(highlight=False)
-    result = from_files(options) if options.detections else from_model(options, console)
+    files = detections_given(options, "annotations", "FILE")
+    result = evaluate_files(options) if files else evaluate_model(options, console)
 
     from detection.analysis.report import coco_table
     from detection.files import write_json
@@ -54,47 +47,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def from_files(options: argparse.Namespace) -> CocoResult:
-    """Evaluate a result file. Raises DatasetError."""
+def evaluate_files(options: argparse.Namespace) -> CocoResult:
+    """The result of --annotations and --detections. Raises DatasetError."""
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.coco_files import read_annotations, read_results
 
-    refuse_model_arguments(options, "--detections")
-    refuse_without(options, "weights", ["write_detections"])
-    if options.annotations is None:
-        raise ConfigError("--detections needs --annotations FILE, the ground truth to compare with")
-    dataset = read_annotations(options.annotations)
-    return evaluate_coco_results(dataset, read_results(options.detections, dataset))
+    ground_truth = read_annotations(options.annotations)
+    return evaluate_coco_results(ground_truth, read_results(options.detections, ground_truth))
 
 
-def from_model(options: argparse.Namespace, console: Console) -> CocoResult:
-    """Run a model on its test split; its detections are written where --write-detections says."""
+def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult:
+    """The result of a model on its test split; its detections are written where --write-detections says."""
     from detection.evaluation.coco import evaluate_coco_results
-    from detection.evaluation.detection_files import coco_results
+    from detection.evaluation.split import as_coco_results, coco_ground_truth, load_evaluation_split
     from detection.files import write_json
 
-    refuse_without(options, "detections", ["annotations"])
-    predictions = predict_test_split(options, console)
-    names = predictions.dataset.class_names
-    dataset = ground_truth(predictions)
-    ids = {category["name"]: category["id"] for category in dataset["categories"]}
-    results = coco_results(predictions.detections, names, ids)
+    model, weights = load_model(options)
+    split = load_evaluation_split(model.config)
+    console.print(f"{weights}: {len(split.records)} images", soft_wrap=True, markup=False)
+    detections = predict_with_bar(model, split.records, console)
+    ground_truth = coco_ground_truth(split)
+    results = as_coco_results(ground_truth, detections, split.class_names)
     if options.write_detections:
         write_json(options.write_detections, results)
         console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
-    return evaluate_coco_results(dataset, results, names)
-
-
-def ground_truth(predictions: Predictions) -> dict[str, Any]:
-    """The content of an annotation file: the data's own where they are one COCO file, else made from the records."""
-    from detection.data.catalog import resolve_root
-    from detection.evaluation.coco import records_as_coco
-    from detection.evaluation.coco_files import read_annotations
-
-    names = predictions.dataset.class_names
-    source = predictions.sources[0]
-    if len(predictions.sources) == 1 and isinstance(source, CocoSource):
-        own = read_annotations(resolve_root(source.root) / source.annotations)
-        if set(names) <= {category["name"] for category in own["categories"]}:
-            return own
-    return records_as_coco(predictions.dataset.records, names)
+    return evaluate_coco_results(ground_truth, results, split.class_names)

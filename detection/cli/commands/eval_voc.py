@@ -7,37 +7,19 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from detection.cli.evaluated import (
-    add_model_arguments,
-    model_options,
-    predict_test_split,
-    refuse_model_arguments,
-    refuse_without,
-)
-from detection.config import Source, VocSource
+from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
+from detection.cli.output import predict_with_bar
 from detection.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from detection.evaluation.voc import ClassDetections, Metric, VocResult
-    from detection.structures import Detections, ImageId, Record
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What there is to find and what was found; classes without an entry in `detections` have no detection file."""
-
-    records: Sequence[Record]
-    class_names: Sequence[str]
-    detections: Mapping[str, ClassDetections]
-    year: str | None
-    split: str
+    from detection.evaluation.voc import VocResult
+    from detection.evaluation.voc_files import VocEvaluation
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,97 +43,62 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
-    options = model_options(build_parser(), argv)
+    options = parse_with_overrides(build_parser(), argv)
     if not 0 < options.iou_threshold <= 1:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
     console = Console(highlight=False)
-    evaluated = from_files(options) if options.detections else from_model(options, console)
-    if evaluated is None:
+    files = detections_given(options, "devkit", "DIR", ["year", "split"])
+    evaluation = read_files(options) if files else predict(options, console)
+    if evaluation is None:
         console.print("the split has no annotations: the detections are for the test server", soft_wrap=True)
         return 0
 
-    from detection.evaluation.voc import evaluate_voc_classes
     from detection.files import write_json
 
-    metric: Metric = options.metric or ("voc07" if evaluated.year == "2007" else "area")
-    truth = (evaluated.records, evaluated.detections, evaluated.class_names)
-    result = evaluate_voc_classes(*truth, options.iou_threshold, metric)
-    _print(console, result, [name for name in evaluated.class_names if name not in evaluated.detections])
+    result = evaluation.evaluate(options.iou_threshold, options.metric)
+    print_result(console, result, evaluation.classes_without_file)
     if options.json:
         write_json(options.json, result.as_json())
     if options.report:
-        _report(options.report, result, evaluated, console)
+        write_files_of_report(options.report, result, evaluation, console)
     return 0
 
 
-def from_files(options: argparse.Namespace) -> Evaluated:
-    """Read a devkit's annotations and a folder's detection files. Raises DatasetError."""
-    from detection.evaluation.detection_files import find_voc_detections, read_voc_detections
-    from detection.evaluation.devkit import find_year, read_devkit, sort_classes
+def read_files(options: argparse.Namespace) -> VocEvaluation:
+    """The annotations of --devkit and the files of --detections. Raises DatasetError."""
+    from detection.evaluation.voc_files import read_voc_files
 
-    refuse_model_arguments(options, "--detections")
-    refuse_without(options, "weights", ["write_detections"])
-    if options.devkit is None:
-        raise ConfigError("--detections needs --devkit DIR, the annotations to compare with")
-    split = options.split or "test"
-    folder = find_year(options.devkit, options.year)
-    files = find_voc_detections(options.detections, split)
-    devkit = read_devkit(folder, split)
-    detections = {name: read_voc_detections(file, devkit.records) for name, file in files.items()}
-    # Labels must stay what they are: classes that only the detections have come behind.
-    names = [*devkit.class_names, *sort_classes(set(files) - set(devkit.class_names))]
-    return Evaluated(devkit.records, names, detections, options.year or _year_of(folder), split)
+    return read_voc_files(options.devkit, options.detections, options.year, options.split or "test")
 
 
-def _year_of(folder: Path) -> str | None:
-    """The year in the name of a folder VOC<year>."""
-    name = folder.resolve().name
-    return name[3:] if name.startswith("VOC") and name[3:].isdigit() else None
-
-
-def from_model(options: argparse.Namespace, console: Console) -> Evaluated | None:
+def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | None:
     """Run a model on its test split; its detections are written where --write-detections says.
 
-    None for a split without annotations. Raises ConfigError if nothing would be left of such a run."""
+    None for a split without annotations. Raises ConfigError if such a run would leave nothing.
+    """
     from detection.evaluation.detection_files import write_voc_detections
-    from detection.evaluation.voc import split_by_class
+    from detection.evaluation.split import as_voc_evaluation, load_evaluation_split
 
-    refuse_without(options, "detections", ["devkit", "year", "split"])
-    predictions = predict_test_split(options, console)
-    names = predictions.dataset.class_names
-    source = predictions.sources[0]
-    year, split = (source.year, source.split) if isinstance(source, VocSource) else (None, "test")
+    model, weights = load_model(options)
+    split = load_evaluation_split(model.config)
+    if split.unannotated and not options.write_detections:
+        raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
+    console.print(f"{weights}: {len(split.records)} images", soft_wrap=True, markup=False)
+    detections = predict_with_bar(model, split.records, console)
     if options.write_detections:
-        write_voc_detections(options.write_detections, predictions.detections, names, split)
+        write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
         console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
-    if not all(source.annotated for source in predictions.sources if isinstance(source, VocSource)):
-        if not options.write_detections:
-            raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
-        return None
-    records = official_records(predictions.sources, names) or predictions.dataset.records
-    return Evaluated(records, names, split_by_class(records, predictions.detections, names), year, split)
+    return None if split.unannotated else as_voc_evaluation(split, detections)
 
 
-def official_records(sources: Sequence[Source], class_names: Sequence[str]) -> list[Record]:
-    """The ground truth of VOC data as the development kit takes it; none if some of the data is not VOC's."""
-    from detection.data.catalog import resolve_root
-    from detection.evaluation.devkit import find_year, read_devkit
-
-    records: list[Record] = []
-    for source in sources:
-        if not isinstance(source, VocSource):
-            return []
-        folder = find_year(resolve_root(source.root), source.year)
-        records += read_devkit(folder, source.split, class_names).records
-    return records
-
-
-def _print(console: Console, result: VocResult, missing: Sequence[str]) -> None:
+def print_result(console: Console, result: VocResult, without_file: Sequence[str]) -> None:
+    """AP by class, the mean, and which classes are not in it. Raises DatasetError if there is nothing to measure."""
     from detection.analysis.report import voc_table
     from detection.evaluation.voc import METRIC_TITLES
 
-    if missing:
-        console.print(f"no detection file for: {', '.join(missing)}; the mean is over the classes present", soft_wrap=True)
+    if without_file:
+        missing = ", ".join(without_file)
+        console.print(f"no detection file for: {missing}; the mean is over the classes present", soft_wrap=True)
     if result.absent:
         console.print(f"no object of: {', '.join(result.absent)}; left out of the mean", soft_wrap=True)
     if math.isnan(result.mean_ap):
@@ -161,9 +108,11 @@ def _print(console: Console, result: VocResult, missing: Sequence[str]) -> None:
     console.print(f"mAP {result.mean_ap:.4f} ({title})", soft_wrap=True)
 
 
-def _report(folder: Path, result: VocResult, evaluated: Evaluated, console: Console) -> None:
+def write_files_of_report(folder: Path, result: VocResult, evaluation: VocEvaluation, console: Console) -> None:
+    """Write the report's files and print their names."""
     from detection.analysis.report import join_classes, write_report
 
-    detections: dict[ImageId, Detections] = join_classes(evaluated.records, evaluated.detections, evaluated.class_names)
-    for file in write_report(folder, result, evaluated.records, detections, evaluated.class_names):
+    records, class_names = evaluation.records, evaluation.class_names
+    detections = join_classes(records, evaluation.detections, class_names)
+    for file in write_report(folder, result, records, detections, class_names):
         console.print(f"report: {file}", soft_wrap=True, markup=False)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detection.cli.evaluated import is_override
+from detection.cli.options import is_override
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,23 +74,23 @@ def check(options: argparse.Namespace) -> None:
 
 def detector(options: argparse.Namespace) -> Exportable:
     """The detector of --weights. Raises CheckpointError or ConfigError."""
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.config import override_config
     from detection.export.exporter import exportable_detector
     from detection.inference.detector import load_detector
 
-    file = weights_file(options.weights, "detector")
+    file = fetch_weights(options.weights, "detector")
     return exportable_detector(load_detector(file, lambda own: override_config(own, options.overrides)))
 
 
 def backbone(options: argparse.Namespace) -> Exportable:
     """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
     from backbones import build_backbone
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.config import Config, override_config
     from detection.export.exporter import exportable_backbone
 
     model = override_config(Config(), options.overrides).model
-    weights = options.backbone_weights and weights_file(options.backbone_weights)
+    weights = options.backbone_weights and fetch_weights(options.backbone_weights)
     network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
     return exportable_backbone(network, options.backbone)

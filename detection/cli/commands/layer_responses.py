@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detection.analysis.plots import colours, label_runs, new_figure, require_picture, save_figure
-from detection.cli.evaluated import is_override, model_options
+from detection.cli.options import is_override, parse_with_overrides
 from detection.config import load_classifier_config
 from detection.errors import ConfigError
 
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write what was asked for."""
-    options = model_options(build_parser(), argv)
+    options = parse_with_overrides(build_parser(), argv)
     if options.labels is not None:
         labels, overrides = split_labels(options.labels, len(options.weights))
         options.labels, options.overrides = labels, [*options.overrides, *overrides]
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = label_weights(options.weights, options.labels)
     config = load_classifier_config(options.config, options.overrides)
     from detection.analysis.layer_responses import responses_of_checkpoints, summary
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.files import write_json
 
-    files = [weights_file(path, "classifier") for path in options.weights]
+    files = [fetch_weights(path, "classifier") for path in options.weights]
     images, responses = responses_of_checkpoints(files, config, options.images)
     found = dict(zip(labels, responses, strict=True))
     Console(highlight=False).print(summary_table(found, images))

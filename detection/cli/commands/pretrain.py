@@ -23,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
     config = configured(options, load_classifier_config)
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.pretraining.train import run_pretraining
 
     if config.model.weights is not None and not options.resume:
-        weights_file(config.model.weights, "classifier")  # now, with a bar
+        fetch_weights(config.model.weights, "classifier")  # now, with a bar
     result = run_pretraining(config, resume=options.resume, tell=print_once)
     if (code := stopped(result.training)) is not None:
         return code

@@ -136,10 +136,10 @@ def _load_split(config: Config, sources: Sequence[Source], name: str) -> Dataset
 
 def initialise(model: Detector, path: Path) -> None:
     """Start from a file's weights, or the zoo's of that name, and say what they are. Raises CheckpointError."""
-    from detection.cli.downloads import weights_file
+    from detection.cli.output import fetch_weights
     from detection.weights.checkpoint import initialise_detector
 
-    print_once(initialise_detector(model, weights_file(path)))
+    print_once(initialise_detector(model, fetch_weights(path)))
 
 
 def evaluator(dataset: Dataset, workers: int) -> Callable[[nn.Module], dict[str, float]]:

@@ -1,0 +1,133 @@
+"""Options that several commands share: the experiment, its overrides, and the models that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.config import Config, load_config, override_config
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.inference.detector import Detector, Ensemble
+
+QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--config, --weights and overrides, for `load_model` and `load_detectors`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the experiment; default: the one the checkpoint carries")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a detector's checkpoint or a name of the zoo, or several as an ensemble; default: the config's best.pt, or else "
+        "last.pt",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
+
+
+def parse_with_overrides(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed options; overrides may stand anywhere, even after the files of --weights."""
+    options = parser.parse_intermixed_args(argv)
+    weights = options.weights or []
+    options.overrides = [*options.overrides, *(str(name) for name in weights if is_override(name))]
+    options.weights = [name for name in weights if not is_override(name)]
+    return options
+
+
+def is_override(argument: str | Path) -> bool:
+    """Whether this is `dotted.key=value`, and no file of such a name."""
+    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not Path(argument).exists()
+
+
+def detections_given(options: argparse.Namespace, ground_truth: str, metavar: str, more: Sequence[str] = ()) -> bool:
+    """Whether --detections names files to evaluate; else a model is evaluated.
+
+    `ground_truth` is the option that names the annotations of such files, `more` are others that go with them. Raises
+    ConfigError if options of files and of a model are mixed, or the ground truth is missing.
+    """
+    if options.detections is None:
+        _refuse_without(options, "--detections", [ground_truth, *more])
+        return False
+    for name in ("config", "weights", "overrides"):
+        if getattr(options, name):
+            raise ConfigError(f"--detections evaluates files, {_flag(name)} a model: give one of the two")
+    _refuse_without(options, "--weights", ["write_detections"])
+    if getattr(options, ground_truth) is None:
+        raise ConfigError(f"--detections needs {_flag(ground_truth)} {metavar}, the ground truth to compare with")
+    return True
+
+
+def _refuse_without(options: argparse.Namespace, needed: str, names: Sequence[str]) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{_flag(name)} goes with {needed}, which is missing")
+
+
+def _flag(name: str) -> str:
+    return name if name == "overrides" else "--" + name.replace("_", "-")
+
+
+def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
+    """The detector or ensemble that --config, --weights and overrides ask for, and the names of its files.
+
+    Raises ConfigError or CheckpointError.
+    """
+    from detection.inference.detector import Ensemble
+
+    detectors, files = load_detectors(options)
+    model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)
+    return model, " + ".join(map(str, files))
+
+
+def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -> tuple[list[Detector], list[Path]]:
+    """The detectors that --config, --weights and overrides ask for, on the best device, and their files.
+
+    Neither option: the quickstart's. A single file has to be the network of --config; of several, or with `own_networks`,
+    each stays the one that it was trained as, and --config gives them `data`, `test` and the precision. Raises ConfigError
+    or CheckpointError, also where their classes differ.
+    """
+    import torch
+
+    from detection.cli.output import fetch_weights
+    from detection.inference.detector import load_detector
+    from detection.weights.checkpoint import require_same_classes
+
+    config = load_config(options.config, options.overrides) if options.config else None
+    files = options.weights or [_default_weights(config)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def adapted(own: Config) -> Config:
+        if config is None:
+            return override_config(own, options.overrides)
+        if len(files) == 1 and not own_networks:
+            return config
+        return own.model_copy(update={"data": config.data, "test": config.test, "train": config.train})
+
+    detectors = [load_detector(fetch_weights(file, "detector"), adapted, device) for file in files]
+    for file, detector in zip(files, detectors, strict=True):
+        require_same_classes(detector.class_names, detectors[0].class_names, file)
+    return detectors, files
+
+
+def _default_weights(config: Config | None) -> Path:
+    """The quickstart's, or the best of the config's run; a run without a validation split has only the last."""
+    best = QUICKSTART_WEIGHTS if config is None else config.output_dir / "best.pt"
+    weights = find_trained_weights(best)
+    if weights is not None:
+        return weights
+    first = "run `make run` first" if config is None else "train it first"
+    raise ConfigError(f"there is no {best}: {first}, or give --weights FILE")
+
+
+def find_trained_weights(best: Path) -> Path | None:
+    """The best checkpoint of a run, else its last; None if it has left neither."""
+    for weights in (best, best.with_name("last.pt")):
+        if weights.is_file():
+            return weights
+    return None

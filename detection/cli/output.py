@@ -1,0 +1,84 @@
+"""What commands show while they work: progress bars, and the bar of a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+if TYPE_CHECKING:
+    from backbones.weights.zoo import Kind
+    from detection.inference.detector import Detector, Ensemble
+    from detection.structures import Detections, ImageId, Record
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar that counts images and disappears when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def predict_with_bar(model: Detector | Ensemble, records: Sequence[Record], console: Console) -> dict[ImageId, Detections]:
+    """`predict_dataset` by the model's own config, with a bar. Raises DatasetError for an image that cannot be read."""
+    from detection.inference.dataset import predict_dataset
+
+    with progress_bar(console) as progress:
+        task = progress.add_task("detecting", total=len(records))
+        return predict_dataset(
+            model,
+            records,
+            workers=model.config.data.workers,
+            report=lambda done: progress.update(task, completed=done),
+        )
+
+
+def fetch_weights(weights: Path, kind: Kind | None = None) -> Path:
+    """The file itself, or the checkpoint that a name of the zoo stands for, downloaded with a bar. Raises CheckpointError."""
+    from detection.weights import zoo
+
+    with download_progress(f"downloading {weights}") as report:
+        return zoo.weights_file(weights, kind, report)
+
+
+def fetch_published_file(weights: Path) -> Path:
+    """The file itself, or the unconverted one that was published under a name of the zoo. Raises CheckpointError."""
+    from backbones.weights import zoo
+
+    entry = zoo.find(weights)
+    if entry is None:
+        return weights
+    with download_progress(f"downloading {weights}") as report:
+        return zoo.published_file(entry, report)
+
+
+@contextmanager
+def download_progress(action: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A callback for (bytes done, bytes in all). From its first call on: a bar on a terminal, else one line of text.
+
+    Only rank 0 of a distributed run shows anything.
+    """
+    from detection.engine.distributed import World
+
+    console = Console(stderr=True, quiet=not World.from_environment().is_main)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(action, total=None, visible=False)
+
+        def report(done: int, total: int | None) -> None:
+            if not (console.is_terminal or progress.tasks[0].visible):
+                console.print(action, soft_wrap=True, markup=False, highlight=False)
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield report

@@ -1,0 +1,103 @@
+"""The images that a detector is evaluated on, and their ground truth as COCO's and Pascal VOC's own tools would read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detection.config import CocoSource, Config, Source, VocSource
+from detection.data.catalog import Dataset, load_dataset, resolve_root
+from detection.errors import ConfigError, DatasetError
+from detection.evaluation.coco import records_as_coco
+from detection.evaluation.coco_files import read_annotations
+from detection.evaluation.detection_files import coco_results
+from detection.evaluation.devkit import find_year, read_devkit
+from detection.evaluation.voc import split_by_class
+from detection.evaluation.voc_files import VocEvaluation
+from detection.structures import Detections, ImageId, Record
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """The sources of a split and the images that were read from them."""
+
+    sources: tuple[Source, ...]
+    dataset: Dataset
+
+    @property
+    def records(self) -> list[Record]:
+        """One for each image."""
+        return self.dataset.records
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the records' labels mean."""
+        return self.dataset.class_names
+
+    @property
+    def unannotated(self) -> list[str]:
+        """Names of the splits that have images only, such as VOC 2012's test split."""
+        return [source.split for source in self.sources if isinstance(source, VocSource) and not source.annotated]
+
+    @property
+    def voc_name(self) -> str:
+        """What the development kit calls the split, for the names of detection files: of the first source, else "test"."""
+        return self.sources[0].split if isinstance(self.sources[0], VocSource) else "test"
+
+
+def load_evaluation_split(config: Config) -> EvaluationSplit:
+    """`data.test` of a config, or `data.val` where that is empty. Raises ConfigError if both are, DatasetError for bad data."""
+    sources = config.data.test or config.data.val
+    if not sources:
+        raise ConfigError("the config names no images to evaluate: set data.test or data.val")
+    return EvaluationSplit(sources, load_dataset(sources, config.data.classes, config.data.strict))
+
+
+def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
+    """The content of an annotation file: the data's own where they are one COCO file, else made from the records."""
+    source = split.sources[0]
+    if len(split.sources) == 1 and isinstance(source, CocoSource):
+        own = read_annotations(resolve_root(source.root) / source.annotations)
+        if set(split.class_names) <= {category["name"] for category in own["categories"]}:
+            return own
+    return records_as_coco(split.records, split.class_names)
+
+
+def voc_ground_truth(split: EvaluationSplit) -> list[Record]:
+    """Every object as the development kit counts it, if all sources are VOC's; else the records that training uses."""
+    records: list[Record] = []
+    for source in split.sources:
+        if not isinstance(source, VocSource):
+            return split.records
+        folder = find_year(resolve_root(source.root), source.year)
+        records += read_devkit(folder, source.split, split.class_names).records
+    return records
+
+
+def as_coco_results(
+    ground_truth: Mapping[str, Any], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Detections as the content of a result file, classes under the ids that the annotation file gives them.
+
+    Raises DatasetError for a class that is none of its categories.
+    """
+    return coco_results(detections, class_names, {category["name"]: category["id"] for category in ground_truth["categories"]})
+
+
+def as_voc_evaluation(split: EvaluationSplit, detections: Mapping[ImageId, Detections]) -> VocEvaluation:
+    """A model's detections beside the ground truth of the split, by VOC's classes.
+
+    Raises DatasetError for detections of an image that the split does not hold.
+    """
+    records, source = voc_ground_truth(split), split.sources[0]
+    year = source.year if isinstance(source, VocSource) else None
+    return VocEvaluation(records, split.class_names, split_by_class(records, detections, split.class_names), year)
+
+
+def require_objects(split: EvaluationSplit) -> None:
+    """Raise ConfigError if a part of the split has no annotations, DatasetError if there is no object to find in it."""
+    if split.unannotated:
+        raise ConfigError(f"split '{split.unannotated[0]}' has no annotations to evaluate with: name one that has in data.test")
+    if not any(bool(record.trainable.any()) for record in split.records):
+        raise DatasetError("none of the classes has an object in the evaluated split: there is nothing to measure")
