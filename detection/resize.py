@@ -1,4 +1,4 @@
-"""The one way an image is brought to the network's size, in training and in test."""
+"""Images resized to the network's input size, the same way in training and in test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detection.config import Resizing
 
 def resized_size(size_hw: tuple[int, int], shorter_side: float, longer_side: float) -> tuple[int, int]:
     """(height, width) whose shorter side is `shorter_side`, or less where the longer would pass `longer_side`."""
-    # In two steps, and halves go up, as in detectron2: one scale, or round(), would give some sizes a pixel more or less.
+    # In two steps, halves rounded up, as in detectron2: one scale, or round(), would make some sizes a pixel larger or smaller.
     scale = shorter_side / min(size_hw)
     height, width = (shorter_side if side == min(size_hw) else scale * side for side in size_hw)
     if max(height, width) > longer_side:
@@ -21,7 +21,7 @@ def resized_size(size_hw: tuple[int, int], shorter_side: float, longer_side: flo
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int], resizing: Resizing = "opencv") -> np.ndarray:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8, bilinear. Where it shrinks, Pillow's averages all pixels, OpenCV's skips some."""
+    """(H, W, 3) uint8 -> (h, w, 3) uint8, bilinear. When shrinking, Pillow averages all pixels, OpenCV skips some."""
     if image.shape[:2] == size_hw:
         return image
     if resizing == "pillow":

@@ -1,4 +1,4 @@
-"""The plain data that the modules hand to one another.
+"""The plain data that modules pass to each other: Record, Target, Batch, Detections.
 
 G ground-truth boxes, D detections, N images. Boxes are always (., 4) float32 `xyxy`, absolute pixels, continuous:
 width = x2 - x1. Labels are 0..K-1 without background.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ImageId = Hashable
-"""What an annotation file calls an image: VOC's stem (str) or COCO's id (int)."""
+"""The name of an image in its annotation file: VOC's stem (str) or COCO's id (int)."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Record:
     boxes: Tensor  # (G, 4) float32 xyxy
     labels: Tensor  # (G,) int64
     difficult: Tensor  # (G,) bool: VOC's flag; not trained on, ignored in evaluation
-    crowd: Tensor  # (G,) bool: COCO's iscrowd; likewise
-    areas: Tensor  # (G,) float32: COCO's segment area, else the box's
+    crowd: Tensor  # (G,) bool: COCO's iscrowd; not trained on, ignored in evaluation
+    areas: Tensor  # (G,) float32 px^2: the segment's area in COCO, else the box's
 
     @property
     def trainable(self) -> Tensor:
@@ -60,7 +60,7 @@ class Batch:
     images: Tensor  # (N, 3, H, W) uint8 RGB, zero in the padding
     sizes_hw: list[tuple[int, int]]  # N true sizes
     targets: list[Target] = field(default_factory=list)  # N, or none when predicting
-    files: list[str] = field(default_factory=list)  # N, to name the culprit of a bad loss
+    files: list[str] = field(default_factory=list)  # N, to name the images of a non-finite loss
 
     def __len__(self) -> int:
         return len(self.sizes_hw)
@@ -75,7 +75,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, for an asynchronous copy to a GPU (called by the DataLoader)."""
+        """The same batch with its images in page-locked memory, for an asynchronous copy to a GPU (the DataLoader calls it)."""
         return Batch(self.images.pin_memory(), self.sizes_hw, self.targets, self.files)
 
 

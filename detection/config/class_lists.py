@@ -20,8 +20,8 @@ COCO_CLASSES = (
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
-# COCO's name of a thing -> Pascal VOC's.
-_SAME_THING = {
+# COCO's name of a class -> Pascal VOC's name of the same class.
+_VOC_NAMES = {
     "airplane": "aeroplane",
     "motorcycle": "motorbike",
     "dining table": "diningtable",
@@ -32,12 +32,12 @@ _SAME_THING = {
 
 
 def canonical_name(name: str) -> str:
-    """One name for what VOC and COCO call differently; any other name is itself."""
-    return _SAME_THING.get(name, name)
+    """VOC's name of a class that COCO names differently; any other name unchanged."""
+    return _VOC_NAMES.get(name, name)
 
 
 def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """The K names in the order of the labels; "voc" and "coco" stand for the benchmarks'. Raises ConfigError."""
+    """The K names in the order of the labels; "voc" and "coco" are those benchmarks' lists. Raises ConfigError."""
     if not isinstance(classes, str):
         return tuple(classes)
     named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}

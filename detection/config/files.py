@@ -17,7 +17,7 @@ ConfigT = TypeVar("ConfigT", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes `1e-3` for a string; people mean a number."""
+    """Reads `1e-3` as a number, where YAML 1.1 would read a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -38,7 +38,7 @@ def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> C
 
 
 def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
-    """A config, as from a checkpoint, with `dotted.key=value` overrides. Raises ConfigError."""
+    """The config, e.g. a checkpoint's, with `dotted.key=value` overrides applied. Raises ConfigError."""
     values = config.model_dump(mode="json")
     for override in overrides:
         _apply(values, override)
@@ -58,7 +58,7 @@ def _load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str]) -> 
 
 
 def parse_config(schema: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
-    """Validate plain values, as from a checkpoint. `where` names them in the ConfigError."""
+    """Plain values, e.g. of a checkpoint -> a config. `where` says in a ConfigError where the values are from."""
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -66,7 +66,7 @@ def parse_config(schema: type[ConfigT], values: dict[str, Any], where: str) -> C
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a file; `base: other.yaml` (relative to the file) is read first and overlaid."""
+    """The mapping in a file. `base: other.yaml` (relative to the file) is read first; this file's keys replace its keys."""
     try:
         values = yaml.load(path.read_text(), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -142,7 +142,7 @@ def _explain(item: Any, schema: type[BaseModel], where: str) -> str:
 
 
 def _known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of a schema."""
+    """Every dotted key of a schema; an index 0 stands for any item of a list."""
     keys = []
     for name, info in schema.model_fields.items():
         keys.append(prefix + name)

@@ -18,10 +18,13 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Resizing = Literal["opencv", "pillow"]
+OnBadImage = Literal["error", "skip"]
+Pooling = Literal["max", "align"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, and unknown keys are errors."""
+    """A section of the configuration: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,21 +37,21 @@ class ModelConfig(Section):
         description='a name of `list_backbones()`, or of another library: "timm/resnet50d", "torchvision/resnext50_32x4d"',
     )
     stride_in_1x1: bool = Field(
-        False, description="down-sample in the bottleneck's first 1x1 (the authors' models), not its 3x3"
+        False, description="the stride is in the bottleneck's first 1x1 (the authors' models), not in its 3x3"
     )
     stem_pool: Literal["pad1", "ceil"] = Field(
         "pad1",
-        description="a ResNet's first max-pool: padded as torchvision's, or the authors', which lets its last window overhang",
+        description="a ResNet's first max-pool; pad1: as in torchvision; ceil: the authors', whose last window may overhang",
     )
     norm: Literal["bn", "frozen_bn"] = Field(
         "frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)"
     )
     freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(
-        2, description="stages not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
+        2, description="number of stages that are not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
     )
     weights: Path | None = Field(
         None,
-        description="what to start from: a checkpoint, a classifier's or a detector's, or a name such as torchvision/resnet101",
+        description="what to start from: the checkpoint of a classifier or a detector, or a name such as torchvision/resnet101",
     )
 
 
@@ -59,73 +62,83 @@ class RpnConfig(Section):
     anchor_sizes: tuple[Positive, ...] = Field((128, 256, 512), min_length=1, description="square roots of the anchors' areas")
     anchor_ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="height / width")
     anchor_offset: Fraction = Field(
-        0.0, description="in cells: cell (y, x) is centred on pixel 16 (y + offset), 16 (x + offset); py-faster-rcnn's kin: 0.5"
+        0.0,
+        description="in cells: cell (y, x) is centred on pixel 16 (y + offset), 16 (x + offset); as py-faster-rcnn: 0.5",
     )
-    positive_iou: Fraction = Field(0.7, description="an anchor at or above it is positive, and so is each box's best anchor")
-    negative_iou: Fraction = Field(0.3, description="an anchor below it with every box is negative")
-    sample_size: PositiveInt = Field(256, description="anchors an image that enter the loss")
-    positive_fraction: Fraction = Field(0.5, description="of the sample, at most")
+    positive_iou: Fraction = Field(
+        0.7, description="an anchor with at least this IoU is positive, and so is each box's best anchor"
+    )
+    negative_iou: Fraction = Field(0.3, description="an anchor with a lower IoU with every box is negative")
+    sample_size: PositiveInt = Field(256, description="anchors per image that enter the loss")
+    positive_fraction: Fraction = Field(0.5, description="greatest share of positives in the sample")
     average_over: Literal["sampled", "sample_size"] = Field(
         "sampled",
-        description="both losses are divided by the anchors sampled, or by sample_size for each image as in detectron2",
+        description="both losses are divided by the number of anchors sampled, or by sample_size per image as in detectron2",
     )
     ignore_straddling: bool = Field(True, description="leave anchors that cross the image out of the loss")
     anchors_on_padding: bool = Field(
         False, description="anchors centred on a batch's padding are sampled and proposed too, as in detectron2"
     )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
-    nms_threshold: Fraction = Field(0.7, description="of the proposals")
+    nms_threshold: Fraction = Field(0.7, description="IoU threshold of the proposals' NMS")
     pre_nms_train: PositiveInt = Field(12000, description="best anchors kept before NMS, training")
-    post_nms_train: PositiveInt = Field(2000, description="proposals an image, training")
+    post_nms_train: PositiveInt = Field(2000, description="proposals per image, training")
     pre_nms_test: PositiveInt = Field(6000, description="best anchors kept before NMS, test")
-    post_nms_test: PositiveInt = Field(300, description="proposals an image, test")
+    post_nms_test: PositiveInt = Field(300, description="proposals per image, test")
     min_size: Annotated[float, Field(ge=0)] = Field(16, description="least width and height of a proposal")
     ignore_coverage: Fraction = Field(
-        0.5, description="an anchor with this share in a crowd or difficult region is never a negative"
+        0.5, description="an anchor with this share of its area in a crowd or difficult region is never a negative"
     )
 
 
 class RoiConfig(Section):
     """RoI pooling, conv5 on every RoI, and the two sibling layers (Fast R-CNN; appendix A)."""
 
-    pooling: Literal["max", "align"] = Field("max", description="RoI max pooling (the paper) or RoIAlign")
-    pool_size: PositiveInt = Field(14, description="cells a side before conv5, which halves it")
-    sampling_ratio: Count = Field(0, description="RoIAlign's samples a cell side; 0: as many as the feature cells it covers")
-    sample_size: PositiveInt = Field(128, description="RoIs an image that enter the loss")
-    positive_fraction: Fraction = Field(0.25, description="of the sample, at most")
-    positive_iou: Fraction = Field(0.5, description="a proposal at or above it is foreground")
+    pooling: Pooling = Field("max", description="RoI max pooling (the paper) or RoIAlign")
+    pool_size: PositiveInt = Field(14, description="cells per side before conv5, which halves it")
+    sampling_ratio: Count = Field(0, description="RoIAlign's samples per side of a cell; 0: one per feature cell covered")
+    sample_size: PositiveInt = Field(128, description="RoIs per image that enter the loss")
+    positive_fraction: Fraction = Field(0.25, description="greatest share of foreground in the sample")
+    positive_iou: Fraction = Field(0.5, description="a proposal with at least this IoU is foreground")
     negative_iou: tuple[Fraction, Fraction] = Field((0.1, 0.5), description="background: IoU in [low, high)")
     delta_std: tuple[Positive, Positive, Positive, Positive] = Field(
         (0.1, 0.1, 0.2, 0.2), description="box targets are divided by it"
     )
     smooth_l1_beta: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is plain L1")
-    context: bool = Field(False, description="global context: the whole image as one more RoI, beside each (appendix B)")
+    context: bool = Field(
+        False,
+        description="global context: the whole image is one more RoI, whose features join each RoI's (appendix B)",
+    )
     ignore_coverage: Fraction = Field(
-        0.5, description="a proposal with this share in a crowd or difficult region is never background"
+        0.5, description="a proposal with this share of its area in a crowd or difficult region is never background"
     )
 
 
 class TestConfig(Section):
     """Inference. The defaults are the baseline; appendix B's improvements are switched on one by one."""
 
-    shorter_side: PositiveInt = Field(600, description="images are resized to it ...")
-    longer_side: PositiveInt = Field(1000, description="... unless their longer side would pass this")
-    score_threshold: Fraction = Field(0.05, description="detections below it are dropped")
-    nms_threshold: Fraction = Field(0.3, description="per class")
-    max_detections: PositiveInt = Field(100, description="an image")
-    batch_size: PositiveInt = Field(1, description="images of equal size run together")
-    refinement_passes: Count = Field(0, description="times that regressed boxes are pooled and classified anew; the paper: 1")
+    shorter_side: PositiveInt = Field(600, description="images are resized so that their shorter side has this length ...")
+    longer_side: PositiveInt = Field(1000, description="... or less, where their longer side would exceed this")
+    score_threshold: Fraction = Field(0.05, description="detections with a lower score are dropped")
+    nms_threshold: Fraction = Field(0.3, description="IoU threshold of the NMS in each class")
+    max_detections: PositiveInt = Field(100, description="detections per image, at most")
+    batch_size: PositiveInt = Field(1, description="images of equal size per forward pass, at most")
+    refinement_passes: Count = Field(0, description="how often regressed boxes are pooled and classified again; the paper: 1")
     voting: bool = Field(False, description="a kept box becomes the score-weighted mean of its class's boxes around it")
-    voting_iou: Fraction = Field(0.5, description="boxes that overlap a kept one as much vote for it")
+    voting_iou: Fraction = Field(0.5, description="boxes with at least this IoU with a kept box vote for it")
     voting_candidates: Literal["all", "above_threshold"] = Field(
-        "all", description="boxes that vote: all before NMS, or those of them above score_threshold"
+        "all", description="which boxes vote: all those before NMS, or only those above score_threshold"
     )
     scales: tuple[PositiveInt, ...] = Field(
-        (), description="shorter sides that RoIs are pooled from, ascending; none: shorter_side. The paper: 200 ... 1000"
+        (), description="shorter sides of the image pyramid, ascending; empty: shorter_side alone. The paper: 200 ... 1000"
     )
-    scale_area: Positive = Field(224, description="a RoI is pooled where its area is closest to this squared, and next to it")
-    scale_merge: Literal["pool", "conv5"] = Field("pool", description="maximum of the two scales after RoI pooling or conv5")
-    flip: bool = Field(False, description="average scores and boxes with those of the mirrored image")
+    scale_area: Positive = Field(
+        224, description="a RoI is pooled at the scale where its area is closest to this squared, and at a neighbour of it"
+    )
+    scale_merge: Literal["pool", "conv5"] = Field(
+        "pool", description="the maximum of the two scales is taken after RoI pooling or after conv5"
+    )
+    flip: bool = Field(False, description="average the scores and boxes with those of the mirrored image")
 
     @model_validator(mode="after")
     def _ascending_scales(self) -> TestConfig:
@@ -141,14 +154,14 @@ class VocSource(Section):
     root: Path = Field(Path("VOCdevkit"), description="holds VOC<year>/, or Annotations/ itself where `year` is not given")
     year: str | None = Field(None, coerce_numbers_to_str=True, description="2007, 2012, ...")
     split: str = Field(description="a file of ImageSets/Main, without .txt")
-    annotated: bool = Field(True, description="false: a test server's split, to be detected in and not evaluated here")
+    annotated: bool = Field(True, description="false: a split without published annotations, for detection only")
 
 
 class CocoSource(Section):
     """A COCO JSON file and its images."""
 
     format: Literal["coco"]
-    root: Path = Field(Path("coco"), description="the two below are relative to it")
+    root: Path = Field(Path("coco"), description="`annotations` and `images` are relative to it")
     annotations: Path = Field(description="e.g. annotations/instances_train2017.json")
     images: Path = Field(description="folder of the images, e.g. train2017")
 
@@ -165,17 +178,18 @@ class DataConfig(Section):
     val: tuple[Source, ...] = Field((), description="evaluated while training")
     test: tuple[Source, ...] = Field((), description="evaluated by the eval tools; `val` where it is empty")
     strict: bool = Field(False, description="refuse faulty boxes and tags instead of clipping or dropping them with a count")
-    on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
-    shorter_sides: tuple[PositiveInt, ...] = Field((600,), min_length=1, description="training: one is drawn for each image")
-    longer_side: PositiveInt = Field(1000, description="training: the longer side never passes it")
+    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
+    shorter_sides: tuple[PositiveInt, ...] = Field((600,), min_length=1, description="training: one is drawn per image")
+    longer_side: PositiveInt = Field(1000, description="training: greatest length of the longer side")
     resizing: Resizing = Field(
-        "opencv", description="bilinear, in training and test: OpenCV's, or Pillow's, which smooths as it shrinks (detectron2)"
+        "opencv",
+        description="bilinear, in training and test: OpenCV's, or Pillow's (detectron2's), which averages when it shrinks",
     )
     augmentations: tuple[Augmentation, ...] = Field(
         ({"HorizontalFlip": {"p": 0.5}},), description="albumentations by class name, applied before the resize"
     )
     aspect_grouping: bool = Field(True, description="batch landscape with landscape, portrait with portrait")
-    workers: Count = Field(2, description="loader processes for each training process")
+    workers: Count = Field(2, description="loader processes per training process")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -190,36 +204,36 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    """The solver, shared by the classification and the detection stage. Rates and steps are stated for `batch_size`."""
+    """The solver of the classification and the detection stage. Learning rate and steps are meant for `batch_size`."""
 
     batch_size: PositiveInt = Field(
-        8, description="images a step that learning_rate and steps are meant for; others scale both linearly"
+        8, description="images per step that learning_rate and steps are meant for; another number scales both linearly"
     )
-    images_per_device: PositiveInt = Field(1, description="images a process and forward pass")
-    accumulate: PositiveInt = Field(1, description="forward passes a step")
+    images_per_device: PositiveInt = Field(1, description="images per process and forward pass")
+    accumulate: PositiveInt = Field(1, description="forward passes per step")
     steps: PositiveInt = Field(90000, description="optimizer steps")
-    learning_rate: Positive = Field(0.001, description="of the first plateau")
+    learning_rate: Positive = Field(0.001, description="before the first drop")
     schedule: Literal["step", "cosine", "plateau"] = Field(
         "step", description="step: lower from each of lr_drops on; cosine: to zero at the end; plateau: see plateau_patience"
     )
     lr_drops: tuple[PositiveInt, ...] = Field((), description="steps at which the rate is multiplied by lr_drop_factor")
-    lr_drop_factor: Positive = Field(0.1, description="see lr_drops")
+    lr_drop_factor: Positive = Field(0.1, description="what the learning rate is multiplied by at each drop")
     plateau_patience: PositiveInt = Field(
         1, description="evaluations without a better metric until a plateau schedule multiplies the rate by lr_drop_factor"
     )
     warmup_steps: Count = Field(0, description="steps of linear warm-up")
     warmup_factor: Fraction = Field(0.1, description="the warm-up starts at this share of the rate")
-    momentum: Fraction = Field(0.9, description="SGD")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all weights but norms' and biases'")
-    ema_decay: Fraction = Field(0.0, description="of an average of the weights, which is what is evaluated; 0: none")
-    clip_norm: Positive | None = Field(None, description="greatest norm of the whole gradient")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the hardware computes in it"
+    momentum: Fraction = Field(0.9, description="of SGD")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all weights but those of norms and biases")
+    ema_decay: Fraction = Field(
+        0.0, description="of the exponential moving average of the weights, which is what is evaluated; 0: none"
     )
+    clip_norm: Positive | None = Field(None, description="the gradient is scaled down to this norm where it is larger")
+    precision: Precision = Field("auto", description="auto: bf16 autocast where the hardware computes in bf16")
     seed: int = Field(0, description="of initialisation, order, augmentation and sampling")
-    log_every: PositiveInt = Field(20, description="steps")
-    checkpoint_every: PositiveInt = Field(1000, description="steps")
-    eval_every: Count = Field(0, description="steps; 0: only at the end")
+    log_every: PositiveInt = Field(20, description="steps between log lines")
+    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
+    eval_every: Count = Field(0, description="steps between evaluations; 0: only at the end")
 
     @model_validator(mode="after")
     def _check_plateau(self) -> TrainConfig:
@@ -263,20 +277,20 @@ class ClassifierDataConfig(Section):
         description="albumentations by class name; `size`, `height` and `width` default to image_size",
     )
     test_transforms: tuple[Augmentation, ...] = Field(
-        (), description="likewise for validation; empty: shorter side to 256/224 of image_size, then the centre"
+        (), description="the same for validation; empty: shorter side to 256/224 of image_size, then the centre"
     )
-    on_bad_image: Literal["error", "skip"] = Field("error", description="an image that cannot be decoded")
-    workers: Count = Field(2, description="loader processes for each training process")
+    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
+    workers: Count = Field(2, description="loader processes per training process")
 
 
 class ClassifierModelConfig(Section):
     """The network to be trained as a classifier."""
 
-    backbone: str = Field("resnet50", description="see the detector's")
-    stride_in_1x1: bool = Field(False, description="see the detector's")
-    stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="see the detector's")
+    backbone: str = Field("resnet50", description="as in the detector's `model`")
+    stride_in_1x1: bool = Field(False, description="as in the detector's `model`")
+    stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="as in the detector's `model`")
     weights: Path | None = Field(
-        None, description="what to start from, see the detector's; its last layer is left out where its classes are others"
+        None, description="what to start from, as in the detector's `model`; without the last layer where its classes differ"
     )
 
 
@@ -284,11 +298,11 @@ class ClassifierTrainConfig(TrainConfig):
     """The same solver with the paper's defaults for ImageNet (section 3.4)."""
 
     batch_size: PositiveInt = Field(
-        256, description="images a step that learning_rate and steps are meant for; others scale both linearly"
+        256, description="images per step that learning_rate and steps are meant for; another number scales both linearly"
     )
-    images_per_device: PositiveInt = Field(32, description="images a process and forward pass")
+    images_per_device: PositiveInt = Field(32, description="images per process and forward pass")
     steps: PositiveInt = Field(600000, description="optimizer steps")
-    learning_rate: Positive = Field(0.1, description="of the first plateau")
+    learning_rate: Positive = Field(0.1, description="before the first drop")
     warmup_until_error: Fraction | None = Field(
         None, description="warmup_factor of the rate until the training error of a log interval is below this"
     )
@@ -296,14 +310,14 @@ class ClassifierTrainConfig(TrainConfig):
 
 
 class ClassifierTestConfig(Section):
-    """Views of an image whose class probabilities are averaged (sections 3.4, 4.1)."""
+    """The views of each image whose class probabilities are averaged (sections 3.4, 4.1)."""
 
     views: Literal["center", "ten_crop", "full"] = Field(
         "center",
-        description="center: what data.test_transforms make; ten_crop: corners, centre and flips at 256/224 of image_size; "
+        description="center: data.test_transforms; ten_crop: corners, centre and flips at 256/224 of image_size; "
         "full: the whole image at each of `scales`, the network applied fully convolutionally",
     )
-    scales: tuple[PositiveInt, ...] = Field((), description="shorter sides for `full`; empty: data.image_size alone")
+    scales: tuple[PositiveInt, ...] = Field((), description="shorter sides of `full`; empty: data.image_size alone")
     flip: bool = Field(False, description="`full`: the mirrored image too")
 
 

@@ -1,4 +1,4 @@
-"""Transforms of the paper that albumentations does not have; a config names them like any other."""
+"""Transforms of the paper that albumentations does not have; a config names them like those of albumentations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import albumentations as A
 import numpy as np
 
-# Of the colours of ImageNet's training images in 0..1, RGB (Krizhevsky et al. 2012, section 4.1); columns are components.
+# Principal components (the columns) of the RGB colours, in 0..1, of ImageNet's training images (Krizhevsky et al. 2012, 4.1).
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 

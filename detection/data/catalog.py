@@ -1,4 +1,4 @@
-"""Named sources -> one data set: where the files lie, what the classes are, what was wrong."""
+"""The sources that a config names -> one data set: its images, its classes, and what had to be repaired."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dataset:
 
 
 def load_dataset(sources: Sequence[VocSource | CocoSource], classes: str | Sequence[str], strict: bool = False) -> Dataset:
-    """Read and join sources; what had to be repaired is logged as one warning a kind.
+    """Read and join sources; what had to be repaired is logged as one warning per kind.
 
     `classes` are names, or "voc" or "coco". Raises DatasetError; if `strict`, also for what would have been repaired.
     """
@@ -66,7 +66,7 @@ def _read_source(source: VocSource | CocoSource, class_names: Sequence[str], fau
 
 
 def _check_new(record: Record, seen: dict[ImageId, Path]) -> None:
-    """Detections are stored by image id, so that one id may not mean two images."""
+    """Raise DatasetError if the image id is taken: detections are stored by it, so it must be unique."""
     if record.image_id in seen:
         raise DatasetError(f"image id {record.image_id!r} occurs twice: {seen[record.image_id]} and {record.file}")
     seen[record.image_id] = record.file

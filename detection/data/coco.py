@@ -6,7 +6,6 @@ continuous and 0-based, and `xyxy` here.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from detection.data.faults import Faults
 from detection.data.images import image_size
 from detection.data.records import AnnotatedObject, Box, list_files, make_record, repair_box
 from detection.errors import DatasetError, did_you_mean
+from detection.files import read_json
 from detection.structures import Record
 
 Json = dict[str, Any]
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A parsed file. Its lists hold dictionaries with the keys that are needed."""
+    """A parsed annotation file. Each entry of its lists has at least the keys that `read_coco_file` checks."""
 
     path: Path
     images: list[Json]
@@ -40,7 +40,7 @@ def read_coco(source: CocoSource, root: Path, class_names: Sequence[str], faults
     Raises DatasetError: no such file or folder, JSON cut short, a key missing, an image missing or listed twice,
     annotations of unknown images or categories, none of the classes among the categories.
     """
-    content = read_json(root / source.annotations)
+    content = read_coco_file(root / source.annotations)
     labels = match_categories(content, class_names, faults)
     folder = root / source.images
     present = list_files(folder)
@@ -61,14 +61,9 @@ def read_coco(source: CocoSource, root: Path, class_names: Sequence[str], faults
     return records
 
 
-def read_json(path: Path) -> CocoFile:
-    """Read and check the outline of a file. Raises DatasetError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is not valid JSON (cut short?): {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read annotations {path}: {getattr(error, 'strerror', None) or error}") from None
+def read_coco_file(path: Path) -> CocoFile:
+    """Read a file and check that its lists hold what is needed. Raises DatasetError."""
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(
             f"{path} must hold an object with images, annotations and categories, not a {type(content).__name__}"
@@ -93,9 +88,9 @@ def _entries(content: Json, key: str, needed: Sequence[str], path: Path) -> list
 
 
 def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faults) -> dict[int | str, int | None]:
-    """Category id -> label, None for categories that are not among the classes.
+    """Category id -> label, or None for a category that is not among the classes.
 
-    A subset of the categories is allowed, and said. A class that the file lacks is a fault: it may be a misspelling.
+    Categories that are left out are counted in a message. A class that the file lacks is a fault: it may be misspelt.
     """
     wanted = {name: label for label, name in enumerate(class_names)}
     names = [str(category["name"]) for category in content.categories]
@@ -115,16 +110,16 @@ def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faul
 
 def _check_unique(content: CocoFile) -> None:
     counts = Counter(image["id"] for image in content.images)
-    twice = [image_id for image_id, count in counts.items() if count > 1]
-    if twice:
-        raise DatasetError(f"{content.path} lists {len(twice)} image ids more than once; the first: {twice[0]!r}")
+    repeated = [image_id for image_id, count in counts.items() if count > 1]
+    if repeated:
+        raise DatasetError(f"{content.path} lists {len(repeated)} image ids more than once; the first: {repeated[0]!r}")
 
 
 def _check_references(content: CocoFile, key: str, known: set[int | str], listed: str) -> None:
-    lost = [annotation for annotation in content.annotations if annotation[key] not in known]
-    if lost:
-        first = f"annotation {lost[0].get('id')} has {key} {lost[0][key]!r}"
-        raise DatasetError(f"{content.path}: {len(lost)} annotations refer to none of its {listed}; the first: {first}")
+    dangling = [annotation for annotation in content.annotations if annotation[key] not in known]
+    if dangling:
+        first = f"annotation {dangling[0].get('id')} has {key} {dangling[0][key]!r}"
+        raise DatasetError(f"{content.path}: {len(dangling)} annotations refer to none of its {listed}; the first: {first}")
 
 
 def _find_image(folder: Path, name: str, present: set[str], path: Path) -> Path:
@@ -144,19 +139,19 @@ def _read_image(
         label = labels.get(annotation["category_id"])
         if label is not None:
             with faults.guard():
-                item = _read_object(
-                    annotation, label, size_hw, f"{path}: annotation {annotation.get('id')} of {file.name}", faults
-                )
-                objects += [] if item is None else [item]
+                where = f"{path}: annotation {annotation.get('id')} of {file.name}"
+                annotated = _read_object(annotation, label, size_hw, where, faults)
+                objects += [] if annotated is None else [annotated]
     return make_record(image["id"], file, size_hw, objects)
 
 
 def _side(value: Any) -> int | None:
+    """A height or width of at least 1 px, or None where the file has no such number."""
     return int(value) if isinstance(value, int | float) and isfinite(value) and value >= 1 else None
 
 
 def _read_object(annotation: Json, label: int, size_hw: tuple[int, int], where: str, faults: Faults) -> AnnotatedObject | None:
-    """None where the object was dropped, with a note."""
+    """The object, or None where it was dropped, which is noted in `faults`."""
     xywh = annotation.get("bbox")
     if not (isinstance(xywh, list) and len(xywh) == 4 and all(map(_is_number, xywh))):
         faults.note(f"{where}: bbox {xywh!r}", "bbox that is not four numbers", "dropped")

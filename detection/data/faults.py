@@ -1,7 +1,7 @@
-"""What is wrong with a data set: repaired and counted, or refused; one after the other, or all at once.
+"""The faults of a data set: small ones are repaired and counted, the others are errors.
 
-A reader mends small faults and tells them by `note`; it raises DatasetError for those that would spoil training. Each
-item is read inside `guard()`, so that `check-dataset` can collect the errors of all items.
+A reader repairs a small fault and reports it with `note`; it raises DatasetError for a fault that would spoil training. It
+reads each image or object inside `guard()`, so that `check-dataset` can collect all errors where training stops at the first.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from typing import NamedTuple
 
 from detection.errors import DatasetError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-class Note(NamedTuple):
+class RepairedFault(NamedTuple):
     """A fault that was repaired."""
 
     kind: str  # what was wrong and what was done: "inverted box, dropped"
-    message: str  # the case: file, object, values, kind
+    message: str  # where: file, object, values; then the kind
 
 
 @dataclass
 class Faults:
-    """The faults found so far. `strict`: a note is an error too. `collect`: errors are kept instead of raised."""
+    """The faults found so far. `strict`: a repairable fault is an error too. `collect`: errors are kept instead of raised."""
 
     strict: bool = False
     collect: bool = False
-    notes: list[Note] = field(default_factory=list)
+    notes: list[RepairedFault] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
 
     def note(self, where: str, fault: str, repair: str) -> None:
-        """A fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
+        """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
         if self.strict:
             raise DatasetError(f"{where}: {fault} (refused, as data.strict is true)")
-        self.notes.append(Note(f"{fault}, {repair}", f"{where}: {fault}, {repair}"))
+        self.notes.append(RepairedFault(f"{fault}, {repair}", f"{where}: {fault}, {repair}"))
 
     def inform(self, message: str) -> None:
-        """Something that is no fault but should be known."""
+        """Add a message about something that is no fault but should be known."""
         self.information.append(message)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Around one item: a DatasetError inside ends the item, and everything unless errors are collected."""
+        """A context for reading one item: a DatasetError ends the block and is raised, or, with `collect`, kept in `errors`."""
         try:
             yield
         except DatasetError as error:
@@ -55,18 +55,18 @@ class Faults:
             self.errors.append(str(error))
 
     def by_kind(self) -> dict[str, list[str]]:
-        """The messages of each kind of note."""
+        """The messages of the repaired faults, grouped by kind."""
         kinds: dict[str, list[str]] = {}
         for note in self.notes:
             kinds.setdefault(note.kind, []).append(note.message)
         return kinds
 
     def summary(self) -> list[str]:
-        """One line a kind, with its count and its first case; then the information."""
+        """One line per kind of fault, with its count and its first case; then the information."""
         lines = [f"{len(messages)} x {kind}; the first: {messages[0]}" for kind, messages in self.by_kind().items()]
         return lines + self.information
 
     def warn(self) -> None:
-        """Log the summary."""
+        """Log each line of the summary as a warning."""
         for line in self.summary():
-            log.warning("%s", line)
+            logger.warning("%s", line)

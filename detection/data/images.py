@@ -1,8 +1,8 @@
-"""Image files -> pixels, the same for every kind of file: (H, W, 3) uint8 RGB, turned as EXIF says.
+"""Image files -> pixels, the same for every kind of file: (H, W, 3) uint8 RGB, rotated as EXIF says.
 
 Greyscale is repeated in the three channels, alpha is dropped (not blended), 16 bits become 8 by division by 257, palettes
-are looked up, CMYK is converted. OpenCV decodes JPEG and PNG, being quick; Pillow the rest, and JPEGs in CMYK, whose
-inverted values OpenCV takes at their word.
+are looked up, CMYK is converted. OpenCV decodes JPEG and PNG because it is faster; Pillow decodes all other files, and
+JPEGs in CMYK, whose inverted values OpenCV does not undo.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _END = {_JPEG: b"\xff\xd9", _PNG: b"IEND"}
-_END_WITHIN = 64  # bytes from the end of a whole file; what is further off may be a thumbnail's end
+_END_WITHIN = 64  # bytes at the end of a whole file; a marker further from the end may be a thumbnail's
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, cv2.error)
 
 
@@ -44,13 +44,13 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             Image.open(io.BytesIO(data)).load()
         quick = kind == _PNG or (kind == _JPEG and header.mode in ("RGB", "L"))
         pixels = _decode_opencv(data, kind) if quick else None
-        return _decode_pillow(header) if pixels is None else turn(pixels, _orientation(header))
+        return _decode_pillow(header) if pixels is None else apply_orientation(pixels, _orientation(header))
     except _DECODE_ERRORS as error:
         raise DatasetError(f"image {name} is damaged or cut short: {error}") from None
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as displayed, from the file's header alone. Raises DatasetError: missing, or no image."""
+    """(height, width) as displayed (after EXIF rotation), from the header alone. Raises DatasetError: missing, or no image."""
     try:
         with _open(Path(path).open("rb"), str(path)) as header:
             width, height = header.size
@@ -61,7 +61,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise DatasetError(f"cannot read image {path}: {error.strerror or error}") from None
 
 
-def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels -> displayed pixels, by EXIF's orientation 1..8; any other value means 1."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from detection.config import Config, DataConfig
+from detection.config import Config, DataConfig, OnBadImage
 from detection.data.catalog import Dataset
 from detection.data.images import read_image
 from detection.data.packing import PackedRecords
-from detection.data.sampler import Batches, Item
+from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import build_augmentation, prepare
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Batch, Record, Target, pad_images
 
-log = logging.getLogger(__name__)
-
-OnBadImage = Literal["error", "skip"]
+logger = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
@@ -37,18 +35,18 @@ class Sample(NamedTuple):
     image: Tensor  # (3, h, w) uint8 RGB
     target: Target
     file: str
-    skipped: tuple[str, ...]  # what was wrong with the images that this one stands in for
+    skipped: tuple[str, ...]  # why the images that this one replaces could not be used, one message each
 
 
-class Loaded(NamedTuple):
-    """What a worker hands over."""
+class LoadedBatch(NamedTuple):
+    """A batch on its way from a worker to the main process."""
 
     batch: Any  # a Batch here, an ImageBatch in the classification stage
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...]  # why images were left out or replaced, one message each
 
 
 class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
-    """Decodes, augments and resizes: an `Item` (image, seed) -> a Sample, or the error as a value."""
+    """Decodes, augments and resizes: `SampleIndex` (image, seed) -> Sample, or the error as a value."""
 
     def __init__(self, records: Sequence[Record], config: DataConfig) -> None:
         self.records = PackedRecords.pack(records)
@@ -58,7 +56,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, item: Item) -> Sample | ConfigError | DatasetError:
+    def __getitem__(self, item: SampleIndex) -> Sample | ConfigError | DatasetError:
         skipped: list[str] = []
         for index in self._candidates(item.image):
             try:
@@ -74,7 +72,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
         return DatasetError(f"none of the images can be used; the first: {skipped[0]}")
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """The image, and those that may stand in for it: the next ones of its group."""
+        """The image, then those that may replace it where it cannot be used: the next ones of its group."""
         is_wide = self.records.is_wide
         for step in range(len(self)):
             candidate = (index + step) % len(self)
@@ -89,7 +87,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
         return prepare(image, target, self.augmentation, *sides, seed, config.resizing)
 
 
-class ImageDataset(TorchDataset[Tensor | DatasetError]):
+class TestDataset(TorchDataset[Tensor | DatasetError]):
     """Decodes: index -> (3, H, W) uint8 RGB at its own size, or the error as a value."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -106,28 +104,28 @@ class ImageDataset(TorchDataset[Tensor | DatasetError]):
 
 
 class ImageCheck(TorchDataset[str | None]):
-    """Decodes, and hands over only what is wrong."""
+    """Decodes each image and returns its error message, or None."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.images = ImageDataset(records)
+        self.images = TestDataset(records)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> str | None:
-        """The error of the image, or None."""
+        """What is wrong with the image, or None."""
         problem = self.images[index]
         return str(problem) if isinstance(problem, DatasetError) else None
 
 
 def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
-    """The pixels of an image whose annotation says its size. Raises DatasetError, also where the two disagree."""
+    """The pixels of a file, (H, W, 3) uint8 RGB. Raises DatasetError, also where (H, W) is not `size_hw`, the annotation's."""
     image = read_image(file)
     height, width = image.shape[:2]
     if (height, width) != size_hw:
-        told = f"{size_hw[1]}x{size_hw[0]}"
+        annotated = f"{size_hw[1]}x{size_hw[0]}"
         raise DatasetError(
-            f"image {file} is {width}x{height} as displayed, but its annotation says {told}: its boxes cannot fit"
+            f"image {file} is {width}x{height} as displayed, but its annotation says {annotated}: its boxes cannot fit"
         )
     return image
 
@@ -138,12 +136,12 @@ def train_loader(
     """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
 
     Batch n of a rank is a function of (train.seed, n, rank, world_size) alone, whatever the number of workers. Raises
-    DatasetError or ConfigError when it comes to the image concerned.
+    DatasetError or ConfigError at the batch that holds the image concerned.
     """
     train, data = config.train, config.data
     records = TrainDataset(dataset.records, data)
     groups = records.records.is_wide if data.aspect_grouping else None
-    batches = Batches(len(records), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
+    batches = GroupedBatchSampler(len(records), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
     loader = DataLoader(
         records,
         batch_sampler=batches,
@@ -155,8 +153,8 @@ def train_loader(
     return unwrap(loader)
 
 
-def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> Loaded | ConfigError | DatasetError:
-    """Samples -> a padded batch; or the first error."""
+def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> LoadedBatch | ConfigError | DatasetError:
+    """Samples -> a padded batch, or the first error among them as a value."""
     good = []
     for sample in samples:
         if not isinstance(sample, Sample):
@@ -168,19 +166,19 @@ def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> Loaded | 
         [sample.target for sample in good],
         [sample.file for sample in good],
     )
-    return Loaded(batch, tuple(reason for sample in good for reason in sample.skipped))
+    return LoadedBatch(batch, tuple(reason for sample in good for reason in sample.skipped))
 
 
-def unwrap(loader: Iterable[Loaded | ConfigError | DatasetError]) -> Iterator[Any]:
-    """Raise what came as a value; log each skipped image once, with the count."""
+def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Iterator[Any]:
+    """The batches; an error that came as a value is raised, and each skipped image is logged once, with the count."""
     skipped: set[str] = set()
     for loaded in loader:
-        if not isinstance(loaded, Loaded):
+        if not isinstance(loaded, LoadedBatch):
             raise loaded
         for reason in loaded.skipped:
             if reason not in skipped:
                 skipped.add(reason)
-                log.warning("skipped image number %d: %s", len(skipped), reason)
+                logger.warning("skipped image number %d: %s", len(skipped), reason)
         yield loaded.batch
 
 
@@ -192,7 +190,7 @@ def test_loader(
     Raises DatasetError for an image that cannot be read; with "skip" it is left out of its group, and logged.
     """
     loader = DataLoader(
-        ImageDataset(records), batch_size=batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+        TestDataset(records), batch_size=batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
     )
     num_skipped = 0
     for number, images in enumerate(loader):
@@ -204,11 +202,11 @@ def test_loader(
                 raise image
             else:
                 num_skipped += 1
-                log.warning("skipped image number %d: %s", num_skipped, image)
+                logger.warning("skipped image number %d: %s", num_skipped, image)
         if good:
             yield [record for record, _ in good], [image for _, image in good]
 
 
 def find_bad_images(records: Sequence[Record], workers: int = 0) -> Iterator[str | None]:
-    """Decode every image: what is wrong with each in turn, or None."""
+    """Decode every image: for each in its order what is wrong with it, or None."""
     return iter(DataLoader(ImageCheck(records), batch_size=None, num_workers=workers, worker_init_fn=start_worker))

@@ -1,7 +1,7 @@
 """All records of a data set in a few arrays.
 
-A worker process gets a copy of what it reads from. A hundred thousand records of tensors would cost a spawned worker a
-file handle a tensor, and a forked one a copy of each page that it touches; flat arrays cost neither.
+A worker process gets a copy of what it reads from. A hundred thousand records of tensors would cost a spawned worker one
+file handle per tensor, and a forked one a copy of each page that it touches; flat arrays cost neither.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class PackedRecords:
 
     files: np.ndarray  # (N,) bytes
     sizes_hw: np.ndarray  # (N, 2) int
-    ends: np.ndarray  # (N, 2) int: where the image's objects end in `boxes`, and its ignored regions
+    ends: np.ndarray  # (N, 2) int: the end in `boxes` of the image's objects, and of its ignored regions
     boxes: np.ndarray  # (B, 4) float32 xyxy
     labels: np.ndarray  # (B,) int64, -1 for ignored regions
     is_wide: np.ndarray  # (N,) bool: at least as wide as high
 
     @classmethod
     def pack(cls, records: Sequence[Record]) -> PackedRecords:
-        """Keep what training needs of the records."""
+        """Copy what training needs from the records."""
         targets = [make_target(record) for record in records]
         counts = np.array([[len(target.boxes), len(target.ignored)] for target in targets], np.int64).reshape(-1, 2)
         labels = [torch.cat([target.labels, target.labels.new_full((len(target.ignored),), -1)]) for target in targets]
@@ -58,7 +58,7 @@ class PackedRecords:
         return height, width
 
     def target(self, index: int) -> Target:
-        """What is to be learnt from an image, as it lies on disk."""
+        """The target of an image, in the pixels of its file."""
         start = int(self.ends[index - 1, 1]) if index else 0
         middle, end = self.ends[index].tolist()
         # Copies: a tensor must not share the memory of all workers.

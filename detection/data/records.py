@@ -1,4 +1,4 @@
-"""From one image's annotated objects to a Record: what both readers share. Boxes: xyxy pixels."""
+"""From one image's annotated objects to a Record: what the VOC and the COCO reader share. Boxes: xyxy pixels."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from detection.structures import ImageId, Record
 
 Box = tuple[float, float, float, float]
 
-# COCO rounds to 0.01 px, so that a box at the border may pass it by a hair. That is clipped without a word.
+# px; COCO rounds to 0.01 px, so a box may pass the image's border by as little. That is clipped without a note.
 _ROUNDING = 0.05
-LEAST_SIDE = 0.01  # px; a thinner box is rounding's, and may have no width left in float32
+MIN_SIDE = 0.01  # px; a thinner box comes from rounding, and may have no width left in float32
 
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One object as an annotation file tells it."""
+    """One object of an annotation file."""
 
     box: Box
     label: int
     difficult: bool = False
     crowd: bool = False
-    area: float | None = None  # px^2; None: the box's
+    area: float | None = None  # px^2; None: the box's area
 
 
 def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects: Sequence[AnnotatedObject]) -> Record:
-    """Objects of one image as tensors; none gives tensors of length 0."""
+    """The record of one image; its tensors have length 0 where it has no objects."""
     areas = [(item.box[2] - item.box[0]) * (item.box[3] - item.box[1]) if item.area is None else item.area for item in objects]
     return Record(
         image_id,
@@ -47,14 +47,14 @@ def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects
 
 
 def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
-    """The part of a box inside the image, or None where nothing is left. A fault is noted with `where`."""
+    """The part of a box inside the image, or None where nothing is left. What is repaired is noted in `faults` with `where`."""
     height, width = size_hw
     clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
     image = f"{where} in a {width}x{height} image"
-    if _least_side(box) < LEAST_SIDE:
-        faults.note(where, "inverted box" if _least_side(box) <= -LEAST_SIDE else "box without area", "dropped")
+    if _shorter_side(box) < MIN_SIDE:
+        faults.note(where, "inverted box" if _shorter_side(box) <= -MIN_SIDE else "box without area", "dropped")
         return None
-    if _least_side(clipped) < LEAST_SIDE:
+    if _shorter_side(clipped) < MIN_SIDE:
         faults.note(image, "box outside the image", "dropped")
         return None
     if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _ROUNDING:
@@ -62,12 +62,12 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
     return clipped
 
 
-def _least_side(box: Box) -> float:
+def _shorter_side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
 
 
 def list_files(folder: Path) -> set[str]:
-    """Names of the files in a folder, in one call (a look at each file is slow over a network). Raises DatasetError."""
+    """Names of the files in a folder, in one call (asking for each file is slow over a network). Raises DatasetError."""
     try:
         return {entry.name for entry in os.scandir(folder)}
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which images make up which batch: a pure function of a few numbers, so that a resumed run sees what it would have seen."""
+"""Which images are in which batch: a pure function of a few numbers, so that a resumed run gets the same batches."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Item(NamedTuple):
-    """One place of the stream of training images."""
+class SampleIndex(NamedTuple):
+    """One entry of the endless stream of training images: which image, and the random seed for it."""
 
-    image: int  # its number among the records
+    image: int  # its index among the records
     seed: int  # of its augmentation
 
 
-class Batches:
+class GroupedBatchSampler:
     """The endless batches of one process, for a DataLoader's `batch_sampler`.
 
-    Batch number n of all is that of rank n % world_size. So the ranks' images of an epoch are disjoint, and together
-    they are all. `groups` (N,) keeps images of different groups apart; None: one group.
+    Of the one stream of batches, number n goes to rank n % world_size, so in an epoch the ranks see disjoint images, together
+    all of them. A batch holds images of one group only: `groups` (N,) says the group of each; None: one group.
     """
 
     def __init__(
@@ -39,20 +39,19 @@ class Batches:
         self.seed = seed
         self.rank, self.world_size, self.first_batch = rank, world_size, first_batch
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         stream = all_batches(self.groups, self.batch_size, self.seed)
         return islice(stream, self.first_batch * self.world_size + self.rank, None, self.world_size)
 
 
-def all_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[list[Item]]:
-    """Every process's batches in turn. Images of a group wait for one another, past the end of an epoch if need be.
-
-    So no image is left out of an epoch for want of companions: each is seen equally often.
+def all_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[list[SampleIndex]]:
+    """The stream of batches of all processes. An incomplete batch waits for more images of its group, if need be from the
+    next epoch, so that no image is dropped and each is seen equally often.
     """
     names = groups.tolist()
-    waiting: dict[int, list[Item]] = defaultdict(list)
+    waiting: dict[int, list[SampleIndex]] = defaultdict(list)
     for epoch in count():
-        for item in epoch_items(len(names), seed, epoch):
+        for item in epoch_samples(len(names), seed, epoch):
             bucket = waiting[names[item.image]]
             bucket.append(item)
             if len(bucket) == batch_size:
@@ -60,10 +59,10 @@ def all_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[list
                 bucket.clear()
 
 
-def epoch_items(num_images: int, seed: int, epoch: int) -> Iterator[Item]:
-    """All images once, in an order of the epoch's own, each with a seed of its own."""
+def epoch_samples(num_images: int, seed: int, epoch: int) -> Iterator[SampleIndex]:
+    """Each image once, in the epoch's random order, each with a random seed."""
     # A negative seed is fine for torch; numpy wants it wrapped.
     rng = np.random.default_rng((seed % 2**64, epoch))
     order = rng.permutation(num_images).tolist()
     seeds = rng.integers(2**63, size=num_images).tolist()
-    return map(Item, order, seeds)
+    return map(SampleIndex, order, seeds)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from detection.config import Resizing
 from detection.data.augmentations import PAPER_TRANSFORMS
-from detection.data.records import LEAST_SIDE
+from detection.data.records import MIN_SIDE
 from detection.errors import ConfigError, did_you_mean
 from detection.resize import resize_image, resized_size
 from detection.structures import Record, Target
@@ -27,14 +27,14 @@ from detection.structures import Record, Target
 def build_augmentation(augmentations: Sequence[Mapping[str, Mapping[str, Any]]], *, boxes: bool = True) -> A.Compose:
     """`[{"HorizontalFlip": {"p": 0.5}}, ...]` -> one callable of images, and with `boxes` of their `bboxes` too.
 
-    A list under `transforms` is built likewise: `{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}]}}`.
+    A list under `transforms` is built the same way: `{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}]}}`.
     Raises ConfigError: an unknown name, parameters that albumentations does not take.
     """
-    follow = A.BboxParams(format="pascal_voc", clip=True, filter_invalid_bboxes=True) if boxes else None
+    bbox_params = A.BboxParams(format="pascal_voc", clip=True, filter_invalid_bboxes=True) if boxes else None
     with warnings.catch_warnings():
         # That no transform of the list moves boxes is nothing to warn of.
         warnings.filterwarnings("ignore", message="Got processor for bboxes")
-        return A.Compose(_build_all(augmentations), bbox_params=follow)
+        return A.Compose(_build_all(augmentations), bbox_params=bbox_params)
 
 
 def reseed(augmentation: A.Compose, seed: int) -> None:
@@ -53,7 +53,7 @@ def reseed(augmentation: A.Compose, seed: int) -> None:
 
 
 def make_target(record: Record) -> Target:
-    """What is to be learnt from an image as it lies on disk: difficult and crowd objects are ignored regions."""
+    """The target of a record, in the pixels of its file: difficult and crowd objects become ignored regions."""
     keep = record.trainable
     return Target(record.boxes[keep], record.labels[keep], record.boxes[~keep])
 
@@ -99,7 +99,7 @@ def augment(image: np.ndarray, target: Target, augmentation: A.Compose) -> tuple
         raise ConfigError(f"data.augmentations must give (H, W, 3) uint8 images, not {tuple(image.shape)} {image.dtype}")
     rows = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 5)
     boxes, labels = _clip(rows[:, :4], image.shape[:2]), rows[:, 4].round().long()
-    keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
+    keep = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
     is_object = keep & (labels >= 0)
     return image, Target(boxes[is_object], labels[is_object], boxes[keep & (labels < 0)])
 
@@ -145,7 +145,7 @@ def _is_transform(kind: Any) -> TypeGuard[Callable[..., A.BasicTransform | A.Bas
 
 
 def _reason(error: Exception) -> str:
-    """The message in one line; of pydantic's report, which albumentations wraps, the heart."""
+    """The message in one line; of a pydantic report, which albumentations wraps, only its keys and messages."""
     if isinstance(error.__cause__, ValidationError):
         return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.__cause__.errors())
     return " ".join(str(error).split())

@@ -30,7 +30,7 @@ class VocFolder:
     labels: Mapping[str, int]  # class name -> 0..K-1
 
     def annotation(self, stem: str) -> Path:
-        """The XML of an image."""
+        """The XML file of an image."""
         return self.root / "Annotations" / f"{stem}.xml"
 
 
@@ -43,7 +43,7 @@ def read_voc(source: VocSource, root: Path, class_names: Sequence[str], faults: 
     records = []
     for stem in read_split(folder.root, source.split):
         with faults.guard():
-            records.append(read_annotation(folder, stem, faults) if source.annotated else read_bare(folder, stem))
+            records.append(read_annotation(folder, stem, faults) if source.annotated else read_unannotated(folder, stem))
     return records
 
 
@@ -70,7 +70,7 @@ def read_split(root: Path, split: str) -> list[str]:
         others = sorted(path.stem for path in file.parent.glob("*.txt"))
         there = f"; there are: {', '.join(others[:8])}" if others else ""
         raise DatasetError(f"cannot read split {file}: {getattr(error, 'strerror', None) or error}{there}") from None
-    # A class's own lists (cat_train.txt) have a flag -1, 0 or 1 behind the stem.
+    # The lists of single classes (cat_train.txt) have a flag -1, 0 or 1 after the stem.
     stems = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
     if not stems:
         raise DatasetError(f"the split {file} lists no image")
@@ -84,8 +84,8 @@ def find_image(folder: VocFolder, stem: str) -> Path:
     return folder.root / "JPEGImages" / folder.images[stem]
 
 
-def read_bare(folder: VocFolder, stem: str) -> Record:
-    """One image of a split whose annotations are a test server's secret. Raises DatasetError naming the file."""
+def read_unannotated(folder: VocFolder, stem: str) -> Record:
+    """One image of a split whose annotations are not published. Raises DatasetError naming the file."""
     file = find_image(folder, stem)
     return make_record(stem, file, image_size(file), [])
 
@@ -100,8 +100,8 @@ def read_annotation(folder: VocFolder, stem: str, faults: Faults) -> Record:
     for number, element in enumerate(tree.findall("object"), start=1):
         where = f"{path}, object {number}"
         with faults.guard():
-            item = _read_object(element, folder.labels, size_hw, where, faults)
-            objects += [] if item is None else [item]
+            annotated = _read_object(element, folder.labels, size_hw, where, faults)
+            objects += [] if annotated is None else [annotated]
     return make_record(stem, file, size_hw, objects)
 
 
@@ -119,7 +119,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
 
 
 def _size(tree: ElementTree.Element, path: Path, file: Path, faults: Faults) -> tuple[int, int]:
-    """(height, width): the <size> tag, or the image's own where the tag says nothing (0 in some tools' files)."""
+    """(height, width): of the <size> tag, or of the image file where the tag holds none (some tools write 0)."""
     numbers = [_number(tree.findtext(f"size/{tag}")) for tag in ("height", "width")]
     if any(number is None for number in numbers) and tree.find("size") is not None:
         faults.note(str(path), "<size> without two numbers", "taken from the image")
@@ -131,7 +131,7 @@ def _size(tree: ElementTree.Element, path: Path, file: Path, faults: Faults) -> 
 def _read_object(
     element: ElementTree.Element, labels: Mapping[str, int], size_hw: tuple[int, int], where: str, faults: Faults
 ) -> AnnotatedObject | None:
-    """None where the object was dropped, with a note. Raises DatasetError for an unknown class."""
+    """The object, or None where it was dropped, which is noted in `faults`. Raises DatasetError for an unknown class."""
     name = (element.findtext("name") or "").strip()
     if not name:
         faults.note(where, "object without <name>", "dropped")
@@ -165,7 +165,7 @@ def _read_box(element: ElementTree.Element, size_hw: tuple[int, int], where: str
 
 
 def _number(text: str | None) -> float | None:
-    """The finite number a text says, or None."""
+    """The text as a finite number, or None where it is none."""
     try:
         value = float(text or "")
     except ValueError:

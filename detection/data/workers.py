@@ -1,4 +1,4 @@
-"""What a loader's worker process does first."""
+"""What each worker process of a loader does at its start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def start_worker(worker: int) -> None:
-    """One thread, as the processes are what runs in parallel; Ctrl-C is for the main process, which ends the workers."""
+    """Use one thread, as the processes run in parallel; ignore Ctrl-C, which the main process handles: it ends the workers."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import platform
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
+
+from detection.config import Precision
 
 logger = logging.getLogger(__name__)
 
 
-def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device | str) -> torch.dtype | None:
+def resolve_precision(precision: Precision, device: torch.device | str) -> torch.dtype | None:
     """The autocast dtype of a run on `device`; None is fp32.
 
     `auto` takes bf16 where the hardware computes in it. An explicit `bf16` is obeyed everywhere, with a warning where it

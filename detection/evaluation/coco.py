@@ -1,7 +1,7 @@
-"""COCO's twelve numbers, computed by the reference implementation's equal in C++ (faster-coco-eval).
+"""COCO's twelve numbers, computed by faster-coco-eval, which gives the same numbers as pycocotools, the reference, faster.
 
-A number is -1 where there is nothing to measure it on, as with pycocotools: APs without small objects. COCO knows no
-`difficult`: such objects of VOC data are given to it as crowd, which it ignores (see docs/evaluation.md).
+A number is -1 where there is nothing to measure it on, as in pycocotools: APs without small objects. COCO has no
+`difficult` flag: such objects of VOC data are passed as crowd, which it ignores (see docs/evaluation.md).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from detection.evaluation.voc import check_images
 from detection.structures import Detections, ImageId, Record
 
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The numbers in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections an image."""
+"""The numbers in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """The twelve numbers by their KEYS, and AP by class name for the classes that have objects."""
+    """The twelve numbers by their KEYS, and AP per class name for the classes that have objects."""
 
     numbers: dict[str, float]
     class_ap: dict[str, float]
@@ -48,7 +48,7 @@ def evaluate_coco_files(annotations: Path, detections: Path) -> dict[str, float]
 def evaluate_coco_records(
     records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
 ) -> CocoResult:
-    """`evaluate_coco` with AP by class as well."""
+    """The twelve numbers of N records and the AP per class. Raises DatasetError for detections of an image without a record."""
     check_images(records, detections)
     dataset = records_as_coco(records, class_names)
     ids = {name: label for label, name in enumerate(class_names)}
@@ -75,7 +75,7 @@ def records_as_coco(records: Sequence[Record], class_names: Sequence[str]) -> di
 def evaluate_coco_results(
     dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None
 ) -> CocoResult:
-    """Run the reference's algorithm on the content of an annotation and a result file, both known to be sound.
+    """Run COCO's algorithm on the content of an annotation and a result file, both already checked.
 
     `class_names`: only these categories count; all if None."""
     names = {category["id"]: category["name"] for category in dataset["categories"]}
@@ -91,7 +91,7 @@ def evaluate_coco_results(
 
 
 def _image_numbers(dataset: Mapping[str, Any]) -> dict[ImageId, int]:
-    """Whole numbers for ids of any kind. Sorted, because the reference settles equal scores in the order of ids."""
+    """Image id of any type -> 1, 2, ... In sorted order, because the reference orders equal scores by image id."""
     ids = [image["id"] for image in dataset["images"]]
     ordered = sorted(ids) if len({type(each) for each in ids}) == 1 else ids
     return {image_id: number for number, image_id in enumerate(ordered, 1)}
@@ -101,7 +101,7 @@ def _index(dataset: Mapping[str, Any], annotations: list[dict[str, Any]], number
     images = [{"id": number} for number in numbers.values()]
     categories = [dict(category) for category in dataset["categories"]]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of an annotation with id 0; read_annotations says it in its words
+        warnings.simplefilter("ignore", UserWarning)  # about an annotation with id 0, which read_annotations reports
         return COCO({"images": images, "annotations": annotations, "categories": categories})
 
 
@@ -132,6 +132,6 @@ def _detection(result: Mapping[str, Any], position: int, numbers: Mapping[ImageI
 
 
 def _class_ap(precision: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """(IoU, recall, class, area range, detections) -> AP by class; -1 marks a class without objects."""
+    """Precisions (IoU, recall, class, area range, detections) -> AP per class that has objects; the others' are -1."""
     by_class = {name: precision[:, :, index, 0, -1] for index, name in enumerate(names)}
     return {name: float(values.mean()) for name, values in by_class.items() if (values > -1).all()}

@@ -1,7 +1,7 @@
 """COCO's annotation and result files, checked as far as the evaluation needs it.
 
-Raises DatasetError naming file, entry and value for whatever the reference implementation would stumble over or, worse,
-pass over in silence: detections of an unknown image or category.
+Raises DatasetError naming file, entry and value for whatever would crash the reference implementation or, worse, be
+ignored by it: detections of an unknown image or category.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from detection.errors import DatasetError
 from detection.files import read_json
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def _is_number(value: Any) -> bool:
@@ -30,18 +30,18 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-class Rule(NamedTuple):
-    """What a field's value must be."""
+class FieldRule(NamedTuple):
+    """What the value of a JSON field must be."""
 
     accepts: Callable[[Any], bool]
-    wanted: str
+    wanted: str  # the same in words, for the error
 
 
-_NUMBER = Rule(_is_number, "a finite number")
-_WHOLE = Rule(_is_whole, "a whole number")
-_TEXT = Rule(lambda value: isinstance(value, str), "text")
-_IMAGE_ID = Rule(lambda value: isinstance(value, str) or _is_whole(value), "a whole number or text")
-_BOX = Rule(_is_box, "four finite numbers (x, y, width, height)")
+_NUMBER = FieldRule(_is_number, "a finite number")
+_WHOLE = FieldRule(_is_whole, "a whole number")
+_TEXT = FieldRule(lambda value: isinstance(value, str), "text")
+_IMAGE_ID = FieldRule(lambda value: isinstance(value, str) or _is_whole(value), "a whole number or text")
+_BOX = FieldRule(_is_box, "four finite numbers (x, y, width, height)")
 
 _ENTRIES = {
     "images": {"id": _IMAGE_ID},
@@ -64,7 +64,7 @@ def read_annotations(file: Path) -> dict[str, Any]:
     _check_references(dataset["annotations"], dataset, f"{file}: annotations")
     if any(annotation["id"] == 0 for annotation in dataset["annotations"]):
         # The reference marks what is not matched with 0. Its numbers are the standard, so they are kept.
-        _LOGGER.warning("%s: annotation 0 counts as never found, as in pycocotools; number annotations from 1", file)
+        logger.warning("%s: annotation 0 counts as never found, as in pycocotools; number annotations from 1", file)
     return dataset
 
 
@@ -79,7 +79,7 @@ def read_results(file: Path, dataset: Mapping[str, Any]) -> list[dict[str, Any]]
     return results
 
 
-def _check_entry(entry: Any, rules: Mapping[str, Rule], where: str) -> None:
+def _check_entry(entry: Any, rules: Mapping[str, FieldRule], where: str) -> None:
     if not isinstance(entry, dict):
         raise DatasetError(f"{where} must be an object with {', '.join(rules)}, found {entry!r}")
     for field, rule in rules.items():

@@ -1,4 +1,4 @@
-"""Detections on disk: the VOC development kit's text files, one a class, and COCO's result JSON.
+"""Detections on disk: the VOC development kit's text files, one per class, and COCO's result JSON.
 
 A line of the kit's `comp4_det_SPLIT_CLASS.txt` is `stem score x1 y1 x2 y2`, 1-based with both ends included; in
 memory boxes are xyxy pixels, continuous: (x1 - 1, y1 - 1, x2, y2). COCO's boxes are (x, y, width, height).
@@ -27,7 +27,10 @@ FIELDS = "stem score x1 y1 x2 y2"
 def write_voc_detections(
     folder: Path, detections: Mapping[ImageId, Detections], class_names: Sequence[str], split: str = "test"
 ) -> list[Path]:
-    """Write one file a class, empty if nothing was found; returns them. Raises DatasetError if a name cannot be a file's."""
+    """Write one file per class, empty if nothing was found, and return their paths.
+
+    Raises DatasetError for a class name that cannot be part of a file name.
+    """
     bad = next((name for name in class_names if "/" in name or "\\" in name), None)
     if bad is not None:
         raise DatasetError(f"class '{bad}' cannot be part of a file name: rename it to write detection files")
@@ -48,9 +51,11 @@ def _voc_line(image_id: ImageId, box: Sequence[float], score: float) -> str:
 
 
 def find_voc_detections(folder: Path, split: str) -> dict[str, Path]:
-    """The detection files of a folder by class, whatever the competition's number: comp3, comp4.
+    """Class name -> its detection file in a folder, whatever the competition's number (comp3, comp4).
 
-    Files named for `split` are wanted; if there are none, those of any one split will do. Raises DatasetError."""
+    The files named for `split` or, where there are none, those of any split. Raises DatasetError: no folder, no file, or two
+    files for one class.
+    """
     if not folder.is_dir():
         raise DatasetError(f"no such folder of detections: {folder}")
     files = sorted(folder.glob("comp*_det_*_*.txt"))
@@ -74,7 +79,7 @@ def _by_class(files: Sequence[Path], split_pattern: str) -> dict[str, Path]:
 
 
 def read_voc_detections(file: Path, records: Sequence[Record]) -> ClassDetections:
-    """One class's file, in its own order. Raises DatasetError naming file and line for what cannot be used."""
+    """The detections in the file of one class, in the file's order. Raises DatasetError naming file and line."""
     positions = {str(record.image_id): index for index, record in enumerate(records)}
     rows = [_parse_line(text, f"{file}:{number}", positions) for number, text in _lines(file)]
     images = np.array([image for image, _ in rows], dtype=np.int64)
@@ -109,7 +114,10 @@ def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[in
 def coco_results(
     detections: Mapping[ImageId, Detections], class_names: Sequence[str], category_ids: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """Detections as COCO results; a class is written under its category's id, found by name."""
+    """Detections as the content of a COCO result file. `category_ids`: class name -> category id.
+
+    Raises DatasetError for a class without a category.
+    """
     missing = [name for name in class_names if name not in category_ids]
     if missing:
         raise DatasetError(f"class '{missing[0]}' is no category of the annotations: {', '.join(category_ids)}")
@@ -122,6 +130,6 @@ def coco_results(
 
 
 def corners_to_xywh(boxes: Tensor) -> list[list[float]]:
-    """(N, 4) xyxy -> N lists (x, y, width, height), exact: COCO settles ties on the last digit."""
+    """(N, 4) xyxy -> N lists (x, y, width, height), in float64: COCO breaks ties on the last digit."""
     corners = boxes.double()
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()

@@ -1,7 +1,7 @@
-"""Ground truth as the VOC development kit counts it: every object of the XML files, just as it stands there.
+"""Ground truth as the VOC development kit reads it: every object of the XML files, unchanged.
 
 The data loader clips boxes to the image and drops faulty ones; the kit does neither, and its AP is the standard. No
-image is opened: annotations are enough to judge detection files.
+image is opened: annotations are enough to evaluate detection files.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def find_year(devkit: Path, year: str | None) -> Path:
 def read_devkit(folder: Path, split: str, class_names: Sequence[str] | None = None) -> Devkit:
     """The annotations of a split; `folder` holds Annotations/ and ImageSets/.
 
-    Without `class_names` the classes are those found. With them objects of other classes are left out, and so are
-    objects that cannot be read, because the data loader has spoken of them; else these raise DatasetError.
+    Without `class_names` the classes are those found, and an object that cannot be read raises DatasetError. With them
+    objects of other classes are left out, and unreadable ones too: the data loader has already warned of those.
     """
     stems = read_split(folder, split)
-    twice = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
-    if twice is not None:
-        raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image '{twice}' twice")
+    repeated = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
+    if repeated is not None:
+        raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image '{repeated}' twice")
     tolerant = class_names is not None
     images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant))) for stem in stems]
     names = tuple(class_names or sort_classes({each.name for _, objects in images for each in objects}))

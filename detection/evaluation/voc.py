@@ -2,7 +2,7 @@
 
 N images, K classes; for one class D detections and G ground-truth objects over all images. Boxes: xyxy pixels,
 continuous. The kit's boxes are 1-based with both ends included, width = x2 - x1 + 1; as (x1 - 1, y1 - 1, x2, y2) they
-have the same IoU. Everything is float64, so that no threshold is passed or missed by rounding.
+have the same IoU. Everything is float64, so that rounding moves no IoU across the threshold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VOC07_RECALLS: Floats = np.arange(0.0, 1.1, 0.1)
 
 @dataclass(frozen=True)
 class ClassDetections:
-    """All detections of one class, in the order that decides between equal scores."""
+    """All detections of one class. Equal scores keep this order."""
 
     images: Ints  # (D,) position of the image among the records
     scores: Floats  # (D,)
@@ -39,16 +39,16 @@ class ClassDetections:
 
 @dataclass(frozen=True)
 class ClassObjects:
-    """All ground-truth objects of one class, image by image."""
+    """All ground-truth objects of one class, ordered by image."""
 
     images: Ints  # (G,) position of the image among the records, ascending
     boxes: Floats  # (G, 4) xyxy
-    ignored: Bools  # (G,) difficult (or COCO's crowd): finding it is neither right nor wrong
+    ignored: Bools  # (G,) difficult (or COCO's crowd): a detection of it is neither a true nor a false positive
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Precision against recall of one class, one point a detection, by descending score."""
+class PrecisionRecallCurve:
+    """Precision against recall of one class: one point per detection, by descending score."""
 
     scores: Floats  # (D,)
     recall: Floats  # (D,) in [0, 1]
@@ -58,14 +58,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class VocResult:
-    """AP a class and their mean, all in [0, 1]. Classes without any object to find have no AP and are not in the mean."""
+    """AP per class and their mean, all in [0, 1]. Classes without any object to find have no AP and are not in the mean."""
 
     mean_ap: float  # NaN if no class has objects
     ap: dict[str, float]
     metric: Metric
     iou_threshold: float
-    curves: dict[str, Curve]
-    absent: tuple[str, ...]  # classes asked for that no image holds
+    curves: dict[str, PrecisionRecallCurve]
+    absent: tuple[str, ...]  # classes without any object to find
 
     def as_json(self) -> dict[str, object]:
         """What `--json` writes."""
@@ -79,7 +79,10 @@ def evaluate_voc(
     iou_threshold: float = 0.5,
     metric: Metric = "area",
 ) -> VocResult:
-    """VOC's AP of N records. Images that `detections` lacks count as searched in vain; unknown ones raise DatasetError."""
+    """VOC's AP of N records. An image that `detections` lacks counts as one without detections.
+
+    Raises DatasetError for detections of an image without a record.
+    """
     found = split_by_class(records, detections, class_names)
     return evaluate_voc_classes(records, found, class_names, iou_threshold, metric)
 
@@ -91,22 +94,23 @@ def evaluate_voc_classes(
     iou_threshold: float = 0.5,
     metric: Metric = "area",
 ) -> VocResult:
-    """The same for detections already sorted into classes, as detection files hold them; only those classes count.
+    """VOC's AP of detections that are already sorted into classes, as detection files hold them.
 
-    `class_names` is what the records' labels mean."""
+    Only the classes in `detections` are evaluated. `class_names` says what the records' labels mean.
+    """
     objects = objects_by_class(records, class_names)
-    asked = [name for name in class_names if name in detections]
-    curves = {name: trace_curve(objects[name], detections[name], iou_threshold) for name in asked}
+    evaluated = [name for name in class_names if name in detections]
+    curves = {name: precision_recall_curve(objects[name], detections[name], iou_threshold) for name in evaluated}
     ap = {name: average_precision(curve, metric) for name, curve in curves.items() if curve.num_objects}
     mean_ap = float(np.mean(list(ap.values()))) if ap else float("nan")
-    absent = tuple(name for name in asked if name not in ap)
+    absent = tuple(name for name in evaluated if name not in ap)
     return VocResult(mean_ap, ap, metric, iou_threshold, {name: curves[name] for name in ap}, absent)
 
 
 def split_by_class(
     records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
 ) -> dict[str, ClassDetections]:
-    """Detections by image -> by class, images in the records' order. Raises DatasetError for an image without a record."""
+    """Detections per image -> per class, images in the records' order. Raises DatasetError for an image without a record."""
     check_images(records, detections)
     found = [(index, detections[record.image_id]) for index, record in enumerate(records) if record.image_id in detections]
     images = np.concatenate([np.full(len(each), index) for index, each in found] or [np.zeros(0)]).astype(np.int64)
@@ -125,7 +129,7 @@ def check_images(records: Sequence[Record], detections: Mapping[ImageId, Detecti
 
 
 def objects_by_class(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, ClassObjects]:
-    """The records' ground truth, one entry a class; G may be 0."""
+    """The records' ground truth per class; G may be 0."""
     images = np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64)
     labels = np.concatenate([record.labels.numpy() for record in records] or [np.zeros(0)])
     boxes = np.concatenate([record.boxes.double().numpy() for record in records] or [np.zeros((0, 4))])
@@ -134,38 +138,40 @@ def objects_by_class(records: Sequence[Record], class_names: Sequence[str]) -> d
     return {name: ClassObjects(images[mask], boxes[mask], ignored[mask]) for name, mask in masks.items()}
 
 
-def trace_curve(objects: ClassObjects, detections: ClassDetections, iou_threshold: float) -> Curve:
-    """Sort one class's detections by score, call each right or wrong, and accumulate."""
+def precision_recall_curve(objects: ClassObjects, detections: ClassDetections, iou_threshold: float) -> PrecisionRecallCurve:
+    """Precision and recall of one class after each detection, best score first."""
     order = np.argsort(-detections.scores, kind="stable")
     ranked = ClassDetections(detections.images[order], detections.scores[order], detections.boxes[order])
-    right, wrong = judge(objects, ranked, iou_threshold)
-    num_right, num_wrong = np.cumsum(right), np.cumsum(wrong)
+    true_positives, false_positives = match_detections(objects, ranked, iou_threshold)
+    num_true, num_false = np.cumsum(true_positives), np.cumsum(false_positives)
     num_objects = int((~objects.ignored).sum())
-    # Before the first judged detection precision is 0 / 0, which counts as 0.
-    precision = num_right / np.maximum(num_right + num_wrong, 1)
-    return Curve(ranked.scores, num_right / max(num_objects, 1), precision, num_objects)
+    # Before the first detection that counts precision is 0 / 0, which is taken as 0.
+    precision = num_true / np.maximum(num_true + num_false, 1)
+    return PrecisionRecallCurve(ranked.scores, num_true / max(num_objects, 1), precision, num_objects)
 
 
-def judge(objects: ClassObjects, ranked: ClassDetections, iou_threshold: float) -> tuple[Bools, Bools]:
-    """Which detections, best first, are right and which are wrong: two (D,) masks; ignored objects make neither.
+def match_detections(objects: ClassObjects, ranked: ClassDetections, iou_threshold: float) -> tuple[Bools, Bools]:
+    """Detections, best first -> the masks (D,) of true and of false positives; a match with an ignored object is neither.
 
-    A detection goes to the object that it overlaps most, even if that one is difficult or taken. Only the first to
-    claim an object is right, so all claims can be settled at once."""
-    overlaps, claimed = best_overlaps(ranked, objects)
-    hits = overlaps >= iou_threshold
-    neutral = np.zeros_like(hits)
-    neutral[hits] = objects.ignored[claimed[hits]]
-    claims = np.flatnonzero(hits & ~neutral)
-    _, first = np.unique(claimed[claims], return_index=True)
-    right = np.zeros_like(hits)
-    right[claims[first]] = True
-    return right, ~right & ~neutral
+    A detection is matched with the object that it overlaps most, even if that one is ignored or already matched. Only the
+    first match of an object is a true positive, so all matches can be decided at once.
+    """
+    overlaps, matches = best_overlaps(ranked, objects)
+    matched = overlaps >= iou_threshold
+    neutral = np.zeros_like(matched)
+    neutral[matched] = objects.ignored[matches[matched]]
+    candidates = np.flatnonzero(matched & ~neutral)
+    _, first = np.unique(matches[candidates], return_index=True)
+    true_positives = np.zeros_like(matched)
+    true_positives[candidates[first]] = True
+    return true_positives, ~true_positives & ~neutral
 
 
 def best_overlaps(detections: ClassDetections, objects: ClassObjects) -> tuple[Floats, Ints]:
     """For each detection its greatest IoU with an object of its image, and that object (the first of equals).
 
-    -> (D,) IoU and (D,) position in `objects`; -1 and 0 where nothing overlaps."""
+    Returns (D,) IoUs and (D,) positions in `objects`; -1 and 0 where nothing overlaps.
+    """
     begin = np.searchsorted(objects.images, detections.images, side="left")
     counts = np.searchsorted(objects.images, detections.images, side="right") - begin
     # Every (detection, object) pair of an image as one long list: P pairs, grouped by detection.
@@ -173,16 +179,16 @@ def best_overlaps(detections: ClassDetections, objects: ClassObjects) -> tuple[F
     pair_object = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
     iou = aligned_iou(detections.boxes[pair_detection], objects.boxes[pair_object])
     order = np.lexsort((pair_object, -iou, pair_detection))
-    searched, first = np.unique(pair_detection[order], return_index=True)
+    paired, first = np.unique(pair_detection[order], return_index=True)
     overlaps = np.full(len(counts), -1.0)
-    claimed = np.zeros(len(counts), dtype=np.int64)
-    overlaps[searched] = iou[order][first]
-    claimed[searched] = pair_object[order][first]
-    return overlaps, claimed
+    matches = np.zeros(len(counts), dtype=np.int64)
+    overlaps[paired] = iou[order][first]
+    matches[paired] = pair_object[order][first]
+    return overlaps, matches
 
 
 def aligned_iou(boxes_a: Floats, boxes_b: Floats) -> Floats:
-    """IoU row by row: (P, 4) and (P, 4) -> (P,). Boxes that do not overlap give -1, as the kit leaves them out."""
+    """IoU row by row: (P, 4) and (P, 4) -> (P,). Boxes that do not overlap give -1, because the kit skips them."""
     width, height = (np.minimum(boxes_a[:, 2:], boxes_b[:, 2:]) - np.maximum(boxes_a[:, :2], boxes_b[:, :2])).T
     overlap = (width > 0) & (height > 0)
     inter = width * height
@@ -195,18 +201,18 @@ def _area(boxes: Floats) -> Floats:
     return area
 
 
-def average_precision(curve: Curve, metric: Metric) -> float:
-    """One number for a curve, in [0, 1]: `voc07` (11-point) or `area`."""
+def average_precision(curve: PrecisionRecallCurve, metric: Metric) -> float:
+    """The AP of a curve, in [0, 1], by the metric `voc07` (11-point) or `area`."""
     return _eleven_points(curve) if metric == "voc07" else _area_under_envelope(curve)
 
 
-def _eleven_points(curve: Curve) -> float:
+def _eleven_points(curve: PrecisionRecallCurve) -> float:
     """VOC 2007 to 2009: the mean of the best precision at or beyond eleven recalls."""
     best = [curve.precision[curve.recall >= recall].max(initial=0.0) for recall in VOC07_RECALLS]
     return float(np.mean(best))
 
 
-def _area_under_envelope(curve: Curve) -> float:
+def _area_under_envelope(curve: PrecisionRecallCurve) -> float:
     """From VOC 2010 on: the exact area under precision made non-increasing."""
     recall = np.concatenate([[0.0], curve.recall, [1.0]])
     precision = np.concatenate([curve.precision, [0.0]])

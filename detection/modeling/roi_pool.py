@@ -6,11 +6,11 @@ N images, R RoIs in all, C channels, S x S cells. Proposals are given as one (P,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from detection.config import Pooling
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
 
@@ -20,7 +20,7 @@ def pool_rois(
     proposals: Sequence[Tensor],
     stride: int,
     size: int,
-    pooling: Literal["max", "align"],
+    pooling: Pooling,
     sampling_ratio: int = 0,
     every: int = 1,
 ) -> Tensor:

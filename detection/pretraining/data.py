@@ -20,8 +20,8 @@ from torch.utils.data import Dataset as TorchDataset
 from detection.config import Augmentation, ClassifierConfig, ClassifierDataConfig
 from detection.data.augmentations import PAPER_TRANSFORMS
 from detection.data.catalog import resolve_root
-from detection.data.loader import Loaded, unwrap
-from detection.data.sampler import Batches, Item
+from detection.data.loader import LoadedBatch, unwrap
+from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import build_augmentation, reseed
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
@@ -129,7 +129,7 @@ def _required(name: str) -> set[str]:
     return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}
 
 
-class ImageDataset(TorchDataset[Loaded | ConfigError | DatasetError]):
+class ImageDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError]):
     """The items of one batch -> the batch, or the error as a value: a worker's traceback is nothing for the user."""
 
     def __init__(self, folder: ImageFolder, transform: Compose, data: ClassifierDataConfig, *, training: bool) -> None:
@@ -139,7 +139,7 @@ class ImageDataset(TorchDataset[Loaded | ConfigError | DatasetError]):
         self.skip = data.on_bad_image == "skip"
         self.training = training
 
-    def __getitem__(self, items: Sequence[Item]) -> Loaded | ConfigError | DatasetError:
+    def __getitem__(self, items: Sequence[SampleIndex]) -> LoadedBatch | ConfigError | DatasetError:
         indices, images, skipped = [], [], list[str]()
         for item in items:
             try:
@@ -155,9 +155,9 @@ class ImageDataset(TorchDataset[Loaded | ConfigError | DatasetError]):
         # Channels stay the fastest dimension in memory: the convolutions' layout, and no copy.
         pixels = torch.from_numpy(np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)).permute(0, 3, 1, 2)
         batch = ImageBatch(pixels, self.folder.labels[indices], [self.folder.files[index] for index in indices])
-        return Loaded(batch, tuple(skipped))
+        return LoadedBatch(batch, tuple(skipped))
 
-    def _first_good(self, item: Item, skipped: list[str]) -> tuple[int, np.ndarray] | None:
+    def _first_good(self, item: SampleIndex, skipped: list[str]) -> tuple[int, np.ndarray] | None:
         """The number and the view of the image; in training the next image stands in for one that is skipped."""
         for step in range(len(self.folder) if self.training else 1):
             index = (item.image + step) % len(self.folder)
@@ -191,7 +191,7 @@ def train_loader(
     """
     dataset = ImageDataset(folder, train_transform(config.data), config.data, training=True)
     train = config.train
-    batches = Batches(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
+    batches = GroupedBatchSampler(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
     return _batches(dataset, batches, config.data.workers)
 
 
@@ -200,11 +200,11 @@ def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[Image
     dataset = ImageDataset(folder, test_transform(config.data), config.data, training=False)
     size = config.train.images_per_device
     starts = range(0, len(folder), size)
-    batches = [[Item(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
+    batches = [[SampleIndex(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
     return (batch for batch in _batches(dataset, batches, config.data.workers) if len(batch))
 
 
-def _batches(dataset: ImageDataset, batches: Iterable[list[Item]], workers: int) -> Iterator[ImageBatch]:
+def _batches(dataset: ImageDataset, batches: Iterable[list[SampleIndex]], workers: int) -> Iterator[ImageBatch]:
     # Automatic batching is off: a worker is asked for a whole batch at a time.
     loader = DataLoader(
         dataset,

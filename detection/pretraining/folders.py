@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from detection.config import OnBadImage
 from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from detection.errors import DatasetError
 from detection.pretraining.labels import read_class_order, read_labels
@@ -94,7 +94,7 @@ def load_folders(root: Path, splits: Sequence[str], labels: Mapping[str, Labels]
     return [_folder(listing) for listing in listings]
 
 
-def decode_ahead(folder: ImageFolder, on_bad_image: Literal["error", "skip"] = "error") -> ImageFolder:
+def decode_ahead(folder: ImageFolder, on_bad_image: OnBadImage = "error") -> ImageFolder:
     """The same split with its pixels in memory, if its images are of one size and fit; otherwise it is given back as it is.
 
     Small images (CIFAR: 184 MB) then cost the loader nothing but their augmentation. With "skip", images that cannot
@@ -122,7 +122,7 @@ def decode_ahead(folder: ImageFolder, on_bad_image: Literal["error", "skip"] = "
     return replace(folder, files=files, labels=folder.labels[good], encoded=None, pixels=torch.from_numpy(pixels[: len(good)]))
 
 
-def _try_image(folder: ImageFolder, index: int, on_bad_image: str) -> np.ndarray | None:
+def _try_image(folder: ImageFolder, index: int, on_bad_image: OnBadImage) -> np.ndarray | None:
     try:
         return folder.image(index)
     except DatasetError:

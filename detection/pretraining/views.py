@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import ClassifierConfig, ClassifierTestConfig
-from detection.data.loader import Loaded, unwrap
+from detection.data.loader import LoadedBatch, unwrap
 from detection.data.workers import start_worker
 from detection.errors import DatasetError
 from detection.pretraining.folders import ImageFolder
@@ -74,14 +74,14 @@ def views_of(image: Image, test: ClassifierTestConfig, image_size: int) -> list[
     return [whole_images(image, scale, test.flip) for scale in test.scales or (image_size,)]
 
 
-class _ViewDataset(TorchDataset[Loaded | DatasetError]):
+class _ViewDataset(TorchDataset[LoadedBatch | DatasetError]):
     """Indices of images -> the batch of their views, or the error as a value."""
 
     def __init__(self, folder: ImageFolder, config: ClassifierConfig) -> None:
         self.folder = folder
         self.config = config
 
-    def __getitem__(self, indices: Sequence[int]) -> Loaded | DatasetError:
+    def __getitem__(self, indices: Sequence[int]) -> LoadedBatch | DatasetError:
         skip = self.config.data.on_bad_image == "skip"
         kept, views, skipped = [], [], list[str]()
         for index in indices:
@@ -93,7 +93,7 @@ class _ViewDataset(TorchDataset[Loaded | DatasetError]):
                 skipped.append(str(error))
                 continue
             kept.append(index)
-        return Loaded(ViewBatch(_group(views), self.folder.labels[kept]), tuple(skipped))
+        return LoadedBatch(ViewBatch(_group(views), self.folder.labels[kept]), tuple(skipped))
 
 
 def _group(images: list[list[Image]]) -> list[Views]:

@@ -138,7 +138,7 @@ def test_other_files(tmp_path, text):
 
 
 def test_missing_file_or_folder(tmp_path):
-    with pytest.raises(DatasetError, match=r"cannot read annotations .*instances\.json: No such file"):
+    with pytest.raises(DatasetError, match=r"cannot read .*instances\.json: No such file"):
         read_coco(coco_source(tmp_path), tmp_path, CLASSES, Faults())
     (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
     with pytest.raises(DatasetError, match="cannot list the folder .*images: No such file"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detection.data.images import decode_image, image_size, read_image, turn
+from detection.data.images import apply_orientation, decode_image, image_size, read_image
 from detection.errors import DatasetError
 
 
@@ -89,7 +89,7 @@ def test_exif_of_cmyk(pixels, tmp_path):
 
 
 def test_unknown_orientation_is_upright(pixels):
-    np.testing.assert_array_equal(turn(pixels, 0), pixels)
+    np.testing.assert_array_equal(apply_orientation(pixels, 0), pixels)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])

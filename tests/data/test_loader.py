@@ -18,7 +18,7 @@ from detection.config import Config, parse_config
 from detection.data import loader
 from detection.data.catalog import load_dataset
 from detection.data.packing import PackedRecords
-from detection.data.sampler import Batches
+from detection.data.sampler import GroupedBatchSampler
 from detection.data.transforms import make_target
 from detection.errors import ConfigError, DatasetError
 from tests.data_fixtures import CLASSES, PICTURES, Picture, Thing, voc_source, write_devkit
@@ -92,9 +92,9 @@ def test_seeds_differ(dataset):
 @settings(max_examples=50)
 def test_ranks_share_out_the_stream(groups, size, world, seed):
     groups = np.array(groups)
-    per_rank = [list(islice(Batches(len(groups), groups, size, seed, rank, world), 30)) for rank in range(world)]
-    alone = list(islice(Batches(len(groups), groups, size, seed), 30 * world))
-    assert [batch for turn in zip(*per_rank, strict=True) for batch in turn] == alone
+    per_rank = [list(islice(GroupedBatchSampler(len(groups), groups, size, seed, rank, world), 30)) for rank in range(world)]
+    alone = list(islice(GroupedBatchSampler(len(groups), groups, size, seed), 30 * world))
+    assert [batch for step in zip(*per_rank, strict=True) for batch in step] == alone
     assert all(len({groups[item.image] for item in batch}) == 1 and len(batch) == size for batch in alone)
     items = [item for batch in alone for item in batch]
     assert len(set(items)) == len(items), "an image and seed came twice"
@@ -102,7 +102,7 @@ def test_ranks_share_out_the_stream(groups, size, world, seed):
 
 def test_epochs_are_complete():
     """Without groups, each epoch of 12 is all images once; three ranks see disjoint parts of it."""
-    per_rank = [list(islice(Batches(12, None, 2, 0, rank, 3), 4)) for rank in range(3)]
+    per_rank = [list(islice(GroupedBatchSampler(12, None, 2, 0, rank, 3), 4)) for rank in range(3)]
     for epoch in range(2):
         images = [item.image for rank in per_rank for batch in rank[2 * epoch : 2 * epoch + 2] for item in batch]
         assert sorted(images) == list(range(12))
@@ -111,7 +111,7 @@ def test_epochs_are_complete():
 def test_groups_are_seen_equally_often():
     groups = np.array([True] * 7 + [False] * 4)
     counts = np.zeros(11, int)
-    for batch in islice(Batches(11, groups, 3, 0), 400):
+    for batch in islice(GroupedBatchSampler(11, groups, 3, 0), 400):
         for item in batch:
             counts[item.image] += 1
     assert counts.max() - counts.min() <= 2  # some wait for company, while others have begun the next epoch
@@ -141,7 +141,7 @@ def test_packed_records_are_the_records(dataset):
 def test_workers_may_be_spawned(dataset):
     """Windows and macOS have no fork: all that a worker gets must pickle."""
     records = loader.TrainDataset(dataset.records, config().data)
-    sampler = Batches(len(records), None, 2, 5)
+    sampler = GroupedBatchSampler(len(records), None, 2, 5)
     options = {"batch_sampler": sampler, "collate_fn": loader.collate, "worker_init_fn": loader.start_worker}
     stream = iter(DataLoader(records, num_workers=1, multiprocessing_context="spawn", **options))
     assert_equal(next(stream).batch, batches(dataset, config(aspect_grouping=False), 1)[0])
