@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that counts images and disappears when it is done."""
+    """A bar that counts images on a terminal, and disappears when it is done; nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def predict_with_bar(model: Detector | Ensemble, records: Sequence[Record], console: Console) -> dict[ImageId, Detections]:

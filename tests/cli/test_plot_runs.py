@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detection.analysis.curves import MetricCurve, read_run, smoothed
 from detection.analysis.plots import colours, label_runs
-from detection.cli.commands.plot_runs import Curve, main, read_run, smoothed
+from detection.cli.commands.plot_runs import main
 from detection.cli.main import run
 
 
@@ -24,12 +25,12 @@ def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
 
 def test_curves_are_read_by_name(tmp_path):
     curves = read_run(write_run(tmp_path / "a", [0.9, 0.5], end='{"kind": "tra'))
-    assert curves.evaluation["top1_error"] == Curve([10, 20], [0.9, 0.5])
+    assert curves.evaluation["top1_error"] == MetricCurve([10, 20], [0.9, 0.5])
     assert curves.training["loss_x"].values == [0.9, 0.5] and curves.training["train_top1_error"].values == [0.45, 0.25]
 
 
 def test_a_point_is_the_mean_of_those_before_it():
-    assert smoothed(Curve([1, 2, 3, 4], [4.0, 2.0, 0.0, 1.0]), 2).values == [4, 3, 1, 0.5]
+    assert smoothed(MetricCurve([1, 2, 3, 4], [4.0, 2.0, 0.0, 1.0]), 2).values == [4, 3, 1, 0.5]
 
 
 def test_runs_are_told_apart_by_as_much_of_the_path_as_it_takes():

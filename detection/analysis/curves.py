@@ -1,0 +1,201 @@
+"""Training curves of several runs in one plot (figure 6), from the metrics.jsonl that each run writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from detection.analysis.plots import colours, label_runs, new_figure, save_figure
+from detection.errors import ConfigError, DatasetError, nearest
+
+METRICS_FILE = "metrics.jsonl"
+DEFAULT_METRICS = ("top1_error", "AP")
+"""What is drawn by default: the first of these that the evaluations have."""
+CurveKind = Literal["evaluation", "training"]
+OPTIONS: dict[CurveKind, str] = {"evaluation": "--metric", "training": "--train-metric"}
+"""The command's options that choose a curve of each kind."""
+
+
+@dataclass(frozen=True)
+class MetricCurve:
+    """A metric's values by training step."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """All that a run's metrics.jsonl holds: curves by the metrics' names."""
+
+    file: Path
+    training: dict[str, MetricCurve]
+    evaluation: dict[str, MetricCurve]
+
+    def of_kind(self, kind: CurveKind) -> dict[str, MetricCurve]:
+        """The curves of the training or of the evaluations."""
+        return self.evaluation if kind == "evaluation" else self.training
+
+
+@dataclass(frozen=True)
+class PlottedRun:
+    """The curves of one run in a plot; None where the run has no records of that kind yet."""
+
+    label: str
+    evaluation: MetricCurve | None
+    training: MetricCurve | None
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """What a plot shows. `metric` is None where no run was evaluated yet."""
+
+    metric: str | None
+    train_metric: str
+    runs: list[PlottedRun]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: the metrics' names, and the curves by the runs' labels."""
+        runs = {}
+        for run in self.runs:
+            curves = {"evaluation": run.evaluation, "training": run.training}
+            runs[run.label] = {kind: vars(curve) for kind, curve in curves.items() if curve is not None}
+        return {"metric": self.metric, "train_metric": self.train_metric, "runs": runs}
+
+
+def select_curves(
+    folders: Sequence[Path],
+    labels: Sequence[str] | None = None,
+    metric: str | None = None,
+    train_metric: str | None = None,
+    smooth: int = 5,
+) -> CurvePlot:
+    """Read the runs in these output folders (or metrics.jsonl files) and choose one curve of each kind.
+
+    By default the labels are the folders' names, `metric` the first of DEFAULT_METRICS that all have, and `train_metric`
+    the training's own value of it, else the loss. Training curves are averaged over `smooth` log intervals. Raises
+    DatasetError for what is no run, ConfigError for a metric that a run lacks or labels that do not fit.
+    """
+    labels = label_runs([path.parent if path.is_file() else path for path in folders], labels)
+    runs = [read_run(folder) for folder in folders]
+    metric = metric or default_metric(runs)
+    train_metric = train_metric or default_train_metric(runs, metric)
+    plotted = []
+    for label, run in zip(labels, runs, strict=True):
+        evaluation = None if metric is None else find_curve(runs, run, "evaluation", metric)
+        training = find_curve(runs, run, "training", train_metric)
+        plotted.append(PlottedRun(label, evaluation, None if training is None else smoothed(training, smooth)))
+    return CurvePlot(metric, train_metric, plotted)
+
+
+def read_run(folder: Path) -> RunCurves:
+    """The curves of a run; an incomplete last line is left out. Raises DatasetError naming the file, and the line at fault."""
+    file = folder if folder.is_file() else folder / METRICS_FILE
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror}; name the output folder of a run") from None
+    run = RunCurves(file, {}, {})
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:  # not JSON, or not even text
+            if number == len(lines):
+                break  # the run is still writing it, or was killed
+            raise DatasetError(f"{file}, line {number} is damaged: it is no JSON") from None
+        if not _is_record(record):
+            raise DatasetError(f"{file}, line {number} is no record of a run")
+        curves = run.training if record["kind"] == "train" else run.evaluation
+        for name, value in _numbers(record).items():
+            curve = curves.setdefault(name, MetricCurve([], []))
+            curve.steps.append(record["step"])
+            curve.values.append(value)
+    if not run.training and not run.evaluation:
+        raise DatasetError(f"{file} has no records yet")
+    return run
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and value.get("kind") in ("train", "evaluation") and isinstance(value.get("step"), int)
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """All numbers of a record by name, those of its nested records too."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value)
+        elif isinstance(value, int | float) and name != "step":
+            found[name] = float(value)
+    return found
+
+
+def default_metric(runs: Sequence[RunCurves]) -> str | None:
+    """The first of DEFAULT_METRICS that all runs have that were evaluated already; None if there is none."""
+    evaluated = [run.evaluation for run in runs if run.evaluation]
+    for name in DEFAULT_METRICS:
+        if evaluated and all(name in curves for curves in evaluated):
+            return name
+    return None
+
+
+def default_train_metric(runs: Sequence[RunCurves], metric: str | None) -> str:
+    """The training's own value of the metric where all runs log it, else the loss."""
+    name = f"train_{metric}"
+    logged = [run.training for run in runs if run.training]
+    return name if logged and all(name in curves for curves in logged) else "loss"
+
+
+def find_curve(runs: Sequence[RunCurves], run: RunCurves, kind: CurveKind, name: str) -> MetricCurve | None:
+    """The curve of that name of one of the runs; None if it has no record of this kind yet, but another run has.
+
+    Raises ConfigError naming the file that has other metrics, and which.
+    """
+    curves = run.of_kind(kind)
+    if name in curves:
+        return curves[name]
+    if not curves and any(other.of_kind(kind) for other in runs):
+        return None
+    other_kind: CurveKind = "training" if kind == "evaluation" else "evaluation"
+    near = nearest(name, curves)
+    hint = f"did you mean '{near}'? " if near else ""
+    if name in run.of_kind(other_kind):
+        hint = f"it is of the {other_kind}: {OPTIONS[other_kind]} {name}; "
+    raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {', '.join(sorted(curves)) or 'none'}")
+
+
+def smoothed(curve: MetricCurve, width: int) -> MetricCurve:
+    """Each value averaged with the `width` - 1 values before it, or as many as there are."""
+    windows = [curve.values[max(0, end - width) : end] for end in range(1, len(curve.values) + 1)]
+    return MetricCurve(curve.steps, [sum(window) / len(window) for window in windows])
+
+
+def plot_curves(plot: CurvePlot, file: Path) -> None:
+    """Draw into a file, one colour a run: solid the evaluations, dashed the training.
+
+    A training curve of another quantity than the evaluations' has its own axis on the right.
+    """
+    figure = new_figure(9, 5.5)
+    axes = figure.subplots()
+    same_quantity = plot.metric is None or plot.train_metric.removeprefix("train_") == plot.metric
+    training_axes = axes if same_quantity else axes.twinx()
+    for colour, run in zip(colours(len(plot.runs)), plot.runs, strict=True):
+        if run.training is not None:
+            # A leading underscore keeps a curve out of the legend: one entry a run.
+            label = run.label if run.evaluation is None else "_training"
+            curve = run.training
+            training_axes.plot(curve.steps, curve.values, "--", color=colour, linewidth=0.9, alpha=0.8, label=label)
+        if run.evaluation is not None:
+            curve = run.evaluation
+            axes.plot(curve.steps, curve.values, "-o", color=colour, linewidth=1.6, markersize=3, label=run.label)
+    title = f"dashed: {plot.train_metric} (training)" + (f", solid: {plot.metric} (evaluation)" if plot.metric else "")
+    axes.set(xlabel="step", ylabel=plot.metric or plot.train_metric, title=title)
+    if training_axes is not axes:
+        training_axes.set_ylabel(plot.train_metric)
+    axes.grid(alpha=0.3)
+    # Below the axes: within them, curves of the second axis would run across it.
+    figure.legend(loc="outside lower center", ncols=min(len(plot.runs), 4))
+    save_figure(figure, file)

@@ -1,0 +1,147 @@
+"""A data set as a whole: all of its faults at once, what is in it, what to know about it, and its ground truth drawn.
+
+Training stops at the first fault that it refuses; here they are collected. Sizes are in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from detection.config import DataConfig, Source
+from detection.data.catalog import read_sources
+from detection.data.faults import Faults
+from detection.data.images import read_image
+from detection.data.loader import find_bad_images
+from detection.errors import DatasetError
+from detection.structures import Record
+from detection.visualize import contact_sheet, draw_boxes, save_image
+
+SplitName = Literal["train", "val", "test"]
+
+PERCENTILES = (1, 10, 50, 90, 99)
+"""Of the sizes of boxes."""
+
+
+@dataclass(frozen=True)
+class CheckedSplit:
+    """One of a config's splits: the images that can be used, and what is wrong. Training refuses it for `faults.errors`."""
+
+    name: SplitName
+    records: list[Record]
+    faults: Faults
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """What is in a split. Counts of objects include difficult and crowd ones."""
+
+    images: int
+    landscape: int  # images that are at least as wide as high
+    without_objects: int  # images
+    objects: int
+    difficult: int
+    crowd: int
+    objects_by_class: dict[str, int]
+    box_sizes: dict[int, int]  # percentile -> square root of the box's area; empty without boxes
+
+
+def check_data(data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> list[CheckedSplit]:
+    """Check each split that a config names, in the order train, val, test.
+
+    `report` is called with the split, the number of images decoded, and how many there are.
+    """
+    splits: dict[SplitName, tuple[Source, ...]] = {"train": data.train, "val": data.val, "test": data.test}
+    return [check_split(name, data, report) for name, sources in splits.items() if sources]
+
+
+def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> CheckedSplit:
+    """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
+    faults = Faults(strict=data.strict, collect=True)
+    records = read_sources(getattr(data, name), data.class_names, faults)
+    for done, problem in enumerate(find_bad_images(records, data.workers), start=1):
+        if problem is not None and data.on_bad_image == "skip" and not data.strict:
+            faults.note(problem, "image that cannot be used", "skipped")
+        elif problem is not None:
+            faults.errors.append(problem)
+        if report is not None:
+            report(name, done, len(records))
+    return CheckedSplit(name, records, faults)
+
+
+def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitStatistics:
+    """Counts of images and objects, and percentiles of the boxes' sizes, to choose anchors by."""
+    records = split.records
+    return SplitStatistics(
+        images=len(records),
+        landscape=sum(record.size_hw[1] >= record.size_hw[0] for record in records),
+        without_objects=sum(len(record.labels) == 0 for record in records),
+        objects=sum(len(record.labels) for record in records),
+        difficult=sum(int(record.difficult.sum()) for record in records),
+        crowd=sum(int(record.crowd.sum()) for record in records),
+        objects_by_class=count_classes(records, class_names),
+        box_sizes=box_size_percentiles(records),
+    )
+
+
+def count_classes(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, int]:
+    """Number of objects of each class."""
+    labels = torch.cat([torch.zeros(0, dtype=torch.long), *(record.labels for record in records)])
+    return dict(zip(class_names, torch.bincount(labels, minlength=len(class_names)).tolist(), strict=True))
+
+
+def box_size_percentiles(records: Sequence[Record]) -> dict[int, int]:
+    """PERCENTILES of the square root of the boxes' areas, rounded; empty without boxes."""
+    boxes = torch.cat([torch.zeros(0, 4), *(record.boxes for record in records)])
+    if len(boxes) == 0:
+        return {}
+    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt().numpy()
+    return dict(zip(PERCENTILES, np.percentile(sizes, PERCENTILES).round().astype(int).tolist(), strict=True))
+
+
+def fault_lines(splits: Sequence[CheckedSplit]) -> list[str]:
+    """Every fault, one line each: first those that training refuses, then those that it repairs."""
+    refused = [f"error: {split.name}: {message}" for split in splits for message in split.faults.errors]
+    repaired = [f"repaired: {split.name}: {note.message}" for split in splits for note in split.faults.notes]
+    return refused + repaired
+
+
+def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str]) -> list[str]:
+    """What training accepts but people should know: classes without objects, images in two splits, categories left out."""
+    lines = [f"{split.name}: {message}" for split in splits for message in split.faults.information]
+    for split in splits:
+        empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
+        if empty:
+            lines.append(f"{split.name}: no object of {', '.join(empty)}")
+    for first, second in combinations(splits, 2):
+        shared = {record.file.resolve() for record in first.records} & {record.file.resolve() for record in second.records}
+        if shared:
+            lines.append(f"{len(shared)} images are in {first.name} and in {second.name}, e.g. {min(shared)}")
+    return lines
+
+
+def save_ground_truth_sheet(records: Sequence[Record], class_names: Sequence[str], file: Path, count: int = 12) -> None:
+    """Draw the boxes of `count` images, spread evenly over the records, on one picture. Unreadable images are left out.
+
+    Raises DatasetError for a suffix of no image format.
+    """
+    chosen = records[:: max(len(records) // count, 1)][:count]
+    save_image(file, contact_sheet(list(_drawn(chosen, class_names))))
+
+
+def _drawn(records: Sequence[Record], class_names: Sequence[str]) -> Iterator[np.ndarray]:
+    num_classes = len(class_names)
+    titles = [*class_names, *(f"{name} (difficult)" for name in class_names), *(f"{name} (crowd)" for name in class_names)]
+    for record in records:
+        try:
+            image = read_image(record.file)
+        except DatasetError:
+            continue  # it is among the faults
+        labels = record.labels + num_classes * (record.difficult + 2 * (record.crowd & ~record.difficult))
+        yield draw_boxes(image, record.boxes, labels, titles)
