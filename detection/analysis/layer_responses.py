@@ -1,24 +1,30 @@
-"""How strongly each layer responds (section 4.2, figure 7): the standard deviation of what a 3x3 convolution's BN gives out,
-before the ReLU or the addition.
-
-N images, C channels, H x W cells."""
+"""How strongly each layer responds (section 4.2, figure 7): the standard deviation of the outputs of the BN after each 3x3
+convolution, before the ReLU or the addition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detection.analysis.plots import colours, new_figure, save_figure
 from detection.config import ClassifierConfig
 from detection.errors import CheckpointError, DatasetError
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
 from detection.pretraining.model import ClassificationModel, load_classifier, recorded_network
+
+
+class LayerResponse(NamedTuple):
+    """A 3x3 convolution's name, and the standard deviation of its BN's output over all images, channels and cells."""
+
+    layer: str
+    deviation: float
 
 
 @dataclass
@@ -54,8 +60,8 @@ def normed_3x3_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -> list[tuple[str, float]]:
-    """(layer, standard deviation over all images, channels and cells) in the network's order, BN at its stored statistics.
+def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -> list[LayerResponse]:
+    """The response of each layer, in the network's order, BN working with its stored statistics.
 
     Raises DatasetError without images, CheckpointError for a network without BN after 3x3 convolutions.
     """
@@ -78,7 +84,7 @@ def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -
         model.train(training)
     if any(seen.count == 0 for seen in moments.values()):
         raise DatasetError("there is no image to measure layer responses on")
-    return [(name, seen.deviation()) for name, seen in moments.items()]
+    return [LayerResponse(name, seen.deviation()) for name, seen in moments.items()]
 
 
 def _measurable_layers(model: ClassificationModel) -> dict[str, nn.Module]:
@@ -89,22 +95,25 @@ def _measurable_layers(model: ClassificationModel) -> dict[str, nn.Module]:
     return layers
 
 
-def even_selection(count: int, most: int) -> list[int]:
-    """`most` of `count` indices (all of them where they are fewer), evenly spread: neighbours are of one class."""
-    chosen: list[int] = (np.arange(min(most, count)) * count // min(most, count)).tolist() if count else []
-    return chosen
+def even_selection(count: int, at_most: int) -> list[int]:
+    """At most `at_most` of `count` indices, evenly spread, as neighbours are often of one class."""
+    if count == 0:
+        return []
+    number = min(at_most, count)
+    indices: list[int] = (np.arange(number) * count // number).tolist()
+    return indices
 
 
 def responses_of_checkpoints(
-    paths: Sequence[Path], config: ClassifierConfig, most: int
-) -> tuple[int, list[list[tuple[str, float]]]]:
-    """The number of images, and `layer_responses` of each checkpoint's own network on them.
+    paths: Sequence[Path], config: ClassifierConfig, max_images: int
+) -> tuple[int, list[list[LayerResponse]]]:
+    """The number of images, and the layer responses of each checkpoint's own network to them.
 
-    The images are an even selection of at most `most` validation images. Raises CheckpointError naming the file that
+    The images are an even selection of at most `max_images` validation images. Raises CheckpointError naming the file that
     cannot be used, all being loaded before the first is measured; DatasetError for bad data.
     """
     split = validation_split(config)
-    chosen = split.part(even_selection(len(split), most))
+    selected = split.part(even_selection(len(split), max_images))
     models = []
     for path in paths:
         models.append(load_classifier(path, recorded_network(path, config.model), split.class_names))
@@ -114,9 +123,9 @@ def responses_of_checkpoints(
     found = []
     for path, model in zip(paths, models, strict=True):
         with _naming(path):
-            found.append(layer_responses(model.to(device), test_loader(chosen, config)))
+            found.append(layer_responses(model.to(device), test_loader(selected, config)))
         model.cpu()
-    return len(chosen), found
+    return len(selected), found
 
 
 @contextmanager
@@ -128,9 +137,24 @@ def _naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def summary(layers: list[tuple[str, float]]) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return {
-        "mean": sum(value for _, value in layers) / len(layers),
-        "layers": [{"name": name, "std": round(value, 5)} for name, value in layers],
-    }
+def mean_response(responses: Sequence[LayerResponse]) -> float:
+    """The mean of a network's standard deviations."""
+    return sum(response.deviation for response in responses) / len(responses)
+
+
+def plot_layer_responses(networks: Mapping[str, Sequence[LayerResponse]], file: Path) -> None:
+    """Draw figure 7's two panels, the layers in their order and sorted by magnitude; networks are named by their labels."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(9, 7)
+    panels = figure.subplots(2, 1)
+    for panel, title in zip(panels, ("layers in their order", "layers sorted by magnitude"), strict=True):
+        for colour, (label, responses) in zip(colours(len(networks)), networks.items(), strict=True):
+            values = [response.deviation for response in responses]
+            drawn = values if panel is panels[0] else sorted(values, reverse=True)
+            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=colour, label=label, linewidth=1.3, markersize=4)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))  # half layers do not exist
+        panel.set(xlabel=title, ylabel="standard deviation")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    save_figure(figure, file)

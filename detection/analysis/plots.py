@@ -1,4 +1,4 @@
-"""What the commands that draw curves share."""
+"""What all plots of this package share: labels, colours, figures without a window, files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
 def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[str]:
-    """A name for each run: those given, or the folders' own; of equal ones as much of the path as tells them apart.
+    """A name for each run: those given, or the folders' own; where these are equal, as much of the paths as differs.
 
     Raises ConfigError where the labels given are too few, too many or not different.
     """
@@ -24,15 +24,26 @@ def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[st
             raise ConfigError(f"--labels needs {len(folders)} different names, got {len(labels)}: {', '.join(labels)}")
         return list(labels)
     parts = [folder.resolve().parts for folder in folders]
-    twice = next((folder for number, folder in enumerate(folders) if parts[number] in parts[:number]), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is named twice: give --labels")
+    for number, folder in enumerate(folders):
+        if parts[number] in parts[:number]:
+            raise ConfigError(f"{folder} is named twice: give --labels")
     longest = max(map(len, parts))
     for length in range(1, longest):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
+
+
+def label_weights(files: Sequence[Path], labels: Sequence[str] | None) -> list[str]:
+    """A name for each file of weights: those given, or the runs' folders.
+
+    Where several lie in one folder, or are names of the zoo, their own names. Raises ConfigError as `label_runs`.
+    """
+    folders = {file.resolve().parent for file in files if file.is_file()}
+    if len(folders) == len(files):
+        return label_runs([file.parent for file in files], labels)
+    return label_runs([file.with_suffix("") for file in files], labels)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -43,7 +54,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def colours(count: int) -> list[str] | list[tuple[float, float, float, float]]:
-    """As many as there are curves: matplotlib's own ten, and of more than ten none twice."""
+    """A different colour for each of `count` curves: matplotlib's own ten, or evenly from a colour map for more."""
     from matplotlib import colormaps
 
     if count <= 10:
@@ -52,7 +63,7 @@ def colours(count: int) -> list[str] | list[tuple[float, float, float, float]]:
 
 
 def require_picture(file: Path) -> Path:
-    """The file, if it can be drawn: to be asked before the work begins. Raises ConfigError for another suffix."""
+    """The file itself. Raises ConfigError if its suffix is none of PICTURES; to be called before the work begins."""
     if file.suffix.lower() not in PICTURES:
         raise ConfigError(f"cannot draw '{file}': use one of {', '.join(PICTURES)}")
     return file

@@ -64,14 +64,14 @@ def write_report(
     matrix = confusion_matrix(records, detections, class_names, score_threshold=score_threshold)
     files = [folder / name for name in ("voc.json", "pr_curves.png", "confusion.json", "confusion.png")]
     write_json(files[0], result.as_json())
-    plot_curves(result, files[1])
+    plot_precision_recall(result, files[1])
     titles = [*class_names, BACKGROUND]
     write_json(files[2], {"classes": titles, "score_threshold": score_threshold, "matrix": matrix.tolist()})
     plot_confusion(matrix, titles, files[3])
     return files
 
 
-def plot_curves(result: VocResult, file: Path) -> None:
+def plot_precision_recall(result: VocResult, file: Path) -> None:
     """Precision against recall, one small plot a class, into one PNG."""
     columns = max(1, min(4, len(result.curves)))
     rows = max(1, -(-len(result.curves) // columns))

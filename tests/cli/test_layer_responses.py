@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from backbones import load_checkpoint, save_checkpoint
-from detection.cli.commands.layer_responses import label_weights, main, split_labels
+from detection.analysis.plots import label_weights
+from detection.cli.commands.layer_responses import main, split_labels
 from detection.cli.main import run
 from detection.config import dump_config
 from detection.pretraining.train import run_pretraining

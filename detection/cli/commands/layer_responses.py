@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detection.analysis.plots import colours, label_runs, new_figure, require_picture, save_figure
 from detection.cli.options import is_override, parse_with_overrides
 from detection.config import load_classifier_config
 from detection.errors import ConfigError
 
+if TYPE_CHECKING:
+    from detection.analysis.layer_responses import LayerResponse
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="layer-responses", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="whose validation images are shown")
     parser.add_argument(
         "--weights", type=Path, nargs="+", required=True, metavar="FILE", help="classifiers; each is the network it records"
@@ -39,72 +42,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
     if options.labels is not None:
-        labels, overrides = split_labels(options.labels, len(options.weights))
-        options.labels, options.overrides = labels, [*options.overrides, *overrides]
+        options.labels, overrides = split_labels(options.labels, len(options.weights))
+        options.overrides = [*options.overrides, *overrides]
     if options.images < 1:
         raise ConfigError(f"--images must be at least 1, got {options.images}")
+
+    from detection.analysis.plots import label_weights, require_picture
+
     if options.plot:
         require_picture(options.plot)
     labels = label_weights(options.weights, options.labels)
     config = load_classifier_config(options.config, options.overrides)
-    from detection.analysis.layer_responses import responses_of_checkpoints, summary
+
+    from detection.analysis.layer_responses import plot_layer_responses, responses_of_checkpoints
     from detection.cli.output import fetch_weights
     from detection.files import write_json
 
     files = [fetch_weights(path, "classifier") for path in options.weights]
-    images, responses = responses_of_checkpoints(files, config, options.images)
-    found = dict(zip(labels, responses, strict=True))
-    Console(highlight=False).print(summary_table(found, images))
+    num_images, responses = responses_of_checkpoints(files, config, options.images)
+    networks = dict(zip(labels, responses, strict=True))
+    Console(highlight=False).print(summary_table(networks, num_images))
     if options.json:
-        networks = [
-            {"label": label, "weights": str(path), **summary(layers)}
-            for (label, layers), path in zip(found.items(), options.weights, strict=True)
+        rows = [
+            {"label": label, "weights": str(path), **as_json(layers)}
+            for label, path, layers in zip(labels, options.weights, responses, strict=True)
         ]
-        write_json(options.json, {"images": images, "networks": networks})
+        write_json(options.json, {"images": num_images, "networks": rows})
     if options.plot:
-        draw(found, options.plot)
+        plot_layer_responses(networks, options.plot)
         print(options.plot)
     return 0
 
 
 def split_labels(labels: Sequence[str], count: int) -> tuple[list[str], list[str]]:
-    """`count` labels, and the overrides that stand behind them; too many labels stay what they are."""
-    behind = list(labels[count:])
-    return (list(labels[:count]), behind) if all(map(is_override, behind)) else (list(labels), [])
+    """`count` labels and the overrides after them. If anything else comes after them, all are labels."""
+    rest = list(labels[count:])
+    if all(map(is_override, rest)):
+        return list(labels[:count]), rest
+    return list(labels), []
 
 
-def label_weights(files: Sequence[Path], labels: Sequence[str] | None) -> list[str]:
-    """A name for each file: its run's folder; where several lie in one folder, or are names of the zoo, their own names."""
-    folders = {file.resolve().parent for file in files if file.is_file()}
-    own = len(folders) < len(files)
-    return label_runs([file.with_suffix("") if own else file.parent for file in files], labels)
-
-
-def summary_table(found: Mapping[str, Sequence[tuple[str, float]]], images: int) -> Table:
+def summary_table(networks: Mapping[str, Sequence[LayerResponse]], num_images: int) -> Table:
     """A row a network."""
-    table = Table(title=f"standard deviation of 3x3 layers after BN, before ReLU or addition; {images} images")
+    from detection.analysis.layer_responses import mean_response
+
+    table = Table(title=f"standard deviation of 3x3 layers after BN, before ReLU or addition; {num_images} images")
     for column in ("network", "layers", "mean", "least", "greatest"):
         table.add_column(column, justify="left" if column == "network" else "right")
-    for label, layers in found.items():
-        values = [value for _, value in layers]
-        figures = (sum(values) / len(values), min(values), max(values))
-        table.add_row(escape(label), str(len(values)), *(f"{value:.3f}" for value in figures))
+    for label, responses in networks.items():
+        values = [response.deviation for response in responses]
+        summary = (mean_response(responses), min(values), max(values))
+        table.add_row(escape(label), str(len(values)), *(f"{value:.3f}" for value in summary))
     return table
 
 
-def draw(found: Mapping[str, Sequence[tuple[str, float]]], file: Path) -> None:
-    """Figure 7's two panels: the layers in their order, and sorted by magnitude."""
-    from matplotlib.ticker import MaxNLocator
+def as_json(responses: Sequence[LayerResponse]) -> dict[str, object]:
+    """A network's part of the JSON file."""
+    from detection.analysis.layer_responses import mean_response
 
-    figure = new_figure(9, 7)
-    panels = figure.subplots(2, 1)
-    for panel, title in zip(panels, ("layers in their order", "layers sorted by magnitude"), strict=True):
-        for colour, (label, layers) in zip(colours(len(found)), found.items(), strict=True):
-            values = [value for _, value in layers]
-            drawn = values if panel is panels[0] else sorted(values, reverse=True)
-            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=colour, label=label, linewidth=1.3, markersize=4)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))  # half layers do not exist
-        panel.set(xlabel=title, ylabel="standard deviation")
-        panel.grid(alpha=0.3)
-        panel.legend()
-    save_figure(figure, file)
+    layers = [{"name": response.layer, "std": round(response.deviation, 5)} for response in responses]
+    return {"mean": mean_response(responses), "layers": layers}
