@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,15 +105,16 @@ def test_a_signal_finishes_the_step_and_saves(
 
 
 def test_a_signal_breaks_an_evaluation_off(tmp_path: Path, uninterrupted: Path) -> None:
+    finished = []
+
     def evaluate(model: nn.Module) -> dict[str, float]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
+        os.kill(os.getpid(), signal.SIGTERM)  # this process's handlers run before it returns
+        finished.append(model)
         return {}
 
-    started = time.monotonic()
     result = run(tmp_path, evaluate=evaluate)
     assert (result.steps, result.signal) == (6, signal.SIGTERM)
-    assert time.monotonic() - started < 8
+    assert not finished
     run(tmp_path, resume=True)
     assert_same_run(tmp_path, uninterrupted)
 
@@ -128,7 +128,6 @@ def test_a_second_interrupt_aborts_at_once() -> None:
             assert stop.received == signal.SIGINT
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, outer)
