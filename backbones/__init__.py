@@ -1,4 +1,4 @@
-"""Backbones for this and other projects: models and weights only, on torch and fvcore.
+"""Backbones for this and other projects: models and weights only, on torch alone.
 
 from backbones import build_backbone
 model = build_backbone("resnet50", norm="frozen_bn")
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backbones.cifar import CifarResNet
     from backbones.layers import Layer, layer_list, multiply_adds
     from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
+    from backbones.options import BackboneOptions
     from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
     from backbones.registry import BACKBONES, register_backbone, register_family
     from backbones.resnet import ResNet
@@ -33,6 +34,7 @@ _HOMES = {
     "cifar": ("CifarResNet",),
     "layers": ("Layer", "layer_list", "multiply_adds"),
     "norm": ("FrozenBatchNorm2d", "freeze_batch_norm", "recompute_bn_statistics"),
+    "options": ("BackboneOptions",),
     "preprocessing": ("IMAGENET_PREPROCESSING", "Preprocessing"),
     "registry": ("BACKBONES", "register_backbone", "register_family"),
     "resnet": ("ResNet",),
@@ -47,6 +49,7 @@ __all__ = [
     "VGG16",
     "Backbone",
     "BackboneError",
+    "BackboneOptions",
     "C4Head",
     "C4Trunk",
     "CheckpointError",

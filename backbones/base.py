@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -11,22 +10,6 @@ from typing_extensions import Self
 from backbones.errors import BackboneError
 from backbones.norm import Pool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
-
-Norm = Literal["bn", "frozen_bn"]
-StemPool = Literal["pad1", "ceil"]
-"""The first max-pool of a ResNet: "pad1" pads by one pixel all round, as torchvision's; "ceil", the authors', has no
-padding and lets the last window stand over the edge. Windows lie one pixel apart, and an odd size is rounded up or down."""
-NUM_STAGES = 5
-
-
-def check_options(norm: Norm, num_classes: int | None, freeze_stages: int) -> None:
-    """The options that all networks here have. Raises BackboneError naming the option, the value and what it may be."""
-    if norm not in get_args(Norm):
-        raise BackboneError(f"norm must be one of {list(get_args(Norm))}, got {norm!r}")
-    if freeze_stages not in range(NUM_STAGES + 1):
-        raise BackboneError(f"freeze_stages must be 0..{NUM_STAGES}, got {freeze_stages!r}")
-    if num_classes is not None and num_classes < 1:
-        raise BackboneError(f"num_classes must be at least 1, or None for no classifier, got {num_classes!r}")
 
 
 class StagedModule(nn.Module):
@@ -91,7 +74,6 @@ class Backbone(StagedModule):
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing: Preprocessing = IMAGENET_PREPROCESSING
-        self.stem_pool: StemPool = "pad1"  # only a ResNet has such a pool
 
     def logits(self, images: Tensor) -> Tensor:
         """Class scores before the softmax: (N, 3, H, W) -> (N, num_classes)."""

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Norm, StemPool
 from backbones.norm import FrozenBatchNorm2d, Pool, conv_norm, conv_pool_norm
+from backbones.options import Norm, StemPool
 
 Shortcut = Literal["A", "B", "C", "none"]
 """Where dimensions grow: A zero-padding, B projection; C: all are projections; none: a plain net."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from torch import Tensor, nn
 
-import backbones.cifar
-import backbones.resnet
-import backbones.vgg  # noqa: F401  these three enter their networks into the registry
-from backbones.base import Backbone, C4Head, C4Trunk, Norm, StemPool
+from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.errors import BackboneError, did_you_mean
 from backbones.foreign.net import LIBRARIES, build_foreign
+from backbones.options import BackboneOptions, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
-from backbones.registry import registered_builder, registered_names
-from backbones.weights.files import backbone_state, load_backbone_weights, load_checkpoint, load_state
+from backbones.registry import Builder, registered_builder, registered_names
+from backbones.weights.classifier import load_classifier, read_classifier
+from backbones.weights.files import load_state
 from backbones.weights.zoo import weights_file
 
 
@@ -39,7 +37,7 @@ def build_backbone(
 ) -> Backbone:
     """The backbone of that name: normalised images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}.
 
-    A name of `list_backbones()`, or of a family with a depth behind it ("cifar_resnet38"); CIFAR nets have no c5. Or one of
+    A name of `list_backbones()`, or of a family with a depth after it ("cifar_resnet38"); CIFAR nets have no c5. Or one of
     timm's or torchvision's classification nets: "timm/resnet50d", "torchvision/convnext_tiny".
 
     `weights` is a file: a classifier's checkpoint of ours, or a plain torchvision state dict (.pth, .safetensors); or a name
@@ -49,28 +47,12 @@ def build_backbone(
     refused.
     Raises BackboneError (name, options) or CheckpointError (weights).
     """
-    model = _builder(name)(norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-    if not isinstance(model, Backbone):
-        raise BackboneError(f"the builder of '{name}' must return a backbones.Backbone, not a {type(model).__name__}")
-    if stem_pool not in get_args(StemPool):
-        raise BackboneError(f"stem_pool must be one of {list(get_args(StemPool))}, got {stem_pool!r}")
-    model.stem_pool = stem_pool
+    options = BackboneOptions(norm, num_classes, stride_in_1x1, freeze_stages, stem_pool)
+    network = _build(name, options)
     if weights is not None:
-        model.preprocessing = load_backbone_weights(
-            model, weights_file(weights), name, stride_in_1x1, num_classes is not None, stem_pool=stem_pool
-        )
-    return model
-
-
-def _builder(name: str) -> Callable[..., Backbone]:
-    if found := registered_builder(name):
-        return found
-    if name.startswith(tuple(f"{library}/" for library in LIBRARIES)):
-        return partial(build_foreign, name)
-    if plugin := load_plugin(name):
-        return plugin
-    known = f"known are {', '.join(list_backbones())}, timm/NAME and torchvision/NAME"
-    raise BackboneError(f"unknown backbone '{name}'{did_you_mean(name, list_backbones(), known)}")
+        found = read_classifier(weights_file(weights), name, options, network.preprocessing)
+        load_classifier(network, found, with_classifier=num_classes is not None)
+    return network
 
 
 def build_c4(
@@ -84,19 +66,34 @@ def build_c4(
     """The two halves of a C4 detector, with the arguments of `build_backbone`.
 
     trunk: (N, 3, H, W) -> (N, trunk.channels, H/16, W/16); head: (R, trunk.channels, S, S) -> (R, head.channels), where S
-    is `head.pool_size` or, if that is None, what you like: 14 in the paper's ResNets.
+    is `head.pool_size`, or any size if that is None: 14 in the paper's ResNets.
     """
-    backbone = build_backbone(name, norm=norm, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages, stem_pool=stem_pool)
-    trunk, head = backbone.split_c4()
+    options = BackboneOptions(norm, None, stride_in_1x1, freeze_stages, stem_pool)
+    trunk, head = _build(name, options).split_c4()
     if weights is not None:
-        weights = weights_file(weights)
-        contents = load_checkpoint(weights)
-        state, preprocessing = backbone_state(
-            contents, str(weights), name, stride_in_1x1, stem_pool=stem_pool, default=trunk.preprocessing
-        )
-        load_c4(trunk, head, state, str(weights))
-        trunk.preprocessing = preprocessing
+        found = read_classifier(weights_file(weights), name, options, trunk.preprocessing)
+        load_c4(trunk, head, found.state, found.source)
+        trunk.preprocessing = found.preprocessing
     return trunk, head
+
+
+def _build(name: str, options: BackboneOptions) -> Backbone:
+    """The network with fresh weights. Raises BackboneError for an unknown name, or a builder that returns something else."""
+    network = _builder(name)(options)
+    if not isinstance(network, Backbone):
+        raise BackboneError(f"the builder of '{name}' must return a backbones.Backbone, not a {type(network).__name__}")
+    return network
+
+
+def _builder(name: str) -> Builder:
+    if found := registered_builder(name):
+        return found
+    if name.startswith(tuple(f"{library}/" for library in LIBRARIES)):
+        return partial(build_foreign, name)
+    if plugin := load_plugin(name):
+        return plugin
+    known = f"known are {', '.join(list_backbones())}, timm/NAME and torchvision/NAME"
+    raise BackboneError(f"unknown backbone '{name}'{did_you_mean(name, list_backbones(), known)}")
 
 
 def load_c4(
@@ -107,8 +104,9 @@ def load_c4(
 ) -> None:
     """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
 
-    Keys that only the head has, or none but the head's children could have, are the head's, all others the trunk's.
-    Raises CheckpointError, naming `source` and the first keys, on anything else missing, unexpected or unfit.
+    A key goes to the head if it begins with the name of one of the head's child modules, unless the trunk has that very key;
+    all others go to the trunk. Raises CheckpointError, naming `source` and the first keys, on anything else missing,
+    unexpected or of another shape.
     """
     both = nn.ModuleDict({"trunk": trunk, "head": head})
     head_names = tuple(f"{name}." for name, _ in head.named_children())

@@ -1,72 +1,17 @@
-"""The two halves of a C4 detector (appendix A): conv1..conv4_x on the whole image, conv5_x on each region.
+"""The two halves of a C4 detector (appendix A) from any network whose modules run one after the other.
 
-State-dict keys are the backbone's own: `conv1.*, bn1.*, layer1..layer3.*` in the trunk, `layer4.*` in the head.
+State-dict keys are the network's own in both halves. The ResNets' and VGG-16's halves are beside their networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.base import Backbone, C4Head, C4Trunk
-from backbones.blocks import Bottleneck, global_average, stem
+from backbones.blocks import global_average
 from backbones.errors import BackboneError
-from backbones.norm import Pool
-
-if TYPE_CHECKING:
-    from backbones.resnet import ResNet
-
-
-class ResNetTrunk(C4Trunk):
-    """conv1..conv4_x: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded up. Frozen stages build no autograd graph."""
-
-    stride = 16
-    layer1: nn.Sequential
-    layer2: nn.Sequential
-    layer3: nn.Sequential
-
-    def __init__(self, resnet: ResNet) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
-        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
-        self.channels = resnet.channels["c4"]
-        self.preprocessing = resnet.preprocessing
-        self.stem_pool = resnet.stem_pool
-        self.classifier_keys = resnet.classifier_keys
-        self.freeze([name for name in resnet.frozen if name != "layer4"])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images -> the features that the RPN and all regions share."""
-        x = stem(self.conv1, self.bn1, images, self.stem_pool)
-        return self.layer3(self.layer2(self.layer1(x)))
-
-
-class ResNetHead(C4Head):
-    """conv5_x and global average pooling: (R, C, 14, 14) -> (R, channels). R may be 0."""
-
-    layer4: nn.Sequential
-
-    def __init__(self, resnet: ResNet) -> None:
-        super().__init__()
-        self.layer4 = resnet.layer4
-        self.channels = resnet.channels["c5"]
-        self.freeze([name for name in resnet.frozen if name == "layer4"])
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features of R regions -> one vector a region."""
-        return global_average(self.layer4(pooled))
-
-    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
-        """Features that regions share -> one vector a region."""
-        first, *others = self.layer4
-        if not isinstance(first, Bottleneck):
-            return super().pooled(features, pool)
-        regions = first.pooled(features, pool)
-        for block in others:
-            regions = block(regions)
-        return global_average(regions)
 
 
 class SequentialTrunk(C4Trunk):

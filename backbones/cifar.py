@@ -8,18 +8,19 @@ maps of 32, 16 and 8 pixels a side, global average pooling and the classifier. S
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Backbone, Norm, check_options
+from backbones.base import Backbone
 from backbones.blocks import BasicBlock, Shortcut, conv3x3, global_average, initialise_convolutions, make_norm
 from backbones.checkpointing import checkpointed
 from backbones.errors import BackboneError
 from backbones.norm import conv_norm
-from backbones.registry import register_backbone, register_family
+from backbones.options import DEFAULT_OPTIONS, BackboneOptions
 
 WIDTHS = (16, 32, 64)
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)  # table 6
@@ -31,9 +32,10 @@ DEEP = 200  # layers; what deeper nets would keep for the backward pass fills a 
 class CifarResNet(Backbone):
     """A residual net of 6n + 2 layers, or with shortcut="none" its plain counterpart. He initialisation.
 
-    Option A puts half of its zero channels before and half behind the others, as the weights that circulate have it.
-    `freeze_stages` stages (0..4) from conv1 on are never trained. `checkpoint_activations`: compute activations again in the
-    backward pass and keep few of them; None: in nets of more than 200 layers. Raises BackboneError for options out of range.
+    Option A puts half of its zero channels before and half after the others, as the weights that circulate have it. There are
+    four stages to freeze, no 1x1 convolution to stride and no pool in the stem. `checkpoint_activations`: compute activations
+    again in the backward pass and keep few of them; None: in nets of more than 200 layers. Raises BackboneError for a depth,
+    shortcut or number of stages that there is not.
     """
 
     classifier_keys = ("fc.weight", "fc.bias")
@@ -44,32 +46,29 @@ class CifarResNet(Backbone):
     def __init__(
         self,
         depth: int,
+        options: BackboneOptions = DEFAULT_OPTIONS,
         *,
-        norm: Norm = "bn",
-        num_classes: int | None = None,
-        freeze_stages: int = 0,
         shortcut: Shortcut = "A",
         checkpoint_activations: bool | None = None,
     ) -> None:
         super().__init__()
-        check_options(norm, num_classes, freeze_stages)
-        _check_layout(depth, shortcut, freeze_stages)
+        _check_layout(depth, shortcut, options.freeze_stages)
         self.checkpoint_activations = depth > DEEP if checkpoint_activations is None else checkpoint_activations
         self.conv1 = conv3x3(3, WIDTHS[0])
-        self.bn1 = make_norm(norm, WIDTHS[0])
+        self.bn1 = make_norm(options.norm, WIDTHS[0])
         in_channels = WIDTHS[0]
         for index, width in enumerate(WIDTHS):
             blocks = []
             for position in range((depth - 2) // 6):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(BasicBlock(in_channels, width, stride, shortcut, norm, zeros="both"))
+                blocks.append(BasicBlock(in_channels, width, stride, shortcut, options.norm, zeros="both"))
                 in_channels = width
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(in_channels, num_classes) if num_classes else None
+        self.fc = nn.Linear(in_channels, options.num_classes) if options.num_classes else None
         self.channels = dict(zip(("c2", "c3", "c4"), WIDTHS, strict=True))
         self.strides = {"c2": 1, "c3": 2, "c4": 4}
         initialise_convolutions(self)
-        self.freeze([name for stage in STAGES[:freeze_stages] for name in stage])
+        self.freeze([name for stage in STAGES[: options.freeze_stages] for name in stage])
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) -> {"c2", "c3", "c4"}: (N, channels, H/stride, W/stride), rounded up."""
@@ -99,28 +98,11 @@ def _check_layout(depth: int, shortcut: Shortcut, freeze_stages: int) -> None:
         raise BackboneError(f"freeze_stages must be 0..{len(STAGES)} for a CIFAR net, got {freeze_stages!r}")
 
 
-@register_family
-def cifar_resnet(depth: int, *, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> CifarResNet:
-    """With shortcuts of option A. `stride_in_1x1` changes nothing: there is no 1x1."""
-    return CifarResNet(depth, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages)
-
-
-@register_family
-def cifar_plain(depth: int, *, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> CifarResNet:
-    """Without shortcuts. `stride_in_1x1` changes nothing: there is no 1x1."""
-    return CifarResNet(depth, norm=norm, num_classes=num_classes, freeze_stages=freeze_stages, shortcut="none")
-
-
-def _register(family: Callable[..., CifarResNet], depth: int) -> None:
-    def builder(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> CifarResNet:
-        return family(depth, norm=norm, num_classes=num_classes, stride_in_1x1=stride_in_1x1, freeze_stages=freeze_stages)
-
-    builder.__name__ = f"{family.__name__}{depth}"
-    builder.__doc__ = f"{depth} layers. {family.__doc__}"
-    register_backbone(builder)
-
-
-for _depth in RESNET_DEPTHS:
-    _register(cifar_resnet, _depth)
-for _depth in PLAIN_DEPTHS:
-    _register(cifar_plain, _depth)
+FAMILIES: dict[str, Callable[[int, BackboneOptions], CifarResNet]] = {
+    "cifar_resnet": CifarResNet,
+    "cifar_plain": partial(CifarResNet, shortcut="none"),
+}
+BUILDERS = {
+    **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in RESNET_DEPTHS},
+    **{f"cifar_plain{depth}": partial(CifarResNet, depth, shortcut="none") for depth in PLAIN_DEPTHS},
+}

@@ -1,16 +1,13 @@
-"""Backbones that other installed packages offer, by entry points `name = package.module:builder` of a group of ours."""
+"""Backbones of other installed packages: their entry points `name = package.module:builder` of the group below."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from backbones.errors import BackboneError
+from backbones.registry import Builder, require_builder
 
 GROUP = "resdet.backbones"
-OPTIONS = ("norm", "num_classes", "stride_in_1x1", "freeze_stages")
 
 
 def plugin_names() -> set[str]:
@@ -18,7 +15,7 @@ def plugin_names() -> set[str]:
     return {entry.name for entry in entry_points(group=GROUP)}
 
 
-def load_plugin(name: str) -> Callable[..., Any] | None:
+def load_plugin(name: str) -> Builder | None:
     """The builder that an installed package offers under that name; None if none does. Imports that package alone.
 
     Raises BackboneError naming package and entry point: two of them offer it, it cannot be imported, it is no builder.
@@ -29,24 +26,16 @@ def load_plugin(name: str) -> Callable[..., Any] | None:
     return next((_load(entry, offer) for offer, entry in offers.items()), None)
 
 
-def _load(entry: EntryPoint, offer: str) -> Callable[..., Any]:
+def _load(entry: EntryPoint, offer: str) -> Builder:
     try:
         builder = entry.load()
     except Exception as error:  # whatever the import of somebody else's module may raise
-        raise BackboneError(f"backbone '{entry.name}' of {offer} cannot be loaded: {_one_line(error)}") from error
-    try:
-        inspect.signature(builder).bind(**dict.fromkeys(OPTIONS))
-    except (TypeError, ValueError) as error:
-        raise BackboneError(
-            f"backbone '{entry.name}' of {offer} is not a builder(*, {', '.join(OPTIONS)}): {_one_line(error)}"
-        ) from None
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise BackboneError(f"backbone '{entry.name}' of {offer} cannot be loaded: {said}") from error
+    require_builder(builder, f"'{entry.name}' of {offer}")
     return builder
 
 
 def _described(entry: EntryPoint) -> str:
     package = f"package {entry.dist.name}" if entry.dist else "an unnamed package"
     return f"{package} (entry point {entry.value})"
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

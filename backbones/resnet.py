@@ -5,15 +5,16 @@ Stages by number: 1 = conv1, 2 = conv2_x (`layer1`), ... 5 = conv5_x (`layer4`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import get_args
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, Norm, check_options
+from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.blocks import BasicBlock, Bottleneck, Shortcut, global_average, initialise_convolutions, make_norm, stem
-from backbones.c4 import ResNetHead, ResNetTrunk
 from backbones.errors import BackboneError
-from backbones.registry import register_backbone
+from backbones.norm import Pool
+from backbones.options import DEFAULT_OPTIONS, BackboneOptions, StemPool
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -34,7 +35,7 @@ STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 class ResNet(Backbone):
     """A residual network, or with shortcut="none" its plain counterpart. He initialisation.
 
-    `freeze_stages` stages from conv1 on are never trained. Raises BackboneError for options out of range.
+    Raises BackboneError for a depth or shortcut that there is not.
     """
 
     classifier_keys = ("fc.weight", "fc.bias")
@@ -43,36 +44,27 @@ class ResNet(Backbone):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(
-        self,
-        depth: int,
-        *,
-        norm: Norm = "bn",
-        num_classes: int | None = None,
-        stride_in_1x1: bool = False,
-        freeze_stages: int = 0,
-        shortcut: Shortcut = "B",
-    ) -> None:
+    def __init__(self, depth: int, options: BackboneOptions = DEFAULT_OPTIONS, *, shortcut: Shortcut = "B") -> None:
         super().__init__()
-        check_options(norm, num_classes, freeze_stages)
         _check_layout(depth, shortcut)
+        self.stem_pool: StemPool = options.stem_pool
         block, counts = BLOCKS[depth]
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = make_norm(norm, 64)
+        self.bn1 = make_norm(options.norm, 64)
         in_channels = 64
         for index, count in enumerate(counts):
             width = 64 * 2**index
             blocks = []
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(in_channels, width, stride, shortcut, norm, stride_in_1x1))
+                blocks.append(block(in_channels, width, stride, shortcut, options.norm, options.stride_in_1x1))
                 in_channels = width * block.expansion
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(in_channels, num_classes) if num_classes else None
+        self.fc = nn.Linear(in_channels, options.num_classes) if options.num_classes else None
         self.channels = {f"c{index + 2}": 64 * 2**index * block.expansion for index in range(4)}
         self.strides = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
         initialise_convolutions(self)
-        self.freeze([name for stage in STAGES[:freeze_stages] for name in stage])
+        self.freeze([name for stage in STAGES[: options.freeze_stages] for name in stage])
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded up if the
@@ -94,6 +86,56 @@ class ResNet(Backbone):
         return ResNetTrunk(self), ResNetHead(self)
 
 
+class ResNetTrunk(C4Trunk):
+    """conv1..conv4_x: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded up. Frozen stages build no autograd graph."""
+
+    stride = 16
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+        self.channels = resnet.channels["c4"]
+        self.preprocessing = resnet.preprocessing
+        self.stem_pool = resnet.stem_pool
+        self.classifier_keys = resnet.classifier_keys
+        self.freeze([name for name in resnet.frozen if name != "layer4"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images -> the features that the RPN and all regions share."""
+        x = stem(self.conv1, self.bn1, images, self.stem_pool)
+        return self.layer3(self.layer2(self.layer1(x)))
+
+
+class ResNetHead(C4Head):
+    """conv5_x and global average pooling: (R, C, 14, 14) -> (R, channels). R may be 0."""
+
+    layer4: nn.Sequential
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.layer4 = resnet.layer4
+        self.channels = resnet.channels["c5"]
+        self.freeze([name for name in resnet.frozen if name == "layer4"])
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector a region."""
+        return global_average(self.layer4(pooled))
+
+    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
+        """Features that regions share -> one vector a region."""
+        first, *others = self.layer4
+        if not isinstance(first, Bottleneck):
+            return super().pooled(features, pool)
+        regions = first.pooled(features, pool)
+        for block in others:
+            regions = block(regions)
+        return global_average(regions)
+
+
 def _check_layout(depth: int, shortcut: Shortcut) -> None:
     """Raises BackboneError naming the option, the value and what it may be."""
     if depth not in BLOCKS:
@@ -102,21 +144,4 @@ def _check_layout(depth: int, shortcut: Shortcut) -> None:
         raise BackboneError(f"shortcut must be one of {list(get_args(Shortcut))}, got {shortcut!r}")
 
 
-def _register(name: str, depth: int, shortcut: Shortcut) -> None:
-    def builder(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ResNet:
-        return ResNet(
-            depth,
-            norm=norm,
-            num_classes=num_classes,
-            stride_in_1x1=stride_in_1x1,
-            freeze_stages=freeze_stages,
-            shortcut=shortcut,
-        )
-
-    builder.__name__ = name
-    builder.__doc__ = f"The network of {depth} layers with shortcut option {shortcut}."
-    register_backbone(builder)
-
-
-for _name, (_depth, _shortcut) in NETS.items():
-    _register(_name, _depth, _shortcut)
+BUILDERS = {name: partial(ResNet, depth, shortcut=shortcut) for name, (depth, shortcut) in NETS.items()}

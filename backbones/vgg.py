@@ -10,9 +10,9 @@ from itertools import chain
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import Backbone, C4Head, C4Trunk, Norm, check_options
+from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.errors import BackboneError
-from backbones.registry import register_backbone
+from backbones.options import DEFAULT_OPTIONS, BackboneOptions
 
 # The convolutions of the five stages; a ReLU follows each.
 STAGES = (
@@ -29,34 +29,25 @@ NUM_HEAD_LAYERS = 6  # of `classifier`: fc6 and fc7, each with ReLU and dropout
 class VGG16(Backbone):
     """13 convolutions and, with `num_classes`, fc6, fc7 and the classifier. He initialisation.
 
-    c2..c5 are the outputs of conv2_x..conv5_x before their pooling, so their strides are half of a ResNet's. There is no norm:
-    both values of `norm` mean the same. `width` (of conv1_x) and `fc_channels` make a smaller net. The first
-    `freeze_stages` stages are never trained; 5 are all convolutions. Raises BackboneError for options out of range.
+    c2..c5 are the outputs of conv2_x..conv5_x before their pooling, so their strides are half of a ResNet's. There is no norm
+    and no 1x1 convolution: `norm`, `stride_in_1x1` and `stem_pool` change nothing. `freeze_stages` 5 freezes all convolutions,
+    not fc6 and fc7. `width` (of conv1_x) and `fc_channels` make a smaller net.
     """
 
     head_keys = ("classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias")
     classifier_keys = ("classifier.6.weight", "classifier.6.bias")
 
-    def __init__(
-        self,
-        *,
-        norm: Norm = "bn",
-        num_classes: int | None = None,
-        freeze_stages: int = 0,
-        width: int = 64,
-        fc_channels: int = 4096,
-    ) -> None:
+    def __init__(self, options: BackboneOptions = DEFAULT_OPTIONS, *, width: int = 64, fc_channels: int = 4096) -> None:
         super().__init__()
-        check_options(norm, num_classes, freeze_stages)
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
         self.fc_channels = fc_channels
         self.features = conv_stages(widths)
         self.classifier: nn.Sequential | None = None
-        if num_classes:
-            self.classifier = fc6_fc7(widths[-1], fc_channels).append(linear(fc_channels, num_classes))
+        if options.num_classes:
+            self.classifier = fc6_fc7(widths[-1], fc_channels).append(linear(fc_channels, options.num_classes))
         self.channels = dict(zip(("c2", "c3", "c4", "c5"), widths[1:], strict=True))
         self.strides = {"c2": 2, "c3": 4, "c4": 8, "c5": 16}
-        self.freeze(list(chain(*STAGES[:freeze_stages])))
+        self.freeze(list(chain(*STAGES[: options.freeze_stages])))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) -> {"c2", "c3", "c4", "c5"}: (N, channels, H/stride, W/stride), rounded down.
@@ -175,7 +166,4 @@ def _require_size(images: Tensor, least: int) -> None:
         raise BackboneError(f"VGG-16 needs {least} pixels a side here, got images of {width} x {height}")
 
 
-@register_backbone
-def vgg16(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> VGG16:
-    """VGG-16. `norm` and `stride_in_1x1` change nothing: it has no norm and no 1x1."""
-    return VGG16(norm=norm, num_classes=num_classes, freeze_stages=freeze_stages)
+BUILDERS = {"vgg16": VGG16}

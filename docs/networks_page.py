@@ -19,7 +19,7 @@ BOTTLENECK_NETS = ("resnet50", "resnet101", "resnet152")
 
 def networks_body() -> str:
     """Everything below the page's title."""
-    names = sorted((name for name, _ in BACKBONES), key=_by_depth)  # ours alone, whatever plug-ins are installed
+    names = sorted(BACKBONES, key=_by_depth)  # ours alone, whatever plug-ins are installed
     parts = [
         "Every name of `list_backbones()` and what it costs; [backbones](backbones.md) says what they are. Multiply-adds\n"
         "are those of the convolutions and linear layers on one image, which the paper calls FLOPs.\n",

@@ -25,13 +25,14 @@ LEVELS = (
 )
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
-    {"errors", "preprocessing"},
+    {"errors", "files", "preprocessing"},
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},
-    {"c4", "plugins", "registry"},
+    {"c4"},
     {"resnet", "vgg", "cifar", "foreign"},
-    {"weights"},
+    {"registry"},
+    {"weights", "plugins"},
     {"build"},
     {"__init__"},
 )

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from torch import Tensor, fx, nn
 
-from backbones.base import Backbone, C4Head, C4Trunk, Norm, check_options
+from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.blocks import global_average
 from backbones.errors import BackboneError, did_you_mean
 from backbones.foreign.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
 from backbones.norm import FrozenBatchNorm2d
+from backbones.options import BackboneOptions
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 LIBRARIES = ("timm", "torchvision")
@@ -115,22 +116,21 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
         return x
 
 
-def build_foreign(name: str, *, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> ForeignNet:
+def build_foreign(name: str, options: BackboneOptions) -> ForeignNet:
     """The backbone "timm/NAME" or "torchvision/NAME", with that library's initialisation.
 
     Raises BackboneError: an unknown name, timm not installed, a net that cannot be traced or has no map of stride 16.
     """
-    check_options(norm, num_classes, freeze_stages)
-    if stride_in_1x1:
+    if options.stride_in_1x1:
         raise BackboneError(f"{name} is built as its library has it: stride_in_1x1 is for the ResNets of list_backbones()")
     library, _, own_name = name.partition("/")
     create = _create_timm if library == "timm" else _create_torchvision
-    net, preprocessing = create(own_name, num_classes or DEFAULT_CLASSES)
+    net, preprocessing = create(own_name, options.num_classes or DEFAULT_CLASSES)
     plan = explore(name, net)
-    if norm == "frozen_bn":
+    if options.norm == "frozen_bn":
         _freeze_norms(net)
-    backbone = ForeignNet(net, plan, preprocessing, num_classes)
-    backbone.freeze_up_to(freeze_stages)
+    backbone = ForeignNet(net, plan, preprocessing, options.num_classes)
+    backbone.freeze_up_to(options.freeze_stages)
     return backbone
 
 

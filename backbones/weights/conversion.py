@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import backbones.cifar  # these enter their networks into the registry
-import backbones.vgg  # noqa: F401
-from backbones.base import StemPool
 from backbones.errors import CheckpointError
+from backbones.options import BackboneOptions, StemPool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import registered_builder
 from backbones.resnet import BLOCKS, Bottleneck
@@ -270,5 +268,5 @@ def checked_state(state: State, name: str, source: str) -> State:
     with torch.device("meta"):  # shapes without values
         builder = registered_builder(name)
         assert builder is not None
-        network = builder(norm="bn", num_classes=num_classes, stride_in_1x1=False, freeze_stages=0)
+        network = builder(BackboneOptions(num_classes=num_classes))
     return fitting_state(network.state_dict(), state, source)

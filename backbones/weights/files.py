@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone, StemPool
 from backbones.errors import CheckpointError
 from backbones.files import replacing
-from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.weights.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 
 FORMAT_VERSION = 1
@@ -122,7 +120,7 @@ def fitting_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], s
 
     Raises CheckpointError as `load_state` does.
     """
-    _check_keys([key for key, value in state.items() if not _is_named_tensor(key, value)], "keys without a tensor", source)
+    _check_keys([key for key, value in state.items() if not is_named_tensor(key, value)], "keys without a tensor", source)
     _check_keys([key for key in expected if key not in state and not _is_counter(key)], "missing keys", source)
     _check_keys([key for key in state if key not in expected and not _is_counter(key)], "unexpected keys", source)
     chosen = {key: value for key, value in state.items() if key in expected}
@@ -145,112 +143,10 @@ def _check_keys(keys: list[str], problem: str, source: str) -> None:
         )
 
 
-def _is_named_tensor(key: Any, value: Any) -> bool:
+def is_named_tensor(key: Any, value: Any) -> bool:
+    """Whether this could be an item of a state dict."""
     return isinstance(key, str) and isinstance(value, Tensor)
-
-
-def _is_text(key: Any) -> bool:
-    return isinstance(key, str)
 
 
 def _is_counter(key: str) -> bool:
     return key.rpartition(".")[2] == "num_batches_tracked"
-
-
-def load_backbone_weights(
-    model: Backbone, path: Path, name: str, stride_in_1x1: bool, with_classifier: bool, *, stem_pool: StemPool = "pad1"
-) -> Preprocessing:
-    """Load a classifier's checkpoint or a plain state dict into the backbone `name`; returns its preprocessing.
-
-    The file's classifier is left out unless `with_classifier`. Raises CheckpointError on any disagreement.
-    """
-    state, preprocessing = backbone_state(
-        load_checkpoint(path), str(path), name, stride_in_1x1, stem_pool=stem_pool, default=model.preprocessing
-    )
-    if with_classifier:
-        _check_class_count(model, state, path)
-    else:
-        unused = {*model.classifier_keys, *model.head_keys}
-        state = {key: value for key, value in state.items() if key not in unused}
-    load_state(model, state, str(path))
-    return preprocessing
-
-
-def backbone_state(
-    contents: Mapping[str, Any],
-    source: str,
-    name: str,
-    stride_in_1x1: bool,
-    *,
-    stem_pool: StemPool = "pad1",
-    default: Preprocessing = IMAGENET_PREPROCESSING,
-) -> tuple[dict[str, Tensor], Preprocessing]:
-    """The state dict, with the backbone's own keys, and the preprocessing in what `load_checkpoint` read from `source`.
-
-    They hold a classifier's checkpoint of ours, a CIFAR ResNet of akamaster's project, or a plain state dict, which is taken
-    to expect the `default` preprocessing: the network's own. Raises CheckpointError for another kind of checkpoint, another
-    backbone than `name`, or strides or a stem that are recorded otherwise.
-    """
-    if contents.get("format") == "resdet":
-        return _classifier_state(contents, source, name, stride_in_1x1, stem_pool)
-    if name.startswith("cifar_") and (found := _cifar_state(contents, source, name)):
-        return found
-    if not all(_is_named_tensor(key, value) for key, value in contents.items()):
-        raise CheckpointError(
-            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}; "
-            "`resdet convert-weights` makes a checkpoint of other projects' files"
-        )
-    return dict(contents), default
-
-
-def _cifar_state(contents: Mapping[str, Any], source: str, name: str) -> tuple[dict[str, Tensor], Preprocessing] | None:
-    """The same of a file whose keys show that it is akamaster's, which leaves nothing open; None for others."""
-    from backbones.weights.conversion import backbone_format, convert_backbone
-
-    state = contents.get("state_dict", contents)
-    if not isinstance(state, Mapping) or backbone_format(filter(_is_text, state)) != "akamaster":
-        return None
-    found = convert_backbone(contents, source)
-    if found.name != name:
-        raise CheckpointError(f"{source} holds a {found.name}, not a {name}: set the backbone to {found.name}")
-    return found.state, found.preprocessing
-
-
-def _classifier_state(
-    contents: Mapping[str, Any], source: str, name: str, stride_in_1x1: bool, stem_pool: StemPool
-) -> tuple[dict[str, Tensor], Preprocessing]:
-    if contents.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{source} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
-    if contents.get("kind") != "classifier":
-        raise CheckpointError(f"{source} is a {contents.get('kind')}'s checkpoint; a classifier's is needed for a backbone")
-    try:
-        recorded = contents["config"]["model"]
-        trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
-        trained_pool = recorded.get("stem_pool", "pad1")
-        preprocessing = Preprocessing.from_dict(contents["preprocessing"])
-        state = dict(contents["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
-    if trained_name != name:
-        raise CheckpointError(f"{source} holds a {trained_name}, not a {name}: set the backbone to {trained_name}")
-    if trained_stride != stride_in_1x1:
-        raise CheckpointError(
-            f"{source} was trained with stride_in_1x1={trained_stride}, the model has {stride_in_1x1}: "
-            "the weights would fit but see other pixels, so set stride_in_1x1 alike"
-        )
-    if trained_pool != stem_pool:
-        raise CheckpointError(
-            f"{source} was trained with stem_pool={trained_pool}, the model has {stem_pool}: "
-            "the weights would fit but see other pixels, so set stem_pool alike"
-        )
-    return state, preprocessing
-
-
-def _check_class_count(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    for key in model.classifier_keys:
-        if key in state and state[key].shape[:1] != expected[key].shape[:1]:
-            raise CheckpointError(
-                f"{path} classifies {len(state[key])} classes, the model {len(expected[key])}: "
-                "set num_classes alike, or to None for the features alone"
-            )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from backbones.errors import CheckpointError, nearest
+from backbones.weights.conversion import convert_backbone
 from backbones.weights.download import (
     Digest,
     DownloadError,
@@ -177,8 +178,6 @@ def converted_file(entry: Published, convert: Converter, report: Report = silent
 
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
     """A classifier's checkpoint of ours from another project's file. Raises CheckpointError."""
-    from backbones.weights.conversion import convert_backbone
-
     found = convert_backbone(load_checkpoint(source), str(source))
     meaning = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}
     return {

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from backbones.options import Norm, StemPool
 from detection.config.class_lists import resolve_classes
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -39,13 +40,11 @@ class ModelConfig(Section):
     stride_in_1x1: bool = Field(
         False, description="the stride is in the bottleneck's first 1x1 (the authors' models), not in its 3x3"
     )
-    stem_pool: Literal["pad1", "ceil"] = Field(
+    stem_pool: StemPool = Field(
         "pad1",
         description="a ResNet's first max-pool; pad1: as in torchvision; ceil: the authors', whose last window may overhang",
     )
-    norm: Literal["bn", "frozen_bn"] = Field(
-        "frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)"
-    )
+    norm: Norm = Field("frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)")
     freeze_stages: Annotated[int, Field(ge=0, le=5)] = Field(
         2, description="number of stages that are not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
     )
@@ -288,7 +287,7 @@ class ClassifierModelConfig(Section):
 
     backbone: str = Field("resnet50", description="as in the detector's `model`")
     stride_in_1x1: bool = Field(False, description="as in the detector's `model`")
-    stem_pool: Literal["pad1", "ceil"] = Field("pad1", description="as in the detector's `model`")
+    stem_pool: StemPool = Field("pad1", description="as in the detector's `model`")
     weights: Path | None = Field(
         None, description="what to start from, as in the detector's `model`; without the last layer where its classes differ"
     )

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
-from backbones.weights.files import backbone_state
+from backbones.options import BackboneOptions
+from backbones.weights.classifier import classifier_weights
 from backbones.weights.zoo import weights_file
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
@@ -91,20 +92,15 @@ def initialise_classifier(model: ClassificationModel, config: ClassifierModelCon
     """
     path = weights_file(path)
     contents = load_checkpoint(path)
-    state, preprocessing = backbone_state(
-        contents,
-        str(path),
-        config.backbone,
-        config.stride_in_1x1,
-        stem_pool=config.stem_pool,
-        default=model.backbone.preprocessing,
-    )
+    options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
+    found = classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
+    state = found.state
     same = _same_classes(contents, state, model)
     if not same:
         own = model.state_dict()
-        state |= {key: own[key] for key in model.backbone.classifier_keys}
+        state = state | {key: own[key] for key in model.backbone.classifier_keys}
     load_state(model, state, str(path))
-    model.backbone.preprocessing = preprocessing
+    model.backbone.preprocessing = found.preprocessing
     model.mean_image = contents.get("mean_image")
     if same:
         return f"all weights initialised from the classifier {path}; the schedule starts at step 0"
@@ -127,21 +123,16 @@ def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names
     model = build_classifier(config, class_names)
     path = weights_file(path)
     contents = load_checkpoint(path)
-    state, model.backbone.preprocessing = backbone_state(
-        contents,
-        str(path),
-        config.backbone,
-        config.stride_in_1x1,
-        stem_pool=config.stem_pool,
-        default=model.backbone.preprocessing,
-    )
-    if not _same_classes(contents, state, model):
-        found = contents.get("class_names") or [f"{_num_classes(state, model)} nameless ones"]
+    options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
+    found = classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
+    if not _same_classes(contents, found.state, model):
+        names = contents.get("class_names") or [f"{_num_classes(found.state, model)} nameless ones"]
         raise CheckpointError(
             f"{path} classifies other classes than the data's {len(model.class_names)} "
-            f"({', '.join(model.class_names[:5])}, ...): {', '.join(found[:5])}, ..."
+            f"({', '.join(model.class_names[:5])}, ...): {', '.join(names[:5])}, ..."
         )
-    load_state(model, state, str(path))
+    load_state(model, found.state, str(path))
+    model.backbone.preprocessing = found.preprocessing
     model.mean_image = contents.get("mean_image")
     return model.eval()
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from backbones.errors import CheckpointError
+from backbones.options import BackboneOptions
 from backbones.preprocessing import Preprocessing
-from backbones.weights.files import FORMAT_VERSION, backbone_state, load_checkpoint, load_state
+from backbones.weights.classifier import classifier_weights
+from backbones.weights.files import FORMAT_VERSION, load_checkpoint, load_state
 from detection.config import Config, parse_config
 from detection.errors import ConfigError
 from detection.weights.transfer import transfer
@@ -99,15 +101,9 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
         restored = f"{'the other' if said else 'all'} weights start from the detector {path}"
         return "; ".join([*said, restored, "optimizer, schedule and data start afresh"])
     backbone = model.config.model
-    loaded = backbone_state(
-        checkpoint,
-        str(path),
-        backbone.backbone,
-        backbone.stride_in_1x1,
-        stem_pool=backbone.stem_pool,
-        default=model.trunk.preprocessing,
-    )
-    model.load_backbone(*loaded)
+    options = BackboneOptions(stride_in_1x1=backbone.stride_in_1x1, stem_pool=backbone.stem_pool)
+    found = classifier_weights(checkpoint, str(path), backbone.backbone, options, model.trunk.preprocessing)
+    model.load_backbone(found.state, found.preprocessing)
     # A converted classifier does not know the names of its classes.
     names = checkpoint.get("class_names")
     kind = f"{len(names)}-class classifier" if names else "classifier" if "kind" in checkpoint else "plain weights"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from backbones import CheckpointError, build_backbone, build_c4, load_c4
+from backbones import BackboneOptions, CheckpointError, build_backbone, build_c4, load_c4
 from backbones.norm import FrozenBatchNorm2d
 from backbones.resnet import ResNet
 
@@ -43,7 +43,7 @@ def test_head_takes_any_number_of_regions(count):
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
 @pytest.mark.parametrize("shortcut", ["A", "B", "C"])
 def test_a_head_that_pools_late_computes_the_same(norm, stride_in_1x1, shortcut):
-    _, head = ResNet(50, norm=norm, stride_in_1x1=stride_in_1x1, shortcut=shortcut).split_c4()
+    _, head = ResNet(50, BackboneOptions(norm, stride_in_1x1=stride_in_1x1), shortcut=shortcut).split_c4()
     head.double().eval()
     for module in head.modules():
         if isinstance(module, (torch.nn.BatchNorm2d, FrozenBatchNorm2d)):

@@ -11,6 +11,7 @@ from torch import nn
 from backbones import (
     IMAGENET_PREPROCESSING,
     BackboneError,
+    BackboneOptions,
     CheckpointError,
     CifarResNet,
     build_backbone,
@@ -102,20 +103,29 @@ def test_shortcut_options(shortcut, projections):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arguments", "message"),
     [
         ({"depth": 21}, "depth must be 6n \\+ 2 for a CIFAR net, got 21; the nearest are 20 and 26"),
         ({"depth": 19}, "the nearest are 14 and 20"),
         ({"depth": 2}, "got 2; the least is 8"),
         ({"shortcut": "D"}, "shortcut must be one of"),
         ({"freeze_stages": 5}, "freeze_stages must be 0..4 for a CIFAR net, got 5"),
-        ({"norm": "gn"}, "norm must be one of"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
     ],
+)
+def test_arguments_out_of_range(arguments, message):
+    arguments = {"depth": 20, "shortcut": "A", "freeze_stages": 0} | arguments
+    options = BackboneOptions(freeze_stages=arguments["freeze_stages"])
+    with pytest.raises(BackboneError, match=message):
+        CifarResNet(arguments["depth"], options, shortcut=arguments["shortcut"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"norm": "gn"}, "norm must be one of"), ({"num_classes": 0}, "num_classes must be at least 1")],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(BackboneError, match=message):
-        CifarResNet(**({"depth": 20} | options))
+        build_backbone("cifar_resnet20", **options)
 
 
 def test_any_depth_by_name():
@@ -163,7 +173,7 @@ def test_frozen_bn_equals_evaluation_mode():
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_checkpointing_changes_neither_gradients_nor_statistics(momentum):
     torch.manual_seed(0)
-    plain = CifarResNet(32, num_classes=3, checkpoint_activations=False).train()
+    plain = CifarResNet(32, BackboneOptions(num_classes=3), checkpoint_activations=False).train()
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
@@ -198,7 +208,7 @@ def saved_numbers(model, images):
 
 def test_checkpointing_saves_memory():
     images = torch.randn(2, 3, 16, 16)
-    model = CifarResNet(56, num_classes=2, checkpoint_activations=True)
+    model = CifarResNet(56, BackboneOptions(num_classes=2), checkpoint_activations=True)
     entered = []
     for block in model.layer1:
         block.register_forward_pre_hook(lambda *_: entered.append(1))

@@ -7,7 +7,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from backbones import BackboneError, ResNet, build_backbone, layer_list, multiply_adds
+from backbones import BackboneError, BackboneOptions, ResNet, build_backbone, layer_list, multiply_adds
 
 # Blocks in conv2_x..conv5_x (table 1). In the files, stages of many blocks count them a, b1, b2, ..., others a, b, c, ...
 RELEASED = {
@@ -131,6 +131,9 @@ def test_parameters_of_the_cifar_nets_are_the_papers(depth, million):
 def test_names_of_the_shortcut_options():
     with torch.device("meta"):
         for name, depth, shortcut in [("resnet18_a", 18, "A"), ("resnet34_a", 34, "A"), ("resnet34_c", 34, "C")]:
-            named, expected = build_backbone(name, num_classes=5), ResNet(depth, num_classes=5, shortcut=shortcut)
+            named, expected = (
+                build_backbone(name, num_classes=5),
+                ResNet(depth, BackboneOptions(num_classes=5), shortcut=shortcut),
+            )
             assert str(named) == str(expected)
             assert layer_list(named) == layer_list(expected)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import BackboneError, build_backbone, build_c4, list_backbones, load_c4, split_modules
+from backbones import BackboneError, build_backbone, build_c4, list_backbones, load_c4, registry, split_modules
 from detection.inference.detector import load_detector
 from tests.data_fixtures import CLASSES, write_devkit
 
@@ -30,7 +30,7 @@ class Net(Backbone):
     def forward(self, images):
         return {"c4": self.conv(images)}
 
-def build(*, norm, num_classes, stride_in_1x1, freeze_stages):
+def build(options):
     return Net()
 """
 
@@ -67,9 +67,7 @@ def test_a_name_is_listed_without_import_and_imported_once(offer, tmp_path):
 
 
 def test_a_decorator_in_the_module_does_not_clash_with_the_entry_point(offer, monkeypatch):
-    from backbones import BACKBONES
-
-    monkeypatch.setattr(BACKBONES, "_obj_map", dict(BACKBONES._obj_map))
+    monkeypatch.setattr(registry, "BACKBONES", dict(registry.BACKBONES))
     decorated = GOOD.replace("def build", "@register_backbone\ndef both_ways").replace("import Backbone", "import *")
     offer("decorated", "both_ways", decorated, builder="both_ways")
     for _ in range(2):
@@ -91,8 +89,8 @@ def test_a_name_of_ours_and_an_unknown_one_import_nothing(offer):
         ("import no_such_module", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise OSError('no\\nluck')", "cannot be loaded: OSError: no luck"),
         ("x = 1", "cannot be loaded: AttributeError: module 'plugin_of_bad' has no attribute 'build'"),
-        ("build = 3", r"is not a builder\(\*, norm, num_classes, stride_in_1x1, freeze_stages\): TypeError"),
-        ("def build(norm): pass", r"is not a builder.*unexpected keyword argument 'num_classes'"),
+        ("build = 3", r"is not a builder\(options: BackboneOptions\) -> Backbone: 3 is not a callable object"),
+        ("def build(*, norm, num_classes): pass", r"is not a builder.*; the options come as one backbones.BackboneOptions"),
     ],
 )
 def test_a_broken_plugin_is_one_line(offer, source, message):
@@ -105,7 +103,7 @@ def test_a_broken_plugin_is_one_line(offer, source, message):
 
 
 def test_a_builder_that_returns_something_else(offer):
-    offer("odd", "odd", "def build(**options):\n    return 3\n")
+    offer("odd", "odd", "def build(options):\n    return 3\n")
     with pytest.raises(BackboneError, match="builder of 'odd' must return a backbones.Backbone, not a int"):
         build_backbone("odd")
 

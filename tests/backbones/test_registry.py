@@ -9,10 +9,28 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import BACKBONES, Backbone, BackboneError, build_backbone, build_c4, list_backbones, register_backbone
+import backbones
+from backbones import (
+    BACKBONES,
+    Backbone,
+    BackboneError,
+    ResNet,
+    build_backbone,
+    build_c4,
+    list_backbones,
+    register_backbone,
+    register_family,
+    registry,
+)
 from detection.errors import USER_ERRORS
 
 ROOT = Path(__file__).parents[2]
+
+
+def keep_registry(monkeypatch):
+    """Forget at the end of the test what it registers."""
+    for name in ("BACKBONES", "FAMILIES"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
 
 def test_names():
@@ -39,6 +57,43 @@ def test_a_name_cannot_be_taken_twice():
         register_backbone(resnet50)
 
 
+def test_a_builder_of_the_old_kind_is_told_what_it_takes_now():
+    def keywords(*, norm, num_classes, stride_in_1x1, freeze_stages):
+        raise AssertionError
+
+    def keywords_family(depth, *, norm, num_classes, stride_in_1x1, freeze_stages):
+        raise AssertionError
+
+    with pytest.raises(
+        BackboneError, match=r"'keywords' is not a builder\(options: BackboneOptions\) -> Backbone: .*one backb"
+    ):
+        register_backbone(keywords)
+    with pytest.raises(BackboneError, match=r"'keywords_family' is not a builder\(depth: int, options: BackboneOptions\)"):
+        register_family(keywords_family)
+
+
+def test_own_family(monkeypatch):
+    def wide_resnet(depth, options):
+        return ResNet(depth, options)
+
+    keep_registry(monkeypatch)
+    assert register_family(wide_resnet) is wide_resnet
+    with torch.device("meta"):
+        assert build_backbone("wide_resnet18", num_classes=3).fc.out_features == 3
+    with pytest.raises(BackboneError, match="family of backbones 'wide_resnet' already"):
+        register_family(wide_resnet)
+
+
+def test_the_lazy_names_are_all_there():
+    assert sorted(name for names in backbones._HOMES.values() for name in names) == sorted(
+        set(backbones.__all__) - {"BackboneError", "CheckpointError"}
+    )
+    for name in backbones.__all__:
+        assert getattr(backbones, name) is not None
+    with pytest.raises(AttributeError, match="'backbones' has no attribute 'resnet5'"):
+        _ = backbones.resnet5
+
+
 def test_own_backbone_without_a_c4_split(monkeypatch):
     class Tiny(Backbone):
         def __init__(self):
@@ -49,10 +104,10 @@ def test_own_backbone_without_a_c4_split(monkeypatch):
         def forward(self, images):
             return {"c2": self.conv(images)}
 
-    def tiny(*, norm, num_classes, stride_in_1x1, freeze_stages):
+    def tiny(options):
         return Tiny()
 
-    monkeypatch.setattr(BACKBONES, "_obj_map", dict(BACKBONES._obj_map))
+    keep_registry(monkeypatch)
     assert register_backbone(tiny) is tiny
     model = build_backbone("tiny")
     assert model(torch.zeros(1, 3, 8, 8))["c2"].shape == (1, 4, 2, 2)
@@ -62,8 +117,9 @@ def test_own_backbone_without_a_c4_split(monkeypatch):
         build_c4("tiny")
 
 
-def test_backbones_need_only_torch_and_fvcore():
+def test_backbones_need_only_torch():
     heavy = [
+        "fvcore",
         "detection",
         "torchvision",
         "timm",
@@ -83,7 +139,7 @@ def test_backbones_need_only_torch_and_fvcore():
 
 
 def test_the_examples_of_the_documentation_run(monkeypatch):
-    monkeypatch.setattr(BACKBONES, "_obj_map", dict(BACKBONES._obj_map))
+    keep_registry(monkeypatch)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backbones.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 6
     namespace = {}

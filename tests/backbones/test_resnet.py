@@ -1,12 +1,13 @@
 """Residual and plain networks: shapes, shortcuts, strides, freezing."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from backbones import BackboneError, FrozenBatchNorm2d, ResNet, build_backbone
+from backbones import BackboneError, BackboneOptions, FrozenBatchNorm2d, ResNet, build_backbone
 from backbones.blocks import Projection, ZeroPadding
 
 
@@ -135,9 +136,18 @@ def test_logits_need_num_classes():
 
 @pytest.mark.parametrize(
     "options",
-    [{"norm": "gn"}, {"freeze_stages": 6}, {"freeze_stages": -1}, {"num_classes": 0}, {"shortcut": "D"}, {"depth": 20}],
+    [{"norm": "gn"}, {"freeze_stages": 6}, {"freeze_stages": -1}, {"num_classes": 0}, {"stem_pool": "none"}],
     ids=str,
 )
 def test_options_out_of_range_are_refused_by_name(options):
-    with pytest.raises(BackboneError, match=f"{next(iter(options))} must be .* got {next(iter(options.values()))!r}"):
-        ResNet(**({"depth": 18} | options))
+    message = f"{next(iter(options))} must be .* got {next(iter(options.values()))!r}"
+    for build in (BackboneOptions, partial(build_backbone, "resnet18")):
+        with pytest.raises(BackboneError, match=message):
+            build(**options)
+
+
+def test_a_depth_or_shortcut_that_there_is_not():
+    with pytest.raises(BackboneError, match="depth must be .* got 20"):
+        ResNet(20)
+    with pytest.raises(BackboneError, match="shortcut must be .* got 'D'"):
+        ResNet(18, shortcut="D")

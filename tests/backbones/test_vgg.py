@@ -1,5 +1,7 @@
 """VGG-16 as features and as the two halves of a detector. A narrow one stands in for its 138 million parameters."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from backbones import (
     IMAGENET_PREPROCESSING,
     VGG16,
     BackboneError,
+    BackboneOptions,
     CheckpointError,
     Preprocessing,
     build_backbone,
@@ -25,17 +28,14 @@ FC = [f"classifier.{index}.{kind}" for index in (0, 3) for kind in ("weight", "b
 
 
 def narrow(**options):
-    return VGG16(width=4, fc_channels=10, **options)
+    return VGG16(BackboneOptions(**options), width=4, fc_channels=10)
 
 
 @pytest.fixture
 def small_vgg16(monkeypatch):
     """The name "vgg16" stands for a narrow one."""
 
-    def builder(*, norm, num_classes, stride_in_1x1, freeze_stages):
-        return narrow(norm=norm, num_classes=num_classes, freeze_stages=freeze_stages)
-
-    monkeypatch.setattr(BACKBONES, "_obj_map", BACKBONES._obj_map | {"vgg16": builder})
+    monkeypatch.setitem(BACKBONES, "vgg16", partial(VGG16, width=4, fc_channels=10))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_registered_one_has_the_papers_widths():
 
 
 def test_initialisation():
-    model = VGG16(num_classes=50, width=16, fc_channels=200)
+    model = VGG16(BackboneOptions(num_classes=50), width=16, fc_channels=200)
     weight = model.features[28].weight
     assert weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
     assert model.classifier[0].weight.std().item() == pytest.approx(0.01, rel=0.02)

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from backbones import Backbone, BackboneError, C4Head, C4Trunk, freeze_batch_norm, split_modules
-from backbones.base import Norm
+from backbones import Backbone, BackboneError, BackboneOptions, C4Head, C4Trunk, freeze_batch_norm, split_modules
 
 WIDTHS = (16, 32, 64, 128, 256)
 
@@ -44,10 +43,10 @@ class TinyNet(Backbone):
         return split_modules(self, trunk=["stage1", "stage2", "stage3", "stage4"], head=["stage5"])
 
 
-def build(*, norm: Norm, num_classes: int | None, stride_in_1x1: bool, freeze_stages: int) -> TinyNet:
-    """What the entry point names. There is no 1x1, so `stride_in_1x1` changes nothing."""
-    net = TinyNet(num_classes)
-    if norm == "frozen_bn":
+def build(options: BackboneOptions) -> TinyNet:
+    """What the entry point names. `stride_in_1x1` and `stem_pool` change nothing: it has no 1x1 and no pool."""
+    net = TinyNet(options.num_classes)
+    if options.norm == "frozen_bn":
         freeze_batch_norm(net)
-    net.freeze([f"stage{number}" for number in range(1, freeze_stages + 1)])
+    net.freeze([f"stage{number}" for number in range(1, options.freeze_stages + 1)])
     return net
