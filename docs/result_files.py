@@ -94,11 +94,11 @@ class AblationResult(ResultFile):
 
 
 class BenchmarkResult(ResultFile):
-    """What `tools/benchmark.py --json` wrote; docs/benchmark_page.py knows what is in the contests."""
+    """What `tools/benchmark.py --json` wrote; docs/benchmark_page.py knows what is in the benchmarks."""
 
     kind: Literal["benchmark"]
     versions: str
-    contests: tuple[dict[str, Any], ...]
+    benchmarks: tuple[dict[str, Any], ...]
 
 
 AnyResult = MeasuresResult | ComparisonResult | AblationResult | BenchmarkResult

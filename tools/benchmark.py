@@ -1,6 +1,10 @@
 """Speed and memory against the usual implementations: see `--help`."""
 
-from detection.cli.main import run_command
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    run_command("benchmark")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tools` is in no installed package
+    from tools.benchmarks.command import run_command
+
+    run_command()

@@ -34,7 +34,6 @@ COMMANDS = {
     "export": "a detector or a backbone as an ONNX file or a torch.export program",
     "plot-runs": "training curves of several runs in one plot",
     "layer-responses": "how strongly the layers of classifiers respond",
-    "benchmark": "speed and memory against the usual implementations, on the same work",
     "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
 }
 

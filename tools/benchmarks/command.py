@@ -1,6 +1,6 @@
 """Speed and memory against the usual implementations, on the same work, in one run.
 
-Each contestant runs in a process of its own; they take turns. Nothing else should run on the machine meanwhile.
+Each implementation runs in a process of its own; a round times each once. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -12,18 +12,25 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from detection.benchmarks.parts import PARTS, Options, contests
+from detection.cli.main import run
 from detection.errors import ConfigError
+from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
+from tools.benchmarks.parts import PARTS, Options, benchmarks
 
 if TYPE_CHECKING:
-    from detection.benchmarks.contest import Contest, Result
+    import torch
 
-COLUMNS = ("", "seconds", "images/s", "peak MB", "GFLOP/s", "of the peak", "of the turn", "compared")
+COLUMNS = ("", "seconds", "images/s", "peak MB", "GFLOP/s", "of the peak", "of the whole", "compared")
+
+
+def run_command() -> NoReturn:
+    """Run with the process's arguments and exit, mistakes in one line: all that `tools/benchmark.py` does."""
+    sys.exit(run(main))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,12 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="of those below; default: detector")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timed turns of each contestant; default: 3")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each is timed; default: 3")
     parser.add_argument("--threads", type=int, metavar="N", help="of a process; default: torch's own choice")
     parser.add_argument("--size", default="600x800", metavar="HxW", help="image of the detector; default: 600x800")
-    parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs an image in training; default: 512")
-    parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs an image in inference; default: 300")
-    parser.add_argument("--batch", default="1", metavar="N,N", help="images a step of the detector, e.g. 1,8,16; default: 1")
+    parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs per image in training; default: 512")
+    parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs per image in inference; default: 300")
+    parser.add_argument("--batch", default="1", metavar="N,N", help="images per step of the detector, e.g. 1,8,16; default: 1")
     parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both, or what suits the machine")
     parser.add_argument("--processes", type=int, metavar="N", help="of the scaling; default: the machine's cores, 2 to 8")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, as docs/results/*.json hold them")
@@ -60,34 +67,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = check(arguments, parts)
     import torch
 
-    from detection.benchmarks.contest import hold, tell
     from detection.files import write_json
+    from tools.benchmarks.processes import report_progress, run_benchmark
 
     check_device(options.device)
     if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)  # the contestants' number too
+        torch.set_num_threads(arguments.threads)  # the number of the processes too
     measured = []
-    for part, contest in all_contests(parts, options):
-        tell(f"{part}: {contest.title}")
-        results = hold(contest, rounds=arguments.rounds, device=options.device, report=tell)
-        measured.append(plain(part, contest, results))
+    for part, benchmark in benchmarks_of_parts(parts, options):
+        report_progress(f"{part}: {benchmark.title}")
+        results = run_benchmark(benchmark, rounds=arguments.rounds, device=options.device, report=report_progress)
+        measured.append(to_dict(part, benchmark, results))
     show(measured, Console(highlight=False))
     if arguments.json:
-        command = shlex.join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
-        write_json(arguments.json, heading(options.device) | {"commands": [command], "contests": measured})
+        command = shlex.join(["python", "tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
+        write_json(arguments.json, heading(torch.device(options.device)) | {"commands": [command], "benchmarks": measured})
     return 0
 
 
-def all_contests(parts: Sequence[str], options: Options) -> Iterator[tuple[str, Contest]]:
-    """Part by part; their files last until the next is asked for."""
+def benchmarks_of_parts(parts: Sequence[str], options: Options) -> Iterator[tuple[str, Benchmark]]:
+    """Part by part; the files of a part last until the next part is asked for."""
     for part in parts:
         with tempfile.TemporaryDirectory() as folder:
-            for contest in contests(part, options, Path(folder)):
-                yield part, contest
+            for benchmark in benchmarks(part, options, Path(folder)):
+                yield part, benchmark
 
 
 def check(arguments: argparse.Namespace, parts: Sequence[str]) -> Options:
-    """What is asked for. Raises ConfigError."""
+    """The options as asked for. Raises ConfigError."""
     for part in parts:
         if part not in PARTS:
             raise ConfigError(f"unknown part '{part}' of the benchmark: choose of {', '.join(PARTS)}")
@@ -135,55 +142,52 @@ def check_device(device: str) -> None:
         raise ConfigError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
 
 
-def plain(part: str, contest: Contest, results: Mapping[str, Result]) -> dict[str, Any]:
-    """One contest as plain data."""
-    from detection.benchmarks.contest import ratios, shares_of_peak
-
+def to_dict(part: str, benchmark: Benchmark, results: Mapping[str, Result]) -> dict[str, Any]:
+    """A benchmark and its results as plain data."""
     entries = {name: result.to_dict() for name, result in results.items()}
     for name, share in shares_of_peak(results).items():
         entries[name]["share_of_peak"] = share
     return {
         "part": part,
-        "title": contest.title,
-        **({"settings": dict(contest.settings)} if contest.settings else {}),
+        "title": benchmark.title,
+        **({"settings": dict(benchmark.settings)} if benchmark.settings else {}),
         "results": entries,
         "ratios": ratios(results),
-        **({"figures": contest.figures(results)} if contest.figures else {}),
+        **({"figures": benchmark.summarize(results)} if benchmark.summarize else {}),
     }
 
 
-def heading(device: str) -> dict[str, Any]:
+def heading(device: torch.device) -> dict[str, Any]:
     """All of the JSON file but the figures."""
-    import torch
-
     from detection.analysis.provenance import provenance
     from detection.weights.checkpoint import software_versions
 
-    found = provenance(torch.device(device), None)
+    found = provenance(device, None)
     versions = software_versions()
     return {
         "kind": "benchmark",
-        "title": "Speed and memory on the same work, in turns",
+        "title": "Speed and memory on the same work, in one run",
         **found,
-        # Which arithmetic it was stands with each contestant.
+        # The precision stands in the name of each implementation.
         "hardware": found["hardware"].partition(";")[0],
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "python")),
     }
 
 
 def show(measured: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """The contests for people: what each side needs, and how many times as fast we are."""
-    console.print("Median seconds of a turn. Compared: how many times as fast ours is, and its share of the other's memory.")
-    for contest in measured:
-        console.print(f"\n[bold]{contest['part']}:[/] {contest['title']}", soft_wrap=True)
-        console.print(results_table(contest))
-        for name, value in contest.get("figures", {}).items():
+    """Print the benchmarks: what each implementation needs, and how many times as fast ours is."""
+    console.print("Median seconds. Compared: how many times as fast ours is, and its share of the other's memory.")
+    for benchmark in measured:
+        console.print(f"\n[bold]{benchmark['part']}:[/] {benchmark['title']}", soft_wrap=True)
+        console.print(results_table(benchmark))
+        for name, value in benchmark.get("figures", {}).items():
             console.print(f"{name}: {value}", soft_wrap=True)
 
 
-def results_table(contest: Mapping[str, Any]) -> Table:
-    """A row a contestant, and under it those of its profile; columns that nobody fills are left out."""
-    rows = [row for name, result in contest["results"].items() for row in _rows(name, result, contest["ratios"].get(name, {}))]
+def results_table(benchmark: Mapping[str, Any]) -> Table:
+    """A row per implementation, and under it those of its profile; columns that are empty in all rows are left out."""
+    results, compared = benchmark["results"], benchmark["ratios"]
+    rows = [row for name, result in results.items() for row in _rows(name, result, compared.get(name, {}))]
     filled = [index for index in range(len(COLUMNS)) if index == 0 or any(row[index] for row in rows)]
     table = Table()
     for index in filled:

@@ -13,34 +13,46 @@ import pytest
 import torch
 from rich.console import Console
 
-from detection.benchmarks import cost, scaling, start_up
-from detection.benchmarks.contest import Contest, Result, count_gigaflops, hold, ratios, shares_of_peak
-from detection.benchmarks.detector import Task, build_peer, images_and_boxes, our_detector, our_training, ours, torchvision_peer
-from detection.benchmarks.evaluation import EVALUATION_COUNTS, evaluating
-from detection.benchmarks.operators import pooling
-from detection.benchmarks.parts import PARTS, Options, contests
-from detection.benchmarks.profile import Stopwatch, profiled, synchronisations, wrapped
-from detection.cli.commands.benchmark import batch_sizes, main, plain, show
 from detection.cli.main import run
 from detection.errors import TrainingError
 from detection.structures import Batch
 from docs import benchmark_page
-from tests.cli.contestants import ending, failing, sleeper, told, waiting
+from tests.tools.implementations import ending, failing, huge_pages, sleeper, waiting
+from tools.benchmarks import cost, scaling, start_up
+from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
+from tools.benchmarks.command import batch_sizes, main, show, to_dict
+from tools.benchmarks.detector import (
+    Task,
+    build_torchvision,
+    images_and_boxes,
+    our_detector,
+    our_training,
+    our_work,
+    torchvision_work,
+)
+from tools.benchmarks.evaluation import EVALUATION_COUNTS, evaluation_work
+from tools.benchmarks.operators import pooling_work
+from tools.benchmarks.parts import PARTS, Options, benchmarks
+from tools.benchmarks.processes import run_benchmark
+from tools.benchmarks.profile import Stopwatch, profiled_work, synchronisations, wrapped
+from tools.benchmarks.worker import count_gigaflops
 
 TINY = Task("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-def test_peers_run_without_what_importing_this_package_sets():
-    builds = dict.fromkeys(("torchvision fp32", "plain loop", "ours", "1 process"), told)
-    results = hold(Contest("environment", builds, count_flops=False), rounds=1)
+def test_references_run_without_what_importing_this_package_sets():
+    implementations = dict.fromkeys(("torchvision fp32", "plain loop", "ours", "1 process"), huge_pages)
+    results = run_benchmark(Benchmark("environment", implementations, count_flops=False), rounds=1)
     assert [result.numbers["huge pages"] for result in results.values()] == ["0", "0", "1", "1"]
 
 
-def test_contestants_take_turns_and_their_seconds_are_their_own():
-    """A team's turn takes as long as its slowest."""
-    team = [partial(sleeper, 0.01), partial(sleeper, 0.05)]
-    results = hold(Contest("sleep", {"other": partial(sleeper, 0.3), "ours": team}, images=2, count_flops=False), rounds=3)
+def test_seconds_of_an_implementation_are_its_own():
+    """Several processes that work together take as long as the slowest."""
+    group = [partial(sleeper, 0.01), partial(sleeper, 0.05)]
+    results = run_benchmark(
+        Benchmark("sleep", {"other": partial(sleeper, 0.3), "ours": group}, images=2, count_flops=False), rounds=3
+    )
     mine, theirs = results["ours"], results["other"]
     assert len(mine.seconds) == 3 and mine.numbers == {"AP": 0.5}
     assert (mine.images, theirs.images) == (4, 2)
@@ -50,16 +62,16 @@ def test_contestants_take_turns_and_their_seconds_are_their_own():
 
 
 @pytest.mark.parametrize(
-    ("team", "message"),
+    ("group", "message"),
     [
         ([ending], "'broken' of the benchmark ended without an answer"),
-        # The one that failed is not waited for behind the one that goes on.
+        # The one that failed is not waited for after the one that goes on.
         ([waiting, failing], "'broken' of the benchmark failed: ValueError: no such thing"),
     ],
 )
-def test_a_contestant_that_fails_is_named(team, message):
+def test_an_implementation_that_fails_is_named(group, message):
     with pytest.raises(TrainingError, match=message):
-        hold(Contest("fail", {"broken": team}, count_flops=False))
+        run_benchmark(Benchmark("fail", {"broken": group}, count_flops=False))
 
 
 def test_shares_of_the_peak_are_of_the_same_precision():
@@ -86,14 +98,14 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
 def test_both_detectors_do_the_same_work(job):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
     task = Task(job, "fp32", size_hw=(96, 128), num_rois=16, proposals=10)
-    mine, theirs = (count_gigaflops(build(task)) for build in (ours, torchvision_peer))
+    mine, theirs = (count_gigaflops(build(task)) for build in (our_work, torchvision_work))
     assert 0.7 * theirs < mine <= theirs
 
 
 @torch.no_grad()
 def test_both_detectors_have_the_same_proposals_and_find_the_same():
     task = Task("infer", "fp32", size_hw=(96, 128), proposals=10)
-    model, peer = our_detector(task).eval(), build_peer(task).eval()
+    model, peer = our_detector(task).eval(), build_torchvision(task).eval()
     images = images_and_boxes(task)[0]
     features = model.extract(Batch(images, [task.size_hw]))
     mine = model.propose(features, [task.size_hw])[0]
@@ -112,7 +124,7 @@ def test_both_detectors_have_the_same_proposals_and_find_the_same():
 @pytest.mark.parametrize("kind", ["align", "max"])
 def test_both_operators_pool_the_same(kind, direction):
     task = {"kind": kind, "direction": direction, "dtype": torch.float32, "num_rois": 8}
-    mine, theirs = (pooling(who, **task)() for who in ("ours", "torchvision"))
+    mine, theirs = (pooling_work(who, **task)() for who in ("ours", "torchvision"))
     if direction == "backward":
         mine, theirs = mine[0], theirs[0]
     torch.testing.assert_close(mine.contiguous(), theirs.contiguous(), rtol=1e-3, atol=1e-4)
@@ -121,7 +133,7 @@ def test_both_operators_pool_the_same(kind, direction):
 def test_both_evaluations_give_the_same_numbers(monkeypatch):
     for name, count in {"images": 30, "boxes": 200, "detections": 1500, "classes": 5}.items():
         monkeypatch.setitem(EVALUATION_COUNTS, name, count)
-    mine, theirs = (evaluating(who)() for who in ("ours", "pycocotools"))
+    mine, theirs = (evaluation_work(who)() for who in ("ours", "pycocotools"))
     assert mine == pytest.approx(theirs, abs=1e-9) and mine["AP"] > 0.05
 
 
@@ -133,10 +145,10 @@ def test_both_evaluations_give_the_same_numbers(monkeypatch):
     ],
 )
 def test_a_profile_tells_the_steps_apart(job, spans):
-    turn = profiled(replace(TINY, job=job))
-    turn()
+    work = profiled_work(replace(TINY, job=job))
+    work()
     started = time.perf_counter()
-    found = turn()["spans"]
+    found = work()["spans"]
     assert spans <= set(found) and sum(found.values()) <= time.perf_counter() - started
     assert not any(name.endswith("backward") for name in found) or job == "train"
     assert torch.Tensor.backward.__module__ == "torch._tensor"  # nothing stays wrapped
@@ -172,46 +184,46 @@ def test_waits_for_a_gpu_are_counted_by_place(monkeypatch):
 def test_cost_is_measured_along_three_curves():
     points = cost.points()
     assert len(points) == len(set(points)) == 4 + 4 + 3 - 2
-    for contest, point in zip(cost.contests(Options(), Path()), points, strict=True):
-        assert contest.settings == vars(point) and contest.images == point.batch
+    for benchmark, point in zip(cost.benchmarks(Options(), Path()), points, strict=True):
+        assert benchmark.settings == vars(point) and benchmark.images == point.batch
 
 
 def test_joined_processes_train(monkeypatch):
     monkeypatch.setattr(scaling, "SIZE_HW", (96, 128))
     monkeypatch.setattr(scaling, "ROIS", 8)
-    (contest,) = scaling.contests(Options(processes=2), Path())
-    teams = {name: build if isinstance(build, list) else [build] for name, build in contest.builds.items()}
-    assert [len(team) for team in teams.values()] == [1, 2, 2] and contest.threads == 1
-    joined = {name: team for name, team in teams.items() if name.startswith("ours")}
-    (result,) = hold(replace(contest, builds=joined), rounds=1).values()
+    (benchmark,) = scaling.benchmarks(Options(processes=2), Path())
+    groups = {name: build if isinstance(build, list) else [build] for name, build in benchmark.implementations.items()}
+    assert [len(group) for group in groups.values()] == [1, 2, 2] and benchmark.threads == 1
+    joined = {name: group for name, group in groups.items() if name.startswith("ours")}
+    (result,) = run_benchmark(replace(benchmark, implementations=joined), rounds=1).values()
     assert result.images == 2 and result.median > 0
 
 
 def test_what_a_command_adds(tmp_path):
     results = {start_up.WHOLE: Result([5.0]), start_up.PREDICTION: Result([1.5]), start_up.IMPORTS: Result([2.5])}
     assert list(start_up.added_seconds(results).values()) == [3.5, 1.0]
-    work = start_up.demonstrating(str(tmp_path), replace(TINY, job="infer"))
+    work = start_up.demo_work(str(tmp_path), replace(TINY, job="infer"))
     work()
-    assert (tmp_path / "drawn/detections.json").exists() and start_up.predicting(str(tmp_path), TINY)()
+    assert (tmp_path / "drawn/detections.json").exists() and start_up.prediction_work(str(tmp_path), TINY)()
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        start_up.running(["-c", "1 / 0"], "cpu")()
+        start_up.python_work(["-c", "1 / 0"], "cpu")()
 
 
 @pytest.mark.parametrize("part", sorted(set(PARTS) - {"loader"}))
-def test_each_part_has_contests(part, tmp_path):
-    """Described, not held; ours is in each, and its builds can be sent to another process."""
+def test_each_part_has_benchmarks(part, tmp_path):
+    """Described, not run; ours is in each, and its builds can be sent to another process."""
     options = Options(size_hw=(96, 128), rois=8, proposals=8, batches=(1, 2), precision="fp32", processes=2)
-    found = list(contests(part, options, tmp_path))
-    assert found and len({contest.title for contest in found}) == len(found)
-    assert all(any(name.startswith("ours") for name in contest.builds) for contest in found)
+    found = list(benchmarks(part, options, tmp_path))
+    assert found and len({benchmark.title for benchmark in found}) == len(found)
+    assert all(any(name.startswith("ours") for name in benchmark.implementations) for benchmark in found)
     if part in ("detector", "profile"):
-        assert sorted({contest.images for contest in found}) == [1, 2]
+        assert sorted({benchmark.images for benchmark in found}) == [1, 2]
 
 
 def test_the_command_prints_and_writes(tmp_path, capsys):
     assert run(main, ["loader", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
     written = json.loads((tmp_path / "b.json").read_text())
-    (measured,) = written["contests"]
+    (measured,) = written["benchmarks"]
     assert measured["results"]["ours"]["median_seconds"] > 0 and measured["results"]["ours"]["images_per_second"] > 1
     assert written["commit"] and "torchvision" in written["versions"] and "images/s" in capsys.readouterr().out
 
@@ -220,9 +232,9 @@ def test_profiles_shares_and_figures_are_shown():
     profile = Result([0.5], numbers={"spans": {"trunk": 0.2}, "synchronisations": {"rpn.py:9": 3}})
     results = {"ours bf16": profile, "matrix product bf16": Result([1.0], gigaflops=100)}
     profile.gigaflops = 20
-    contest = Contest("all of it", {}, figures=lambda results: {"seconds added": 1.25})
+    benchmark = Benchmark("all of it", {}, summarize=lambda results: {"seconds added": 1.25})
     console = Console(width=100, record=True, highlight=False)
-    show([plain("profile", contest, results)], console)
+    show([to_dict("profile", benchmark, results)], console)
     shown = console.export_text()
     for row in (
         "profile: all of it",
@@ -235,7 +247,7 @@ def test_profiles_shares_and_figures_are_shown():
     assert "images/s" not in shown and "peak MB" not in shown  # nothing to show there
 
 
-def as_file(*contests, date="2026-01-02"):
+def as_file(*measured, date="2026-01-02"):
     heading = {
         "kind": "benchmark",
         "title": "All",
@@ -244,16 +256,16 @@ def as_file(*contests, date="2026-01-02"):
         "date": date,
         "commit": "abc",
     }
-    return heading | {"commands": ["tools/benchmark.py"], "contests": json.loads(json.dumps(contests))}
+    return heading | {"commands": ["tools/benchmark.py"], "benchmarks": json.loads(json.dumps(measured))}
 
 
-def test_the_page_has_a_table_a_contest_and_the_newest_file_first(tmp_path):
+def test_the_page_has_a_table_per_benchmark_and_the_newest_file_first(tmp_path):
     results = {
         "torchvision bf16": Result([1.0], 200, gigaflops=50, images=1),
         "ours bf16": Result([0.5], 100, gigaflops=40, images=1, numbers={"spans": {"trunk": 0.2}}),
         "matrix product bf16": Result([1.0], 10, gigaflops=100),
     }
-    new = as_file(plain("detector", Contest("training", {}, figures=lambda results: {"seconds added": 1.25}), results))
+    new = as_file(to_dict("detector", Benchmark("training", {}, summarize=lambda results: {"seconds added": 1.25}), results))
     (tmp_path / "a.json").write_text(json.dumps(as_file(date="2026-01-01")))
     (tmp_path / "b.json").write_text(json.dumps(new))
     (tmp_path / "c.json").write_text(json.dumps({"title": "other", "measures": {}}))
@@ -267,12 +279,12 @@ def test_the_page_has_a_table_a_contest_and_the_newest_file_first(tmp_path):
 
 
 def test_the_page_shows_the_cost_in_a_picture(tmp_path):
-    def costs(contest):
-        amount = contest.settings["height"] * contest.settings["rois"] * contest.settings["batch"]
-        return {name: Result([amount / 1e5], amount / 1e3, images=contest.images) for name in contest.builds}
+    def costs(benchmark):
+        amount = benchmark.settings["height"] * benchmark.settings["rois"] * benchmark.settings["batch"]
+        return {name: Result([amount / 1e5], amount / 1e3, images=benchmark.images) for name in benchmark.implementations}
 
-    contests = [plain("cost", contest, costs(contest)) for contest in cost.contests(Options(), Path())]
-    result = as_file(*contests)
+    measured = [to_dict("cost", benchmark, costs(benchmark)) for benchmark in cost.benchmarks(Options(), Path())]
+    result = as_file(*measured)
     text = benchmark_page.body({"cpu": result})
     assert "| 600x800 | 512 | 1 | 3.072 s | 307 | 3.072 s | 307 |" in text and "](images/cost_cpu.svg)" in text
     assert list(benchmark_page.pictures({"cpu": result, "other": as_file()})) == ["cost_cpu.svg"]
@@ -308,11 +320,11 @@ def test_mistakes_are_one_line(arguments, message, capsys):
 
 
 @pytest.mark.parametrize("job", ["train", "infer"])
-@pytest.mark.parametrize("build", [ours, torchvision_peer, profiled])
+@pytest.mark.parametrize("build", [our_work, torchvision_work, profiled_work])
 @pytest.mark.parametrize("who", [pytest.param("cuda", marks=on_gpu)])
-def test_contestants_compute_on_a_gpu(build, job, who):
-    contest = Contest("gpu", {"ours": partial(build, replace(TINY, job=job, precision="bf16", device=who))}, images=1)
-    (result,) = hold(contest, rounds=1, device=who).values()
+def test_implementations_compute_on_a_gpu(build, job, who):
+    benchmark = Benchmark("gpu", {"ours": partial(build, replace(TINY, job=job, precision="bf16", device=who))}, images=1)
+    (result,) = run_benchmark(benchmark, rounds=1, device=who).values()
     assert result.median > 0 and result.peak_mb > 1 and result.gigaflops > 0
 
 

@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detection.benchmarks.contest import Contest, Work
-from detection.benchmarks.parts import Options
 from detection.evaluation.coco import KEYS, evaluate_coco_results
+from tools.benchmarks.benchmark import Benchmark, Work
+from tools.benchmarks.parts import Options
 
 EVALUATION_COUNTS = {"images": 5000, "boxes": 37000, "detections": 500000, "classes": 80}
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """From annotations and results in memory."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """pycocotools and ours, from annotations and results in memory."""
     title = ", ".join(f"{count} {name}" for name, count in EVALUATION_COUNTS.items())
-    builds = {"pycocotools": partial(evaluating, "pycocotools"), "ours": partial(evaluating, "ours")}
-    yield Contest(f"evaluation of {title}", builds, count_flops=False)
+    implementations = {"pycocotools": partial(evaluation_work, "pycocotools"), "ours": partial(evaluation_work, "ours")}
+    yield Benchmark(f"evaluation of {title}", implementations, count_flops=False)
 
 
 def evaluation_task(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -57,8 +57,8 @@ def evaluation_task(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]
     return {"images": images, "annotations": annotations, "categories": categories, "info": {}}, results
 
 
-def evaluating(who: Literal["ours", "pycocotools"]) -> Work:
-    """The twelve numbers from annotations and results in memory."""
+def evaluation_work(who: Literal["ours", "pycocotools"]) -> Work:
+    """COCO's twelve numbers from annotations and results in memory."""
     dataset, results = evaluation_task()
     if who == "ours":
         return lambda: evaluate_coco_results(dataset, results).numbers

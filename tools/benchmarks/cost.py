@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from detection.benchmarks.contest import Contest
-from detection.benchmarks.detector import Task, ours, suitable_precision
-from detection.benchmarks.parts import Options
+from tools.benchmarks.benchmark import Benchmark
+from tools.benchmarks.detector import Task, our_work, suitable_precision
+from tools.benchmarks.parts import Options
 
 SIZES_HW = ((300, 400), (450, 600), (600, 800), (750, 1000))
 ROIS = (64, 128, 256, 512)
@@ -21,7 +21,7 @@ BATCHES = (1, 2, 4)
 
 @dataclass(frozen=True)
 class Point:
-    """A step's images and the RoIs of each, the same number in training and in inference."""
+    """The size of the images, the RoIs per image (in training and in inference alike), and the images per step."""
 
     height: int
     width: int
@@ -32,15 +32,18 @@ class Point:
 COMMON = Point(600, 800, 128, 1)
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """One a point: both jobs of ours, nobody else's."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """One per point: training and inference of ours alone."""
     precision = options.precision or suitable_precision(options.device)
     for point in points():
         size_hw = (point.height, point.width)
         rest = (precision, size_hw, point.rois, point.rois, point.batch, options.device, "resnet18")
-        yield Contest(
-            f"ResNet-18 C4, {precision}, batch {point.batch}, {point.height}x{point.width}, {point.rois} RoIs an image",
-            {"ours training": partial(ours, Task("train", *rest)), "ours inference": partial(ours, Task("infer", *rest))},
+        yield Benchmark(
+            f"ResNet-18 C4, {precision}, batch {point.batch}, {point.height}x{point.width}, {point.rois} RoIs per image",
+            {
+                "ours training": partial(our_work, Task("train", *rest)),
+                "ours inference": partial(our_work, Task("infer", *rest)),
+            },
             images=point.batch,
             count_flops=False,
             repeats=options.repeats,
@@ -49,7 +52,7 @@ def contests(options: Options, folder: Path) -> Iterator[Contest]:
 
 
 def points() -> list[Point]:
-    """Those of the three curves, each once."""
+    """The points of the three curves, each once."""
     sizes = [replace(COMMON, height=height, width=width) for height, width in SIZES_HW]
     rois = [replace(COMMON, rois=count) for count in ROIS]
     batches = [replace(COMMON, batch=count) for count in BATCHES]

@@ -1,4 +1,4 @@
-"""The parts of the benchmark, and what a user can choose of them. Each part's module makes its contests.
+"""The parts of the benchmark, and what a user can choose of them. Each part's module makes its benchmarks.
 
 Nothing here imports torch: naming the parts in a help text does not need it.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from detection.benchmarks.contest import Contest
+    from tools.benchmarks.benchmark import Benchmark
 
 Precision = Literal["fp32", "bf16"]
 
@@ -31,29 +31,29 @@ PARTS = {
 """What each part measures, by name."""
 
 MODULES = {"roi-pooling": "operators", "start-up": "start_up"}
-"""Of the parts whose module has another name."""
+"""Modules of the parts whose name cannot be a module's."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run of the benchmark measures, as far as it can be chosen."""
+    """What a user can choose of a run."""
 
     device: str = "cpu"
     size_hw: tuple[int, int] = (600, 800)  # of the detector's image
-    rois: int = 512  # an image, in training
-    proposals: int = 300  # an image, in inference
-    batches: tuple[int, ...] = (1,)  # images a step of the detector
+    rois: int = 512  # per image, in training
+    proposals: int = 300  # per image, in inference
+    batches: tuple[int, ...] = (1,)  # images per step of the detector
     precision: Precision | None = None  # None: each part's own choice
     processes: int | None = None  # of the scaling; None: as many as there are cores
 
     @property
     def repeats(self) -> int:
-        """How often a turn does its work: a GPU needs milliseconds for it."""
+        """How often a round does the work: a GPU needs milliseconds for it."""
         return 20 if self.device.startswith("cuda") else 1
 
 
-def contests(part: str, options: Options, folder: Path) -> Iterator[Contest]:
-    """The contests of one of PARTS. `folder` is for the files that they need, empty before the first."""
-    module = importlib.import_module(f"detection.benchmarks.{MODULES.get(part, part)}")
-    found: Iterator[Contest] = module.contests(options, folder)
+def benchmarks(part: str, options: Options, folder: Path) -> Iterator[Benchmark]:
+    """The benchmarks of one of PARTS. `folder` is for the files that they need, empty before the first."""
+    module = importlib.import_module(f"tools.benchmarks.{MODULES.get(part, part)}")
+    found: Iterator[Benchmark] = module.benchmarks(options, folder)
     return found

@@ -17,30 +17,30 @@ from pathlib import Path
 
 import torch
 
-from detection.benchmarks.contest import Contest, Work
-from detection.benchmarks.detector import Task, our_detector, our_training, ours, suitable_precision
-from detection.benchmarks.parts import Options
 from detection.engine.distributed import World, data_parallel, process_group
 from detection.errors import ConfigError
+from tools.benchmarks.benchmark import Benchmark, Work
+from tools.benchmarks.detector import Task, our_detector, our_training, our_work, suitable_precision
+from tools.benchmarks.parts import Options
 
 SIZE_HW, ROIS = (300, 400), 64
-STEPS = 3  # a turn: seconds are those of one
-MOST = 8  # processes, unless told otherwise: each takes half a gigabyte or more
+STEPS = 3  # per round; seconds are those of one
+MAX_PROCESSES = 8  # unless told otherwise: each takes half a gigabyte or more
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """One process, several, and several joined. Their figure is images a second of all together. Raises ConfigError."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """One process, several, and several joined; images per second are those of all together. Raises ConfigError."""
     if options.device != "cpu":
         raise ConfigError(f"the part scaling measures processes on the CPU's cores: not with --device {options.device}")
     task = Task("train", suitable_precision("cpu"), SIZE_HW, ROIS, backbone="resnet18")
-    size = options.processes or min(max(num_cores(), 2), MOST)
+    size = options.processes or min(max(num_cores(), 2), MAX_PROCESSES)
     port = free_port()
-    yield Contest(
+    yield Benchmark(
         f"ResNet-18 C4, {task.precision}, training step of 1 image of 300x400, 64 RoIs, one thread a process",
         {
-            "1 process": partial(ours, task),
-            f"{size} processes that share nothing": [partial(ours, replace(task, seed=rank)) for rank in range(size)],
-            f"ours in {size} processes": [partial(joined, task, rank, size, port) for rank in range(size)],
+            "1 process": partial(our_work, task),
+            f"{size} processes that share nothing": [partial(our_work, replace(task, seed=rank)) for rank in range(size)],
+            f"ours in {size} processes": [partial(joined_work, task, rank, size, port) for rank in range(size)],
         },
         images=task.batch,
         repeats=STEPS,
@@ -50,18 +50,18 @@ def contests(options: Options, folder: Path) -> Iterator[Contest]:
 
 
 def num_cores() -> int:
-    """Of this machine, those that this process may use."""
+    """The machine's cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_port() -> int:
-    """Where the processes meet."""
+    """A port at which the processes meet."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
-def joined(task: Task, rank: int, size: int, port: int) -> Work:
+def joined_work(task: Task, rank: int, size: int, port: int) -> Work:
     """The training step of one of several processes, which are told of each other as torchrun would."""
     describe = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in describe.items()})

@@ -11,25 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detection.benchmarks.contest import Contest, Work
-from detection.benchmarks.parts import Options
 from detection.config import ClassifierModelConfig
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.train import total_loss
 from detection.pretraining.data import ImageBatch
 from detection.pretraining.model import build_classifier
+from tools.benchmarks.benchmark import Benchmark, Work
+from tools.benchmarks.parts import Options
 
 Network = Literal["cifar_resnet20", "resnet50"]
 SETTINGS: dict[Network, tuple[int, int, int]] = {"cifar_resnet20": (128, 32, 10), "resnet50": (16, 224, 1000)}
-"""Images a step, their side, classes."""
+"""Images per step, the length of their sides in pixels, classes."""
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """Ours and the plain loop, on the networks of SETTINGS."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """Our step and the plain loop's, on the networks of SETTINGS."""
     for network, (batch, side, _) in SETTINGS.items():
-        yield Contest(
+        yield Benchmark(
             f"training, {network}, {batch} images of {side}x{side}",
-            {"plain loop": partial(plain_loop, network, options.device), "ours": partial(ours, network, options.device)},
+            {
+                "plain loop": partial(plain_loop_work, network, options.device),
+                "ours": partial(our_work, network, options.device),
+            },
             images=batch,
             repeats=options.repeats,
         )
@@ -42,7 +45,7 @@ def _data(network: Network) -> ImageBatch:
     return ImageBatch(images, torch.randint(0, classes, (batch,), generator=numbers), [""] * batch)
 
 
-def ours(network: Network, device: str) -> Work:
+def our_work(network: Network, device: str) -> Work:
     """Our step as `tools/pretrain.py` makes it, in the precision that suits the hardware."""
     torch.manual_seed(0)
     names = [str(number) for number in range(SETTINGS[network][2])]
@@ -60,7 +63,7 @@ def ours(network: Network, device: str) -> Work:
     return step
 
 
-def plain_loop(network: Network, device: str) -> Work:
+def plain_loop_work(network: Network, device: str) -> Work:
     """The loop of many tutorials."""
     torch.manual_seed(0)
     model = _plain_network(network).to(device).train()

@@ -1,4 +1,4 @@
-"""The training loader's images a second: there is no peer to compare it with."""
+"""The training loader's images per second: there is no reference implementation to compare it with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detection.benchmarks.contest import Contest, Work
-from detection.benchmarks.parts import Options
 from detection.config import Config
+from tools.benchmarks.benchmark import Benchmark, Work
+from tools.benchmarks.parts import Options
 
 NUM_FILES = 48
 ANNOTATION = """<annotation><filename>{index:03d}.jpg</filename>
@@ -22,12 +22,12 @@ ANNOTATION = """<annotation><filename>{index:03d}.jpg</filename>
 """
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """One thread of one process."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """One process of one thread."""
     write_photographs(folder / "photographs")
-    yield Contest(
+    yield Benchmark(
         f"loading {NUM_FILES} JPEGs at 600 px with flips, one thread",
-        {"ours": partial(loading, str(folder / "photographs"))},
+        {"ours": partial(loader_work, str(folder / "photographs"))},
         images=NUM_FILES,
         threads=1,
         count_flops=False,
@@ -47,7 +47,7 @@ def write_photographs(folder: Path) -> None:
     (folder / "ImageSets/Main/train.txt").write_text("".join(f"{index:03d}\n" for index in range(NUM_FILES)))
 
 
-def loading(folder: str, num_images: int = NUM_FILES) -> Work:
+def loader_work(folder: str, num_images: int = NUM_FILES) -> Work:
     """The training loader at 600 px with flips, in this process on one thread: a worker's share of the work."""
     import torch
 

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detection.benchmarks.contest import Build, Contest, Work
-from detection.benchmarks.parts import Options
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
+from tools.benchmarks.benchmark import Benchmark, Build, Work
+from tools.benchmarks.parts import Options
 
 MAP = (1024, 38, 50)
 SIZE = 14
@@ -24,20 +24,20 @@ Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """RoI pooling alone; torchvision's operators know no bf16 on a CPU, so their fp32 is what ours is compared with."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """RoI pooling alone. On a CPU torchvision's operators know no bf16: ours is compared with their fp32."""
     for kind, direction in product(NAMES, DIRECTIONS):
-        build = partial(pooling, kind=kind, direction=direction, num_rois=options.rois)
-        builds: dict[str, Build] = {
+        build = partial(pooling_work, kind=kind, direction=direction, num_rois=options.rois)
+        implementations: dict[str, Build] = {
             "torchvision fp32": partial(build, "torchvision", dtype=torch.float32),
             "ours fp32": partial(build, "ours", dtype=torch.float32),
             "ours bf16": partial(build, "ours", dtype=torch.bfloat16),
         }
-        yield Contest(f"{NAMES[kind]} {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", builds)
+        yield Benchmark(f"{NAMES[kind]} {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", implementations)
 
 
 def matrix_product(dtype: torch.dtype, device: str, side: int) -> Work:
-    """What the hardware gives: one product of square matrices."""
+    """The hardware's limit: one product of two square matrices."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return lambda: a @ b
 
@@ -50,10 +50,10 @@ def regions(num_rois: int) -> Tensor:
     return torch.cat([start, (start + side).minimum(torch.tensor([800.0, 600.0]))], dim=1)
 
 
-def pooling(
+def pooling_work(
     who: Literal["ours", "torchvision"], *, kind: Pooling, direction: Direction, dtype: torch.dtype, num_rois: int
 ) -> Work:
-    """14 x 14 cells a RoI of a 38 x 50 map, RoIAlign's with two samples an axis; forward alone or its gradient alone."""
+    """14 x 14 cells per RoI of a 38 x 50 map, RoIAlign with two samples per axis; forward alone or its gradient alone."""
     numbers = torch.Generator().manual_seed(1)
     layout = torch.channels_last if who == "ours" else torch.contiguous_format  # each in that of its detector
     features = torch.randn(1, *MAP, generator=numbers).to(dtype).contiguous(memory_format=layout)

@@ -1,7 +1,7 @@
 """A detector's training step and its inference against torchvision's, given the same network, anchors and counts.
 
-The peer is torchvision's FasterRCNN with its ResNet-50 cut as C4: its FrozenBatchNorm2d, our anchors and numbers of
-proposals, RoIAlign 14 x 14, as many RoIs. Weights are random, so are images and boxes; both see the same ones.
+The reference is torchvision's FasterRCNN with its ResNet-50 cut as C4: its FrozenBatchNorm2d, our anchors and numbers of
+proposals, RoIAlign 14 x 14, as many RoIs. Weights, images and boxes are random; both see the same ones.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from detection.benchmarks.contest import YARDSTICK, Build, Contest, Work
-from detection.benchmarks.operators import matrix_product
-from detection.benchmarks.parts import Options, Precision
 from detection.config import Config
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.train import total_loss
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
+from tools.benchmarks.benchmark import PEAK, Benchmark, Build, Work
+from tools.benchmarks.operators import matrix_product
+from tools.benchmarks.parts import Options, Precision
 
 Job = Literal["train", "infer"]
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
@@ -31,7 +31,7 @@ JOBS: tuple[Job, ...] = ("train", "infer")
 NUM_CLASSES = 80
 NUM_BOXES = 12
 
-PEER_NAMES = {
+TORCHVISION_NAMES = {
     "trunk.conv1": "backbone.0",
     "trunk.bn1": "backbone.1",
     "trunk.layer1": "backbone.4",
@@ -44,18 +44,18 @@ PEER_NAMES = {
     "roi_head.class_scores": "roi_heads.box_predictor.cls_score",
     "roi_head.box_deltas": "roi_heads.box_predictor.bbox_pred",
 }
-"""What torchvision's detector calls the parts of ours."""
+"""The names of our detector's modules in torchvision's."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides do. The peer is a ResNet-50 whatever `backbone` says."""
+    """The work of both implementations. The reference is a ResNet-50 whatever `backbone` says."""
 
     job: Job
     precision: Precision
     size_hw: tuple[int, int] = (600, 800)
-    num_rois: int = 512  # an image, in training
-    proposals: int = 300  # an image, in inference
+    num_rois: int = 512  # per image, in training
+    proposals: int = 300  # per image, in inference
     batch: int = 1
     device: str = "cpu"
     backbone: str = "resnet50"
@@ -66,20 +66,20 @@ class Task:
         return autocast(torch.device(self.device), DTYPES[self.precision])
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """All sides of a job in one contest, and the machine's matrix products beside them."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """Per batch size and job: torchvision's detector, ours, and the machine's matrix products beside them."""
     side = 4096 if options.device == "cpu" else 8192  # enough work to show what the machine can do
     precisions = DTYPES if options.precision is None else {options.precision: DTYPES[options.precision]}
     for batch in options.batches:
         for job in JOBS:
-            builds: dict[str, Build] = {}
+            implementations: dict[str, Build] = {}
             for precision in precisions:
                 task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
-                builds[f"torchvision {precision}"] = partial(torchvision_peer, task)
-                builds[f"ours {precision}"] = partial(ours, task)
+                implementations[f"torchvision {precision}"] = partial(torchvision_work, task)
+                implementations[f"ours {precision}"] = partial(our_work, task)
             for precision, dtype in precisions.items():
-                builds[f"{YARDSTICK} {precision}"] = partial(matrix_product, dtype or torch.float32, options.device, side)
-            yield Contest(f"ResNet-50 C4, {describe(task)}", builds, images=batch, repeats=options.repeats)
+                implementations[f"{PEAK} {precision}"] = partial(matrix_product, dtype or torch.float32, options.device, side)
+            yield Benchmark(f"ResNet-50 C4, {describe(task)}", implementations, images=batch, repeats=options.repeats)
 
 
 def describe(task: Task) -> str:
@@ -91,7 +91,7 @@ def describe(task: Task) -> str:
 
 
 def suitable_precision(device: str) -> Precision:
-    """What our training takes by default on this hardware."""
+    """The precision that our training takes by default on this hardware."""
     return "fp32" if resolve_precision("auto", device) is None else "bf16"
 
 
@@ -120,7 +120,7 @@ def benchmark_config(task: Task) -> Config:
 
 
 def images_and_boxes(task: Task) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """(N, 3, H, W) uint8, and the boxes and labels of each image; always the same of a seed."""
+    """(N, 3, H, W) uint8, and the boxes and labels of each image; the same for the same seed."""
     numbers = torch.Generator().manual_seed(task.seed)
     (height, width), batch = task.size_hw, task.batch
     images = torch.randint(0, 256, (batch, 3, height, width), generator=numbers, dtype=torch.uint8)
@@ -131,14 +131,14 @@ def images_and_boxes(task: Task) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     return images, list(boxes), list(labels)
 
 
-def ours(task: Task) -> Work:
-    """Our detector with its settings of that precision."""
+def our_work(task: Task) -> Work:
+    """Training or inference of our detector."""
     model = our_detector(task)
     return our_training(model, model, task) if task.job == "train" else our_inference(model, task)
 
 
 def our_detector(task: Task) -> Detector:
-    """With random weights, always the same."""
+    """Our detector with random weights, always the same."""
     config = benchmark_config(task)
     torch.manual_seed(0)
     return Detector(config, config.data.class_names).to(task.device)
@@ -154,7 +154,7 @@ def our_training(model: Detector, parallel: nn.Module, task: Task) -> Work:
 
 
 def our_inference(model: Detector, task: Task) -> Work:
-    """The images of a task to detections."""
+    """From the images of a task to detections."""
     arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(task)[0]]
     model.eval()
 
@@ -165,10 +165,10 @@ def our_inference(model: Detector, task: Task) -> Work:
     return infer
 
 
-def torchvision_peer(task: Task) -> Work:
-    """torchvision's detector on the same work; it takes floats."""
+def torchvision_work(task: Task) -> Work:
+    """Training or inference of torchvision's detector on the same images; it takes floats."""
     torch.manual_seed(0)
-    model = build_peer(task).to(task.device)
+    model = build_torchvision(task).to(task.device)
     images, boxes, labels = images_and_boxes(task)
     floats = images.float() / 255
     floats = floats.pin_memory() if task.device != "cpu" and task.job == "train" else floats
@@ -206,12 +206,12 @@ def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task) -> 
 
 
 class _Trunk(nn.Sequential):
-    """What torchvision's detector asks of a backbone."""
+    """A trunk with the attribute that torchvision's detector asks of a backbone."""
 
     out_channels = 1024
 
 
-def build_peer(task: Task) -> nn.Module:
+def build_torchvision(task: Task) -> nn.Module:
     """torchvision's FasterRCNN around its own ResNet-50, conv1..conv4 shared and conv5 on each RoI."""
     from torchvision.models import resnet50
     from torchvision.models.detection import FasterRCNN
@@ -228,7 +228,7 @@ def build_peer(task: Task) -> nn.Module:
     rpn = model.config.rpn
     anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
     anchors.cell_anchors = [model.rpn.get_buffer("cells")]  # its own are in another order
-    peer = FasterRCNN(
+    reference = FasterRCNN(
         trunk,
         rpn_anchor_generator=anchors,
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
@@ -242,17 +242,17 @@ def build_peer(task: Task) -> nn.Module:
         rpn_post_nms_top_n_test=rpn.post_nms_test,
         box_batch_size_per_image=task.num_rois,
     )
-    # Of other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
-    peer.load_state_dict(torchvision_state(model.state_dict()))
-    return peer
+    # With other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
+    reference.load_state_dict(torchvision_state(model.state_dict()))
+    return reference
 
 
 def torchvision_state(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our detector's state dict under the peer's names. Its background is class 0 and has boxes; ours is the last, without."""
+    """Our detector's state dict under torchvision's names. Its background is class 0 and has boxes; ours is last, without."""
     state = {}
     for key, value in ours.items():
-        part = next(part for part in PEER_NAMES if key.startswith(f"{part}."))
-        state[PEER_NAMES[part] + key.removeprefix(part)] = _background_first(part, value)
+        part = next(part for part in TORCHVISION_NAMES if key.startswith(f"{part}."))
+        state[TORCHVISION_NAMES[part] + key.removeprefix(part)] = _background_first(part, value)
     return state
 
 

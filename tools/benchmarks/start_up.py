@@ -19,34 +19,34 @@ import numpy as np
 import torch
 
 from backbones.weights.files import save_checkpoint
-from detection.benchmarks.contest import Contest, Result, Work
-from detection.benchmarks.detector import Task, our_detector, suitable_precision
-from detection.benchmarks.parts import Options
 from detection.data.images import read_image
 from detection.inference.detector import load_detector
 from detection.structures import Detections
 from detection.weights.checkpoint import model_part
+from tools.benchmarks.benchmark import Benchmark, Result, Work
+from tools.benchmarks.detector import Task, our_detector, suitable_precision
+from tools.benchmarks.parts import Options
 
-# What tools/demo.py does, wherever that file is.
+# What tools/demo.py does.
 DEMO = "from detection.cli.main import run_command; run_command('demo')"
 WEIGHTS, PICTURE = "detector.pt", "picture.jpg"
 WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", "python, import torch"
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
-    """The command, its prediction, and the import of torch."""
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
+    """The whole command, its prediction, and the import of torch."""
     task = Task("infer", suitable_precision(options.device), device=options.device)
     height, width = task.size_hw
-    yield Contest(
+    yield Benchmark(
         f"demo on one picture of {height}x{width}, ResNet-50 C4, {task.precision}",
         {
-            WHOLE: partial(demonstrating, str(folder), task),
-            PREDICTION: partial(predicting, str(folder), task),
-            IMPORTS: partial(running, ["-c", "import torch"], options.device),
+            WHOLE: partial(demo_work, str(folder), task),
+            PREDICTION: partial(prediction_work, str(folder), task),
+            IMPORTS: partial(python_work, ["-c", "import torch"], options.device),
         },
         count_flops=False,
-        memory=False,
-        figures=added_seconds,
+        measure_memory=False,
+        summarize=added_seconds,
     )
 
 
@@ -59,15 +59,15 @@ def added_seconds(results: Mapping[str, Result]) -> dict[str, float]:
     }
 
 
-def demonstrating(folder: str, task: Task) -> Work:
-    """The demo as a process of its own."""
+def demo_work(folder: str, task: Task) -> Work:
+    """The demo command as a process of its own."""
     prepare(Path(folder), task)
     weights, picture = Path(folder, WEIGHTS), Path(folder, PICTURE)
     output = Path(folder, "drawn")
-    return running(["-c", DEMO, str(picture), "--weights", str(weights), "--output", str(output)], task.device)
+    return python_work(["-c", DEMO, str(picture), "--weights", str(weights), "--output", str(output)], task.device)
 
 
-def running(arguments: list[str], device: str) -> Work:
+def python_work(arguments: list[str], device: str) -> Work:
     """Python with these arguments, with as many threads as this process has, and no GPU where none is measured."""
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     if device == "cpu":
@@ -81,8 +81,8 @@ def running(arguments: list[str], device: str) -> Work:
     return run
 
 
-def predicting(folder: str, task: Task) -> Work:
-    """What lies in the middle of the demo."""
+def prediction_work(folder: str, task: Task) -> Work:
+    """The prediction alone: what lies in the middle of the demo."""
     prepare(Path(folder), task)
     model, image = load_detector(Path(folder, WEIGHTS), device=task.device), read_image(Path(folder, PICTURE))
 

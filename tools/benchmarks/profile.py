@@ -22,30 +22,32 @@ import torch
 from torch import Tensor
 
 from backbones import Preprocessing
-from detection.benchmarks.contest import Contest, Work
-from detection.benchmarks.detector import JOBS, Task, describe, our_detector, our_inference, our_training, suitable_precision
-from detection.benchmarks.parts import Options
 from detection.inference import detector as inference
 from detection.inference import views
 from detection.inference.detector import Detector
 from detection.modeling import rpn
 from detection.structures import Batch
+from tools.benchmarks.benchmark import Benchmark, Work
+from tools.benchmarks.detector import JOBS, Task, describe, our_detector, our_inference, our_training, suitable_precision
+from tools.benchmarks.parts import Options
 
 REST = "rest"
 BACKWARD = "backward"
 
 
-def contests(options: Options, folder: Path) -> Iterator[Contest]:
+def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     """Ours alone, in the precision that suits the hardware unless told otherwise."""
     precision = options.precision or suitable_precision(options.device)
     for batch in options.batches:
         for job in JOBS:
             task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
-            builds = {f"ours {precision}": partial(profiled, task)}
-            yield Contest(f"ResNet-50 C4, {describe(task)}", builds, images=batch, count_flops=False, repeats=options.repeats)
+            implementations = {f"ours {precision}": partial(profiled_work, task)}
+            yield Benchmark(
+                f"ResNet-50 C4, {describe(task)}", implementations, images=batch, count_flops=False, repeats=options.repeats
+            )
 
 
-def profiled(task: Task) -> Work:
+def profiled_work(task: Task) -> Work:
     """A turn returns the median seconds of each step over all turns but the first, and where the host waits for a GPU."""
     model = our_detector(task)
     work = our_training(model, model, task) if task.job == "train" else our_inference(model, task)
