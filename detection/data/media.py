@@ -1,4 +1,4 @@
-"""What a demo looks at: images, folders, globs, videos and cameras, and a name for the drawing of each.
+"""Images, folders, globs, videos and cameras as inputs of a detector, and file names for what is drawn of them.
 
 Frames and images are (H, W, 3) uint8 RGB.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 _CAMERA = re.compile(r"camera(?::(\d+))?")
-_WHOLE = 0.9  # share of the frames that its header promises; some containers only estimate the number
+_MIN_SHARE = 0.9  # of the frames that a video's header promises; some containers only estimate the number
 
 
 @dataclass(frozen=True)
-class Medium:
+class MediaInput:
     """One image, video or camera. `path` is the file; a camera has its number instead."""
 
     kind: Literal["image", "video", "camera"]
@@ -43,20 +43,33 @@ class Medium:
         return f"camera{self.camera}" if self.kind == "camera" else self.path.stem
 
 
-def find_media(text: str) -> list[Medium]:
+def find_all_inputs(texts: Sequence[str]) -> tuple[list[MediaInput], list[str]]:
+    """`find_inputs` of each text, every input once, and a sentence for each text that stands for nothing."""
+    inputs: dict[MediaInput, None] = {}
+    problems = []
+    for text in texts:
+        try:
+            inputs |= dict.fromkeys(find_inputs(text))
+        except DatasetError as error:
+            problems.append(str(error))
+    return list(inputs), problems
+
+
+def find_inputs(text: str) -> list[MediaInput]:
     """What a command-line argument stands for, in the order of the names: at least one. Raises DatasetError.
 
     `camera` or `camera:1`, a file, a folder (the pictures and videos in it, not those in its sub-folders), or a glob.
     """
     if match := _CAMERA.fullmatch(text):
-        return [Medium("camera", Path(text), int(match[1] or 0))]
+        return [MediaInput("camera", Path(text), int(match[1] or 0))]
     path = Path(text)
     if path.is_dir():
-        return _known(path.iterdir(), f"folder {text} holds no images or videos; for its sub-folders, give '{path}/**/*.jpg'")
+        sub_folders = f"for its sub-folders, give '{path}/**/*.jpg'"
+        return _require_any(path.iterdir(), f"folder {text} holds no images or videos; {sub_folders}")
     if path.exists():
-        return [_medium(path)]
+        return [_input_of(path)]
     if glob.has_magic(text):
-        return _known(_matches(path), f"no image or video matches '{text}'")
+        return _require_any(_matches(path), f"no image or video matches '{text}'")
     raise DatasetError(f"there is no file, folder or camera '{text}'")
 
 
@@ -68,72 +81,75 @@ def _matches(pattern: Path) -> Iterator[Path]:
         raise DatasetError(f"'{pattern}' is no glob: {error}") from None
 
 
-def _known(paths: Iterator[Path], otherwise: str) -> list[Medium]:
-    """The images and videos among the paths, by their suffixes. Raises DatasetError with the sentence where none is."""
+def _require_any(paths: Iterator[Path], problem: str) -> list[MediaInput]:
+    """The images and videos among the paths, by their suffixes. Raises DatasetError(problem) if there is none."""
     from detection.data.images import IMAGE_SUFFIXES
 
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    # macOS writes files like '._picture.jpg' that are none.
+    # macOS writes files like '._picture.jpg' that are no pictures.
     kept = [path for path in paths if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")]
     if not kept:
-        raise DatasetError(otherwise)
-    return [_medium(path) for path in sorted(kept)]
+        raise DatasetError(problem)
+    return [_input_of(path) for path in sorted(kept)]
 
 
-def _medium(path: Path) -> Medium:
-    return Medium("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", path)
+def _input_of(path: Path) -> MediaInput:
+    return MediaInput("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", path)
 
 
-def drawing_paths(media: Sequence[Medium], folder: Path) -> list[Path]:
-    """A different file of `folder` for the drawing of each medium, and never one of the media themselves.
+def drawing_paths(inputs: Sequence[MediaInput], folder: Path) -> list[Path]:
+    """A different file of `folder` for the drawing of each input, never one of the inputs themselves.
 
-    The medium's stem; where that is taken, its folder's name and its stem; then its stem and a number.
+    The input's stem; if it is taken, its folder's name and its stem; then its stem and a number.
     """
-    taken = {_key(medium.path) for medium in media if medium.kind != "camera"}
-    chosen = []
-    for medium in media:
-        suffix = ".jpg" if medium.kind == "image" else ".mp4"
-        path = next(path for name in _names(medium) if _key(path := folder / f"{name}{suffix}") not in taken)
-        taken.add(_key(path))
-        chosen.append(path)
-    return chosen
+    taken = {_comparable(each.path) for each in inputs if each.kind != "camera"}
+    drawings = []
+    for each in inputs:
+        suffix = ".jpg" if each.kind == "image" else ".mp4"
+        for name in _possible_names(each):
+            drawing = folder / f"{name}{suffix}"
+            if _comparable(drawing) not in taken:
+                break
+        taken.add(_comparable(drawing))
+        drawings.append(drawing)
+    return drawings
 
 
-def _names(medium: Medium) -> Iterator[str]:
-    yield medium.stem
-    if parent := medium.path.absolute().parent.name:
-        yield f"{parent}_{medium.stem}"
-    yield from (f"{medium.stem}_{number}" for number in itertools.count(2))
+def _possible_names(source: MediaInput) -> Iterator[str]:
+    yield source.stem
+    if parent := source.path.absolute().parent.name:
+        yield f"{parent}_{source.stem}"
+    yield from (f"{source.stem}_{number}" for number in itertools.count(2))
 
 
-def _key(path: Path) -> str:
-    # Some file systems do not tell capitals from small letters.
+def _comparable(path: Path) -> str:
+    # Some file systems do not distinguish capitals from small letters.
     return str(path.resolve()).lower()
 
 
 class FrameReader:
-    """The frames of a video or camera, one by one. Raises DatasetError where not even the first can be had."""
+    """The frames of a video or camera, one by one. Raises DatasetError where not even the first one can be read."""
 
-    def __init__(self, medium: Medium) -> None:
+    def __init__(self, source: MediaInput) -> None:
         import cv2
 
         _silence_decoders()
-        self.medium = medium
-        self.count = 0  # frames handed out
-        self._capture = cv2.VideoCapture(medium.camera if medium.kind == "camera" else str(medium.path))
+        self.source = source
+        self.num_frames = 0  # read so far
+        self._capture = cv2.VideoCapture(source.camera if source.kind == "camera" else str(source.path))
         self._first = self._read()
         if self._first is None:
-            what = "is it there, and free?" if medium.kind == "camera" else "it is damaged, or no video"
-            raise DatasetError(f"cannot read {medium}: {what}")
+            what = "is it there, and free?" if source.kind == "camera" else "it is damaged, or no video"
+            raise DatasetError(f"cannot read {source}: {what}")
         self.size_hw = self._first.shape[:2]
         rate, promised = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.frames_per_second = rate if math.isfinite(rate) and 1 <= rate <= 240 else 25.0
-        self.promised = int(promised) if medium.kind == "video" and promised > 0 else None
+        self.promised_frames = int(promised) if source.kind == "video" and promised > 0 else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, self._first = self._first, None
         while frame is not None:
-            self.count += 1
+            self.num_frames += 1
             yield frame
             frame = self._read()
 
@@ -143,10 +159,12 @@ class FrameReader:
         found, frame = self._capture.read()
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype("uint8", copy=False) if found else None
 
-    def check_whole(self) -> None:
-        """After the last frame: raise DatasetError if the video promised more of them."""
-        if self.promised is not None and self.count < _WHOLE * self.promised:
-            raise DatasetError(f"{self.medium} is damaged or cut short: {self.count} of {self.promised} frames can be decoded")
+    def missing_frames(self) -> str | None:
+        """After the last frame: a sentence if the video's header promised more of them, else None."""
+        if self.promised_frames is None or self.num_frames >= _MIN_SHARE * self.promised_frames:
+            return None
+        frames = f"{self.num_frames} of {self.promised_frames} frames can be decoded"
+        return f"{self.source} is damaged or cut short: {frames}"
 
     def close(self) -> None:
         """Let go of the file or camera."""
@@ -166,7 +184,7 @@ class FrameWriter:
             raise DatasetError(f"cannot write {path}: the folder is not writable, or this OpenCV has no MPEG-4 encoder")
 
     def show(self, frame: np.ndarray, seconds: float) -> None:
-        """A frame that is seen from `seconds` after the start on; repeated, or left out, where the rate asks for it."""
+        """Add a frame to be seen `seconds` after the start. To keep the rate it is written several times, or not at all."""
         import cv2
 
         bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
@@ -180,7 +198,7 @@ class FrameWriter:
 
 
 def _silence_decoders() -> None:
-    """Decoders write warnings of their own to stderr, where ours is one line. To be called before the first is made."""
+    """Keep decoders from writing to stderr, where our errors are one line. To be called before the first one is made."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

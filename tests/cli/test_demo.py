@@ -14,11 +14,12 @@ from backbones.weights.zoo import ZOO, Published
 from detection.cli.commands import demo
 from detection.cli.main import main
 from detection.config import Config
-from detection.data.media import FrameReader, FrameWriter, Medium, drawing_paths, find_media
-from detection.errors import DatasetError
+from detection.data.media import FrameReader, MediaInput, find_inputs
+from detection.inference import drawing
 from detection.structures import Detections
 from detection.weights.zoo import STANDARD_DETECTOR
 from tests.cli.trained import write_trained
+from tests.media_files import write_picture, write_video
 
 DOOR = Path(__file__).parents[2] / "tools" / "demo.py"
 
@@ -39,20 +40,6 @@ class OneCat:
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.setattr(demo, "load", lambda weights, overrides: OneCat())
-
-
-def write_picture(path: Path, value: int = 200) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((40, 60, 3), value, np.uint8))
-    return path
-
-
-def write_video(path: Path, num_frames: int = 6) -> Path:
-    writer = FrameWriter(path, (48, 64), 10.0)
-    for index in range(num_frames):
-        writer.show(np.full((48, 64, 3), 30 * index, np.uint8), index / 10)
-    writer.close()
-    return path
 
 
 def run(*arguments, folder: Path) -> int:
@@ -110,14 +97,14 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_done(stub, tmp_path, cap
 
 def test_what_was_done_before_an_interruption_is_kept(stub, tmp_path, monkeypatch):
     pictures = [write_picture(tmp_path / name) for name in ("a.jpg", "b.jpg")]
-    draw_image = demo.draw_image
+    draw_image_file = drawing.draw_image_file
 
-    def interrupted(model, medium, drawing):
-        if medium.stem == "b":
+    def interrupted(model, source, path):
+        if source.stem == "b":
             raise KeyboardInterrupt
-        return draw_image(model, medium, drawing)
+        return draw_image_file(model, source, path)
 
-    monkeypatch.setattr(demo, "draw_image", interrupted)
+    monkeypatch.setattr(drawing, "draw_image_file", interrupted)
     assert run(*pictures, folder=tmp_path / "out") == 130
     assert len(read_json(tmp_path / "out")) == 1
 
@@ -133,25 +120,8 @@ def test_nothing_to_look_at_is_one_line(argument, words, tmp_path, capsys, monke
     assert not (tmp_path / "out").exists()
 
 
-def test_folders_and_globs_list_pictures_and_videos_in_order(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("b.jpg", "a.PNG", "sub/c.jpg", ".hidden.jpg"):
-        write_picture(Path(name).with_suffix(".png")).rename(name)
-    write_video(Path("film.mp4"))
-    Path("notes.txt").write_text("")
-    assert [str(medium) for medium in find_media(".")] == ["a.PNG", "b.jpg", "film.mp4"]
-    assert [str(medium) for medium in find_media("**/*.jpg")] == ["b.jpg", "sub/c.jpg"]
-    assert [medium.kind for medium in find_media("f*")] == ["video"]
-    assert find_media(str(tmp_path / "[ab].*")) == [Medium("image", tmp_path / "a.PNG"), Medium("image", tmp_path / "b.jpg")]
-
-
-def test_a_file_whose_name_looks_like_a_glob(tmp_path):
-    picture = write_picture(tmp_path / "a[1].jpg")
-    assert find_media(str(picture)) == [Medium("image", picture)]
-
-
 def test_cameras(stub, tmp_path, capsys):
-    assert [find_media(text)[0].camera for text in ("camera", "camera:0", "camera:3")] == [0, 0, 3]
+    assert [find_inputs(text)[0].camera for text in ("camera", "camera:0", "camera:3")] == [0, 0, 3]
     assert run("camera:97", folder=tmp_path / "out") == 2
     assert capsys.readouterr().err.splitlines()[0] == "error: cannot read camera:97: is it there, and free?"
 
@@ -169,7 +139,7 @@ def test_videos(stub, tmp_path, capsys):
     assert [line["frame"] for line in lines] == list(range(6))
     assert [line["seconds"] for line in lines] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert lines[5]["detections"][0]["class"] == "cat"
-    drawn = FrameReader(Medium("video", tmp_path / "out" / "film.mp4"))
+    drawn = FrameReader(MediaInput("video", tmp_path / "out" / "film.mp4"))
     assert (len(list(drawn)), drawn.size_hw, drawn.frames_per_second) == (6, (48, 64), 10.0)
     assert "6 frames" in capsys.readouterr().out
 
@@ -186,28 +156,6 @@ def test_a_damaged_video_is_one_line(stub, tmp_path, capfd):
     errors = capfd.readouterr().err.splitlines()
     assert errors[0] == f"error: cannot read {film}: it is damaged, or no video" and len(errors) == 2
     assert len(read_json(tmp_path / "out")) == 1
-
-
-def test_frames_of_a_camera_keep_real_time(tmp_path):
-    """A slow detector's frames are repeated, a quick one's left out."""
-    writer = FrameWriter(tmp_path / "camera0.mp4", (48, 64), 10.0)
-    for seconds in (0.0, 0.01, 0.02, 0.5):
-        writer.show(np.zeros((48, 64, 3), np.uint8), seconds)
-    writer.close()
-    assert len(list(FrameReader(Medium("video", tmp_path / "camera0.mp4")))) == 6
-
-
-def test_an_unwritable_video_is_the_users_to_mend(tmp_path):
-    with pytest.raises(DatasetError, match="cannot write"):
-        FrameWriter(tmp_path / "absent" / "a.mp4", (48, 64), 10.0)
-
-
-def test_drawing_paths_are_all_different():
-    media = [Medium("image", Path(name)) for name in ("x/a.png", "y/a.png", "y/a.jpg", "z/b.png")] + [
-        Medium("video", Path("a.avi"))
-    ]
-    paths = drawing_paths(media, Path("out"))
-    assert [path.name for path in paths] == ["a.jpg", "y_a.jpg", "a_2.jpg", "b.jpg", "a.mp4"]
 
 
 @pytest.mark.parametrize("option", [("--score-threshold", "1.5"), ("--score-threshold", "nan"), ("--max-frames", "0")])
