@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.file_server import Server, serving
+
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("resdet", deadline=None)
 hypothesis.settings.load_profile("resdet")
@@ -29,6 +31,14 @@ def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("module")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A file server on this machine, which downloads reach without a proxy. Modules that need more of it extend it."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

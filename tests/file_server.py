@@ -1,11 +1,10 @@
-"""A server of files on this machine, as bad as a test wants it."""
+"""A server of files on this machine, as unreliable as a test wants it. `tests/conftest.py` has the fixture."""
 
 from __future__ import annotations
 
 import http.server
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Server:
-    """What the server serves and how badly."""
+    """What the server serves, and what goes wrong."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
@@ -21,7 +20,7 @@ class Server:
     ranges: bool = True
     errors: list[int] = field(default_factory=list)  # statuses of the first answers
     breaks: list[int] = field(default_factory=list)  # bytes of each answer after which the connection is closed
-    pauses: list[tuple[int, float]] = field(default_factory=list)  # (bytes of an answer, seconds to wait behind them)
+    gates: list[tuple[int, threading.Event]] = field(default_factory=list)  # (bytes of an answer, what it then waits for)
     requests: list[str] = field(default_factory=list)  # the Range header of each request
 
 
@@ -52,11 +51,13 @@ def serving() -> Iterator[Server]:
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
             end = start + state.breaks.pop(0) if state.breaks else len(body)
-            first, seconds = state.pauses.pop(0) if state.pauses else (0, 0)
-            self.wfile.write(body[start : start + first])
-            self.wfile.flush()
-            time.sleep(seconds)
-            self.wfile.write(body[start + first : end])
+            if state.gates:
+                size, gate = state.gates.pop(0)
+                self.wfile.write(body[start : start + size])
+                self.wfile.flush()
+                gate.wait()
+                start += size
+            self.wfile.write(body[start:end])
             return None
 
         def log_message(self, *arguments: object) -> None:

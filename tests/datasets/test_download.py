@@ -14,17 +14,14 @@ import pytest
 from backbones.weights import download
 from detection.data.images import read_image
 from tests.datasets.scripts import load_script
-from tests.file_server import Server, serving
+from tests.file_server import Server
 
 script = load_script("download")
 
 
-@pytest.fixture
-def server(monkeypatch):
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch):
     monkeypatch.setattr(download, "WAITS", (0.0, 0.0))
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        yield running
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:

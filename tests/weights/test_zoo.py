@@ -20,7 +20,6 @@ from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.model import build_classifier, initialise_classifier
 from detection.weights.zoo import STANDARD_DETECTOR
-from tests.file_server import serving
 from tests.foreign_weights import arrays_of, detectron2_detector
 from tests.small_detector import detector
 
@@ -42,15 +41,13 @@ def files() -> dict[str, tuple[str, bytes]]:
 
 
 @pytest.fixture
-def server(files, monkeypatch, tmp_path):
+def server(server, files, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        for name, (file, content) in files.items():
-            running.files[file] = content
-            monkeypatch.setitem(ZOO, name, Published(name, f"{running.url}/{file}", ZOO[name].kind))
-        yield running
+    for name, (file, content) in files.items():
+        server.files[file] = content
+        monkeypatch.setitem(ZOO, name, Published(name, f"{server.url}/{file}", ZOO[name].kind))
+    return server
 
 
 def test_a_detector_of_80_classes_in_one_command(server, tmp_path, capsys):

@@ -12,7 +12,6 @@ import pytest
 
 from backbones.weights import download
 from backbones.weights.download import Digest, DownloadError, UnreachableError, fetch
-from tests.file_server import serving
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
 MD5 = Digest("md5", hashlib.md5(CONTENT).hexdigest()[:6])
@@ -20,12 +19,10 @@ SHA256 = Digest("sha256", hashlib.sha256(CONTENT).hexdigest()[:8])
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(server, monkeypatch):
     monkeypatch.setattr(download, "WAITS", (0.0, 0.0))
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        running.files["a.pkl"] = CONTENT
-        yield running
+    server.files["a.pkl"] = CONTENT
+    return server
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from backbones import CheckpointError, build_backbone, build_c4, list_weights, l
 from backbones.weights import zoo
 from backbones.weights.download import Digest
 from backbones.weights.zoo import Published, converted_file, find, published_file, weights_file
-from tests.file_server import serving
 from tests.foreign_weights import msra_classifier
 
 NAME = "torchvision/resnet18"
@@ -34,11 +34,9 @@ def published() -> bytes:
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(server, monkeypatch, tmp_path):
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        yield running
+    return server
 
 
 def offer(server, monkeypatch, content: bytes, name: str = NAME) -> Published:
@@ -254,16 +252,22 @@ def start(entry: Published) -> subprocess.Popen:
 
 def test_one_process_downloads_for_all_and_a_killed_one_is_succeeded(server, monkeypatch):
     entry = offer(server, monkeypatch, bytes(50_000))
-    server.etag, server.pauses = '"1"', [(20_000, 20.0), (10_000, 0.3)]
+    gates = [threading.Event(), threading.Event()]
+    server.etag, server.gates = '"1"', list(zip((20_000, 10_000), gates, strict=True))
     killed = start(entry)
     part = entry.file.with_name(entry.file.name + ".part")
-    deadline = time.monotonic() + 20
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+    while not (part.exists() and part.stat().st_size):
+        assert killed.poll() is None
         time.sleep(0.01)
     others = [start(entry), start(entry)]
     assert len(server.requests) == 1
     killed.kill()
-    found = {process.communicate(timeout=20)[0].strip() for process in others}
     killed.communicate()
+    while len(server.requests) == 1:
+        assert all(process.poll() is None for process in others)
+        time.sleep(0.01)
+    for gate in gates:
+        gate.set()
+    found = {process.communicate()[0].strip() for process in others}
     assert len(found) == 1 and load_checkpoint(found.pop()) == {"bytes": 50_000}
     assert len(server.requests) == 2 and server.requests[1].startswith("bytes=")
