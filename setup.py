@@ -24,7 +24,6 @@ setup(
         "opencv-python-headless>=4.9",
         "pycocotools>=2.0.8",
         "faster-coco-eval>=1.6.5",
-        "fvcore>=0.1.5",
         "filelock>=3.12",
         "matplotlib>=3.8",
         "rich>=13",
@@ -39,6 +38,7 @@ setup(
         # Its classification networks as backbones: `backbone: timm/resnet50d`.
         "timm": ["timm>=1.0"],
         "dev": [
+            "fvcore>=0.1.5",
             "scikit-learn>=1.4",
             "timm>=1.0",
             "onnx>=1.16",

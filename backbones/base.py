@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from backbones.errors import BackboneError
-from backbones.norm import Pool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 
 
@@ -43,6 +43,15 @@ class C4Trunk(StagedModule):
     classifier_keys: tuple[str, ...] = ()  # the whole network's, for `load_c4`
 
 
+@dataclass(frozen=True)
+class MapToPool:
+    """A map (N, C, H, W) to pool, and which cells of each region are wanted: each `cell_stride`-th along both axes, from the
+    first on, as a convolution of that stride would take them."""
+
+    features: Tensor
+    cell_stride: int = 1
+
+
 class C4Head(StagedModule):
     """The per-region half: pooled features (R, C, S, S) -> (R, channels).
 
@@ -52,10 +61,16 @@ class C4Head(StagedModule):
     channels: int
     pool_size: int | None = None
 
-    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
-        """`self(pool(features, 1))`: maps (N, C, H, W) -> (R, channels). A head may compute before it pools what it can
-        then compute once for all regions."""
-        return self(pool(features, 1))
+    def before_pooling(self, features: Tensor) -> list[MapToPool]:
+        """The trunk's features (N, C, H, W) -> the maps to pool: here those features; a head may begin to compute before a
+        linear pooling what is then computed once for all regions."""
+        return [MapToPool(features)]
+
+    def after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
+        """The cells of each of these maps, in their order, (R, C, S, S) -> (R, channels): what `self(cells)` gives where the
+        features themselves were pooled."""
+        (pooled_features,) = cells
+        return self(pooled_features)
 
 
 class Backbone(StagedModule):

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.norm import FrozenBatchNorm2d, Pool, conv_norm, conv_pool_norm
+from backbones.base import MapToPool
+from backbones.norm import FrozenBatchNorm2d, conv1x1_before_pooling, conv_norm, norm_after_pooling
 from backbones.options import Norm, StemPool
 
 Shortcut = Literal["A", "B", "C", "none"]
@@ -149,13 +150,24 @@ class Bottleneck(nn.Module):
         identity = x if self.downsample is None else self.downsample(x)
         return self._expand(conv_norm(self.conv1, self.bn1, x), identity)
 
-    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
-        """`self(pool(features, 1))`, but the 1x1 convolutions run before the pooling, on what the regions share."""
+    def before_pooling(self, features: Tensor) -> list[MapToPool]:
+        """Two maps to pool, the shortcut's and the 1x1 down's: the 1x1 convolutions run on what the regions share."""
+        shortcut = MapToPool(features)
         if isinstance(self.downsample, Projection):
-            identity = conv_pool_norm(*self.downsample.conv_and_norm(), features, pool)
-        else:
-            identity = pool(features, 1) if self.downsample is None else self.downsample(pool(features, 1))
-        return self._expand(conv_pool_norm(self.conv1, self.bn1, features, pool), identity)
+            conv, norm = self.downsample.conv_and_norm()
+            shortcut = MapToPool(conv1x1_before_pooling(conv, norm, features), conv.stride[0])
+        narrow = conv1x1_before_pooling(self.conv1, self.bn1, features)
+        return [shortcut, MapToPool(narrow, self.conv1.stride[0])]
+
+    def after_pooling(self, shortcut: Tensor, narrow: Tensor) -> Tensor:
+        """The cells of these two maps -> the block's output: what `self(cells)` gives where the features were pooled."""
+        identity = shortcut
+        if isinstance(self.downsample, Projection):
+            _, norm = self.downsample.conv_and_norm()
+            identity = norm_after_pooling(norm, shortcut)
+        elif self.downsample is not None:
+            identity = self.downsample(shortcut)
+        return self._expand(norm_after_pooling(self.bn1, narrow), identity)
 
     def _expand(self, narrow: Tensor, identity: Tensor) -> Tensor:
         """From the first layer's output, before its ReLU, to the block's."""

@@ -5,7 +5,7 @@ N images, C channels, H x W feature cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
-Pool = Callable[[Tensor, int], Tensor]
-"""Pools regions: maps (N, C, H, W) and `every` -> cells (R, C, S, S), each `every`-th of those there are along an axis.
-It is linear, and the same in every channel."""
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -74,14 +71,26 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def conv_pool_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor, pool: Pool) -> Tensor:
-    """norm(conv(pool(features, 1))) of a 1x1 convolution without bias, which runs first: once on the map, not on every RoI."""
+def conv1x1_before_pooling(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
+    """A 1x1 convolution without bias on the whole map, (N, C, H, W) -> (N, D, H, W): once, not on every RoI.
+
+    A linear pooling such as RoIAlign may follow, and then `norm_after_pooling`. The convolution's stride is left to the
+    pooling; the scale of a frozen norm is in the weight.
+    """
+    weight = conv.weight
+    if isinstance(norm, FrozenBatchNorm2d):
+        scale, _ = norm.scale_and_shift()
+        weight = _scaled_weight(conv, scale)
+    return F.conv2d(features, weight)
+
+
+def norm_after_pooling(norm: nn.Module, cells: Tensor) -> Tensor:
+    """The rest of norm(conv(...)) on the cells of each RoI, (R, D, S, S), after `conv1x1_before_pooling` and the pooling."""
     if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(pool(F.conv2d(features, conv.weight), conv.stride[0]))
-    scale, shift = norm.scale_and_shift()
-    pooled = pool(F.conv2d(features, _scaled_weight(conv, scale)), conv.stride[0])
+        return norm(cells)
     # A shift does not commute with the pooling: beyond the map's border there is nothing to shift.
-    return pooled + _by_channel(shift, pooled)
+    _, shift = norm.scale_and_shift()
+    return cells + _by_channel(shift, cells)
 
 
 def _scaled_weight(conv: nn.Conv2d, scale: Tensor) -> Tensor:

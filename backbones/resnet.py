@@ -5,15 +5,15 @@ Stages by number: 1 = conv1, 2 = conv2_x (`layer1`), ... 5 = conv5_x (`layer4`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import get_args
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, C4Head, C4Trunk
+from backbones.base import Backbone, C4Head, C4Trunk, MapToPool
 from backbones.blocks import BasicBlock, Bottleneck, Shortcut, global_average, initialise_convolutions, make_norm, stem
 from backbones.errors import BackboneError
-from backbones.norm import Pool
 from backbones.options import DEFAULT_OPTIONS, BackboneOptions, StemPool
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
@@ -125,12 +125,18 @@ class ResNetHead(C4Head):
         """Pooled features of R regions -> one vector a region."""
         return global_average(self.layer4(pooled))
 
-    def pooled(self, features: Tensor, pool: Pool) -> Tensor:
-        """Features that regions share -> one vector a region."""
+    def before_pooling(self, features: Tensor) -> list[MapToPool]:
+        """The trunk's features -> the maps to pool: of a bottleneck the first 1x1 convolutions run on the whole map."""
+        first = self.layer4[0]
+        return first.before_pooling(features) if isinstance(first, Bottleneck) else super().before_pooling(features)
+
+    def after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
+        """The cells of these maps -> one vector per region."""
         first, *others = self.layer4
         if not isinstance(first, Bottleneck):
-            return super().pooled(features, pool)
-        regions = first.pooled(features, pool)
+            return super().after_pooling(cells)
+        shortcut, narrow = cells
+        regions = first.after_pooling(shortcut, narrow)
         for block in others:
             regions = block(regions)
         return global_average(regions)

@@ -18,19 +18,19 @@ from torch import Tensor
 
 
 def roi_align(
-    features: Tensor, rois: Sequence[Tensor], scale: float, size: int, sampling_ratio: int = 0, every: int = 1
+    features: Tensor, rois: Sequence[Tensor], scale: float, size: int, sampling_ratio: int = 0, cell_stride: int = 1
 ) -> Tensor:
     """RoIAlign with aligned corners: (N, C, H, W) and N x (P, 4) pixels -> (R, C, S, S), channels last in memory.
 
     `scale` is features / pixels. `sampling_ratio` is K; 0 takes as many samples as a cell has features, rounded up. Of the
-    `size` cells along each axis S are computed: each `every`-th one from the first. Equal to torchvision's op with
+    `size` cells along each axis S are computed: each `cell_stride`-th one from the first. Equal to torchvision's op with
     `aligned=True`; differentiable in the features.
     """
     channels, height, width = features.shape[1:]
     # Half a pixel less: feature i is the value at the centre of pixel i, that is at i + 0.5.
     boxes = torch.cat(list(rois)) * scale - 0.5
-    rows = axis_weights(boxes[:, 1], boxes[:, 3], size, height, sampling_ratio)[:, ::every]  # (R, S, H)
-    columns = axis_weights(boxes[:, 0], boxes[:, 2], size, width, sampling_ratio)[:, ::every]  # (R, S, W)
+    rows = axis_weights(boxes[:, 1], boxes[:, 3], size, height, sampling_ratio)[:, ::cell_stride]  # (R, S, H)
+    columns = axis_weights(boxes[:, 0], boxes[:, 2], size, width, sampling_ratio)[:, ::cell_stride]  # (R, S, W)
     counts = torch.tensor([len(image_rois) for image_rois in rois], device=features.device)
     first_rows = torch.arange(len(rois), device=features.device).repeat_interleave(counts) * height  # of each RoI's image
     pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (N * H * W, C)

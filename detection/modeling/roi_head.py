@@ -48,13 +48,16 @@ class RoiHead(nn.Module):
         """conv5's vector of each RoI: (N, C, H, W) and N x (P, 4) -> (R, D)."""
         if self.config.pooling == "align" and features.device.type == "cpu":
             # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
-            return self.conv5.pooled(features, lambda maps, every: self.pool(maps, proposals, every))
+            maps = self.conv5.before_pooling(features)
+            cells = [self.pool(each.features, proposals, each.cell_stride) for each in maps]
+            return self.conv5.after_pooling(cells)
         return self.conv5(self.pool(features, proposals))
 
-    def pool(self, features: Tensor, proposals: Sequence[Tensor], every: int = 1) -> Tensor:
-        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals; of S each `every`-th cell."""
+    def pool(self, features: Tensor, proposals: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
+        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals: each `cell_stride`-th of the cells
+        along both axes."""
         config = self.config
-        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, every)
+        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, cell_stride)
 
     def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
         """One vector an image, (N, D): the whole image as a RoI. None where the config asks for no context."""

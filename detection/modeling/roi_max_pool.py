@@ -18,21 +18,21 @@ from torch import Tensor
 CHUNK = 2**12  # cells at a time: what several passes read and write stays in the cache
 
 
-def roi_max_pool(features: Tensor, rois: Sequence[Tensor], scale: float, size: int, every: int = 1) -> Tensor:
+def roi_max_pool(features: Tensor, rois: Sequence[Tensor], scale: float, size: int, cell_stride: int = 1) -> Tensor:
     """Fast R-CNN's RoI max pooling: (N, C, H, W) and N x (P, 4) pixels -> (R, C, S, S), channels last in memory.
 
-    `scale` is features / pixels. Of the `size` cells along each axis S are computed: each `every`-th one from the first. A
-    cell without features is 0. Equal to torchvision's op, in its gradient too: of equal features the first gets it.
+    `scale` is features / pixels. Of the `size` cells along each axis S are computed: each `cell_stride`-th one from the first.
+    A cell without features is 0. Equal to torchvision's op, in its gradient too: of equal features the first gets it.
     """
-    pooled = [_pool(maps, boxes * scale, size, every) for maps, boxes in zip(features, rois, strict=True)]
+    pooled = [_pool(maps, boxes * scale, size, cell_stride) for maps, boxes in zip(features, rois, strict=True)]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled)
 
 
-def _pool(maps: Tensor, boxes: Tensor, size: int, every: int) -> Tensor:
+def _pool(maps: Tensor, boxes: Tensor, size: int, cell_stride: int) -> Tensor:
     """One image's: (C, H, W) and (P, 4) in features -> (P, C, S, S)."""
     channels, height, width = maps.shape
-    rows = cell_ranges(boxes[:, 1], boxes[:, 3], size, height)[:, ::every]
-    columns = cell_ranges(boxes[:, 0], boxes[:, 2], size, width)[:, ::every]
+    rows = cell_ranges(boxes[:, 1], boxes[:, 3], size, height)[:, ::cell_stride]
+    columns = cell_ranges(boxes[:, 0], boxes[:, 2], size, width)[:, ::cell_stride]
     cells = _Maxima.apply(maps.permute(1, 2, 0), *_rectangles(rows, columns))
     return cells.view(len(boxes), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
 

@@ -22,11 +22,12 @@ def pool_rois(
     size: int,
     pooling: Pooling,
     sampling_ratio: int = 0,
-    every: int = 1,
+    cell_stride: int = 1,
 ) -> Tensor:
     """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals. Differentiable in the features.
 
-    `size` cells a side; with `every` only each such one of them is wanted, from the first on, as a strided convolution asks.
+    `size` cells per side; each `cell_stride`-th of them is computed, from the first on, as a convolution of that stride takes
+    them: S is size / cell_stride, rounded up.
 
     "max": Fast R-CNN's RoI max pooling, cells rounded to whole features. "align": RoIAlign with continuous cells, the
     mean of sampling_ratio^2 bilinear samples each (0: one sample a feature cell).
@@ -34,8 +35,8 @@ def pool_rois(
     rois = [boxes.float() for boxes in proposals]
     if features.device.type == "cpu":
         if pooling == "max":
-            return roi_max_pool(features, rois, 1 / stride, size, every)
-        return roi_align(features, proposals, 1 / stride, size, sampling_ratio, every)
+            return roi_max_pool(features, rois, 1 / stride, size, cell_stride)
+        return roi_align(features, proposals, 1 / stride, size, sampling_ratio, cell_stride)
     from torchvision import ops  # slow to import, and a CPU needs none of it
 
     # Its kernels are fast on a GPU, but know fp32 and fp16 only.
@@ -44,4 +45,4 @@ def pool_rois(
             pooled = ops.roi_pool(features.float(), rois, size, 1 / stride)
         else:
             pooled = ops.roi_align(features.float(), rois, size, 1 / stride, sampling_ratio, aligned=True)
-    return pooled[:, :, ::every, ::every].to(features.dtype)
+    return pooled[:, :, ::cell_stride, ::cell_stride].to(features.dtype)

@@ -54,10 +54,12 @@ def test_a_head_that_pools_late_computes_the_same(norm, stride_in_1x1, shortcut)
     features = torch.randn(2, 1024, 5, 6, dtype=torch.float64, requires_grad=True)
     rois = [torch.tensor([[0.0, 0, 80, 64], [20, 8, 70, 50]]), torch.tensor([[-90.0, -50, 20, 30]])]  # the last one juts out
 
-    def pool(maps, every):
-        return roi_align(maps, [boxes.double() for boxes in rois], 6, 1 / 16, 2, aligned=True)[:, :, ::every, ::every]
+    def pool(maps, cell_stride=1):
+        cells = roi_align(maps, [boxes.double() for boxes in rois], 6, 1 / 16, 2, aligned=True)
+        return cells[:, :, ::cell_stride, ::cell_stride]
 
-    at_once, late = head(pool(features, 1)), head.pooled(features, pool)
+    at_once = head(pool(features))
+    late = head.after_pooling([pool(each.features, each.cell_stride) for each in head.before_pooling(features)])
     torch.testing.assert_close(late, at_once)
     weights = torch.randn_like(at_once)
     wanted = torch.autograd.grad((at_once * weights).sum(), [features, *head.parameters()])
@@ -71,7 +73,9 @@ def test_a_head_without_an_early_1x1_pools_first(name):
     head.eval()
     regions = torch.randn(2, head.layer4[0].conv1.in_channels if name == "resnet18" else 512, 7, 7)
     with torch.no_grad():
-        torch.testing.assert_close(head.pooled(regions, lambda maps, every: maps), head(regions), rtol=0, atol=0)
+        (whole,) = head.before_pooling(regions)
+        assert whole.features is regions and whole.cell_stride == 1
+        torch.testing.assert_close(head.after_pooling([regions]), head(regions), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("stages", "trunk_frozen", "head_frozen"), [(0, 0, False), (2, 2, False), (4, 4, False), (5, 4, True)])

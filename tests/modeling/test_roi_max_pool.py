@@ -17,12 +17,12 @@ box = st.tuples(corner, corner, corner, corner).map(
 )
 
 
-def both(features, rois, size, every=1):
+def both(features, rois, size, cell_stride=1):
     """Cells and the gradient of ours and of torchvision's, of a loss that weighs each cell."""
     found = []
     for pool in (
-        lambda maps: roi_max_pool(maps, rois, SCALE, size, every),
-        lambda maps: ops.roi_pool(maps, rois, size, SCALE)[:, :, ::every, ::every],
+        lambda maps: roi_max_pool(maps, rois, SCALE, size, cell_stride),
+        lambda maps: ops.roi_pool(maps, rois, size, SCALE)[:, :, ::cell_stride, ::cell_stride],
     ):
         maps = features.clone().requires_grad_()
         cells = pool(maps)
@@ -40,10 +40,10 @@ def assert_same(pair, **tolerance):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(box, min_size=1, max_size=6), st.integers(1, 7), st.integers(1, 2), st.integers(0, 99))
-def test_equals_torchvision(boxes, size, every, seed):
+def test_equals_torchvision(boxes, size, cell_stride, seed):
     """Half the features are 0, as behind a ReLU: of equal ones the first gets the gradient."""
     features = torch.randn(1, 3, 11, 13, generator=torch.Generator().manual_seed(seed)).relu()
-    assert_same(both(features, [torch.tensor(boxes)], size, every))
+    assert_same(both(features, [torch.tensor(boxes)], size, cell_stride))
 
 
 def test_several_images_one_without_proposals(monkeypatch):

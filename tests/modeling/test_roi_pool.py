@@ -45,12 +45,12 @@ def test_equals_torchvision_and_two_dense_products(size, sampling_ratio):
 SIDES = st.integers(1, 6)
 
 
-@given(size=st.integers(1, 8), every=st.integers(1, 4), height=SIDES, width=SIDES, seed=st.integers(0, 99))
-def test_any_map_any_cells(size, every, height, width, seed):
+@given(size=st.integers(1, 8), cell_stride=st.integers(1, 4), height=SIDES, width=SIDES, seed=st.integers(0, 99))
+def test_any_map_any_cells(size, cell_stride, height, width, seed):
     torch.manual_seed(seed)
     features, rois = torch.randn(1, 3, height, width), [rois_in_and_around(4, height * 16, width * 16)]
-    theirs = ops.roi_align(features, rois, size, 1 / 16, 2, aligned=True)[:, :, ::every, ::every]
-    torch.testing.assert_close(roi_align(features, rois, 1 / 16, size, 2, every), theirs, rtol=1e-4, atol=1e-5)
+    theirs = ops.roi_align(features, rois, size, 1 / 16, 2, aligned=True)[:, :, ::cell_stride, ::cell_stride]
+    torch.testing.assert_close(roi_align(features, rois, 1 / 16, size, 2, cell_stride), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_channels_go_last_without_a_copy():
