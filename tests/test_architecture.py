@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from detection.cli.main import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 
 # Rooms of `detection`, the lowest first: each may import itself and those on lines above its own.
@@ -125,3 +127,15 @@ def test_tools_are_doors(path):
     assert len(path.read_text().splitlines()) <= 12
     ours = {module for module in imports_of(path) if module.partition(".")[0] not in sys.stdlib_module_names}
     assert ours <= ({"tools.benchmarks.command"} if path.name == "benchmark.py" else {"detection.cli.main"})
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set((ROOT / "tools").glob("*.py")) - {ROOT / "tools/__init__.py"}), ids=lambda path: path.name
+)
+def test_tools_can_be_run_by_their_names(path):
+    assert path.read_text().startswith("#!/usr/bin/env python3\n") and path.stat().st_mode & 0o111 == 0o111
+
+
+def test_every_command_has_a_tool():
+    names = {"train_net" if name == "train" else name.replace("-", "_") for name in COMMANDS}
+    assert names <= {path.stem for path in (ROOT / "tools").glob("*.py")}

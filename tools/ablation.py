@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Measure each improvement of the paper's detection system: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Speed and memory against the usual implementations: see `--help`."""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Convert the weights of another project into a checkpoint of this one: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Top-1 and top-5 error of a classifier: see `--help`."""
 
 from detection.cli.main import run_command

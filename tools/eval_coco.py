@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Evaluate by COCO's twelve numbers: see `--help`."""
 
 from detection.cli.main import run_command

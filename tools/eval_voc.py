@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Evaluate by Pascal VOC's average precision: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Export a detector or a backbone to ONNX or torch.export: see `--help`."""
 
 from detection.cli.main import run_command

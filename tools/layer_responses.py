@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How strongly the layers of classifiers respond: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Training curves of several runs in one plot: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a classifier, the detector's first stage: see `--help`."""
 
 from detection.cli.main import run_command

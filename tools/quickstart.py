@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Pre-train, fine-tune, evaluate and draw on the sample data: see `--help`."""
 
 from detection.cli.main import run_command

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a detector: see `--help`."""
 
 from detection.cli.main import run_command

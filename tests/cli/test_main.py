@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backbones.errors import BackboneError, CheckpointError
-from detection.cli.main import COMMANDS, main, run
+from detection.cli.main import COMMANDS, main, run, run_command
 from detection.errors import USER_ERRORS, ConfigError, DatasetError
 
 
@@ -88,6 +88,18 @@ def test_a_door_passes_its_arguments_and_exit_code():
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "absent.pt" in result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"train", "pretrain", "quickstart"}))
+def test_the_usage_line_names_the_command_or_the_tool(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["resdet", name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out.startswith(f"usage: resdet {name} ")
+    monkeypatch.setattr(sys, "argv", ["tools/a_tool.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        run_command(name)
+    assert capsys.readouterr().out.startswith("usage: a_tool.py ")
 
 
 MAIN = "import sys; from detection.cli.main import main; sys.exit(main())"

@@ -14,7 +14,7 @@ from detection.config import load_classifier_config
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="eval-classifier", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
     parser.add_argument(
         "--weights",
