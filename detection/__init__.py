@@ -1,24 +1,48 @@
 """Faster R-CNN on ResNet backbones. What other code uses is exported here; everything else is reached by its module."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from detection.config import Config, load_config
 
 if TYPE_CHECKING:
+    from detection.engine.train import TrainResult
     from detection.inference.detector import Detector, Ensemble, build_detector, load_detector
+    from detection.inference.evaluate import EvaluationResult, evaluate
+    from detection.training.train import train_detector
 
 # torch's large tensors on huge pages, where Linux has them: else every step on a CPU waits for a million small ones. It looks
 # there once, before its first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__all__ = ["Config", "Detector", "Ensemble", "build_detector", "load_config", "load_detector"]
+__all__ = [
+    "Config",
+    "Detector",
+    "Ensemble",
+    "EvaluationResult",
+    "TrainResult",
+    "build_detector",
+    "evaluate",
+    "load_config",
+    "load_detector",
+    "train_detector",
+]
+
+_HOMES = {
+    "Detector": "inference.detector",
+    "Ensemble": "inference.detector",
+    "EvaluationResult": "inference.evaluate",
+    "TrainResult": "engine.train",
+    "build_detector": "inference.detector",
+    "evaluate": "inference.evaluate",
+    "load_detector": "inference.detector",
+    "train_detector": "training.train",
+}
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; reading a config or printing a command's help does not need it.
-    if name in __all__:
-        from detection.inference import detector
-
-        return getattr(detector, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"detection.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'detection' has no attribute '{name}'")

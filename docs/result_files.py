@@ -60,7 +60,7 @@ class MetricsRow(_Frozen):
     AP: float
     AP50: float
     AP75: float
-    voc_area_map: float
+    voc_area: float
 
 
 class EnsembleMember(MetricsRow):

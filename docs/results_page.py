@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detection.evaluation.metrics import METRICS
 from docs.result_files import (
     AblationFileRow,
     AblationResult,
@@ -21,7 +22,7 @@ INTRODUCTION = """\
 Everything here was measured with this code, by the commands and on the machine named. Figures of the paper
 stand in the headers of `configs/*.yaml` and are labelled as the paper's.
 """
-METRICS = {"AP": "COCO AP@[.5,.95]", "AP50": "AP50", "AP75": "AP75", "voc_area_map": "VOC area mAP@.5"}
+ROW_METRICS = ("AP", "AP50", "AP75", "voc_area")
 
 
 def results_body(folder: Path) -> str:
@@ -90,7 +91,7 @@ def _ablation_table(result: AblationResult) -> list[str]:
     for row in result.rows:
         lines.append([row.name, *_metrics(row), f"{row.seconds_per_image:.3g}", f"{row.relative_cost:.2f}"])
         lines += _member_lines(row)
-    return markdown_table(["", *METRICS.values(), "seconds per image", "cost"], lines)
+    return markdown_table(["", *(METRICS[key].title for key in ROW_METRICS), "seconds per image", "cost"], lines)
 
 
 def _member_lines(row: AblationFileRow) -> list[list[str]]:
@@ -100,7 +101,7 @@ def _member_lines(row: AblationFileRow) -> list[list[str]]:
 
 
 def _metrics(row: MetricsRow) -> list[str]:
-    values = [getattr(row, key) for key in METRICS]
+    values = [getattr(row, key) for key in ROW_METRICS]
     return [f"{value:.3f}" if value >= 0 else "-" for value in values]
 
 

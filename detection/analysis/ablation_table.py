@@ -16,6 +16,7 @@ from detection.analysis.ablation import AblationPlan, AblationRow, plan_rows, pr
 from detection.analysis.provenance import provenance
 from detection.engine.precision import resolve_precision
 from detection.evaluation.coco import evaluate_coco_results
+from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import EvaluationSplit, as_coco_results, coco_ground_truth, require_objects, voc_ground_truth
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.detector import Detector
@@ -23,8 +24,8 @@ from detection.structures import Detections, ImageId, Record
 
 Stage = Literal["timing", "detecting"]
 
-ABLATION_METRICS = {"AP": "COCO AP", "AP50": "AP50", "AP75": "AP75", "voc_area_map": "VOC area mAP@.5"}
-"""What is measured of each row, and its title."""
+ABLATION_METRICS = ("AP", "AP50", "AP75", "voc_area")
+"""What is measured of each row, by the keys of METRICS."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def evaluate_row(ground_truth: GroundTruth, detections: Mapping[ImageId, Detecti
     results = as_coco_results(ground_truth.coco, detections, names)
     coco = evaluate_coco_results(ground_truth.coco, results, names).numbers
     voc = evaluate_voc(ground_truth.voc, detections, names, metric="area").mean_ap
-    values = {**coco, "voc_area_map": voc}
+    values = {**coco, "voc_area": voc}
     return {name: round(value, 4) for name, value in values.items() if name in ABLATION_METRICS}
 
 
@@ -194,7 +195,7 @@ def ablation_table(ablation: MeasuredAblation) -> Table:
     """The rows for people; under an ensemble its networks."""
     table = Table(title=f"Improvements, each added to those above it; {ablation.num_images} images")
     table.add_column("", no_wrap=True)
-    for title in (*ABLATION_METRICS.values(), "s / image", "cost"):
+    for title in (*(METRICS[key].title for key in ABLATION_METRICS), "s / image", "cost"):
         table.add_column(title, justify="right")
     for row in ablation.rows:
         table.add_row(row.name, *_formatted(row.metrics), f"{row.seconds_per_image:.3f}", f"{row.relative_cost:.2f}")

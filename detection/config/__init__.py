@@ -2,7 +2,7 @@
 
 Imports neither torch nor anything else of `detection` but its errors: a mistake in a config is found at once."""
 
-from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config
+from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
 from detection.config.schema import (
     Augmentation,
     ClassifierConfig,
@@ -54,4 +54,5 @@ __all__ = [
     "load_config",
     "override_config",
     "parse_config",
+    "with_weights",
 ]

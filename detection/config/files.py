@@ -14,6 +14,7 @@ from detection.config.schema import ClassifierConfig, Config, Section
 from detection.errors import ConfigError, did_you_mean
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+RunConfigT = TypeVar("RunConfigT", Config, ClassifierConfig)
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,6 +44,11 @@ def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     for override in overrides:
         _apply(values, override)
     return parse_config(type(config), values, "the overridden config")
+
+
+def with_weights(config: RunConfigT, weights: Path | None) -> RunConfigT:
+    """The config with another `model.weights`: the file or name that a new run starts from, None for random numbers."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
 
 
 def dump_config(config: Section) -> str:

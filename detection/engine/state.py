@@ -157,6 +157,11 @@ def claim_output_dir(output_dir: Path) -> None:
             )
 
 
+def has_begun(output_dir: Path) -> bool:
+    """Whether there is a run to go on with; the first steps of alternating training lie in folders of `output_dir`."""
+    return any(output_dir.rglob(LAST))
+
+
 def open_run(output_dir: Path, metadata: Mapping[str, Any], config: TrainConfig, world: World) -> dict[str, Any]:
     """The last checkpoint of a run that is to go on. `config` is already scaled.
 

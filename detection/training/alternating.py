@@ -7,9 +7,8 @@ proposals: one network. Proposals are made anew for each batch; stored ones woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from backbones import Preprocessing, load_checkpoint, load_state
-from detection.cli.commands.train import Splits, initialise, train_model
-from detection.cli.runs import print_once
-from detection.config import Config
+from detection.config import Config, with_weights
 from detection.engine.distributed import World, on_main, process_group
 from detection.engine.state import LAST, claim_output_dir
 from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
-from detection.weights.checkpoint import require_kind
+from detection.training.fit import Tell, TrainingData, fit
+from detection.weights.checkpoint import initialise_detector, require_kind
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
-"""Where each step's run lies in the output folder: the last is the run that people know."""
+"""Where each step's run lies in the output folder: the last step's is the folder itself, as a joint run's."""
+
+DESCRIPTIONS = (
+    "the RPN",
+    "Fast R-CNN on the proposals of step 1",
+    "the RPN's own layers on the trunk of step 2",
+    "Fast R-CNN's own layers on the proposals of step 3",
+)
+
+Propose = Callable[[Batch], list[Tensor]]
+"""Images -> the proposals of each that the RoI head samples from: N x (P, 4), xyxy pixels of the batch."""
 
 
 class RpnStep(Detector):
@@ -41,99 +49,112 @@ class RpnStep(Detector):
 
 
 class FastRcnnStep(Detector):
-    """Trains Fast R-CNN alone, on the proposals of its own RPN or of another network."""
+    """Trains Fast R-CNN alone, on the proposals of its own RPN, or on those that `propose` makes."""
 
-    def __init__(self, config: Config, class_names: Sequence[str], proposer: FasterRCNN | None = None) -> None:
+    def __init__(self, config: Config, class_names: Sequence[str], propose: Propose | None = None) -> None:
         super().__init__(config, class_names)
-        self._proposer = (proposer,)  # in a tuple: its weights are not this model's
+        self.propose_for_training = propose
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The RoI head's two losses."""
         features = self.extract(batch)
-        (proposer,) = self._proposer
-        with torch.no_grad():
-            maker = proposer or self
-            output = maker.rpn(features if proposer is None else proposer.extract(batch))
-            proposals = maker.rpn.training_proposals(output, batch.sizes_hw)
+        if self.propose_for_training is None:
+            proposals = _training_proposals(self, features, batch)
+        else:
+            proposals = self.propose_for_training(batch)
         return self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run of four steps stands."""
+def proposals_of(network: FasterRCNN) -> Propose:
+    """The function that makes another network's proposals.
 
-    step: int = 1  # the last one that was begun, 1..4
+    A function, since a module as an attribute of a module would be its part: trained, and saved in its checkpoints.
+    """
+
+    @torch.no_grad()
+    def propose(batch: Batch) -> list[Tensor]:
+        return _training_proposals(network, network.extract(batch), batch)
+
+    return propose
+
+
+@torch.no_grad()
+def _training_proposals(network: FasterRCNN, features: Tensor, batch: Batch) -> list[Tensor]:
+    return network.rpn.training_proposals(network.rpn(features), batch.sizes_hw)
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where in the four steps to begin."""
+
+    step: int = 1  # 1..4; of a resumed run the last one that was begun
     weights: Path | None = None  # what step 1 started from, if that is known
     seconds: float = 0.0  # of the steps before
 
 
-def train_alternating(config: Config, splits: Splits, *, resume: bool = False) -> TrainResult:
+def train_alternating(
+    config: Config, data: TrainingData, *, resume: bool, tell: Tell, find_weights: Callable[[Path], Path]
+) -> TrainResult:
     """Train in four steps, each a run of its own. Returns the last one's result, with the seconds of all.
 
     Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself. Resuming goes on with the last step that was
-    begun; those before it stay as they are, for others were built on them. Raises the errors of `detection.errors`.
+    begun; those before it stay as they are, for others were built on them. The parameters are those of `train_detector`.
     """
     folders = [config.output_dir / folder for folder in FOLDERS]
     world = World.from_environment()
     with process_group(world):
-        place = on_main(world, lambda: _find_place(folders) if resume else _claim(folders))
+        start = on_main(world, lambda: _find_start(folders) if resume else _claim(folders))
         # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
-        config = _with_weights(config, config.model.weights or place.weights)
-        seconds = place.seconds
-        for number in range(place.step, len(folders) + 1):
-            result = _train_step(number, config, splits, folders, world, resume=resume and number == place.step)
+        config = with_weights(config, config.model.weights or start.weights)
+        weights = _find_first_weights(config, start, resume, find_weights)
+        seconds = start.seconds
+        for number in range(start.step, len(folders) + 1):
+            tell(f"step {number} of {len(folders)}: {DESCRIPTIONS[number - 1]}")
+            resumed = resume and number == start.step
+            model = _build_step(number, config, folders, world)
+            if not resumed:
+                _load_first_weights(model, number, folders, world, weights, tell)
+            freeze_fixed_parts(model, number)
+            # Only the whole network can be evaluated.
+            step_data = data if number == len(folders) else replace(data, validation=None)
+            result = fit(model, step_data, folders[number - 1], resume=resumed)
             seconds += result.seconds
             if result.interrupted:
                 break
     return replace(result, seconds=seconds)
 
 
-def _claim(folders: Sequence[Path]) -> Place:
+def _claim(folders: Sequence[Path]) -> StartingPoint:
     """The start of a new run. Raises TrainingError where one of its steps would overwrite another run."""
     for folder in folders:
         claim_output_dir(folder)
-    return Place()
+    return StartingPoint()
 
 
-def _find_place(folders: Sequence[Path]) -> Place:
+def _find_start(folders: Sequence[Path]) -> StartingPoint:
     """Where to go on. If nothing was begun that is step 1, whose run then says so."""
     begun = {number: folder / LAST for number, folder in enumerate(folders, start=1) if (folder / LAST).exists()}
     last = max(begun, default=1)
     if last > 1:
         earlier = [_read_step(path) for number, path in begun.items() if number < last]
-        return Place(last, seconds=sum(checkpoint["progress"]["seconds"] for checkpoint in earlier))
+        return StartingPoint(last, seconds=sum(checkpoint["progress"]["seconds"] for checkpoint in earlier))
     weights = _read_step(begun[1])["config"]["model"]["weights"] if begun else None
-    return Place(weights=None if weights is None else Path(weights))
+    return StartingPoint(weights=None if weights is None else Path(weights))
 
 
-def _with_weights(config: Config, weights: Path | None) -> Config:
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
+def _find_first_weights(
+    config: Config, start: StartingPoint, resume: bool, find_weights: Callable[[Path], Path]
+) -> Path | None:
+    """The file that steps 1 and 2 start from; None where there is none, or where both have begun."""
+    both_begun = start.step > 2 or (start.step == 2 and resume)
+    if config.model.weights is None or both_begun:
+        return None
+    return find_weights(config.model.weights)
 
 
-_DESCRIPTIONS = (
-    "the RPN",
-    "Fast R-CNN on the proposals of step 1",
-    "the RPN's own layers on the trunk of step 2",
-    "Fast R-CNN's own layers on the proposals of step 3",
-)
-
-
-def _train_step(
-    number: int, config: Config, splits: Splits, folders: Sequence[Path], world: World, *, resume: bool
-) -> TrainResult:
-    print_once(f"step {number} of {len(folders)}: {_DESCRIPTIONS[number - 1]}")
+def _build_step(number: int, config: Config, folders: Sequence[Path], world: World) -> Detector:
+    """A step's network with fresh weights: a function of `train.seed`."""
     torch.manual_seed(config.train.seed)
-    model = _model(config, number, folders, world)
-    if not resume:
-        _start(model, number, folders, world)
-    _fix_parts(model, number)
-    # Only the whole network can be evaluated.
-    seen = splits if number == len(folders) else replace(splits, validation=None)
-    return train_model(model, seen, folders[number - 1], resume=resume)
-
-
-def _model(config: Config, number: int, folders: Sequence[Path], world: World) -> Detector:
-    """A step's network with fresh weights."""
     names = config.data.class_names
     if number in (1, 3):
         return RpnStep(config, names)
@@ -141,22 +162,29 @@ def _model(config: Config, number: int, folders: Sequence[Path], world: World) -
         return FastRcnnStep(config, names)
     proposer = build_detector(config)
     _load_step(proposer, folders[0] / LAST, world)
-    return FastRcnnStep(config, names, proposer.requires_grad_(False).to(world.device).eval())
+    return FastRcnnStep(config, names, proposals_of(proposer.requires_grad_(False).to(world.device).eval()))
 
 
-def _start(model: Detector, number: int, folders: Sequence[Path], world: World) -> None:
-    """Steps 1 and 2 begin with the classifier, steps 3 and 4 with what came before."""
+def _load_first_weights(
+    model: Detector, number: int, folders: Sequence[Path], world: World, weights: Path | None, tell: Tell
+) -> None:
+    """Steps 1 and 2 begin with the classifier, steps 3 and 4 with the network of the step before."""
     if number > 2:
         _load_step(model, folders[number - 2] / LAST, world)
-    elif model.config.model.weights is not None:
-        initialise(model, model.config.model.weights)
+    elif weights is not None:
+        tell(initialise_detector(model, weights))
 
 
 def _load_step(model: Detector, path: Path, world: World) -> None:
     """Take over an earlier step's network. Rank 0 reads it: the output folder is on its machine alone."""
-    state, preprocessing = on_main(world, lambda: itemgetter("model", "preprocessing")(_read_step(path)))
+    state, preprocessing = on_main(world, lambda: _read_network(path))
     load_state(model, state, str(path))
-    model.preprocessing = Preprocessing.from_dict(preprocessing)
+    model.preprocessing = preprocessing
+
+
+def _read_network(path: Path) -> tuple[dict[str, Tensor], Preprocessing]:
+    checkpoint = _read_step(path)
+    return checkpoint["model"], Preprocessing.from_dict(checkpoint["preprocessing"])
 
 
 def _read_step(path: Path) -> dict[str, Any]:
@@ -165,8 +193,8 @@ def _read_step(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _fix_parts(model: Detector, number: int) -> None:
-    """Whatever a step does not train stays exactly as it is, BN statistics too."""
+def freeze_fixed_parts(model: Detector, number: int) -> None:
+    """Freeze what step `number` (1..4) does not train: it stays exactly as it is, BN statistics too."""
     fixed: dict[int, list[nn.Module]] = {
         1: [model.roi_head],
         2: [model.rpn],

@@ -15,7 +15,7 @@ from docs.generate import results_page
 from tests.cli.trained import write_checkpoint, write_trained
 from tests.evaluation.scenes import make_record, write_devkit
 
-FIGURES = {"AP", "AP50", "AP75", "voc_area_map"}
+FIGURES = {"AP", "AP50", "AP75", "voc_area"}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def evaluated(folder: Path, *names: str, settings: tuple[str, ...] = ()) -> dict
     assert main(["eval-coco", *model, "--json", str(folder / "coco.json")]) == 0
     assert main(["eval-voc", *model, "--metric", "area", "--json", str(folder / "voc.json")]) == 0
     coco, voc = (json.loads((folder / name).read_text()) for name in ("coco.json", "voc.json"))
-    return {**{key: coco[key] for key in ("AP", "AP50", "AP75")}, "voc_area_map": voc["mAP"]}
+    return {**{key: coco[key] for key in ("AP", "AP50", "AP75")}, "voc_area": voc["mAP"]}
 
 
 def test_rows_and_their_figures(trained, capsys):
@@ -98,7 +98,7 @@ def test_the_file_becomes_a_table_of_the_results_page(trained):
     assert "## cells" in lines and len(table) == 2 + 5 + 2 + 1  # the head, the rows, both members, their mean
     assert {line.count("|") for line in table} == {8}
     first = out["rows"][0]
-    expected = f"| baseline | {first['AP']:.3f} | {first['AP50']:.3f} | {first['AP75']:.3f} | {first['voc_area_map']:.3f} |"
+    expected = f"| baseline | {first['AP']:.3f} | {first['AP50']:.3f} | {first['AP75']:.3f} | {first['voc_area']:.3f} |"
     assert table[2].startswith(expected) and table[2].endswith("| 1.00 |")
     assert any(line.startswith("- baseline; + box refinement: `") and line.endswith("best.pt`") for line in lines)
     assert {"- on random numbers", "- left out: + luck: none", "- scales of multi-scale testing: 64"} <= set(lines)

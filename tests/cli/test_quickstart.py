@@ -46,8 +46,10 @@ def test_both_stages_and_again(digits, tmp_path, capsys):
     arguments = small_configs(digits, tmp_path)
     assert run(main, arguments) == 0
     first = json.loads((tmp_path / "run" / "summary.json").read_text())
-    figures = {"voc07_map", "voc_area_map", "coco_ap", "coco_ap50", "coco_ap75"}
-    assert set(first) == figures | {"seconds"}
+    figures = {"voc07", "voc_area", "AP", "AP50", "AP75"}
+    old_keys = {"voc07_map": "voc07", "voc_area_map": "voc_area", "coco_ap": "AP", "coco_ap50": "AP50", "coco_ap75": "AP75"}
+    assert set(first) == figures | set(old_keys) | {"seconds", "deprecated"}
+    assert all(first[old] == first[new] and f"{old} (now {new})" in first["deprecated"] for old, new in old_keys.items())
     assert set(first["seconds"]) == {"pretrain", "train", "evaluate"}
     assert all(0 <= first[name] <= 1 for name in figures)
     for name in ("detections.png", "ground_truth.png"):
@@ -59,7 +61,7 @@ def test_both_stages_and_again(digits, tmp_path, capsys):
     assert {name: again[name] for name in figures} == {name: first[name] for name in figures}
     for stage in ("pretrain", "train"):
         assert again["seconds"][stage] == first["seconds"][stage]
-    assert "VOC area" in capsys.readouterr().out
+    assert "VOC mAP@.5, area" in capsys.readouterr().out
 
 
 def test_missing_sample_data_is_one_line(tmp_path, capsys, monkeypatch):

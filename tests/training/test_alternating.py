@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from detection.cli.commands.train import run_training
 from detection.cli.main import main
 from detection.config import load_config
 from detection.structures import Batch, Target
-from detection.training import alternating
+from detection.training import alternating, train_detector
 from tests.cli.test_train import devkit, train, write_config
 from tests.cli.trained import write_checkpoint
 from tests.small_detector import detector, noise
@@ -55,7 +54,8 @@ def test_each_step_trains_its_own_part(finished: Path) -> None:
 def test_fast_rcnn_learns_from_the_proposals_of_its_proposer(separate: bool) -> None:
     config = detector().config
     proposer = detector().eval() if separate else None
-    model = alternating.FastRcnnStep(config, config.data.class_names, proposer)
+    propose = None if proposer is None else alternating.proposals_of(proposer)
+    model = alternating.FastRcnnStep(config, config.data.class_names, propose)
     target = Target(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([0]), torch.zeros(0, 4))
     batch = Batch(noise(64, 80)[None], [(64, 80)], [target])
     torch.manual_seed(1)
@@ -97,8 +97,8 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> list[Any]:
             model.register_forward_pre_hook(lambda module, inputs: os.kill(os.getpid(), signal.SIGTERM))
         return original(model, *rest, **options)
 
-    original = alternating.train_model
-    monkeypatch.setattr(alternating, "train_model", stopped)
+    original = alternating.fit
+    monkeypatch.setattr(alternating, "fit", stopped)
     return calls
 
 
@@ -140,7 +140,7 @@ def test_more_steps_prolong_the_step_in_progress_not_those_it_was_built_on(
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
     config = load_config(write_config(tmp_path, devkit), [*SETTINGS, "train.steps=4"])
-    result = run_training(config, resume=True)
+    result = train_detector(config, resume=True)
     assert result.steps == 4
     assert result.seconds > torch.load(tmp_path / "run/last.pt", weights_only=True)["progress"]["seconds"]  # of all steps
     for number in (1, 2, 3):
@@ -167,7 +167,7 @@ def test_what_is_fixed_stays_bit_for_bit_and_all_else_gets_a_gradient(number: in
     config = detector(model={"norm": "bn"}).config
     names = config.data.class_names
     model = alternating.RpnStep(config, names) if number in (1, 3) else alternating.FastRcnnStep(config, names)
-    alternating._fix_parts(model, number)
+    alternating.freeze_fixed_parts(model, number)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     boxes = torch.tensor([[8.0, 8, 40, 40], [40, 20, 78, 60]])
     batch = Batch(noise(64, 80)[None], [(64, 80)], [Target(boxes, torch.tensor([0, 1]), torch.zeros(0, 4))])

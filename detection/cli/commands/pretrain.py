@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from detection.cli.runs import configured, has_begun, print_once, run_parser, stopped
+from detection.cli.training_options import configured, exit_code_if_stopped, run_parser, tell
 from detection.config import load_classifier_config
-
-if TYPE_CHECKING:
-    from detection.config import ClassifierConfig
-    from detection.pretraining.train import PretrainResult
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,19 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if config.model.weights is not None and not options.resume:
         fetch_weights(config.model.weights, "classifier")  # now, with a bar
-    result = run_pretraining(config, resume=options.resume, tell=print_once)
-    if (code := stopped(result.training)) is not None:
+    result = run_pretraining(config, resume=options.resume, tell=tell)
+    if (code := exit_code_if_stopped(result.training)) is not None:
         return code
-    print_once(f"validation split: {describe_errors(result.metrics)}")
-    print_once(f"weights: {result.weights}")
+    tell(f"validation split: {describe_errors(result.metrics)}")
+    tell(f"weights: {result.weights}")
     return 0
-
-
-def pretrained(config: ClassifierConfig) -> PretrainResult:
-    """The classifier of a config: trained now, or what is left of it, or not at all where it is finished."""
-    from detection.pretraining.train import run_pretraining
-
-    return run_pretraining(config, resume=has_begun(config.output_dir), tell=print_once)
 
 
 def describe_errors(metrics: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What the two training commands share: their options, the config these ask for, one voice in a distributed run."""
+"""What the training commands share: their options, the config that these ask for, what they print in a distributed run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from detection.config import ClassifierConfig, Config
+from detection.config import ClassifierConfig, Config, with_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,35 +42,22 @@ def configured(options: argparse.Namespace, load: Callable[[Path, Sequence[str]]
         raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
     config = load(options.config, options.overrides)
     if options.weights is not None:
-        config = starting_from(config, options.weights)
+        config = with_weights(config, options.weights)
     if options.output_dir is not None:
         config = config.model_copy(update={"output_dir": options.output_dir})
     return config
 
 
-def starting_from(config: ConfigT, weights: Path) -> ConfigT:
-    """The config of a run that starts from these weights."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
-
-
-def has_begun(output_dir: Path) -> bool:
-    """Whether a stage has been run before: it goes on from its last checkpoint, which may be the end.
-
-    The first steps of alternating training have folders of their own.
-    """
-    return any(output_dir.rglob("last.pt"))
-
-
-def stopped(result: TrainResult) -> int | None:
-    """Tell of a run that a signal stopped, and give its exit code, 128 + the signal's number; None for a whole run."""
+def exit_code_if_stopped(result: TrainResult) -> int | None:
+    """Tell of a run that a signal stopped, and return its exit code, 128 + the signal's number; None for a whole run."""
     if result.signal is None:
         return None
-    print_once(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
+    tell(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
     return 128 + result.signal
 
 
-def print_once(what: str | Table) -> None:
-    """Print on rank 0 of a distributed run."""
+def tell(what: str | Table) -> None:
+    """Print for people, on rank 0 of a distributed run."""
     from detection.engine.distributed import World
 
     if World.from_environment().is_main:

@@ -1,0 +1,36 @@
+"""The metrics by their keys: one key each, in a run's log, an evaluation's result and the JSON files that commands write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What people read of a metric, and which end of its range is the good one."""
+
+    title: str
+    higher_is_better: bool = True
+
+
+METRICS = {
+    # COCO's twelve numbers, in [0, 1]; -1 where there is nothing to measure them on.
+    "AP": MetricInfo("COCO AP@[.5,.95]"),
+    "AP50": MetricInfo("COCO AP50"),
+    "AP75": MetricInfo("COCO AP75"),
+    "APs": MetricInfo("COCO AP, small objects"),
+    "APm": MetricInfo("COCO AP, medium objects"),
+    "APl": MetricInfo("COCO AP, large objects"),
+    "AR1": MetricInfo("COCO AR, 1 detection per image"),
+    "AR10": MetricInfo("COCO AR, 10 detections per image"),
+    "AR100": MetricInfo("COCO AR, 100 detections per image"),
+    "ARs": MetricInfo("COCO AR, small objects"),
+    "ARm": MetricInfo("COCO AR, medium objects"),
+    "ARl": MetricInfo("COCO AR, large objects"),
+    # Pascal VOC's mean over the classes, in [0, 1]; NaN where no class has objects.
+    "voc_area": MetricInfo("VOC mAP@.5, area"),
+    "voc07": MetricInfo("VOC mAP@.5, 11-point"),
+    # A classifier's, as fractions of the images.
+    "top1_error": MetricInfo("top-1 error", higher_is_better=False),
+    "top5_error": MetricInfo("top-5 error", higher_is_better=False),
+}

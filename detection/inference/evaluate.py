@@ -1,0 +1,57 @@
+"""How well a detector finds the objects of a data set: detections, and every metric from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from detection.data.catalog import Dataset
+from detection.evaluation.coco import evaluate_coco_records
+from detection.evaluation.split import load_evaluation_split
+from detection.evaluation.voc import evaluate_voc
+from detection.inference.dataset import predict_dataset
+from detection.inference.detector import Detector, Ensemble
+from detection.structures import Detections, ImageId
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Metrics by the keys of `detection.evaluation.metrics.METRICS`, and the detections that they were computed from."""
+
+    metrics: dict[str, float]  # COCO's twelve numbers, voc_area and voc07
+    class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
+    detections: Mapping[ImageId, Detections]  # by image, in its own pixels, on the CPU
+
+
+def evaluate(
+    model: Detector | Ensemble,
+    dataset: Dataset | None = None,
+    *,
+    workers: int | None = None,
+    report: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Run a detector, or several as one, on each image of a data set, and compare what it finds with the ground truth.
+
+    `dataset` defaults to the test split of the model's config (`data.test`, or else `data.val`), `workers`, the loader's
+    processes, to the config's. `report` hears how many images are done. Raises ConfigError where the config names no such
+    split, DatasetError for annotations or images that cannot be read.
+    """
+    data = load_evaluation_split(model.config).dataset if dataset is None else dataset
+    workers = model.config.data.workers if workers is None else workers
+    return evaluate_detections(data, predict_dataset(model, data.records, workers=workers, report=report))
+
+
+def evaluate_detections(dataset: Dataset, detections: Mapping[ImageId, Detections]) -> EvaluationResult:
+    """Every metric of detections that are there already. Images that have none count as searched in vain.
+
+    Raises DatasetError for detections of an image that the data set does not hold.
+    """
+    records, class_names = dataset.records, dataset.class_names
+    coco = evaluate_coco_records(records, detections, class_names)
+    area = evaluate_voc(records, detections, class_names, metric="area")
+    voc07 = evaluate_voc(records, detections, class_names, metric="voc07")
+    return EvaluationResult(
+        {**coco.numbers, "voc_area": area.mean_ap, "voc07": voc07.mean_ap},
+        {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap},
+        detections,
+    )

@@ -1,0 +1,85 @@
+"""One run of the training loop for a detector: the images, the first weights, the evaluation on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from detection.config import Config
+from detection.data.catalog import Dataset, load_dataset
+from detection.data.loader import train_loader
+from detection.engine.distributed import World
+from detection.engine.train import TrainResult, train
+from detection.errors import DatasetError
+from detection.inference.detector import Detector
+from detection.inference.evaluate import evaluate
+
+BEST_METRIC = "AP"
+"""best.pt holds the weights with the greatest value of this metric."""
+
+Tell = Callable[[str], object]
+"""Gets the sentences that people read before a run's own log begins."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images to learn from, and those to evaluate on, if any."""
+
+    training: Dataset
+    validation: Dataset | None
+
+
+def load_training_data(config: Config, training: Dataset | None, validation: Dataset | None, tell: Tell) -> TrainingData:
+    """The data sets that are given, and the config's `data.train` and `data.val` in place of those that are not.
+
+    Raises DatasetError for annotations that cannot be used, or for other classes than the config's.
+    """
+    classes, strict = config.data.classes, config.data.strict
+    if training is None:
+        training = load_dataset(config.data.train, classes, strict)
+    tell(_describe("train", training))
+    if validation is None and config.data.val:
+        validation = load_dataset(config.data.val, classes, strict)
+    if validation is not None:
+        tell(_describe("val", validation))
+    for dataset in (training, validation or training):
+        if dataset.class_names != config.data.class_names:
+            names, expected = (", ".join(names) for names in (dataset.class_names, config.data.class_names))
+            raise DatasetError(f"the data set's classes are {names}; data.classes of the config are {expected}: set them alike")
+    return TrainingData(training, validation)
+
+
+def fit(model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False) -> TrainResult:
+    """Train a detector by its own config, from the weights that it has; with `resume` from those of `output_dir`/last.pt.
+
+    Checkpoints and the log are kept in `output_dir`. Raises what `detection.engine.train.train` raises.
+    """
+    world, config, validation = World.from_environment(), model.config, data.validation
+    return train(
+        model,
+        lambda first: train_loader(data.training, config, rank=world.rank, world_size=world.size, first_batch=first),
+        config.train,
+        output_dir,
+        metadata={
+            "kind": "detector",
+            "class_names": list(model.class_names),
+            "preprocessing": model.preprocessing.to_dict(),
+            "config": config.model_dump(mode="json"),
+        },
+        evaluate=None if validation is None else lambda network: evaluate(_detector(network), validation).metrics,
+        best_metric=BEST_METRIC,
+        resume=resume,
+    )
+
+
+def _detector(network: nn.Module) -> Detector:
+    """What the loop evaluates: the model, or the average of its weights (`train.ema_decay`)."""
+    assert isinstance(network, Detector)
+    return network
+
+
+def _describe(name: str, dataset: Dataset) -> str:
+    return f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects"

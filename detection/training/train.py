@@ -1,0 +1,56 @@
+"""Train the detector of a config: RPN and Fast R-CNN together, or in the paper's four alternating steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from detection.config import Config
+from detection.data.catalog import Dataset
+from detection.engine.train import TrainResult
+from detection.inference.detector import build_detector
+from detection.training.alternating import train_alternating
+from detection.training.fit import Tell, TrainingData, fit, load_training_data
+from detection.weights.checkpoint import initialise_detector
+from detection.weights.zoo import weights_file
+
+logger = logging.getLogger(__name__)
+
+
+def train_detector(
+    config: Config,
+    *,
+    training: Dataset | None = None,
+    validation: Dataset | None = None,
+    resume: bool = False,
+    tell: Tell = logger.info,
+    find_weights: Callable[[Path], Path] = weights_file,
+) -> TrainResult:
+    """Train the detector of a config; its checkpoints (last.pt, best.pt) and log are kept in `config.output_dir`.
+
+    `training` and `validation` are data sets in place of the config's `data.train` and `data.val`; without either
+    validation split nothing is evaluated, and there is no best.pt. A new run starts from `model.weights`, a file or a name
+    of the zoo, which `find_weights` turns into a file. With `resume` the run in `output_dir` goes on from its last.pt; a
+    finished one returns its result at once. `tell` gets the sentences that precede the run's own log. Under torchrun each
+    process calls this.
+
+    Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
+    nothing can be resumed, or the loss is no longer finite.
+    """
+    data = load_training_data(config, training, validation, tell)
+    approach = train_alternating if config.approach == "alternating" else train_jointly
+    return approach(config, data, resume=resume, tell=tell, find_weights=find_weights)
+
+
+def train_jointly(
+    config: Config, data: TrainingData, *, resume: bool, tell: Tell, find_weights: Callable[[Path], Path]
+) -> TrainResult:
+    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run."""
+    torch.manual_seed(config.train.seed)
+    model = build_detector(config)
+    if config.model.weights is not None and not resume:
+        tell(initialise_detector(model, find_weights(config.model.weights)))
+    return fit(model, data, config.output_dir, resume=resume)
