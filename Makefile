@@ -1,4 +1,4 @@
-# make run: the whole story in ten minutes    make test: the whole suite    make lint: ruff and mypy
+# make run: the whole story in ten minutes    make test: the whole suite    make lint: ruff and mypy    make docs: the site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The torch wheels are large: they are installed once, and again only when the requirements change.
 $(INSTALLED): setup.py

@@ -37,6 +37,8 @@ setup(
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         # Its classification networks as backbones: `backbone: timm/resnet50d`.
         "timm": ["timm>=1.0"],
+        # `make docs`: the site and its API reference.
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "dev": [
             "fvcore>=0.1.5",
             "scikit-learn>=1.4",
@@ -50,6 +52,8 @@ setup(
             "mypy>=1.10",
             "types-PyYAML",
             "pre-commit>=3.7",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=0.26",
         ],
     },
     entry_points={"console_scripts": ["resdet=detection.cli.main:main"]},

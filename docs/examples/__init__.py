@@ -1,0 +1,1 @@
+"""Programs that use this project, each run by a test."""
