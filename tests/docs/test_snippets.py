@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import BACKBONES, build_backbone, save_checkpoint
+from backbones import build_backbone, registry, save_checkpoint
 from detection import load_detector
 from detection.data import load_dataset
 from detection.inference.dataset import predict_dataset
@@ -52,7 +52,8 @@ def namespace(prepared) -> dict[str, object]:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_snippets_of_a_page_run(page, prepared, namespace, monkeypatch):
     monkeypatch.chdir(prepared)
-    monkeypatch.setattr(BACKBONES, "_obj_map", dict(BACKBONES._obj_map))
+    for name in ("BACKBONES", "FAMILIES"):  # a page registers its own
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     for block in PYTHON[page]:
         code = ("\n" * (block.line - 1)) + block.text  # so that an error names the page's own line
         compiled = compile(code, name_of(page), "exec")
