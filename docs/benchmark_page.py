@@ -179,10 +179,10 @@ def _draw_curve(axes: Axes, curve: str, measured: Sequence[Json]) -> None:
     chosen.sort(key=lambda benchmark: (benchmark["settings"]["rois"], benchmark["settings"]["batch"]))
     names = [str(PANELS[curve](benchmark["settings"])) for benchmark in chosen]
     memory = axes.twinx()
-    for colour, job in zip(("C0", "C1"), COST_JOBS, strict=True):
+    for color, job in zip(("C0", "C1"), COST_JOBS, strict=True):
         entries = [benchmark["results"][job] for benchmark in chosen]
-        axes.plot(names, [entry["median_seconds"] for entry in entries], "-o", color=colour, label=job.removeprefix("ours "))
-        memory.plot(names, [entry["peak_mb"] for entry in entries], "--", color=colour, alpha=0.6)
+        axes.plot(names, [entry["median_seconds"] for entry in entries], "-o", color=color, label=job.removeprefix("ours "))
+        memory.plot(names, [entry["peak_mb"] for entry in entries], "--", color=color, alpha=0.6)
     axes.set(xlabel=curve, ylabel="seconds (solid)")
     axes.set_ylim(bottom=0)
     memory.set_ylabel("peak MB (dashed)")

@@ -46,7 +46,7 @@ def test_tiny_image():
 
 
 def test_contact_sheet(grey):
-    sheet = contact_sheet([grey, grey[:60], grey[:, :50], grey, grey], columns=2, cell=100)
+    sheet = contact_sheet([grey, grey[:60], grey[:, :50], grey, grey], columns=2, cell_size=100)
     # Cells of 100x60, 100x30 / 42x100, 100x60 / 100x60, with gaps of 6.
     assert sheet.shape == (6 + 66 + 106 + 66, 6 + 2 * 106, 3)
     assert contact_sheet([]).shape[2] == 3

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from detection.analysis.plots import colours, label_runs, new_figure, save_figure
+from detection.analysis.plots import curve_colors, label_runs, new_figure, save_figure
 from detection.errors import ConfigError, DatasetError, nearest
 
 METRICS_FILE = "metrics.jsonl"
@@ -182,15 +182,15 @@ def plot_curves(plot: CurvePlot, file: Path) -> None:
     axes = figure.subplots()
     same_quantity = plot.metric is None or plot.train_metric.removeprefix("train_") == plot.metric
     training_axes = axes if same_quantity else axes.twinx()
-    for colour, run in zip(colours(len(plot.runs)), plot.runs, strict=True):
+    for color, run in zip(curve_colors(len(plot.runs)), plot.runs, strict=True):
         if run.training is not None:
             # A leading underscore keeps a curve out of the legend: one entry a run.
             label = run.label if run.evaluation is None else "_training"
             curve = run.training
-            training_axes.plot(curve.steps, curve.values, "--", color=colour, linewidth=0.9, alpha=0.8, label=label)
+            training_axes.plot(curve.steps, curve.values, "--", color=color, linewidth=0.9, alpha=0.8, label=label)
         if run.evaluation is not None:
             curve = run.evaluation
-            axes.plot(curve.steps, curve.values, "-o", color=colour, linewidth=1.6, markersize=3, label=run.label)
+            axes.plot(curve.steps, curve.values, "-o", color=color, linewidth=1.6, markersize=3, label=run.label)
     title = f"dashed: {plot.train_metric} (training)" + (f", solid: {plot.metric} (evaluation)" if plot.metric else "")
     axes.set(xlabel="step", ylabel=plot.metric or plot.train_metric, title=title)
     if training_axes is not axes:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detection.analysis.plots import colours, new_figure, save_figure
+from detection.analysis.plots import curve_colors, new_figure, save_figure
 from detection.config import ClassifierConfig
 from detection.errors import CheckpointError, DatasetError
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
@@ -149,10 +149,10 @@ def plot_layer_responses(networks: Mapping[str, Sequence[LayerResponse]], file: 
     figure = new_figure(9, 7)
     panels = figure.subplots(2, 1)
     for panel, title in zip(panels, ("layers in their order", "layers sorted by magnitude"), strict=True):
-        for colour, (label, responses) in zip(colours(len(networks)), networks.items(), strict=True):
+        for color, (label, responses) in zip(curve_colors(len(networks)), networks.items(), strict=True):
             values = [response.deviation for response in responses]
             drawn = values if panel is panels[0] else sorted(values, reverse=True)
-            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=colour, label=label, linewidth=1.3, markersize=4)
+            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=color, label=label, linewidth=1.3, markersize=4)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))  # half layers do not exist
         panel.set(xlabel=title, ylabel="standard deviation")
         panel.grid(alpha=0.3)

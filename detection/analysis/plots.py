@@ -53,7 +53,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def colours(count: int) -> list[str] | list[tuple[float, float, float, float]]:
+def curve_colors(count: int) -> list[str] | list[tuple[float, float, float, float]]:
     """A different colour for each of `count` curves: matplotlib's own ten, or evenly from a colour map for more."""
     from matplotlib import colormaps
 

@@ -1,4 +1,4 @@
-"""Where and when a measurement was made: what its numbers mean without."""
+"""Where and when a measurement was made: numbers of different machines or versions cannot be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from detection.weights.checkpoint import software_versions
 
 
 def provenance(device: torch.device, precision: torch.dtype | None) -> dict[str, str]:
-    """`hardware`, `date` and `commit`, as the files of docs/results hold them. `precision` as of `resolve_precision`."""
+    """`hardware`, `date` and `commit`, as the files of docs/results hold them.
+
+    `precision` is the autocast dtype, None for fp32.
+    """
     versions = software_versions()
     arithmetic = "fp32" if precision is None else "bf16 autocast"
     threads = torch.get_num_threads()

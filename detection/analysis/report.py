@@ -1,6 +1,6 @@
-"""Evaluations for people: a table, precision-recall curves, and what is taken for what (the confusion matrix).
+"""Evaluations for people: tables, precision-recall curves, and the confusion matrix.
 
-K classes; the confusion matrix has a further row for background that was detected and a column for missed objects.
+K classes. The confusion matrix has one more row, for background that was detected, and one more column, for missed objects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKGROUND = "background"
 
 
 def voc_table(result: VocResult) -> Table:
-    """AP a class, and the mean, with the metric's name in the title."""
+    """AP of each class, and the mean, with the metric's name in the title."""
     table = Table(title=f"{METRIC_TITLES[result.metric]} AP at IoU {result.iou_threshold:g}")
     table.add_column("class")
     table.add_column("objects", justify="right")
@@ -38,7 +38,7 @@ def voc_table(result: VocResult) -> Table:
 
 
 def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | None = None) -> Table:
-    """The twelve numbers, and AP a class where known; a dash where there was nothing to measure on."""
+    """The twelve numbers, and AP of each class if given; a dash where there was nothing to measure on."""
     table = Table(title="COCO")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -72,17 +72,17 @@ def write_report(
 
 
 def plot_precision_recall(result: VocResult, file: Path) -> None:
-    """Precision against recall, one small plot a class, into one PNG."""
+    """Draw precision against recall into one PNG, a small plot for each class."""
     columns = max(1, min(4, len(result.curves)))
     rows = max(1, -(-len(result.curves) // columns))
     figure = Figure(figsize=(3 * columns, 2.6 * rows), layout="constrained")
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
-    for (name, curve), axes in zip(result.curves.items(), all_axes, strict=False):
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for (name, curve), axes in zip(result.curves.items(), grid, strict=False):
         axes.plot([0, *curve.recall], [*curve.precision[:1], *curve.precision] or [0], linewidth=1.2)
         axes.set_title(f"{name}: {result.ap[name]:.3f}", fontsize=9)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
         axes.tick_params(labelsize=7)
-    for axes in all_axes:  # those that are left
+    for axes in grid[len(result.curves) :]:
         axes.set_visible(False)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
@@ -97,46 +97,46 @@ def confusion_matrix(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> Counts:
-    """(K+1, K+1): rows are what is there, columns what was detected; the last of each is background.
+    """(K + 1, K + 1) counts: rows are the true classes, columns the detected ones; the last of each is background.
 
-    Whatever its class, a detection goes to the object that it overlaps most of those still free, best scores first.
-    Difficult and crowd objects are not counted, nor are detections on them.
+    In the order of their scores, detections are matched with the unmatched object that they overlap most, whatever its
+    class. Difficult and crowd objects are not counted, nor are detections that overlap them.
     """
     matrix = np.zeros((len(class_names) + 1, len(class_names) + 1), dtype=np.int64)
     for record in records:
         found = detections.get(record.image_id, Detections.empty())
-        truths, labels = match_any_class(record, found[found.scores >= score_threshold], iou_threshold, len(class_names))
-        np.add.at(matrix, (truths, labels), 1)
+        found = found[found.scores >= score_threshold]
+        true_labels, detected_labels = match_any_class(record, found, iou_threshold, len(class_names))
+        np.add.at(matrix, (true_labels, detected_labels), 1)
     return matrix
 
 
 def match_any_class(record: Record, found: Detections, iou_threshold: float, background: int) -> tuple[Counts, Counts]:
-    """What one image adds to the confusion matrix: P rows and P columns."""
+    """True and detected labels, (P,) each, of the P counts that one image adds to the confusion matrix."""
     iou = pairwise_iou(found.boxes.double(), record.boxes.double()).numpy()
     ignored = ~record.trainable.numpy()
-    free = ~ignored
-    truths, labels = [], []
+    unmatched = ~ignored
+    true_labels, detected_labels = [], []
     for detection in np.argsort(-found.scores.numpy(), kind="stable"):
-        overlaps = np.where(free, iou[detection], -1.0)
+        overlaps = np.where(unmatched, iou[detection], -1.0)
         best = int(overlaps.argmax()) if overlaps.size else -1
         if best >= 0 and overlaps[best] >= iou_threshold:
-            free[best] = False
-            truths.append(int(record.labels[best]))
+            unmatched[best] = False
+            true_labels.append(int(record.labels[best]))
         elif (iou[detection][ignored] >= iou_threshold).any():
             continue
         else:
-            truths.append(background)
-        labels.append(int(found.labels[detection]))
-    missed = record.labels.numpy()[free]
-    rows, columns = (
-        np.array([*truths, *missed], dtype=np.int64),
-        np.array([*labels, *[background] * len(missed)], dtype=np.int64),
+            true_labels.append(background)
+        detected_labels.append(int(found.labels[detection]))
+    missed = record.labels.numpy()[unmatched].tolist()
+    return (
+        np.array([*true_labels, *missed], dtype=np.int64),
+        np.array([*detected_labels, *[background] * len(missed)], dtype=np.int64),
     )
-    return rows, columns
 
 
 def plot_confusion(matrix: Counts, titles: Sequence[str], file: Path) -> None:
-    """The matrix as a picture: shares of each row in colour, counts in figures."""
+    """Draw the matrix into a PNG: colours show the share of each row, numbers the counts."""
     side = max(3.0, 0.45 * len(titles) + 1.5)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -149,10 +149,10 @@ def plot_confusion(matrix: Counts, titles: Sequence[str], file: Path) -> None:
     FigureCanvasAgg(figure).print_png(str(file))
 
 
-def join_classes(
+def group_by_image(
     records: Sequence[Record], detections: Mapping[str, ClassDetections], class_names: Sequence[str]
 ) -> dict[ImageId, Detections]:
-    """Detections by class, as detection files hold them -> by image."""
+    """Detections by image from detections by class, as detection files hold them."""
     parts = [(label, detections[name]) for label, name in enumerate(class_names) if name in detections]
     if not parts:
         return {}
@@ -160,8 +160,8 @@ def join_classes(
     scores = torch.from_numpy(np.concatenate([part.scores for _, part in parts]))
     boxes = torch.from_numpy(np.concatenate([part.boxes for _, part in parts]))
     labels = torch.from_numpy(np.concatenate([np.full(len(part.scores), label) for label, part in parts]))
-    everything = Detections(boxes, scores, labels)
+    joined = Detections(boxes, scores, labels)
     order = np.lexsort((-scores.numpy(), images))
     starts = np.searchsorted(images[order], np.arange(len(records) + 1))
     rows = torch.from_numpy(order)
-    return {record.image_id: everything[rows[starts[i] : starts[i + 1]]] for i, record in enumerate(records)}
+    return {record.image_id: joined[rows[starts[i] : starts[i + 1]]] for i, record in enumerate(records)}

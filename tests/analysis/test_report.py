@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from detection.analysis.report import coco_table, confusion_matrix, join_classes, voc_table, write_report
+from detection.analysis.report import coco_table, confusion_matrix, group_by_image, voc_table, write_report
 from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.voc import evaluate_voc, split_by_class
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene
@@ -57,7 +57,7 @@ def test_every_object_is_counted_once(seed):
 def test_detections_by_class_and_by_image_are_the_same():
     records, detections = random_scene(2)
     by_class = split_by_class(records, detections, NAMES)
-    again = split_by_class(records, join_classes(records, by_class, NAMES), NAMES)
+    again = split_by_class(records, group_by_image(records, by_class, NAMES), NAMES)
     for name in NAMES:
         rows, rows_again = (
             sorted(zip(each.images, each.scores, map(tuple, each.boxes), strict=True)) for each in (by_class[name], again[name])

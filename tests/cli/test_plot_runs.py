@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from detection.analysis.curves import MetricCurve, read_run, smoothed
-from detection.analysis.plots import colours, label_runs
+from detection.analysis.plots import curve_colors, label_runs
 from detection.cli.commands.plot_runs import main
 from detection.cli.main import run
 
@@ -118,4 +118,4 @@ def test_a_detectors_ap_and_loss_are_drawn(tmp_path):
 
 
 def test_no_two_runs_have_one_colour():
-    assert all(len(set(colours(count))) == count for count in (1, 10, 11, 25))
+    assert all(len(set(curve_colors(count))) == count for count in (1, 10, 11, 25))

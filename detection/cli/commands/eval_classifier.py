@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     config = load_classifier_config(options.config, options.overrides)
     from detection.cli.output import fetch_weights
+    from detection.files import write_json
     from detection.pretraining.evaluate import evaluate_checkpoints
 
     metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
     print(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, metrics)
     return 0

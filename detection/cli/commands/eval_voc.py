@@ -110,9 +110,9 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
 
 def write_files_of_report(folder: Path, result: VocResult, evaluation: VocEvaluation, console: Console) -> None:
     """Write the report's files and print their names."""
-    from detection.analysis.report import join_classes, write_report
+    from detection.analysis.report import group_by_image, write_report
 
     records, class_names = evaluation.records, evaluation.class_names
-    detections = join_classes(records, evaluation.detections, class_names)
+    detections = group_by_image(records, evaluation.detections, class_names)
     for file in write_report(folder, result, records, detections, class_names):
         console.print(f"report: {file}", soft_wrap=True, markup=False)

@@ -17,6 +17,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.export.exporter import Exportable
 
+DETECTOR_KEYS = ("test.",)
 BACKBONE_KEYS = ("model.stride_in_1x1=", "model.stem_pool=")
 
 
@@ -47,32 +48,37 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export, check and write."""
     options = build_parser().parse_intermixed_args(argv)
-    check(options)
+    overrides = [text for text in options.arguments if is_override(text)]
+    output = output_file([text for text in options.arguments if text not in overrides])
+    check_options(options, overrides)
     # Only now: torch is slow to load.
     from detection.export.exporter import check_format, export
 
-    check_format(options.output)  # before anything is downloaded
-    verdict = export(backbone(options) if options.backbone else detector(options), options.output)
-    print(f"{options.output}: {verdict}")
+    check_format(output)  # before anything is downloaded
+    load = load_exportable_backbone if options.backbone else load_exportable_detector
+    verdict = export(load(options, overrides), output)
+    print(f"{output}: {verdict}")
     return 0
 
 
-def check(options: argparse.Namespace) -> None:
-    """Tell `options.output` and `options.overrides` apart. Raises ConfigError."""
-    options.overrides = [text for text in options.arguments if is_override(text)]
-    outputs = [text for text in options.arguments if text not in options.overrides]
-    if len(outputs) != 1:
-        raise ConfigError(f"name one file to write, not {len(outputs)}: {' '.join(outputs) or 'OUTPUT is missing'}")
-    options.output = Path(outputs[0])
-    keys = BACKBONE_KEYS if options.backbone else ("test.",)
-    for text in options.overrides:
+def output_file(names: Sequence[str]) -> Path:
+    """The one file to write. Raises ConfigError for none or several."""
+    if len(names) != 1:
+        raise ConfigError(f"name one file to write, not {len(names)}: {' '.join(names) or 'OUTPUT is missing'}")
+    return Path(names[0])
+
+
+def check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for overrides of other keys than an export has, and for options of both kinds of networks."""
+    keys = BACKBONE_KEYS if options.backbone else DETECTOR_KEYS
+    for text in overrides:
         if not text.startswith(keys):
             raise ConfigError(f"'{text}' cannot be chosen here, only {' and '.join(f'{key}...' for key in keys)}")
     if options.weights and options.backbone_weights:
         raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
 
 
-def detector(options: argparse.Namespace) -> Exportable:
+def load_exportable_detector(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
     """The detector of --weights. Raises CheckpointError or ConfigError."""
     from detection.cli.output import fetch_weights
     from detection.config import override_config
@@ -80,17 +86,17 @@ def detector(options: argparse.Namespace) -> Exportable:
     from detection.inference.detector import load_detector
 
     file = fetch_weights(options.weights, "detector")
-    return exportable_detector(load_detector(file, lambda own: override_config(own, options.overrides)))
+    return exportable_detector(load_detector(file, lambda own: override_config(own, overrides)))
 
 
-def backbone(options: argparse.Namespace) -> Exportable:
+def load_exportable_backbone(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
     """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
     from backbones import build_backbone
     from detection.cli.output import fetch_weights
     from detection.config import Config, override_config
     from detection.export.exporter import exportable_backbone
 
-    model = override_config(Config(), options.overrides).model
-    weights = options.backbone_weights and fetch_weights(options.backbone_weights)
+    model = override_config(Config(), overrides).model
+    weights = None if options.backbone_weights is None else fetch_weights(options.backbone_weights)
     network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
     return exportable_backbone(network, options.backbone)
