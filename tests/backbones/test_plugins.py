@@ -13,7 +13,7 @@ import torch
 
 from backbones import BackboneError, build_backbone, build_c4, list_backbones, load_c4, registry, split_modules
 from detection.inference.detector import load_detector
-from tests.data_fixtures import CLASSES, write_devkit
+from tests.data.pictures import CLASSES, write_devkit
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "plugin"

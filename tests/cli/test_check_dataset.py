@@ -5,7 +5,7 @@ import yaml
 
 from detection.cli.main import main
 from detection.data.images import read_image
-from tests.data_fixtures import CLASSES, coco_content, write_coco, write_devkit
+from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
 
 
 @pytest.fixture

@@ -5,18 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES, resolve_classes
 from detection.data.catalog import load_dataset, resolve_root
 from detection.data.faults import Faults
-from detection.errors import ConfigError, DatasetError
-from tests.data_fixtures import CLASSES, PICTURES, Picture, Thing, coco_source, voc_source, write_coco, write_devkit
-
-
-def test_class_lists():
-    assert len(VOC_CLASSES) == 20 and len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
-    assert resolve_classes("voc") == VOC_CLASSES and resolve_classes(["a", "b"]) == ("a", "b")
-    with pytest.raises(ConfigError, match="'imagenet'"):
-        resolve_classes("imagenet")
+from detection.errors import DatasetError
+from tests.data.pictures import CLASSES, PICTURES, Picture, Thing, coco_source, voc_source, write_coco, write_devkit
 
 
 def test_joined_years_and_formats(tmp_path):

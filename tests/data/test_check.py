@@ -7,7 +7,7 @@ import pytest
 from detection.config import Config
 from detection.data.check import check_data, data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
 from detection.data.images import read_image
-from tests.data_fixtures import CLASSES, coco_content, write_coco, write_devkit
+from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
 
 
 @pytest.fixture

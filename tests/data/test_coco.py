@@ -11,7 +11,7 @@ from detection.data.catalog import load_dataset
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
 from detection.errors import DatasetError
-from tests.data_fixtures import CLASSES, PICTURES, coco_content, coco_source, write_coco
+from tests.data.pictures import CLASSES, PICTURES, coco_content, coco_source, write_coco
 
 
 def read(root, content=None, strict=False, classes=CLASSES):

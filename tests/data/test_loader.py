@@ -7,23 +7,16 @@ import subprocess
 import sys
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from detection.config import Config, parse_config
 from detection.data import loader
 from detection.data.catalog import load_dataset
-from detection.data.packing import PackedRecords
 from detection.data.sampler import GroupedBatchSampler
-from detection.data.transforms import make_target
 from detection.errors import ConfigError, DatasetError
-from tests.data_fixtures import CLASSES, PICTURES, Picture, Thing, voc_source, write_devkit
-
-MANY = [Picture(n, (30, 44) if n % 3 else (44, 30), (Thing("cat", (3, 4, 20, 25), n % 5 == 0),)) for n in range(1, 14)]
+from tests.data.pictures import CLASSES, PICTURES, voc_source, write_devkit
 
 
 def config(workers=0, **data) -> Config:
@@ -46,12 +39,6 @@ def assert_equal(one, other):
     for mine, theirs in zip(one.targets, other.targets, strict=True):
         assert torch.equal(mine.boxes, theirs.boxes) and torch.equal(mine.ignored, theirs.ignored)
         assert torch.equal(mine.labels, theirs.labels)
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    write_devkit(tmp_path, MANY)
-    return load_dataset([voc_source(tmp_path)], CLASSES)
 
 
 def test_batch(dataset):
@@ -83,40 +70,6 @@ def test_seeds_differ(dataset):
     assert [batch.files for batch in one] != [batch.files for batch in two]
 
 
-@given(
-    groups=st.lists(st.booleans(), min_size=1, max_size=40),
-    size=st.integers(1, 5),
-    world=st.integers(1, 4),
-    seed=st.integers(-3, 3),
-)
-@settings(max_examples=50)
-def test_ranks_share_out_the_stream(groups, size, world, seed):
-    groups = np.array(groups)
-    per_rank = [list(islice(GroupedBatchSampler(len(groups), groups, size, seed, rank, world), 30)) for rank in range(world)]
-    alone = list(islice(GroupedBatchSampler(len(groups), groups, size, seed), 30 * world))
-    assert [batch for step in zip(*per_rank, strict=True) for batch in step] == alone
-    assert all(len({groups[item.image] for item in batch}) == 1 and len(batch) == size for batch in alone)
-    items = [item for batch in alone for item in batch]
-    assert len(set(items)) == len(items), "an image and seed came twice"
-
-
-def test_epochs_are_complete():
-    """Without groups, each epoch of 12 is all images once; three ranks see disjoint parts of it."""
-    per_rank = [list(islice(GroupedBatchSampler(12, None, 2, 0, rank, 3), 4)) for rank in range(3)]
-    for epoch in range(2):
-        images = [item.image for rank in per_rank for batch in rank[2 * epoch : 2 * epoch + 2] for item in batch]
-        assert sorted(images) == list(range(12))
-
-
-def test_groups_are_seen_equally_often():
-    groups = np.array([True] * 7 + [False] * 4)
-    counts = np.zeros(11, int)
-    for batch in islice(GroupedBatchSampler(11, groups, 3, 0), 400):
-        for item in batch:
-            counts[item.image] += 1
-    assert counts.max() - counts.min() <= 2  # some wait for company, while others have begun the next epoch
-
-
 def test_fewer_images_than_a_batch(dataset):
     few = type(dataset)(dataset.class_names, dataset.records[:1])
     assert len(set(batches(few, config(images_per_device=3), 2)[1].files)) == 1
@@ -127,15 +80,6 @@ def test_aspect_grouping(dataset):
         assert len({height > width for height, width in batch.sizes_hw}) == 1
     mixed = batches(dataset, config(images_per_device=3, aspect_grouping=False), 20)
     assert any(len({height > width for height, width in batch.sizes_hw}) == 2 for batch in mixed)
-
-
-def test_packed_records_are_the_records(dataset):
-    packed = PackedRecords.pack(dataset.records)
-    for index, record in enumerate(dataset.records):
-        assert packed.file(index) == str(record.file) and packed.size_hw(index) == record.size_hw
-        found, expected = packed.target(index), make_target(record)
-        assert torch.equal(found.boxes, expected.boxes) and torch.equal(found.ignored, expected.ignored)
-        assert torch.equal(found.labels, expected.labels)
 
 
 def test_workers_may_be_spawned(dataset):

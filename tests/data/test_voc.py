@@ -9,7 +9,7 @@ from detection.data.catalog import load_dataset
 from detection.data.faults import Faults
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
-from tests.data_fixtures import CLASSES, PICTURES, voc_source, write_devkit
+from tests.data.pictures import CLASSES, PICTURES, voc_source, write_devkit
 
 XML = "VOC2007/Annotations/000001.xml"
 
