@@ -1,18 +1,21 @@
-"""Options that several commands share: the experiment, its overrides, and the models that they ask for."""
+"""Options that several commands share: the experiment, its overrides, and the configs and models that they ask for."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from detection.config import Config, load_config, override_config
+from detection.cli.output import fetch_weights
+from detection.config import ClassifierConfig, Config, load_config, override_config, with_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector, Ensemble
+
+ConfigT = TypeVar("ConfigT", Config, ClassifierConfig)
 
 QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
 
@@ -29,6 +32,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "last.pt",
     )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
+
+
+def training_parser(tool: str, description: str | None, weights_help: str) -> argparse.ArgumentParser:
+    """The command line of a training command, `tools/TOOL.py`."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"Several GPUs or machines: torchrun --nproc_per_node=N tools/{tool}.py ... See docs/training.md.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
+    parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
+    )
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
+    return parser
+
+
+def load_training_config(options: argparse.Namespace, load: Callable[[Path, Sequence[str]], ConfigT]) -> ConfigT:
+    """The config of a run: --config with overrides, --weights and --output-dir. `load` reads it. Raises ConfigError."""
+    if options.resume and options.weights is not None:
+        raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
+    config = load(options.config, options.overrides)
+    if options.weights is not None:
+        config = with_weights(config, options.weights)
+    if options.output_dir is not None:
+        config = config.model_copy(update={"output_dir": options.output_dir})
+    return config
 
 
 def parse_with_overrides(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,7 +125,6 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     """
     import torch
 
-    from detection.cli.output import fetch_weights
     from detection.inference.detector import load_detector
     from detection.weights.checkpoint import require_same_classes
 

@@ -1,8 +1,8 @@
-"""What commands show while they work: progress bars, and the bar of a download."""
+"""What commands print, and what they show while they work: progress bars, and the bar of a download."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,34 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 
 if TYPE_CHECKING:
     from backbones.weights.zoo import Kind
+    from detection.engine.train import TrainResult
     from detection.inference.detector import Detector, Ensemble
     from detection.structures import Detections, ImageId, Record
+
+
+def tell(what: str | Table) -> None:
+    """Print text or a table for people; in a distributed run on rank 0 only."""
+    from detection.engine.distributed import World
+
+    if World.from_environment().is_main:
+        Console(highlight=False).print(what, soft_wrap=True, markup=False)
+
+
+def exit_code_if_stopped(result: TrainResult) -> int | None:
+    """The exit code of a run that a signal stopped, 128 + the signal's number, after saying so; None for a whole run."""
+    if result.signal is None:
+        return None
+    tell(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
+    return 128 + result.signal
+
+
+def describe_errors(metrics: Mapping[str, float]) -> str:
+    """A classifier's errors, fractions from 0 to 1, in per cent as papers print them."""
+    return f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}"
 
 
 def progress_bar(console: Console) -> Progress:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detection.cli.options import is_override
+from detection.cli.output import fetch_published_file
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
     # Only now: torch is slow to load.
-    from detection.cli.output import fetch_published_file
     from detection.weights.conversion import convert_file
 
     format_name = None if options.format == "auto" else options.format

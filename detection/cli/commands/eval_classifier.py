@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.cli.commands.pretrain import describe_errors
 from detection.cli.options import parse_with_overrides
+from detection.cli.output import describe_errors, fetch_weights
 from detection.config import load_classifier_config
 
 
@@ -32,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, and write the JSON that is asked for."""
     options = parse_with_overrides(build_parser(), argv)
     config = load_classifier_config(options.config, options.overrides)
-    from detection.cli.output import fetch_weights
     from detection.files import write_json
     from detection.pretraining.evaluate import evaluate_checkpoints
 

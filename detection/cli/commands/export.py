@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detection.cli.options import is_override
+from detection.cli.output import fetch_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None
 
 def load_exportable_detector(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
     """The detector of --weights. Raises CheckpointError or ConfigError."""
-    from detection.cli.output import fetch_weights
     from detection.config import override_config
     from detection.export.exporter import exportable_detector
     from detection.inference.detector import load_detector
@@ -92,7 +92,6 @@ def load_exportable_detector(options: argparse.Namespace, overrides: Sequence[st
 def load_exportable_backbone(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
     """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
     from backbones import build_backbone
-    from detection.cli.output import fetch_weights
     from detection.config import Config, override_config
     from detection.export.exporter import exportable_backbone
 

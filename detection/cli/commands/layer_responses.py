@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detection.cli.options import is_override, parse_with_overrides
+from detection.cli.output import fetch_weights
 from detection.config import load_classifier_config
 from detection.errors import ConfigError
 
@@ -55,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_classifier_config(options.config, options.overrides)
 
     from detection.analysis.layer_responses import plot_layer_responses, responses_of_checkpoints
-    from detection.cli.output import fetch_weights
     from detection.files import write_json
 
     files = [fetch_weights(path, "classifier") for path in options.weights]

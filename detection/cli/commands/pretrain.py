@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detection.cli.training_options import configured, exit_code_if_stopped, run_parser, tell
+from detection.cli.options import load_training_config, training_parser
+from detection.cli.output import describe_errors, exit_code_if_stopped, fetch_weights, tell
 from detection.config import load_classifier_config
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    return run_parser("pretrain", "pretrain", __doc__, "a classifier's weights")
+    return training_parser("pretrain", __doc__, "a classifier's weights")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
-    config = configured(options, load_classifier_config)
-    from detection.cli.output import fetch_weights
+    config = load_training_config(options, load_classifier_config)
     from detection.pretraining.train import run_pretraining
 
     if config.model.weights is not None and not options.resume:
@@ -29,8 +29,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell(f"validation split: {describe_errors(result.metrics)}")
     tell(f"weights: {result.weights}")
     return 0
-
-
-def describe_errors(metrics: dict[str, float]) -> str:
-    """Error fractions in per cent, as papers print them."""
-    return f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from detection.cli.training_options import tell
+from detection.cli.output import tell
 from detection.config import load_classifier_config, load_config
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/quickstart.yaml", help="the detection stage")
     parser.add_argument("--pretrain-config", default="configs/quickstart_pretrain.yaml", help="the classification stage")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/quickstart"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from detection.cli.training_options import configured, exit_code_if_stopped, run_parser, tell
+from detection.cli.options import load_training_config, training_parser
+from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
 from detection.config import load_classifier_config, load_config, with_weights
 from detection.errors import ConfigError
 
@@ -21,7 +22,7 @@ SHOWN_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = run_parser("train", "train_net", __doc__, "a classifier's or a detector's weights")
+    parser = training_parser("train_net", __doc__, "a classifier's or a detector's weights")
     parser.add_argument(
         "--pretrain",
         type=Path,
@@ -34,8 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
-    config = configured(options, load_config)
-    from detection.cli.output import fetch_weights
+    config = load_training_config(options, load_config)
     from detection.engine.state import claim_output_dir, has_begun
     from detection.pretraining.train import run_pretraining
     from detection.training import train_detector
