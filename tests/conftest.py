@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.file_server import Server, serving
+from tests.shapes import write_shapes
 
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("resdet", deadline=None)
@@ -31,6 +32,13 @@ def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("module")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def devkit(module_path: Path) -> Path:
+    """A VOC devkit to train on: grey pictures with one bright disc or square each."""
+    write_shapes(module_path / "shapes")
+    return module_path / "shapes"
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from detection.cli.main import main
 from detection.config import load_config
 from detection.structures import Batch, Target
 from detection.training import alternating, train_detector
-from tests.cli.test_train import devkit, train, write_config
+from tests.cli.test_train import train
 from tests.cli.trained import write_checkpoint
+from tests.shapes import write_config
 from tests.small_detector import detector, noise
-
-__all__ = ["devkit"]  # a fixture
 
 SETTINGS = ("approach=alternating", "train.steps=3", "train.checkpoint_every=1")
 PARTS = ("trunk", "rpn", "roi_head")

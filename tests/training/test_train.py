@@ -1,0 +1,90 @@
+"""`train_detector` as a library's user calls it: data sets of one's own, what is told, what is refused."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import detection
+from backbones import build_backbone, save_checkpoint
+from detection import Config, TrainResult, load_detector, train_detector
+from detection.config import load_config, with_weights
+from detection.data import load_dataset
+from detection.errors import DatasetError, TrainingError
+from tests.shapes import write_config
+
+
+@pytest.fixture
+def config(tmp_path: Path, devkit: Path) -> Config:
+    """Two steps on the shapes."""
+    return load_config(write_config(tmp_path, devkit), ["train.steps=2"])
+
+
+def final_weights(config: Config) -> dict[str, torch.Tensor]:
+    return load_detector(config.output_dir / "last.pt").state_dict()
+
+
+def changed(config: Config, **values: object) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update=values)})
+
+
+def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path: Path) -> None:
+    said: list[str] = []
+    expected = train_detector(config, tell=said.append)
+    assert said == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
+    training, validation = (load_dataset(each, config.data.classes) for each in (config.data.train, config.data.val))
+    bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
+    result = train_detector(bare, training=training, validation=validation)
+    assert isinstance(result, TrainResult) and result.metrics == expected.metrics and "voc_area" in result.metrics
+    torch.testing.assert_close(final_weights(bare), final_weights(config), rtol=0, atol=0)
+
+
+def test_without_a_validation_split_nothing_is_evaluated(config: Config) -> None:
+    result = train_detector(changed(config, val=()))
+    assert result.metrics == {} and result.best is None and not (config.output_dir / "best.pt").exists()
+
+
+def test_data_sets_of_other_classes_are_refused(config: Config) -> None:
+    other = replace(load_dataset(config.data.train, config.data.classes), class_names=("square", "disc"))
+    with pytest.raises(DatasetError, match=r"classes are square, disc; data\.classes of the config are disc, square"):
+        train_detector(config, training=other)
+    assert not config.output_dir.exists()
+
+
+def test_weights_are_found_once_and_told(config: Config, tmp_path: Path) -> None:
+    save_checkpoint(build_backbone("resnet18").state_dict(), tmp_path / "plain.pt")
+    asked: list[Path] = []
+
+    def find(weights: Path) -> Path:
+        asked.append(weights)
+        return tmp_path / "plain.pt"
+
+    said: list[str] = []
+    named = with_weights(config, Path("some/name"))
+    for approach in ("joint", "alternating"):
+        run = named.model_copy(update={"approach": approach, "output_dir": tmp_path / approach})
+        train_detector(run, tell=said.append, find_weights=find)
+    assert asked == [Path("some/name")] * 2
+    assert sum("the backbone starts from the plain weights" in sentence for sentence in said) == 3  # steps 1 and 2
+    assert [sentence for sentence in said if sentence.startswith("step ")][0] == "step 1 of 4: the RPN"
+
+
+def test_a_run_is_not_overwritten_and_a_finished_one_resumes_at_once(config: Config) -> None:
+    result = train_detector(config)
+    with pytest.raises(TrainingError, match="holds another run"):
+        train_detector(config)
+    before = (config.output_dir / "last.pt").read_bytes()
+    assert train_detector(config, resume=True).metrics == result.metrics
+    assert (config.output_dir / "last.pt").read_bytes() == before
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    """Its functions are there by name all the same."""
+    code = "import sys, detection; assert 'torch' not in sys.modules; detection.evaluate; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(hasattr(detection, name) for name in detection.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'train_detektor'"):
+        detection.__getattr__("train_detektor")
