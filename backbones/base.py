@@ -20,7 +20,7 @@ class StagedModule(nn.Module):
         self.frozen: tuple[str, ...] = ()
 
     def freeze(self, names: Sequence[str]) -> None:
-        """Freeze these child modules for good; `train()` does not wake them."""
+        """Freeze these child modules for good: no gradients, and `train()` leaves them in evaluation mode."""
         self.frozen = tuple(names)
         for name in self.frozen:
             self.get_submodule(name).requires_grad_(False)

@@ -18,7 +18,7 @@ from backbones.options import Norm, StemPool
 Shortcut = Literal["A", "B", "C", "none"]
 """Where dimensions grow: A zero-padding, B projection; C: all are projections; none: a plain net."""
 ZeroChannels = Literal["end", "both"]
-"""Where option A puts its new channels, which the paper does not say: behind the others, or half before and half behind."""
+"""Where option A puts its new channels, which the paper does not say: after the others, or half before and half after them."""
 
 
 def initialise_convolutions(network: nn.Module) -> None:
@@ -73,18 +73,18 @@ class ZeroPadding(nn.Module):
         super().__init__()
         self.stride = stride
         self.before = extra_channels // 2 if zeros == "both" else 0
-        self.behind = extra_channels - self.before
+        self.after = extra_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, before + C + behind, H/stride, W/stride), rounded up."""
+        """(N, C, H, W) -> (N, before + C + after, H/stride, W/stride), rounded up."""
         x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.behind))
+        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
 def make_shortcut(
     option: Shortcut, in_channels: int, out_channels: int, stride: int, norm: Norm, zeros: ZeroChannels = "end"
 ) -> nn.Module | None:
-    """What the identity becomes on its way past a block; None: it stays as it is."""
+    """The module on a block's shortcut connection; None: the identity, or no shortcut."""
     grows = stride != 1 or in_channels != out_channels
     if option == "C" or (option == "B" and grows):
         return Projection(in_channels, out_channels, stride, norm)
@@ -117,7 +117,7 @@ class BasicBlock(nn.Module):
         self.residual = shortcut != "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the module's docstring."""
+        """(N, in_channels, H, W) -> (N, width * expansion, H/stride, W/stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
         out = conv_norm(self.conv2, self.bn2, out)
@@ -146,7 +146,7 @@ class Bottleneck(nn.Module):
         self.residual = shortcut != "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the module's docstring."""
+        """(N, in_channels, H, W) -> (N, width * expansion, H/stride, W/stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         return self._expand(conv_norm(self.conv1, self.bn1, x), identity)
 
@@ -185,10 +185,10 @@ def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor, pool: StemPool = "pad
     if pool == "pad1":
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     if torch.compiler.is_compiling():
-        # `ceil_mode` cannot be exported for images of any size; a border of zeros does the same. It is one pixel for the last
-        # window to stand on, or two for the only one.
+        # `ceil_mode` cannot be exported for images of any size; a border of zeros does the same: one pixel for the last window
+        # to stand on, or two where it is the only one.
         x = F.pad(x, (0, 2 if x.shape[3] == 1 else 1, 0, 2 if x.shape[2] == 1 else 1))
         return F.max_pool2d(x, kernel_size=3, stride=2)
-    # A map of less than 3 pixels is no window; after the ReLU zeros change no maximum.
+    # No window fits on a map of less than 3 pixels; after the ReLU zeros change no maximum.
     x = F.pad(x, (0, max(0, 3 - x.shape[3]), 0, max(0, 3 - x.shape[2])))
     return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)

@@ -19,7 +19,7 @@ class SequentialTrunk(C4Trunk):
 
     def __init__(self, backbone: Backbone, names: Sequence[str], feature_map: str) -> None:
         super().__init__()
-        _share(self, backbone, names)
+        _share_modules(self, backbone, names)
         self.channels, self.stride = backbone.channels[feature_map], backbone.strides[feature_map]
         self.preprocessing = backbone.preprocessing
         self.classifier_keys = backbone.classifier_keys
@@ -36,14 +36,14 @@ class SequentialHead(C4Head):
 
     def __init__(self, backbone: Backbone, names: Sequence[str], feature_map: str) -> None:
         super().__init__()
-        _share(self, backbone, names)
+        _share_modules(self, backbone, names)
         self.channels = backbone.channels[feature_map]
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features of R regions -> one vector a region."""
+    def forward(self, regions: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector per region."""
         for module in self.children():
-            pooled = module(pooled)
-        return global_average(pooled)
+            regions = module(regions)
+        return global_average(regions)
 
 
 def split_modules(
@@ -52,7 +52,7 @@ def split_modules(
     """The two halves of a backbone whose named child modules run one after the other: a `split_c4` in one line.
 
     The trunk ends with the feature map `trunk_map`; the head goes on to `head_map` and its average. They share the backbone's
-    modules and keep frozen what it froze. Raises BackboneError for a module or map that the backbone has not.
+    modules and keep frozen what it froze. Raises BackboneError for a module or map that the backbone does not have.
     """
     for name in (trunk_map, head_map):
         if name not in backbone.channels:
@@ -60,7 +60,7 @@ def split_modules(
     return SequentialTrunk(backbone, trunk, trunk_map), SequentialHead(backbone, head, head_map)
 
 
-def _share(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> None:
+def _share_modules(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> None:
     children = dict(backbone.named_children())
     for name in names:
         if name not in children:

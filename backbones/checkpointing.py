@@ -15,7 +15,7 @@ from backbones.norm import TrainableNorm
 def checkpointed(blocks: nn.Sequential, x: Tensor) -> Tensor:
     """`blocks(x)`, with the same gradients and statistics. The blocks must have nothing random in them.
 
-    What is kept is the input of every segment of sqrt(len(blocks)) blocks; the backward pass computes one segment at a time
+    Only the input of every segment of sqrt(len(blocks)) blocks is kept; the backward pass computes one segment after another
     again.
     """
     length = max(1, math.isqrt(len(blocks)))
@@ -26,14 +26,14 @@ def checkpointed(blocks: nn.Sequential, x: Tensor) -> Tensor:
 
 def _checkpointed_segment(segment: nn.Sequential, x: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), statistics_kept(segment)
+        return nullcontext(), fixed_running_statistics(segment)
 
     return checkpoint(segment, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorms in training mode normalise as ever, but their moving averages and step counts stand still."""
+def fixed_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorms in training mode normalise as usual, but do not update their moving averages and step counts."""
     norms = [norm for norm in module.modules() if isinstance(norm, TrainableNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:

@@ -35,7 +35,7 @@ class CifarResNet(Backbone):
     Option A puts half of its zero channels before and half after the others, as the weights that circulate have it. There are
     four stages to freeze, no 1x1 convolution to stride and no pool in the stem. `checkpoint_activations`: compute activations
     again in the backward pass and keep few of them; None: in nets of more than 200 layers. Raises BackboneError for a depth,
-    shortcut or number of stages that there is not.
+    shortcut or number of stages out of range.
     """
 
     classifier_keys = ("fc.weight", "fc.bias")

@@ -1,6 +1,6 @@
-"""What a user can mend, and how it is said: each message names the file, option or key, the value found, and the fix.
+"""Errors that a user can fix: each message names the file, option or key, the value found, and the fix.
 
-Imports nothing: a mistake in a config is told at once, before torch is loaded."""
+Imports no torch, which takes seconds: a mistake in a config is reported before that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CheckpointError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like `name`, capitals or not; None where none is. `cutoff`: least similarity, 0 to 1."""
+    """The known name most similar to `name`, ignoring case; None if none is similar. `cutoff`: the least similarity, 0 to 1."""
     by_lower_case = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
     return by_lower_case[found[0]] if found else None

@@ -1,4 +1,4 @@
-"""Files that are never half there."""
+"""Atomic writes: a file is absent, the old one, or the new one, whole; never half written."""
 
 from __future__ import annotations
 

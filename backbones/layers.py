@@ -1,4 +1,5 @@
-"""What a network does, layer by layer as it runs, and what that costs: to compare it with papers and other projects' files."""
+"""The layers of a network in the order in which they run, and their multiply-adds: to compare it with papers and other
+projects' files."""
 
 from __future__ import annotations
 
@@ -15,18 +16,18 @@ from torch.overrides import TorchFunctionMode
 from backbones.base import Backbone
 from backbones.errors import BackboneError
 
-Kind = Literal["conv", "max_pool", "linear"]
+LayerKind = Literal["conv", "max_pool", "linear"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, max-pool or linear layer with what it was called with. Squares only: a side stands for both.
+    """A convolution, max-pool or linear layer and its sizes. Windows are square: one side stands for both.
 
-    `name` is the module's in the network, empty for a pool. `norm` is that of the BatchNorm behind it, or None. A linear
+    `name` is the module's in the network, empty for a pool. `norm` is the name of the BatchNorm after it, or None. A linear
     layer has kernel and stride 1. `ceil`: the last window of a pool may stand over the edge.
     """
 
-    kind: Kind
+    kind: LayerKind
     name: str
     kernel: int
     stride: int
@@ -52,7 +53,7 @@ def layer_list(network: Backbone, image_size: int = 64) -> list[Layer]:
 
 def multiply_adds(network: Backbone, image_size: int) -> int:
     """Multiply-adds of the convolutions and linear layers on one image, which the paper calls FLOPs."""
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and nobody else's
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and needed only here
 
     counter = FlopCounterMode(display=False)
     _run(network, image_size, counter)
@@ -60,14 +61,14 @@ def multiply_adds(network: Backbone, image_size: int) -> int:
 
 
 @torch.no_grad()
-def _run(network: Backbone, image_size: int, watch: AbstractContextManager[Any]) -> None:
-    """Run it in evaluation mode on an empty image. Its mode is restored."""
+def _run(network: Backbone, image_size: int, observer: AbstractContextManager[Any]) -> None:
+    """Run the network on a black image inside `observer`, in evaluation mode. Its own mode is restored."""
     parameters = dict(network.named_parameters())
     modes = {module: module.training for module in network.modules()}
     image = torch.zeros(1, 3, image_size, image_size, device=next(iter(parameters.values())).device)
     network.eval()
     try:
-        with watch:
+        with observer:
             if parameters.keys() & set(network.classifier_keys):
                 network.logits(image)
             else:
@@ -78,7 +79,7 @@ def _run(network: Backbone, image_size: int, watch: AbstractContextManager[Any])
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down the calls of torch's functions that are layers."""
+    """Records the calls of torch's functions that are layers."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class _Recorder(TorchFunctionMode):
             self.layers[-1] = replace(self.layers[-1], norm=self._name(kwargs["weight"]))
         return output
 
-    def _add(self, kind: Kind, output: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> None:
+    def _add(self, kind: LayerKind, output: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> None:
         kernel = weight.shape[-1] if kind == "conv" else 1
         self.layers.append(
             Layer(kind, self._name(weight), kernel, stride, padding, weight.shape[1], weight.shape[0], bias is not None)

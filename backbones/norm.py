@@ -16,7 +16,7 @@ TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """BatchNorm as a constant scale and offset a channel: four buffers with BatchNorm2d's names, no parameters.
+    """BatchNorm as a constant scale and offset per channel: four buffers with BatchNorm2d's names, no parameters.
 
     State dicts go both ways between the two: BatchNorm2d's step count is dropped here and starts at zero there.
     """
@@ -104,12 +104,12 @@ def _has_fewer_pixels_than_weights(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def _by_channel(values: Tensor, like: Tensor) -> Tensor:
-    """(C,) constants to be applied to (N, C, H, W), in its type."""
+    """(C,) constants in the shape and type in which they apply to `like`, (N, C, H, W)."""
     return values.to(like.dtype).view(1, -1, 1, 1)
 
 
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
-    """The module with every BatchNorm2d in it replaced, in place, by a frozen one of the same values."""
+    """Replace every BatchNorm2d in the module, in place, by a frozen one of the same values; returns the module."""
     if isinstance(module, TrainableNorm):
         frozen = FrozenBatchNorm2d(module.num_features, module.eps)
         frozen.load_state_dict(module.state_dict())
@@ -120,7 +120,7 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 
 class _Statistics:
-    """Mean and sum of squared deviations of all values that a channel has shown (Chan's formula), in float64."""
+    """Mean and sum of squared deviations of all values of each channel so far (Chan's formula), in float64."""
 
     def __init__(self, num_features: int) -> None:
         self.count = 0
@@ -128,7 +128,7 @@ class _Statistics:
         self.squares = torch.zeros(num_features, dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
-        """Take in one batch of (N, C, H, W) values."""
+        """Add one batch of (N, C, H, W) values."""
         var, mean = (value.cpu().double() for value in torch.var_mean(x.detach().float(), (0, 2, 3), correction=0))
         count = x.numel() // x.shape[1]
         total = self.count + count
@@ -158,7 +158,7 @@ def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
     layers = [norm for norm in norms if norm.training and norm.track_running_stats]
     if not layers:
         _restore(modes)
-        return 0  # nothing that the batches could tell
+        return 0  # no norm whose statistics could be computed
     model.eval()
     try:
         statistics = _observe(model, layers, batches)

@@ -20,7 +20,7 @@ def load_plugin(name: str) -> Builder | None:
 
     Raises BackboneError naming package and entry point: two of them offer it, it cannot be imported, it is no builder.
     """
-    offers = {_described(entry): entry for entry in entry_points(group=GROUP, name=name)}
+    offers = {_description(entry): entry for entry in entry_points(group=GROUP, name=name)}
     if len(offers) > 1:
         raise BackboneError(f"backbone '{name}' is offered by {' and by '.join(sorted(offers))}: uninstall all but one")
     return next((_load(entry, offer) for offer, entry in offers.items()), None)
@@ -36,6 +36,6 @@ def _load(entry: EntryPoint, offer: str) -> Builder:
     return builder
 
 
-def _described(entry: EntryPoint) -> str:
+def _description(entry: EntryPoint) -> str:
     package = f"package {entry.dist.name}" if entry.dist else "an unnamed package"
     return f"{package} (entry point {entry.value})"

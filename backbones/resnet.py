@@ -35,7 +35,7 @@ STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 class ResNet(Backbone):
     """A residual network, or with shortcut="none" its plain counterpart. He initialisation.
 
-    Raises BackboneError for a depth or shortcut that there is not.
+    Raises BackboneError for an unknown depth or shortcut.
     """
 
     classifier_keys = ("fc.weight", "fc.bias")
@@ -121,9 +121,9 @@ class ResNetHead(C4Head):
         self.channels = resnet.channels["c5"]
         self.freeze([name for name in resnet.frozen if name == "layer4"])
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features of R regions -> one vector a region."""
-        return global_average(self.layer4(pooled))
+    def forward(self, regions: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector per region."""
+        return global_average(self.layer4(regions))
 
     def before_pooling(self, features: Tensor) -> list[MapToPool]:
         """The trunk's features -> the maps to pool: of a bottleneck the first 1x1 convolutions run on the whole map."""

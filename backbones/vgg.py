@@ -122,9 +122,9 @@ class VGG16Head(C4Head):
         else:
             self.classifier = vgg.classifier[:NUM_HEAD_LAYERS]
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features of R regions -> one vector a region."""
-        return self.classifier(pooled.flatten(1))
+    def forward(self, regions: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector per region."""
+        return self.classifier(regions.flatten(1))
 
 
 def conv_stages(widths: list[int]) -> nn.Sequential:
@@ -159,11 +159,11 @@ def linear(in_channels: int, out_channels: int) -> nn.Linear:
     return layer
 
 
-def _require_size(images: Tensor, least: int) -> None:
+def _require_size(images: Tensor, smallest_side: int) -> None:
     """Raises BackboneError where the poolings would leave nothing of the images."""
     height, width = images.shape[-2:]
-    if min(height, width) < least:
-        raise BackboneError(f"VGG-16 needs {least} pixels a side here, got images of {width} x {height}")
+    if min(height, width) < smallest_side:
+        raise BackboneError(f"VGG-16 needs {smallest_side} pixels a side here, got images of {width} x {height}")
 
 
 BUILDERS = {"vgg16": VGG16}

@@ -1,4 +1,4 @@
-"""Classification nets of timm and torchvision as backbones, with those libraries' own parameter names."""
+"""Classification networks of timm and torchvision as backbones, with those libraries' own parameter names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from torch import Tensor, fx, nn
 from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.blocks import global_average
 from backbones.errors import BackboneError, did_you_mean
-from backbones.foreign.tracing import FAILURES, MAPS, Plan, adopt, code_of, explore, one_line, part_of
+from backbones.foreign.tracing import (
+    MAP_NAMES,
+    TRACING_ERRORS,
+    TracedNet,
+    error_in_one_line,
+    forward_function,
+    subgraph,
+    take_over_parts,
+    trace_feature_maps,
+)
 from backbones.norm import FrozenBatchNorm2d
 from backbones.options import BackboneOptions
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
@@ -19,26 +28,26 @@ DEFAULT_CLASSES = 1000
 
 
 class ForeignNet(Backbone):
-    """A net of another library. c2..c5 are its last maps of strides 4, 8, 16, 32, as far as it has them; c4 it must have.
+    """A network of another library. c2..c5 are its last maps of strides 4, 8, 16, 32, those that it has; it must have c4.
 
-    Built with `num_classes` its state dict is the library's own, without it that less what the maps do not need.
+    Built with `num_classes` its state dict is the library's own; without, it lacks what the maps do not need.
     """
 
-    def __init__(self, net: nn.Module, plan: Plan, preprocessing: Preprocessing, num_classes: int | None) -> None:
+    def __init__(self, net: nn.Module, traced: TracedNet, preprocessing: Preprocessing, num_classes: int | None) -> None:
         super().__init__()
         self.preprocessing = preprocessing
-        maps = {name: plan.by_stride[stride] for stride, name in MAPS.items() if stride in plan.by_stride}
+        maps = {name: traced.by_stride[stride] for stride, name in MAP_NAMES.items() if stride in traced.by_stride}
         self.channels = {name: found.channels for name, found in maps.items()}
         self.strides = {name: found.stride for name, found in maps.items()}
-        self.plan = plan
+        self.traced = traced
         wanted = {name: found.node for name, found in maps.items()}
-        # A few nets go on to stride 64, which a detector's head takes in.
-        needed = fx.GraphModule(net, part_of(plan.graph, None, {**wanted, "last": plan.last.node}))
+        # A few networks go on to stride 64, which is part of a detector's head.
+        needed = fx.GraphModule(net, subgraph(traced.graph, None, {**wanted, "last": traced.last.node}))
         self.classifier_keys, self.head_keys = _unused_keys(net, needed, num_classes or DEFAULT_CLASSES)
         self.num_classes = num_classes
-        self._features = code_of(fx.GraphModule(net, part_of(plan.graph, None, wanted)))
-        self._logits = code_of(fx.GraphModule(net, plan.graph))
-        adopt(self, net if num_classes else needed)
+        self._features = forward_function(fx.GraphModule(net, subgraph(traced.graph, None, wanted)))
+        self._logits = forward_function(fx.GraphModule(net, traced.graph))
+        take_over_parts(self, net if num_classes else needed)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) -> {"c2": ..., "c5": ...}."""
@@ -51,10 +60,10 @@ class ForeignNet(Backbone):
         return self._logits(self, images)
 
     def freeze_up_to(self, count: int) -> None:
-        """Freeze all that the last map of stride 2**count needs, or that of the next smaller stride which the net has."""
-        stage = max((stride for stride in self.plan.by_stride if stride <= 2**count), default=0)
+        """Freeze all that the last map of stride 2**count needs, or of the next smaller stride that the network has."""
+        stage = max((stride for stride in self.traced.by_stride if stride <= 2**count), default=0)
         if count and stage:
-            self.freeze(_modules_up_to(self.plan, self.plan.by_stride[stage].node, self))
+            self.freeze(_modules_up_to(self.traced, self.traced.by_stride[stage].node, self))
 
     def split_c4(self) -> tuple[C4Trunk, C4Head]:
         """All up to c4, and the rest of the maps with global average pooling; they share this network's modules."""
@@ -65,19 +74,19 @@ class ForeignNet(Backbone):
 
 
 class ForeignTrunk(C4Trunk):
-    """All up to c4: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded as the net does it."""
+    """All up to c4: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded as the network does it."""
 
     stride = 16
 
     def __init__(self, whole: ForeignNet) -> None:
         super().__init__()
-        run = fx.GraphModule(whole, part_of(whole.plan.graph, None, whole.plan.cut.node))
-        adopt(self, run)
-        self._run = code_of(run)
-        self.channels = whole.plan.cut.channels
+        run = fx.GraphModule(whole, subgraph(whole.traced.graph, None, whole.traced.cut.node))
+        take_over_parts(self, run)
+        self._run = forward_function(run)
+        self.channels = whole.traced.cut.channels
         self.preprocessing = whole.preprocessing
         self.classifier_keys = (*whole.head_keys, *whole.classifier_keys)
-        self.freeze(_present(whole.frozen, self))
+        self.freeze(_existing_modules(whole.frozen, self))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images -> the features that the RPN and all regions share."""
@@ -85,27 +94,27 @@ class ForeignTrunk(C4Trunk):
 
 
 class ForeignHead(C4Head):
-    """What follows c4 up to the net's last map, and global average pooling: (R, C, S, S) -> (R, channels). R may be 0."""
+    """What follows c4 up to the last map, and global average pooling: (R, C, S, S) -> (R, channels). R may be 0."""
 
     def __init__(self, whole: ForeignNet) -> None:
         super().__init__()
-        run = fx.GraphModule(whole, part_of(whole.plan.graph, whole.plan.cut.node, whole.plan.last.node))
-        adopt(self, run)
-        self._run = code_of(run)
-        self.channels = whole.plan.last.channels
-        self.freeze(_present(whole.frozen, self))
+        run = fx.GraphModule(whole, subgraph(whole.traced.graph, whole.traced.cut.node, whole.traced.last.node))
+        take_over_parts(self, run)
+        self._run = forward_function(run)
+        self.channels = whole.traced.last.channels
+        self.freeze(_existing_modules(whole.frozen, self))
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features of R regions -> one vector a region."""
-        return global_average(self._run(self, pooled))
+    def forward(self, regions: Tensor) -> Tensor:
+        """Pooled features of R regions -> one vector per region."""
+        return global_average(self._run(self, regions))
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):
-    """A frozen norm in place of timm's norms that end with an activation of their own."""
+    """The frozen form of timm's norms that contain an activation: the norm, then `modules_after` in a row."""
 
-    def __init__(self, norm: nn.BatchNorm2d, behind: Iterable[tuple[str, nn.Module]]) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, modules_after: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__(norm.num_features, norm.eps)
-        for name, module in behind:
+        for name, module in modules_after:
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,17 +128,17 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 def build_foreign(name: str, options: BackboneOptions) -> ForeignNet:
     """The backbone "timm/NAME" or "torchvision/NAME", with that library's initialisation.
 
-    Raises BackboneError: an unknown name, timm not installed, a net that cannot be traced or has no map of stride 16.
+    Raises BackboneError: an unknown name, timm not installed, a network that cannot be traced or has no map of stride 16.
     """
     if options.stride_in_1x1:
         raise BackboneError(f"{name} is built as its library has it: stride_in_1x1 is for the ResNets of list_backbones()")
     library, _, own_name = name.partition("/")
     create = _create_timm if library == "timm" else _create_torchvision
     net, preprocessing = create(own_name, options.num_classes or DEFAULT_CLASSES)
-    plan = explore(name, net)
+    traced = trace_feature_maps(name, net)
     if options.norm == "frozen_bn":
         _freeze_norms(net)
-    backbone = ForeignNet(net, plan, preprocessing, options.num_classes)
+    backbone = ForeignNet(net, traced, preprocessing, options.num_classes)
     backbone.freeze_up_to(options.freeze_stages)
     return backbone
 
@@ -140,11 +149,11 @@ def _create_timm(name: str, num_classes: int) -> tuple[nn.Module, Preprocessing]
     except ImportError:
         raise BackboneError(f"backbone 'timm/{name}' needs the package timm: pip install 'resdet[timm]'") from None
     if not timm.is_model(name.partition(".")[0]):
-        raise BackboneError(_unknown("timm", name, timm.list_models()))
+        raise BackboneError(_unknown_name("timm", name, timm.list_models()))
     try:
         net = timm.create_model(name, pretrained=False, num_classes=num_classes)
-    except FAILURES as error:
-        raise BackboneError(f"timm cannot build '{name}': {one_line(error)}") from None
+    except TRACING_ERRORS as error:
+        raise BackboneError(f"timm cannot build '{name}': {error_in_one_line(error)}") from None
     config = timm.data.resolve_model_data_config(net)
     mean, std = ([round(255 * value, 6) for value in config[key]] for key in ("mean", "std"))
     return net, Preprocessing.from_dict({"channel_order": "rgb", "mean": mean, "std": std})
@@ -157,18 +166,18 @@ def _create_torchvision(name: str, num_classes: int) -> tuple[nn.Module, Preproc
         raise BackboneError(f"backbone 'torchvision/{name}' needs the package torchvision: pip install torchvision") from None
     known = models.list_models(module=models)  # of classifiers only
     if name not in known:
-        raise BackboneError(_unknown("torchvision", name, known))
+        raise BackboneError(_unknown_name("torchvision", name, known))
     return models.get_model(name, weights=None, num_classes=num_classes), IMAGENET_PREPROCESSING
 
 
-def _unknown(library: str, name: str, known: Iterable[str]) -> str:
+def _unknown_name(library: str, name: str, known: Iterable[str]) -> str:
     full_names = [f"{library}/{each}" for each in known]
     hint = did_you_mean(f"{library}/{name}", full_names, f"{library}.models has a list of its networks")
     return f"{library} has no classification network '{name}'{hint}"
 
 
 def _unused_keys(net: nn.Module, needed: nn.Module, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Keys of the net that its maps do not need: the last layer's, and the others'."""
+    """Keys of the state dict that the maps do not need: those of the last layer, and all others."""
     state, used = net.state_dict(), needed.state_dict().keys()
     unused = [key for key in state if key not in used]
     rows = [key for key in unused if state[key].shape[:1] == (num_classes,)]
@@ -177,19 +186,19 @@ def _unused_keys(net: nn.Module, needed: nn.Module, num_classes: int) -> tuple[t
     return last, tuple(key for key in unused if key not in last)
 
 
-def _modules_up_to(plan: Plan, last: fx.Node, owner: nn.Module) -> list[str]:
-    nodes = list(plan.graph.nodes)
+def _modules_up_to(traced: TracedNet, last: fx.Node, owner: nn.Module) -> list[str]:
+    nodes = list(traced.graph.nodes)
     called = [str(node.target) for node in nodes[: nodes.index(last) + 1] if node.op == "call_module"]
     return [name for name in dict.fromkeys(called) if owner.get_submodule(name).state_dict()]
 
 
-def _present(names: Iterable[str], owner: nn.Module) -> list[str]:
+def _existing_modules(names: Iterable[str], owner: nn.Module) -> list[str]:
     known = {name for name, _ in owner.named_modules()}
     return [name for name in names if name in known]
 
 
 def _freeze_norms(net: nn.Module) -> None:
-    """Make every BatchNorm2d a constant, in place."""
+    """Replace every BatchNorm2d by a frozen one of the same values, in place."""
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
             frozen = FrozenBatchNormAct2d(module, list(module.named_children()))

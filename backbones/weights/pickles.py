@@ -59,14 +59,14 @@ def load_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            return _resolved(_Unpickler(file, encoding="latin1").load())
+            return _without_stand_ins(_Unpickler(file, encoding="latin1").load())
         except (ForbiddenPickleError, DamagedPickleError):
             raise
         except _DAMAGE as error:
             raise DamagedPickleError(f"{type(error).__name__}: {error}") from None
 
 
-class _Maker:
+class _SafeCallable:
     """A callable that a pickle can call but not alter."""
 
     __slots__ = ("_make",)
@@ -136,26 +136,26 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return _array(data, dtype, (), "C")[()]
 
 
-def _resolved(value: Any) -> Any:
+def _without_stand_ins(value: Any) -> Any:
     """The same containers with arrays in place of their stand-ins."""
     if isinstance(value, dict):
-        return type(value)((_resolved(key), _resolved(part)) for key, part in value.items())
+        return type(value)((_without_stand_ins(key), _without_stand_ins(part)) for key, part in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(_resolved(part) for part in value)
-    if isinstance(value, _Maker):
+        return type(value)(_without_stand_ins(part) for part in value)
+    if isinstance(value, _SafeCallable):
         raise DamagedPickleError("a maker of arrays, not an array")
     return value.value if isinstance(value, _Array | _Dtype) else value
 
 
-_NDARRAY = _Maker(_Array)
+_NDARRAY = _SafeCallable(_Array)
 # numpy 2 moved `numpy.core` to `numpy._core`; both names stand in pickles.
-_ADMITTED = {
-    ("collections", "OrderedDict"): _Maker(collections.OrderedDict),
-    ("_codecs", "encode"): _Maker(_encode),
+_ALLOWED_NAMES = {
+    ("collections", "OrderedDict"): _SafeCallable(collections.OrderedDict),
+    ("_codecs", "encode"): _SafeCallable(_encode),
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Maker(_Dtype),
+    ("numpy", "dtype"): _SafeCallable(_Dtype),
     **{
-        (f"{core}.{name}", maker): _Maker(make)
+        (f"{core}.{name}", maker): _SafeCallable(make)
         for core in ("numpy.core", "numpy._core")
         for name, maker, make in (
             ("multiarray", "_reconstruct", _reconstruct),
@@ -169,9 +169,9 @@ _ADMITTED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What stands in for that name, if it is one of those that make arrays and plain containers."""
-        if (module, name) not in _ADMITTED:
+        if (module, name) not in _ALLOWED_NAMES:
             raise ForbiddenPickleError(f"{module}.{name}")
-        return _ADMITTED[module, name]
+        return _ALLOWED_NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuses references to objects outside the pickle."""

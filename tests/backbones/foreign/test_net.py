@@ -20,7 +20,7 @@ from backbones import (
     multiply_adds,
     save_checkpoint,
 )
-from backbones.foreign.tracing import explore, part_of
+from backbones.foreign.tracing import subgraph, trace_feature_maps
 from backbones.norm import FrozenBatchNorm2d
 from detection.config import ClassifierModelConfig
 from detection.pretraining.model import build_classifier, initialise_classifier, load_classifier
@@ -48,7 +48,7 @@ def saved(net: nn.Module, folder) -> str:
 
 def last_map(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """What a net computes before its pooling, c5 unless it goes on."""
-    part = fx.GraphModule(net, part_of(net.plan.graph, None, net.plan.last.node))
+    part = fx.GraphModule(net, subgraph(net.traced.graph, None, net.traced.last.node))
     return part.eval()(images)
 
 
@@ -328,12 +328,12 @@ class WithoutLayers(nn.Module):
 
 
 def test_how_far_a_network_is_opened():
-    plan = explore("wrapped", Wrapped())
-    assert (plan.cut.node.target, plan.last.node.target) == ("net.0.3", "net.0.4")
-    assert sorted(plan.by_stride) == [1, 2, 4, 8, 16, 32]
+    traced = trace_feature_maps("wrapped", Wrapped())
+    assert (traced.cut.node.target, traced.last.node.target) == ("net.0.3", "net.0.4")
+    assert sorted(traced.by_stride) == [1, 2, 4, 8, 16, 32]
     with pytest.raises(BackboneError, match=r"branches cannot be a backbone: .* its strides are \[1, 4, 16, 32\]"):
-        explore("branches", Branches())
+        trace_feature_maps("branches", Branches())
     with pytest.raises(BackboneError, match="its forward makes a constant"):
-        explore("constant", Constant())
+        trace_feature_maps("constant", Constant())
     with pytest.raises(BackboneError, match="nothing cannot be a backbone"):
-        explore("nothing", WithoutLayers())
+        trace_feature_maps("nothing", WithoutLayers())
