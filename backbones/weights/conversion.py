@@ -1,6 +1,6 @@
-"""Classification networks of other projects: torchvision's and timm's names, the authors' Caffe models, detectron2's.
+"""Convert classification networks of other projects: torchvision's and timm's names, the authors' Caffe models, detectron2's.
 
-What each expects of an image, where its strides are and how its stem pools belongs to the format, and is set from it.
+The preprocessing, the place of the strides and the stem's pool are not in such a file: they follow from its format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MSRA_PREPROCESSING = Preprocessing("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 
 # Of their other PyTorch ports (resnet50-caffe.pth, resnet101_caffe.pth), and the detectors trained from those.
 CAFFE_PREPROCESSING = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
 NORM_PARTS = "(weight|bias|running_mean|running_var|num_batches_tracked)"
-STEP_COUNTS = Rule(r".*\.num_batches_tracked", note="a step count, which a frozen norm has not")
+STEP_COUNTS = Rule(r".*\.num_batches_tracked", note="a step count, which a frozen norm does not have")
 EPS = 1e-5  # of every norm here
 
 
@@ -44,47 +44,47 @@ class ConvertedBackbone:
 
 
 @dataclass(frozen=True)
-class _Format:
+class _BackboneFormat:
     summary: str
-    marks: tuple[str, ...]  # a key that matches one of them tells the format
+    key_patterns: tuple[str, ...]  # a file with a key that matches one of them has this format
     convert: Callable[[State, Mapping[str, Any], str], ConvertedBackbone]
 
 
 def backbone_format(keys: Iterable[str]) -> str | None:
     """The name of the format that the keys of a state dict have, or None."""
     names = [key.removeprefix("module.") for key in keys]
-    for name, form in BACKBONE_FORMATS.items():
-        if any(re.fullmatch(mark, key) for mark in form.marks for key in names):
+    for name, found in BACKBONE_FORMATS.items():
+        if any(re.fullmatch(pattern, key) for pattern in found.key_patterns for key in names):
             return name
     return None
 
 
 def convert_backbone(contents: Mapping[str, Any], source: str, format_name: str | None = None) -> ConvertedBackbone:
-    """The network in what `load_checkpoint` read from `source`. The format is told from its keys unless it is given.
+    """The network in what `load_checkpoint` read from `source`. Its keys tell the format, unless it is given.
 
     Raises CheckpointError for an unknown format, a tensor too many or missing, a wrong shape, NaN or infinity.
     """
-    state, beside = state_of(contents, source)
+    state, extras = state_of(contents, source)
     format_name = format_name or backbone_format(state)
     if format_name not in BACKBONE_FORMATS:
         known = ", ".join(BACKBONE_FORMATS)
         raise CheckpointError(f"{source} is in no format known here ({known}); its keys are {list(state)[:5]}")
-    return BACKBONE_FORMATS[format_name].convert(state, beside, source)
+    return BACKBONE_FORMATS[format_name].convert(state, extras, source)
 
 
-def _from_torchvision(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+def _from_torchvision(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, TORCHVISION_RULES, source, "torchvision's or timm's")
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
     return ConvertedBackbone("torchvision", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
 
 
-def _from_msra(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+def _from_msra(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, msra_rules(), source, "the authors' Caffe models")
     norm = [renamed.get(key) for key in ("conv1.bias", "bn1.weight", "bn1.bias")]
     mean = renamed.get("bn1.running_mean")
     if all(value is not None and value.shape == (64,) for value in norm) and (mean is None or mean.shape == (64,)):
-        # ResNet-50's conv1 has a bias: the norm behind it takes it up in its mean or, where that is folded, in its offset.
+        # ResNet-50's conv1 has a bias: the norm after it absorbs it, in its mean or, where that is folded, in its offset.
         bias = renamed.pop("conv1.bias")
         if mean is None:
             renamed["bn1.bias"] = renamed["bn1.bias"] + bias * renamed["bn1.weight"]
@@ -97,10 +97,10 @@ def _from_msra(state: State, beside: Mapping[str, Any], source: str) -> Converte
     return ConvertedBackbone("msra", name, checked, MSRA_PREPROCESSING, True, "ceil", entries)
 
 
-def _from_detectron2(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
-    if beside.get("__author__") != "torchvision":
+def _from_detectron2(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    if extras.get("__author__") != "torchvision":
         raise CheckpointError(
-            f"{source} has detectron2's names and author {beside.get('__author__')!r}: only the author 'torchvision' tells "
+            f"{source} has detectron2's names and author {extras.get('__author__')!r}: only the author 'torchvision' tells "
             "what it expects of an image"
         )
     linear = Rule(r"stem\.fc\.(weight|bias)", r"fc.\1")
@@ -110,14 +110,14 @@ def _from_detectron2(state: State, beside: Mapping[str, Any], source: str) -> Co
     return ConvertedBackbone("detectron2-backbone", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
 
 
-def _from_akamaster(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+def _from_akamaster(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, AKAMASTER_RULES, source, "a CIFAR ResNet with the classifier `linear`")
     name = cifar_name(renamed, source)
     checked = checked_state(renamed, name, source)
     return ConvertedBackbone("akamaster", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
 
 
-def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> ConvertedBackbone:
+def _from_caffe(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, TORCHVISION_RULES, source, "a Caffe ResNet with torchvision's names")
     name = network_name(renamed, source)
     if not name.startswith("resnet"):
@@ -127,32 +127,36 @@ def _from_caffe(state: State, beside: Mapping[str, Any], source: str) -> Convert
 
 
 BACKBONE_FORMATS = {
-    "msra": _Format("the authors' Caffe ResNets as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_.*"), _from_msra),
-    "detectron2-backbone": _Format("torchvision's ResNets, as detectron2 ships them", (r"stem\.conv1\..*",), _from_detectron2),
-    "akamaster": _Format(
+    "msra": _BackboneFormat(
+        "the authors' Caffe ResNets as detectron2 ships them", (r"conv1_w", r"res_conv1_bn_.*"), _from_msra
+    ),
+    "detectron2-backbone": _BackboneFormat(
+        "torchvision's ResNets, as detectron2 ships them", (r"stem\.conv1\..*",), _from_detectron2
+    ),
+    "akamaster": _BackboneFormat(
         "the CIFAR ResNets of akamaster/pytorch_resnet_cifar10, shortcut option A", (r"linear\..*",), _from_akamaster
     ),
-    "torchvision": _Format(
+    "torchvision": _BackboneFormat(
         "torchvision's ResNets and VGG-16, timm's ResNets of the same shape",
         (r"conv1\.weight", r"conv1\.0\.weight", r"layer1\.0\..*", r"features\.0\.weight"),
         _from_torchvision,
     ),
-    "caffe": _Format(
+    "caffe": _BackboneFormat(
         "the authors' ResNets with torchvision's names, to be told by you: their keys do not say it", (), _from_caffe
     ),
 }
 
 
-def _refused(pattern: str, what: str) -> Rule:
+def _refusal(pattern: str, what: str) -> Rule:
     return Rule(pattern, note=f"{what}, which the networks here lack", refuse=True)
 
 
 TORCHVISION_RULES = (
-    _refused(r"conv1\.\d+\..*", "a stem of several convolutions (timm's -c, -d, -s and -t nets)"),
-    _refused(r"layer.*\.downsample\.2\..*", "average pooling in the shortcuts (timm's -d nets)"),
-    _refused(r"layer.*\.(se|attn|eca)\..*", "squeeze-and-excitation or attention (timm's SE and ECA nets)"),
-    _refused(r"(layer.*\.)?aa\..*|maxpool\..*", "anti-aliased pooling (timm's blur nets)"),
-    _refused(r"features\.\d+\.running_mean", "a VGG with batch normalisation"),
+    _refusal(r"conv1\.\d+\..*", "a stem of several convolutions (timm's -c, -d, -s and -t nets)"),
+    _refusal(r"layer.*\.downsample\.2\..*", "average pooling in the shortcuts (timm's -d nets)"),
+    _refusal(r"layer.*\.(se|attn|eca)\..*", "squeeze-and-excitation or attention (timm's SE and ECA nets)"),
+    _refusal(r"(layer.*\.)?aa\..*|maxpool\..*", "anti-aliased pooling (timm's blur nets)"),
+    _refusal(r"features\.\d+\.running_mean", "a VGG with batch normalisation"),
     Rule(r"(conv1|fc)\.(weight|bias)", r"\g<0>"),
     Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
     Rule(r"layer[1-4]\.\d+\.(conv[1-3]|downsample\.0)\.weight", r"\g<0>"),
@@ -161,8 +165,8 @@ TORCHVISION_RULES = (
 )
 # The project takes ImageNet's mean and deviation for CIFAR, too.
 AKAMASTER_RULES = (
-    _refused(r"layer.*\.(shortcut|downsample)\..*", "projections in the shortcuts (option B)"),
-    _refused(r"layer4\..*", "a fourth stage (an ImageNet network fitted to small images)"),
+    _refusal(r"layer.*\.(shortcut|downsample)\..*", "projections in the shortcuts (option B)"),
+    _refusal(r"layer4\..*", "a fourth stage (an ImageNet network fitted to small images)"),
     Rule(r"conv1\.weight", r"\g<0>"),
     Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
     Rule(r"layer[1-3]\.\d+\.conv[12]\.weight", r"\g<0>"),
@@ -176,22 +180,22 @@ def msra_rules() -> list[Rule]:
     rules = [
         Rule(r".*_momentum", note="the solver's"),
         Rule(r"conv1_w", "conv1.weight"),
-        Rule(r"conv1_b", "conv1.bias", "taken up by the norm behind it"),
+        Rule(r"conv1_b", "conv1.bias", "absorbed by the norm after it"),
         Rule(r"fc1000_w", "fc.weight"),
         Rule(r"fc1000_b", "fc.bias"),
     ]
     # Detectron folds norms to scale and offset; detectron2's copies have all four tensors.
-    parts = {
+    norm_parts = {
         **{"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"},
         **{"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"},
     }
-    rules += [Rule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in parts.items()]
+    rules += [Rule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in norm_parts.items()]
     branches = {"1": ("downsample.0", "downsample.1"), "2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn3")}
     for stage in range(2, 6):
         for branch, (conv, norm) in branches.items():
             start, block = rf"res{stage}_(\d+)_branch{branch}", rf"layer{stage - 1}.\1"
             rules.append(Rule(rf"{start}_w", f"{block}.{conv}.weight"))
-            rules += [Rule(rf"{start}_bn_{short}", f"{block}.{norm}.{part}") for short, part in parts.items()]
+            rules += [Rule(rf"{start}_bn_{short}", f"{block}.{norm}.{part}") for short, part in norm_parts.items()]
     return rules
 
 
@@ -216,7 +220,7 @@ def detectron2_rules(prefix: str, target: str, stages: Sequence[int]) -> list[Ru
 
 
 def add_statistics(state: State, variance: float) -> list[Entry]:
-    """Give norms that are but a scale and an offset mean 0 and this variance, in place; an entry for each tensor."""
+    """Give norms that have only a scale and an offset the mean 0 and this variance, in place; an entry per new tensor."""
     entries = []
     for key in [key for key in state if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", key)]:
         norm = key.removesuffix(".weight")
@@ -228,7 +232,7 @@ def add_statistics(state: State, variance: float) -> list[Entry]:
 
 
 def network_name(state: Mapping[str, Tensor], source: str) -> str:
-    """The backbone that a state dict with torchvision's names is of. Raises CheckpointError if there is none."""
+    """The backbone whose state dict, with torchvision's names, this is. Raises CheckpointError if there is none."""
     if any(key.startswith("features.") for key in state):
         count = sum(key.startswith("features.") and key.endswith(".weight") for key in state)
         if count != 13:
@@ -238,7 +242,9 @@ def network_name(state: Mapping[str, Tensor], source: str) -> str:
 
 
 def resnet_name(state: Mapping[str, Tensor], layers: Sequence[int], source: str) -> str:
-    """The ResNet with as many blocks in these of its four layers. `state` may have prefixes before `layer1`."""
+    """The name of the ResNet that has as many blocks in these of its four layers; keys may have prefixes before `layer1`.
+
+    Raises CheckpointError if there is none."""
     blocks = {match.groups() for key in state if (match := re.search(r"(?:^|\.)layer(\d)\.(\d+)\.", key))}
     found = tuple(sum(layer == str(number) for layer, _ in blocks) for number in layers)
     bottleneck = any(key.endswith(".conv3.weight") for key in state)
@@ -253,7 +259,7 @@ def resnet_name(state: Mapping[str, Tensor], layers: Sequence[int], source: str)
 
 
 def cifar_name(state: Mapping[str, Tensor], source: str) -> str:
-    """The CIFAR ResNet with as many blocks. Raises CheckpointError where its three stages differ in length."""
+    """The name of the CIFAR ResNet with as many blocks. Raises CheckpointError where its three stages differ in length."""
     blocks = {match.groups() for key in state if (match := re.match(r"layer(\d)\.(\d+)\.", key))}
     found = [sum(layer == number for layer, _ in blocks) for number in "123"]
     if found[0] == 0 or len(set(found)) > 1:
@@ -262,7 +268,8 @@ def cifar_name(state: Mapping[str, Tensor], source: str) -> str:
 
 
 def checked_state(state: State, name: str, source: str) -> State:
-    """The state if it is the backbone's, with a classifier or without. Raises CheckpointError with the first difference."""
+    """The state, if it fits the backbone `name`, with a classifier or without. Raises CheckpointError with the first
+    difference."""
     classifier = state.get("fc.weight", state.get("classifier.6.weight"))
     num_classes = None if classifier is None else max([*classifier.shape[:1], 1])
     with torch.device("meta"):  # shapes without values

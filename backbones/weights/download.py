@@ -1,6 +1,6 @@
-"""Fetch a file over HTTP: taken up where it broke off, verified by its hash, never half there under its own name.
+"""Download a file over HTTP: resumed where it broke off, verified by its hash, never half there under its own name.
 
-While it comes it is NAME.part, with the server's version tag in NAME.part.etag; NAME appears whole and verified.
+Meanwhile it is NAME.part, with the server's version tag in NAME.part.etag; NAME appears whole and verified.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class DownloadError(ValueError):
-    """A file cannot be had or kept: one line for the user."""
+    """A file cannot be downloaded or stored: one line for the user."""
 
 
 class UnreachableError(DownloadError):
@@ -49,8 +49,8 @@ class Digest:
     algorithm: Literal["md5", "sha256"]
     start: str
 
-    def found_in(self, file: Path, report: Report) -> str:
-        """As many first digits of the file's hash."""
+    def first_digits(self, file: Path, report: Report) -> str:
+        """The first digits of the file's hash, as many as are known of the published one."""
         return hash_of(file, self.algorithm, report)[: len(self.start)]
 
 
@@ -70,22 +70,22 @@ def hash_of(file: Path, algorithm: str, report: Report = silent) -> str:
 
 
 def mismatch(file: Path, digest: Digest | None, report: Report = silent) -> str | None:
-    """What is wrong with the file, in words that name both hashes; None if nothing is, or no hash is known."""
-    if digest is None or (found := digest.found_in(file, report)) == digest.start:
+    """How the file differs from the published one, naming both hashes; None if it does not, or if no hash is known."""
+    if digest is None or (found := digest.first_digits(file, report)) == digest.start:
         return None
     return f"{file} is not the file that was published: its {digest.algorithm} begins with {found}, not {digest.start}"
 
 
 def fetch(url: str, file: Path, digest: Digest | None, report: Report = silent) -> None:
-    """Make sure that the published file is there: one that someone put there is verified like one of ours.
+    """Download the published file unless it is there; a file that is there is verified, whoever put it there.
 
-    A damaged one is replaced when the new one is whole. Two processes must hold the `locked` of it. Raises DownloadError,
-    or OSError where the file cannot be read.
+    A damaged one is replaced when the new one is whole. To be called inside `locked(file)`, where several processes may want
+    it. Raises DownloadError, or OSError where the file cannot be read.
     """
     fault = mismatch(file, digest) if file.is_file() else "absent"
     if fault is None:
         return
-    part = part_of(file)
+    part = part_file(file)
     logger.info("downloading %s to %s", url, file)
     try:
         download(url, part, report)
@@ -98,21 +98,21 @@ def fetch(url: str, file: Path, digest: Digest | None, report: Report = silent) 
     finish(part, file)
 
 
-def part_of(file: Path) -> Path:
-    """Where a file is while it comes."""
+def part_file(file: Path) -> Path:
+    """Where a file is stored while it is downloaded."""
     return file.with_name(file.name + ".part")
 
 
 def finish(part: Path, file: Path) -> None:
-    """Give what came, whole and verified, its own name."""
+    """Give a download that is whole and verified its own name."""
     part.replace(file)
-    _tag_of(part).unlink(missing_ok=True)
+    _etag_file(part).unlink(missing_ok=True)
 
 
 def discard(part: Path) -> None:
-    """Delete what came, and its tag: it cannot be continued."""
+    """Delete a download that cannot be continued, and its tag."""
     part.unlink(missing_ok=True)
-    _tag_of(part).unlink(missing_ok=True)
+    _etag_file(part).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def download(url: str, part: Path, report: Report = silent) -> None:
-    """Fetch what `part` lacks, with new tries when the connection breaks. Raises DownloadError; the part is kept."""
+    """Download what `part` lacks, trying again when the connection breaks. Raises DownloadError; the part is kept."""
     waits = list(WAITS)
     first = _size(part)
     while True:
@@ -145,20 +145,20 @@ def download(url: str, part: Path, report: Report = silent) -> None:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             if _size(part) > before:
                 waits = list(WAITS)
-            if not waits or _is_final(error, begun=_size(part) > first):
+            if not waits or _is_permanent(error, begun=_size(part) > first):
                 reason = error.reason if type(error) is urllib.error.URLError else error
-                raise UnreachableError(f"cannot download {url}: {reason}{_kept(part)}") from None
+                raise UnreachableError(f"cannot download {url}: {reason}{_resume_hint(part)}") from None
             time.sleep(waits.pop(0))
         except OSError as error:
             remedy = ", make room" if error.errno == errno.ENOSPC else ""
-            raise DownloadError(f"cannot write {part}: {error.strerror or error}{remedy}{_kept(part)}") from None
+            raise DownloadError(f"cannot write {part}: {error.strerror or error}{remedy}{_resume_hint(part)}") from None
         except ValueError as error:
             raise UnreachableError(f"cannot download {url}: {error}") from None
 
 
 def fetch_rest(url: str, part: Path, report: Report) -> None:
     """One request for the bytes from `part`'s end on. Raises ConnectionError if the answer ends early."""
-    have, tag = _size(part), _tag_of(part)
+    have, tag = _size(part), _etag_file(part)
     headers = {"User-Agent": "resdet"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -169,7 +169,7 @@ def fetch_rest(url: str, part: Path, report: Report) -> None:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            _settle(part, error.headers.get("Content-Range", ""))
+            _discard_if_too_long(part, error.headers.get("Content-Range", ""))
             return
         raise
     with response, part.open("r+b" if part.exists() else "wb") as file:
@@ -180,7 +180,7 @@ def fetch_rest(url: str, part: Path, report: Report) -> None:
         # A server that knows no ranges sends everything: begin again.
         file.truncate(start)
         file.seek(start)
-        _remember(tag, response.headers.get("ETag", ""))
+        _store_etag(tag, response.headers.get("ETag", ""))
         while chunk := response.read1(CHUNK):
             file.write(chunk)
             report(file.tell(), total)
@@ -199,22 +199,24 @@ def answered_range(response: http.client.HTTPResponse) -> tuple[int, int | None]
     return 0, None if length is None else int(length)
 
 
-def _settle(part: Path, content_range: str) -> None:
-    """The server has nothing behind the part's end: it is whole, which its hash will tell, or too long."""
+def _discard_if_too_long(part: Path, content_range: str) -> None:
+    """The server has nothing after the part's end: the part is whole, which its hash will tell, or else too long.
+
+    Raises ConnectionError for a part that is too long, after deleting it."""
     size = re.fullmatch(r"bytes \*/(\d+)", content_range)
     if size and int(size[1]) != _size(part):
         discard(part)
         raise ConnectionError(f"the part was longer than the file's {size[1]} bytes")
 
 
-def _is_final(error: Exception, *, begun: bool) -> bool:
-    """Whether trying again is of no use: the server says no, or there is no way to it from the start."""
+def _is_permanent(error: Exception, *, begun: bool) -> bool:
+    """Whether trying again is useless: the server refuses, or could not be reached even once."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
     return isinstance(error, urllib.error.URLError) and not begun
 
 
-def _remember(tag: Path, etag: str) -> None:
+def _store_etag(tag: Path, etag: str) -> None:
     """Keep the server's tag of this version. A weak one (W/"...") does not promise equal bytes."""
     if etag.startswith('"'):
         tag.write_text(etag, encoding="latin1")
@@ -223,20 +225,21 @@ def _remember(tag: Path, etag: str) -> None:
 
 
 def _require_space(part: Path, num_bytes: int | None) -> None:
+    """Raises DownloadError where so many bytes more have no room."""
     free = shutil.disk_usage(part.parent).free
     if num_bytes is not None and num_bytes > free:
         raise DownloadError(
-            f"{part.parent} needs {num_bytes / 1e9:.3f} GB, {free / 1e9:.3f} GB are free: make room{_kept(part)}"
+            f"{part.parent} needs {num_bytes / 1e9:.3f} GB, {free / 1e9:.3f} GB are free: make room{_resume_hint(part)}"
         )
 
 
-def _kept(part: Path) -> str:
-    """What became of the bytes so far."""
+def _resume_hint(part: Path) -> str:
+    """The end of a message: how many bytes are kept, and where; empty if none are."""
     size = _size(part)
     return f"; {size} bytes are kept in {part}, the next try goes on from there" if size else ""
 
 
-def _tag_of(part: Path) -> Path:
+def _etag_file(part: Path) -> Path:
     return part.with_name(part.name + ".etag")
 
 

@@ -81,7 +81,7 @@ def test_a_server_without_ranges_is_asked_for_everything_again(server, file):
 
 @pytest.mark.parametrize("more", [b"", b"of something else"])
 def test_a_part_that_is_whole_or_too_long(more, server, file):
-    download.part_of(file).write_bytes(CONTENT + more)
+    download.part_file(file).write_bytes(CONTENT + more)
     get(server, file)
     assert server.requests == ([f"bytes={50_000 + len(more)}-", ""] if more else ["bytes=50000-"])
 
