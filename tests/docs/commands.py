@@ -9,6 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from detection.cli.main import COMMANDS
 from tests.datasets.scripts import load_script
@@ -52,11 +53,12 @@ class CommandLine:
         return parser
 
 
-def module_of(name: str):  # type: ignore[no-untyped-def]
-    """The module of a command, or of a tool that is not in the wheel."""
-    if name in COMMANDS:
-        return importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
-    return importlib.import_module(f"tools.{name.replace('-', '_')}")
+def module_of(name: str) -> ModuleType:
+    """The module of a command, or of the benchmarks, which are no command of the wheel."""
+    if name == "benchmark":
+        return importlib.import_module("tools.benchmarks.command")
+    assert name in COMMANDS, f"no command {name}"
+    return importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
 
 
 def command_lines() -> Iterator[CommandLine]:
