@@ -19,14 +19,14 @@ from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import registered_builder
 from backbones.resnet import BLOCKS, Bottleneck
 from backbones.weights.files import fitting_state
-from backbones.weights.rules import Entry, Rule, State, rename, state_of
+from backbones.weights.renaming import ConversionEntry, RenameRule, State, rename, unwrap_state_dict
 
 # Of the authors' models as detectron2 and Detectron use them: BGR in 0..255, the mean colour subtracted.
 MSRA_PREPROCESSING = Preprocessing("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 # Of their other PyTorch ports (resnet50-caffe.pth, resnet101_caffe.pth), and the detectors trained from those.
 CAFFE_PREPROCESSING = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
 NORM_PARTS = "(weight|bias|running_mean|running_var|num_batches_tracked)"
-STEP_COUNTS = Rule(r".*\.num_batches_tracked", note="a step count, which a frozen norm does not have")
+STEP_COUNTS = RenameRule(r".*\.num_batches_tracked", note="a step count, which a frozen norm does not have")
 EPS = 1e-5  # of every norm here
 
 
@@ -40,7 +40,7 @@ class ConvertedBackbone:
     preprocessing: Preprocessing
     stride_in_1x1: bool
     stem_pool: StemPool
-    entries: list[Entry]
+    entries: list[ConversionEntry]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def convert_backbone(contents: Mapping[str, Any], source: str, format_name: str 
 
     Raises CheckpointError for an unknown format, a tensor too many or missing, a wrong shape, NaN or infinity.
     """
-    state, extras = state_of(contents, source)
+    state, extras = unwrap_state_dict(contents, source)
     format_name = format_name or backbone_format(state)
     if format_name not in BACKBONE_FORMATS:
         known = ", ".join(BACKBONE_FORMATS)
@@ -91,7 +91,7 @@ def _from_msra(state: State, extras: Mapping[str, Any], source: str) -> Converte
         else:
             renamed["bn1.running_mean"] = mean - bias
     # Their norms are folded to a scale and an offset. Ours adds eps to the variance, so it is less by that.
-    entries += add_statistics(renamed, variance=1 - EPS)
+    entries += add_running_statistics(renamed, variance=1 - EPS)
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
     return ConvertedBackbone("msra", name, checked, MSRA_PREPROCESSING, True, "ceil", entries)
@@ -103,7 +103,7 @@ def _from_detectron2(state: State, extras: Mapping[str, Any], source: str) -> Co
             f"{source} has detectron2's names and author {extras.get('__author__')!r}: only the author 'torchvision' tells "
             "what it expects of an image"
         )
-    linear = Rule(r"stem\.fc\.(weight|bias)", r"fc.\1")
+    linear = RenameRule(r"stem\.fc\.(weight|bias)", r"fc.\1")
     renamed, entries = rename(state, [*detectron2_rules("", "", range(2, 6)), linear], source, "detectron2's")
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
@@ -147,8 +147,8 @@ BACKBONE_FORMATS = {
 }
 
 
-def _refusal(pattern: str, what: str) -> Rule:
-    return Rule(pattern, note=f"{what}, which the networks here lack", refuse=True)
+def _refusal(pattern: str, what: str) -> RenameRule:
+    return RenameRule(pattern, note=f"{what}, which the networks here lack", refuse=True)
 
 
 TORCHVISION_RULES = (
@@ -157,69 +157,69 @@ TORCHVISION_RULES = (
     _refusal(r"layer.*\.(se|attn|eca)\..*", "squeeze-and-excitation or attention (timm's SE and ECA nets)"),
     _refusal(r"(layer.*\.)?aa\..*|maxpool\..*", "anti-aliased pooling (timm's blur nets)"),
     _refusal(r"features\.\d+\.running_mean", "a VGG with batch normalisation"),
-    Rule(r"(conv1|fc)\.(weight|bias)", r"\g<0>"),
-    Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
-    Rule(r"layer[1-4]\.\d+\.(conv[1-3]|downsample\.0)\.weight", r"\g<0>"),
-    Rule(rf"layer[1-4]\.\d+\.(bn[1-3]|downsample\.1)\.{NORM_PARTS}", r"\g<0>"),
-    Rule(r"(features|classifier)\.\d+\.(weight|bias)", r"\g<0>"),
+    RenameRule(r"(conv1|fc)\.(weight|bias)", r"\g<0>"),
+    RenameRule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
+    RenameRule(r"layer[1-4]\.\d+\.(conv[1-3]|downsample\.0)\.weight", r"\g<0>"),
+    RenameRule(rf"layer[1-4]\.\d+\.(bn[1-3]|downsample\.1)\.{NORM_PARTS}", r"\g<0>"),
+    RenameRule(r"(features|classifier)\.\d+\.(weight|bias)", r"\g<0>"),
 )
 # The project takes ImageNet's mean and deviation for CIFAR, too.
 AKAMASTER_RULES = (
     _refusal(r"layer.*\.(shortcut|downsample)\..*", "projections in the shortcuts (option B)"),
     _refusal(r"layer4\..*", "a fourth stage (an ImageNet network fitted to small images)"),
-    Rule(r"conv1\.weight", r"\g<0>"),
-    Rule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
-    Rule(r"layer[1-3]\.\d+\.conv[12]\.weight", r"\g<0>"),
-    Rule(rf"layer[1-3]\.\d+\.bn[12]\.{NORM_PARTS}", r"\g<0>"),
-    Rule(r"linear\.(weight|bias)", r"fc.\1"),
+    RenameRule(r"conv1\.weight", r"\g<0>"),
+    RenameRule(rf"bn1\.{NORM_PARTS}", r"\g<0>"),
+    RenameRule(r"layer[1-3]\.\d+\.conv[12]\.weight", r"\g<0>"),
+    RenameRule(rf"layer[1-3]\.\d+\.bn[12]\.{NORM_PARTS}", r"\g<0>"),
+    RenameRule(r"linear\.(weight|bias)", r"fc.\1"),
 )
 
 
-def msra_rules() -> list[Rule]:
+def msra_rules() -> list[RenameRule]:
     """Names of Detectron's pickles: `res2_0_branch2a_w`, `res2_0_branch2a_bn_s` and so on."""
     rules = [
-        Rule(r".*_momentum", note="the solver's"),
-        Rule(r"conv1_w", "conv1.weight"),
-        Rule(r"conv1_b", "conv1.bias", "absorbed by the norm after it"),
-        Rule(r"fc1000_w", "fc.weight"),
-        Rule(r"fc1000_b", "fc.bias"),
+        RenameRule(r".*_momentum", note="the solver's"),
+        RenameRule(r"conv1_w", "conv1.weight"),
+        RenameRule(r"conv1_b", "conv1.bias", "absorbed by the norm after it"),
+        RenameRule(r"fc1000_w", "fc.weight"),
+        RenameRule(r"fc1000_b", "fc.bias"),
     ]
     # Detectron folds norms to scale and offset; detectron2's copies have all four tensors.
     norm_parts = {
         **{"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"},
         **{"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"},
     }
-    rules += [Rule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in norm_parts.items()]
+    rules += [RenameRule(rf"res_conv1_bn_{short}", f"bn1.{part}") for short, part in norm_parts.items()]
     branches = {"1": ("downsample.0", "downsample.1"), "2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn3")}
     for stage in range(2, 6):
         for branch, (conv, norm) in branches.items():
             start, block = rf"res{stage}_(\d+)_branch{branch}", rf"layer{stage - 1}.\1"
-            rules.append(Rule(rf"{start}_w", f"{block}.{conv}.weight"))
-            rules += [Rule(rf"{start}_bn_{short}", f"{block}.{norm}.{part}") for short, part in norm_parts.items()]
+            rules.append(RenameRule(rf"{start}_w", f"{block}.{conv}.weight"))
+            rules += [RenameRule(rf"{start}_bn_{short}", f"{block}.{norm}.{part}") for short, part in norm_parts.items()]
     return rules
 
 
-def detectron2_rules(prefix: str, target: str, stages: Sequence[int]) -> list[Rule]:
+def detectron2_rules(prefix: str, target: str, stages: Sequence[int]) -> list[RenameRule]:
     """Names of detectron2's ResNet, under `prefix` -> under `target`: stages (2 is res2), and the stem if 2 is among them."""
     before = re.escape(prefix)
     rules = []
     if 2 in stages:
         rules += [
-            Rule(rf"{before}stem\.conv1\.weight", f"{target}conv1.weight"),
-            Rule(rf"{before}stem\.conv1\.norm\.{NORM_PARTS}", rf"{target}bn1.\1"),
+            RenameRule(rf"{before}stem\.conv1\.weight", f"{target}conv1.weight"),
+            RenameRule(rf"{before}stem\.conv1\.norm\.{NORM_PARTS}", rf"{target}bn1.\1"),
         ]
     for stage in stages:
         start, block = rf"{before}res{stage}\.(\d+)", rf"{target}layer{stage - 1}.\1"
         rules += [
-            Rule(rf"{start}\.conv([1-3])\.weight", rf"{block}.conv\2.weight"),
-            Rule(rf"{start}\.conv([1-3])\.norm\.{NORM_PARTS}", rf"{block}.bn\2.\3"),
-            Rule(rf"{start}\.shortcut\.weight", rf"{block}.downsample.0.weight"),
-            Rule(rf"{start}\.shortcut\.norm\.{NORM_PARTS}", rf"{block}.downsample.1.\2"),
+            RenameRule(rf"{start}\.conv([1-3])\.weight", rf"{block}.conv\2.weight"),
+            RenameRule(rf"{start}\.conv([1-3])\.norm\.{NORM_PARTS}", rf"{block}.bn\2.\3"),
+            RenameRule(rf"{start}\.shortcut\.weight", rf"{block}.downsample.0.weight"),
+            RenameRule(rf"{start}\.shortcut\.norm\.{NORM_PARTS}", rf"{block}.downsample.1.\2"),
         ]
     return rules
 
 
-def add_statistics(state: State, variance: float) -> list[Entry]:
+def add_running_statistics(state: State, variance: float) -> list[ConversionEntry]:
     """Give norms that have only a scale and an offset the mean 0 and this variance, in place; an entry per new tensor."""
     entries = []
     for key in [key for key in state if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", key)]:
@@ -227,7 +227,7 @@ def add_statistics(state: State, variance: float) -> list[Entry]:
         for part, value in (("running_mean", 0.0), ("running_var", variance)):
             if f"{norm}.{part}" not in state:
                 state[f"{norm}.{part}"] = torch.full_like(state[key], value)
-                entries.append(Entry(None, f"{norm}.{part}", "the source folds it into scale and offset"))
+                entries.append(ConversionEntry(None, f"{norm}.{part}", "the source folds it into scale and offset"))
     return entries
 
 

@@ -16,7 +16,7 @@ import torch
 
 from backbones.weights.conversion import BACKBONE_FORMATS, backbone_format, convert_backbone
 from backbones.weights.files import fitting_state, load_checkpoint, save_checkpoint
-from backbones.weights.rules import Entry, State, state_of
+from backbones.weights.renaming import ConversionEntry, State, unwrap_state_dict
 from detection.config import ClassifierConfig, ClassifierModelConfig, Config, override_config, parse_config
 from detection.errors import CheckpointError
 from detection.modeling.anchors import cell_anchors
@@ -33,7 +33,7 @@ class Conversion:
 
     checkpoint: dict[str, Any]
     format: str
-    entries: list[Entry]
+    entries: list[ConversionEntry]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,7 +63,7 @@ def convert(
     """The same for what `load_checkpoint` has read; `source` names it in errors."""
     if contents.get("format") == "resdet":
         raise CheckpointError(f"{source} is a checkpoint of resdet already: use it as it is")
-    state, beside = state_of(contents, source)
+    state, beside = unwrap_state_dict(contents, source)
     format_name = format_name or detector_format(state) or backbone_format(state)
     if format_name is None:
         known = "; ".join(f"{name}: {form.summary}" for name, form in (DETECTOR_FORMATS | BACKBONE_FORMATS).items())

@@ -19,11 +19,11 @@ from backbones.weights.conversion import (
     MSRA_PREPROCESSING,
     NORM_PARTS,
     STEP_COUNTS,
-    add_statistics,
+    add_running_statistics,
     detectron2_rules,
     resnet_name,
 )
-from backbones.weights.rules import Entry, Rule, State, rename
+from backbones.weights.renaming import ConversionEntry, RenameRule, State, rename
 from detection.errors import CheckpointError
 
 # What detectron2's configs of C4 detectors say, in this project's words; configs/detectron2 says the same.
@@ -52,7 +52,7 @@ class ForeignDetector:
     config: dict[str, Any]
     preprocessing: Preprocessing
     state: State
-    entries: list[Entry]
+    entries: list[ConversionEntry]
     anchors: Tensor | None = None  # (A, 4) around the origin, where the source has them
 
     @property
@@ -86,7 +86,7 @@ def _read_detectron2(state: State, beside: Mapping[str, Any], source: str) -> Fo
     renamed, entries = rename(state, DETECTRON2_RULES, source, "a C4 detector of detectron2's")
     mean, std, anchors = (renamed.pop(f"({name})", None) for name in ("mean", "std", "anchors"))
     # As detectron2 reads files without statistics: it takes the variance for 1, and adds eps to it.
-    entries += add_statistics(renamed, variance=1.0)
+    entries += add_running_statistics(renamed, variance=1.0)
     preprocessing = _detectron2_preprocessing(mean, std, source)
     model = {
         "backbone": resnet_name(renamed, (1, 2, 3, 4), source),
@@ -121,8 +121,8 @@ def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> Foreig
         raise CheckpointError(f"{source} regresses one box for all classes (class_agnostic); here each class has its own")
     layers = {4: 1, 5: 2, 6: 3}
     rules = [
-        Rule(r"RCNN_base\.0\.weight", "trunk.conv1.weight"),
-        Rule(rf"RCNN_base\.1\.{NORM_PARTS}", r"trunk.bn1.\1"),
+        RenameRule(r"RCNN_base\.0\.weight", "trunk.conv1.weight"),
+        RenameRule(rf"RCNN_base\.1\.{NORM_PARTS}", r"trunk.bn1.\1"),
         *[_block_rule(rf"RCNN_base\.{place}", f"trunk.layer{layer}") for place, layer in layers.items()],
         _block_rule(r"RCNN_top\.0", "roi_head.conv5.layer4"),
         *_two_way_rules(
@@ -144,11 +144,11 @@ def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> Foreig
 
 def _read_tf_faster_rcnn(state: State, beside: Mapping[str, Any], source: str) -> ForeignDetector:
     rules = [
-        Rule(r"resnet\.conv1\.weight", "trunk.conv1.weight"),
-        Rule(rf"resnet\.bn1\.{NORM_PARTS}", r"trunk.bn1.\1"),
+        RenameRule(r"resnet\.conv1\.weight", "trunk.conv1.weight"),
+        RenameRule(rf"resnet\.bn1\.{NORM_PARTS}", r"trunk.bn1.\1"),
         *[_block_rule(rf"resnet\.layer{layer}", f"trunk.layer{layer}") for layer in (1, 2, 3)],
         _block_rule(r"resnet\.layer4", "roi_head.conv5.layer4"),
-        Rule(r"resnet\.fc\.(weight|bias)", note="ImageNet's classifier"),
+        RenameRule(r"resnet\.fc\.(weight|bias)", note="ImageNet's classifier"),
         *_two_way_rules(state, source, "rpn_net", "rpn_cls_score_net", "rpn_bbox_pred_net", "cls_score_net", "bbox_pred_net"),
     ]
     renamed, entries = rename(state, [STEP_COUNTS, *rules], source, "a ResNet detector of tf-faster-rcnn's PyTorch port")
@@ -171,35 +171,37 @@ DETECTOR_FORMATS = {
 }
 
 DETECTRON2_RULES = (
-    Rule(r"backbone\.(bottom_up|fpn_).*", note="a feature pyramid (FPN); only C4 detectors are here", refuse=True),
-    Rule(r"backbone\.res5\..*", note="conv5 in the trunk (DC5); only C4 detectors are here", refuse=True),
-    Rule(r".*\.conv2_offset\..*", note="deformable convolutions, which are lacking here", refuse=True),
-    Rule(r"roi_heads\.(box_head\.|box_predictor\.\d).*", note="another head than a C4 detector's", refuse=True),
-    Rule(r"proposal_generator\.rpn_head\.conv\.conv\d.*", note="several RPN convolutions, where here is one", refuse=True),
+    RenameRule(r"backbone\.(bottom_up|fpn_).*", note="a feature pyramid (FPN); only C4 detectors are here", refuse=True),
+    RenameRule(r"backbone\.res5\..*", note="conv5 in the trunk (DC5); only C4 detectors are here", refuse=True),
+    RenameRule(r".*\.conv2_offset\..*", note="deformable convolutions, which are lacking here", refuse=True),
+    RenameRule(r"roi_heads\.(box_head\.|box_predictor\.\d).*", note="another head than a C4 detector's", refuse=True),
+    RenameRule(
+        r"proposal_generator\.rpn_head\.conv\.conv\d.*", note="several RPN convolutions, where here is one", refuse=True
+    ),
     STEP_COUNTS,
     *detectron2_rules("backbone.", "trunk.", (2, 3, 4)),
     *detectron2_rules("roi_heads.", "roi_head.conv5.", (5,)),
-    Rule(r"proposal_generator\.rpn_head\.conv\.(weight|bias)", r"rpn.conv.\1"),
-    Rule(r"proposal_generator\.rpn_head\.objectness_logits\.(weight|bias)", r"rpn.objectness.\1"),
-    Rule(r"proposal_generator\.rpn_head\.anchor_deltas\.(weight|bias)", r"rpn.deltas.\1"),
-    Rule(r"proposal_generator\.anchor_generator\.cell_anchors\.0", "(anchors)", "compared with the config's"),
-    Rule(r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"roi_head.class_scores.\1"),
-    Rule(r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"roi_head.box_deltas.\1"),
-    Rule(r"roi_heads\.mask_head\..*", note="masks are not predicted here"),
-    Rule(r"pixel_mean", "(mean)", "read into the preprocessing"),
-    Rule(r"pixel_std", "(std)", "read into the preprocessing"),
+    RenameRule(r"proposal_generator\.rpn_head\.conv\.(weight|bias)", r"rpn.conv.\1"),
+    RenameRule(r"proposal_generator\.rpn_head\.objectness_logits\.(weight|bias)", r"rpn.objectness.\1"),
+    RenameRule(r"proposal_generator\.rpn_head\.anchor_deltas\.(weight|bias)", r"rpn.deltas.\1"),
+    RenameRule(r"proposal_generator\.anchor_generator\.cell_anchors\.0", "(anchors)", "compared with the config's"),
+    RenameRule(r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"roi_head.class_scores.\1"),
+    RenameRule(r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"roi_head.box_deltas.\1"),
+    RenameRule(r"roi_heads\.mask_head\..*", note="masks are not predicted here"),
+    RenameRule(r"pixel_mean", "(mean)", "read into the preprocessing"),
+    RenameRule(r"pixel_std", "(std)", "read into the preprocessing"),
 )
 
 
-def _block_rule(start: str, target: str) -> Rule:
+def _block_rule(start: str, target: str) -> RenameRule:
     """The blocks of a stage whose parameters have torchvision's names."""
     names = r"(\d+\.(?:conv[1-3]|bn[1-3]|downsample\.[01])\.(?:weight|bias|running_mean|running_var))"
-    return Rule(rf"{start}\.{names}", rf"{target}.\1")
+    return RenameRule(rf"{start}\.{names}", rf"{target}.\1")
 
 
 def _two_way_rules(
     state: State, source: str, conv: str, rpn_scores: str, rpn_boxes: str, scores: str, boxes: str
-) -> list[Rule]:
+) -> list[RenameRule]:
     """Layers behind the trunk as py-faster-rcnn and its ports have them, by their names there.
 
     The RPN's 2 A scores are A of background, then A of objects; anchors run ratio by ratio, and size by size within each.
@@ -226,7 +228,10 @@ def _two_way_rules(
         (scores, "roi_head.class_scores", "background last", lambda x: torch.cat([x[1:], x[:1]])),
         (boxes, "roi_head.box_deltas", "without background", lambda x: x[4:]),
     ]
-    return [Rule(rf"{re.escape(name)}\.(weight|bias)", rf"{target}.\1", note, change) for name, target, note, change in changes]
+    return [
+        RenameRule(rf"{re.escape(name)}\.(weight|bias)", rf"{target}.\1", note, change)
+        for name, target, note, change in changes
+    ]
 
 
 def _py_faster_rcnn_config(state: State, source: str) -> dict[str, Any]:

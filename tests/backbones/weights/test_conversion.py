@@ -10,7 +10,7 @@ from backbones import BACKBONES, build_backbone, build_c4
 from backbones.blocks import stem
 from backbones.errors import CheckpointError
 from backbones.weights.conversion import backbone_format, convert_backbone
-from backbones.weights.rules import Rule, rename
+from backbones.weights.renaming import RenameRule, rename
 from tests.foreign_weights import msra_classifier
 
 
@@ -198,11 +198,11 @@ def test_caffe_weights_with_torchvisions_names_are_told_by_the_user():
 def test_rules():
     state = {"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(1)}
     with pytest.raises(CheckpointError, match="gives 'x' more than once: 'a', 'b'"):
-        rename(state, [Rule("[ab]", "x"), Rule("c")], "f", "a test")
+        rename(state, [RenameRule("[ab]", "x"), RenameRule("c")], "f", "a test")
     with pytest.raises(CheckpointError, match="has 'b': too odd"):
-        rename(state, [Rule("b", note="too odd", refuse=True), Rule(".")], "f", "a test")
+        rename(state, [RenameRule("b", note="too odd", refuse=True), RenameRule(".")], "f", "a test")
     renamed, entries = rename(
-        state, [Rule("(a)", r"\1\1", "doubled", lambda x: 2 * x), Rule("b", "b"), Rule(".")], "f", "a test"
+        state, [RenameRule("(a)", r"\1\1", "doubled", lambda x: 2 * x), RenameRule("b", "b"), RenameRule(".")], "f", "a test"
     )
     assert renamed["aa"].tolist() == [2, 2]
     assert [entry.kind for entry in entries] == ["renamed", "matched", "dropped"]

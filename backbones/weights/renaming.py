@@ -1,4 +1,4 @@
-"""Renaming a state dict by rules, with an account of every tensor."""
+"""Rename the tensors of a state dict by rules, with a record of what became of each."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _WRAPPERS = ("model", "blobs", "state_dict", "model_state")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What becomes of the tensors whose whole name matches `pattern`. Of several rules that match, the first counts.
+class RenameRule:
+    """What becomes of the tensors whose whole name matches `pattern`. Of several rules that match, the first one applies.
 
     `target` is the new name, which may refer to groups of the pattern; None leaves the tensor out, and `note` says why.
     `change` rearranges the values, and `note` says how. With `refuse` such a tensor shows that the network is another one.
@@ -34,8 +34,8 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """The account of one tensor: its name in the source (None: it is not from there) and here (None: left out)."""
+class ConversionEntry:
+    """What became of one tensor: its name in the source (None: it is not from there) and here (None: left out)."""
 
     source: str | None
     target: str | None
@@ -51,15 +51,15 @@ class Entry:
         return "matched" if self.source == self.target else "renamed"
 
 
-def state_of(contents: Mapping[str, Any], source: str) -> tuple[State, dict[str, Any]]:
-    """The state dict in what was read from `source`, as tensors, and whatever stands beside it.
+def unwrap_state_dict(contents: Mapping[str, Any], source: str) -> tuple[State, dict[str, Any]]:
+    """The state dict in what was read from `source`, as tensors, and the other entries of the file.
 
     Raises CheckpointError where something in it is neither a tensor nor an array of numbers.
     """
     for key in _WRAPPERS:
         if isinstance(contents.get(key), Mapping):
-            beside = {name: value for name, value in contents.items() if name != key}
-            return {name: _to_tensor(name, value, source) for name, value in contents[key].items()}, beside
+            extras = {name: value for name, value in contents.items() if name != key}
+            return {name: _to_tensor(name, value, source) for name, value in contents[key].items()}, extras
     return {name: _to_tensor(name, value, source) for name, value in contents.items()}, {}
 
 
@@ -75,7 +75,9 @@ def _to_tensor(name: Any, value: Any, source: str) -> Tensor:
     )
 
 
-def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str, format_name: str) -> tuple[State, list[Entry]]:
+def rename(
+    state: Mapping[str, Tensor], rules: Sequence[RenameRule], source: str, format_name: str
+) -> tuple[State, list[ConversionEntry]]:
     """The tensors under their new names, float ones in float32, and an entry for each. DataParallel's prefix is ignored.
 
     Raises CheckpointError naming the first tensors that no rule explains, or a reason to refuse the network.
@@ -97,7 +99,7 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str, form
         target = None if rule.target is None else re.sub(rule.pattern, rule.target, key.removeprefix(prefix), count=1)
         if rule.change is not None and state[key].ndim == 0:
             raise CheckpointError(f"{source}: '{key}' is a single number, not the tensor of a layer")
-        entries.append(Entry(key, target, rule.note))
+        entries.append(ConversionEntry(key, target, rule.note))
         if target is not None:
             renamed[target] = state[key] if rule.change is None else rule.change(state[key])
     twice = [name for name, count in Counter(entry.target for entry in entries).items() if name and count > 1]
@@ -108,11 +110,11 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str, form
 
 
 def float32_state(state: Mapping[str, Tensor]) -> State:
-    """The same with every floating-point tensor in contiguous float32."""
+    """The state dict with every floating-point tensor in contiguous float32."""
     return {key: value.float().contiguous() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def _first_match(key: str, rules: Sequence[Rule]) -> Rule | None:
+def _first_match(key: str, rules: Sequence[RenameRule]) -> RenameRule | None:
     return next((rule for rule in rules if re.fullmatch(rule.pattern, key)), None)
 
 
