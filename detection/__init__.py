@@ -8,7 +8,8 @@ from detection.config import Config, load_config
 
 if TYPE_CHECKING:
     from detection.engine.train import TrainResult
-    from detection.inference.detector import Detector, Ensemble, build_detector, load_detector
+    from detection.inference.detector import Detector, build_detector, load_detector
+    from detection.inference.ensemble import Ensemble
     from detection.inference.evaluate import EvaluationResult, evaluate
     from detection.training.train import train_detector
 
@@ -31,7 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Detector": "inference.detector",
-    "Ensemble": "inference.detector",
+    "Ensemble": "inference.ensemble",
     "EvaluationResult": "inference.evaluate",
     "TrainResult": "engine.train",
     "build_detector": "inference.detector",

@@ -79,6 +79,14 @@ class Batch:
         return Batch(self.images.pin_memory(), self.sizes_hw, self.targets, self.files)
 
 
+@dataclass(frozen=True)
+class ScoredRegions:
+    """What a detector says of regions of N images, before detections are selected: P regions of each, K classes."""
+
+    scores: list[Tensor]  # N x (P, K): class probabilities, background left out
+    boxes: list[Tensor]  # N x (P, K, 4): one box per class, not clipped
+
+
 @dataclass
 class Detections:
     """The objects found in one image, by descending score. No detection is a valid value: all three are empty."""

@@ -19,7 +19,8 @@ from detection.config import TestConfig
 from detection.data.loader import test_loader
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import ConfigError
-from detection.inference.detector import Detector, detect, evaluating, to_array
+from detection.inference.detector import Detector, detect_in_views, evaluating
+from detection.inference.images import to_array
 from detection.inference.views import View
 from detection.structures import Detections, ImageId, Record
 
@@ -191,7 +192,7 @@ def detect_rows(detectors: Sequence[Detector], rows: Sequence[AblationRow], arra
     """Each row's detections in one image (H, W, 3) uint8: exactly what a detector or ensemble with its settings predicts."""
     views = shared_views(detectors, array)
     with evaluating(detectors):
-        return [detect(views(row))[0] for row in rows]
+        return [detect_in_views(views(row))[0] for row in rows]
 
 
 def shared_views(detectors: Sequence[Detector], array: np.ndarray) -> Callable[[AblationRow], list[View]]:
@@ -203,7 +204,7 @@ def shared_views(detectors: Sequence[Detector], array: np.ndarray) -> Callable[[
 
     @cache
     def view(member: AblationMember, mirrored: bool) -> View:
-        return plain_view(member.index, mirrored).under(member.test)
+        return plain_view(member.index, mirrored).with_settings(member.test)
 
     def views(row: AblationRow) -> list[View]:
         sides = (False, True) if row.flip else (False,)

@@ -13,7 +13,8 @@ from detection.config import ClassifierConfig, Config, load_config, override_con
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from detection.inference.detector import Detector, Ensemble
+    from detection.inference.detector import Detector
+    from detection.inference.ensemble import Ensemble
 
 ConfigT = TypeVar("ConfigT", Config, ClassifierConfig)
 
@@ -109,7 +110,7 @@ def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
 
     Raises ConfigError or CheckpointError.
     """
-    from detection.inference.detector import Ensemble
+    from detection.inference.ensemble import Ensemble
 
     detectors, files = load_detectors(options)
     model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)

@@ -1,4 +1,4 @@
-"""Run a model over a data set: records in, compact detections out."""
+"""Run a detector over a data set: records in, detections out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 from detection.data.loader import test_loader
 from detection.engine.precision import autocast, resolve_precision
-from detection.inference.detector import Detector, Ensemble
+from detection.inference.detector import Detector
+from detection.inference.ensemble import Ensemble
 from detection.structures import Detections, ImageId, Record
 
 
@@ -21,14 +22,14 @@ def predict_dataset(
 ) -> dict[ImageId, Detections]:
     """Detections of each record's image, in its own pixels, on the CPU.
 
-    The model's config decides the precision and how many images of equal size run together. `report` hears how many
-    images are done. Raises DatasetError for an image that cannot be read.
+    The model's config decides the precision and how many images of equal size run together. `report` is called with the
+    number of images done so far. Raises DatasetError for an image that cannot be read.
     """
     precision = resolve_precision(model.config.train.precision, model.device)
     found: dict[ImageId, Detections] = {}
-    # Several batches at once, so that images of equal size find one another.
-    at_once = max(model.config.test.batch_size * 4, 4)
-    for members, images in test_loader(records, batch_size=at_once, workers=workers):
+    # More images than a batch at a time, so that `predict` finds some of equal size to run together.
+    images_at_a_time = max(model.config.test.batch_size * 4, 4)
+    for members, images in test_loader(records, batch_size=images_at_a_time, workers=workers):
         with autocast(model.device, precision):
             detections = model.predict(images)
         for record, image_detections in zip(members, detections, strict=True):

@@ -1,37 +1,26 @@
-"""Multi-scale testing (appendix B): each region is pooled from the two scales at which it is nearest the size it is known in.
+"""Multi-scale testing (appendix B): a region is pooled from the two scales at which its area is nearest to a given one.
 
-N images, P regions each, R of all of them, L scales. Boxes: xyxy pixels of the size at which proposals are made.
+N images, P regions each, R regions of all images, L scales. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from detection.inference.views import View
-from detection.modeling.boxes import box_areas, scale_boxes
+from detection.modeling.boxes import box_areas
 
-
-def region_vectors(view: View, regions: Sequence[Tensor]) -> Tensor:
-    """conv5's vector of each region, (R, D): the greater of the two scales, element by element."""
-    test, head = view.test, view.detector.roi_head
-    sides = test.scales or (test.shorter_side,)
-    if len(sides) == 1:
-        return head.vectors(view.features(sides[0], range(len(regions))), _scaled(view, regions, sides[0]))
-    sizes_hw = [view.sizes_hw[side] for side in sides]
-    choices = [adjacent_scales(boxes, view.size_hw, sizes_hw, test.scale_area) for boxes in regions]
-    pooled = [_pool(view, regions, [choice[:, column] for choice in choices], sides) for column in range(2)]
-    if test.scale_merge == "conv5":
-        return torch.maximum(*(head.conv5(cells) for cells in pooled))
-    return head.conv5(torch.maximum(*pooled))
+PoolAtScale = Callable[[int, Sequence[int], Sequence[Tensor]], Tensor]
+"""Pools regions at one scale: its index, the indices of n images, and their regions n x (P, 4) -> cells (R, C, S, S)."""
 
 
 def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]], scale_area: float) -> Tensor:
-    """(P, 4) -> (P, 2) indices of ascending scales, or (P, 1) of a single one: SPP-net's rule.
+    """The two scales of each region by SPP-net's rule: (P, 4) -> (P, 2) indices, or (P, 1) where there is one scale only.
 
-    First the scale at which the region's area is closest to scale_area^2, then the better of its neighbours.
+    `boxes` are pixels of an image of `size_hw`; `sizes_hw` are the sizes of the same image at the scales, ascending. The first
+    index is the scale at which the region's area is closest to scale_area^2, the second is the better of its neighbours.
     """
     growth = [(height * width) / (size_hw[0] * size_hw[1]) for height, width in sizes_hw]
     distance = (box_areas(boxes)[:, None] * boxes.new_tensor(growth) - scale_area**2).abs()  # (P, L)
@@ -43,21 +32,18 @@ def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[
     return torch.cat([best, neighbour], dim=1)
 
 
-def _pool(view: View, regions: Sequence[Tensor], choices: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
-    """Each region's cells (R, C, S, S) from the scale chosen for it; only scales that some region needs are computed."""
-    head = view.detector.roi_head
+def pool_at_chosen_scales(pool: PoolAtScale, regions: Sequence[Tensor], choices: Sequence[Tensor], num_scales: int) -> Tensor:
+    """The cells (R, C, S, S) of regions N x (P, 4), in their order, each pooled at the scale whose index N x (P,) is chosen.
+
+    `pool` is called only for the scales and images that some region needs. There is at least one region.
+    """
     starts = torch.tensor([0, *(len(boxes) for boxes in regions)]).cumsum(0).tolist()
     places, parts = [], []
-    for index, side in enumerate(sides):
-        members = [(choice == index).nonzero().squeeze(1) for choice in choices]
-        rows = [row for row, chosen in enumerate(members) if len(chosen)]
-        if rows:
-            boxes = [regions[row][members[row]] for row in rows]
-            parts.append(head.pool(view.features(side, rows), _scaled(view, boxes, side)))
-            places.append(torch.cat([members[row] + starts[row] for row in rows]))
+    for scale in range(num_scales):
+        members = [(choice == scale).nonzero().squeeze(1) for choice in choices]
+        images = [index for index, chosen in enumerate(members) if len(chosen)]
+        if images:
+            parts.append(pool(scale, images, [regions[index][members[index]] for index in images]))
+            places.append(torch.cat([members[index] + starts[index] for index in images]))
     order = torch.cat(places).argsort()
     return torch.cat(parts)[order]
-
-
-def _scaled(view: View, regions: Sequence[Tensor], shorter_side: int) -> list[Tensor]:
-    return [scale_boxes(boxes, view.size_hw, view.sizes_hw[shorter_side]) for boxes in regions]

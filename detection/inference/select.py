@@ -1,31 +1,44 @@
-"""From scores and boxes of every region to detections: threshold, NMS, and box voting where it is asked for."""
+"""From scores and boxes of every region to detections: threshold, NMS, and box voting where the settings ask for it.
+
+N images, P regions of an image, K classes. Boxes: xyxy pixels.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from detection.config import TestConfig
 from detection.inference.voting import vote
-from detection.modeling.boxes import at_least, clip_boxes, scale_boxes
+from detection.modeling.boxes import clip_boxes, nonempty_boxes, scale_boxes
 from detection.modeling.nms import batched_nms
-from detection.structures import Detections
+from detection.structures import Detections, ScoredRegions
+
+
+def select_detections(
+    regions: ScoredRegions, size_hw: tuple[int, int], image_sizes: Sequence[tuple[int, int]], test: TestConfig
+) -> list[Detections]:
+    """The detections in N images: regions in pixels of `size_hw`, results in the pixels of each image's own size (h, w)."""
+    parts = zip(regions.scores, regions.boxes, image_sizes, strict=True)
+    return [to_image_pixels(select(scores, boxes, size_hw, test), size_hw, image_hw) for scores, boxes, image_hw in parts]
 
 
 def select(scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig) -> Detections:
-    """The best of one image's (P, K) scores and (P, K, 4) boxes: threshold, NMS in each class, top detections.
+    """One image's detections from scores (P, K) and boxes (P, K, 4): threshold, NMS in each class, top detections.
 
-    Boxes that clipping leaves empty overlap nothing, so they live through NMS; as in detectron2 they count among the top
-    ones and are dropped then.
+    Boxes that clipping leaves empty overlap nothing, so NMS keeps them; as in detectron2 they count among the top detections,
+    and are dropped after that.
     """
     boxes = clip_boxes(boxes, size_hw)
     eligible = scores > test.score_threshold
     rows, labels = eligible.nonzero(as_tuple=True)
     found = Detections(boxes[rows, labels], scores[rows, labels], labels)
     kept = found[batched_nms(found.boxes, found.scores, labels, test.nms_threshold)[: test.max_detections]]
-    kept = kept[at_least(kept.boxes, 0).nonzero().squeeze(1)]
+    kept = kept[nonempty_boxes(kept.boxes).nonzero().squeeze(1)]
     if not test.voting:
         return kept
-    usable = at_least(boxes, 0)
+    usable = nonempty_boxes(boxes)
     voters = usable if test.voting_candidates == "all" else usable & eligible
     return vote(kept, scores * voters, boxes, test.voting_iou)
 

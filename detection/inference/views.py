@@ -1,7 +1,7 @@
-"""Images as one detector sees them: at the sizes of its scales, mirrored or not, each feature map computed once.
+"""Views: the same images at several scales, mirrored, or seen by another detector, and what several views find together.
 
-N images that have the same size for the network, P regions each, C feature channels. Boxes: xyxy pixels of the size at
-which the detector proposes, `test.shorter_side`.
+N images that have the same size for the network, P regions each, K classes, C feature channels. Boxes are xyxy pixels of the
+size at which the view's detector proposes, `test.shorter_side`; those of several views together are in the first view's pixels.
 """
 
 from __future__ import annotations
@@ -14,27 +14,18 @@ import torch
 from torch import Tensor
 
 from detection.config import TestConfig
+from detection.inference.images import batch_of_size, network_sizes
+from detection.inference.multiscale import adjacent_scales, pool_at_chosen_scales
 from detection.modeling import FasterRCNN
-from detection.modeling.boxes import mirror_boxes
-from detection.resize import resize_image, resized_size
-from detection.structures import Batch
-
-
-def network_sizes(image_hw: tuple[int, int], test: TestConfig) -> dict[int, tuple[int, int]]:
-    """The size (h, w) of an image at each shorter side that the settings name, that of the proposals first.
-
-    `longer_side` grows and shrinks with the scale: an image it cuts down is cut down in the same proportion everywhere.
-    """
-    return {
-        side: resized_size(image_hw, side, test.longer_side * side / test.shorter_side)
-        for side in (test.shorter_side, *test.scales)
-    }
+from detection.modeling.boxes import mirror_boxes, scale_boxes
+from detection.modeling.roi_head import whole_image_box
+from detection.structures import ScoredRegions
 
 
 class View:
-    """N images (H, W, 3) uint8 RGB, all of one size for the network. What was computed once is kept.
+    """N images (H, W, 3) uint8 RGB as one detector sees them. It keeps every feature map, proposal and context it computes.
 
-    `test` says which sizes and how to use them: the detector's own settings, or others through `under`.
+    `test` says which scales are used, and how: the detector's own settings, or others by `with_settings`.
     """
 
     def __init__(self, detector: FasterRCNN, arrays: Sequence[np.ndarray], *, mirrored: bool = False) -> None:
@@ -49,34 +40,102 @@ class View:
         self.test = test
         self.sizes_hw = network_sizes(self.arrays[0].shape[:2], test)
         self.size_hw = self.sizes_hw[test.shorter_side]
-        self.context: Tensor | None = None  # (N, D), once somebody has computed it
+        self._context: Tensor | None = None
 
-    def under(self, test: TestConfig) -> View:
-        """The same images under other settings. Both views keep feature maps and proposals in one place, by size."""
+    def with_settings(self, test: TestConfig) -> View:
+        """The same images under other settings. Both views share their feature maps and proposals, by size."""
         other = copy.copy(self)
         other._set(test)
         return other
 
-    def features(self, shorter_side: int, rows: Sequence[int]) -> Tensor:
-        """The feature maps (len(rows), C, H/16, W/16) of some of the images at one scale."""
+    def extract(self, shorter_side: int, indices: Sequence[int]) -> Tensor:
+        """The feature maps (n, C, H/16, W/16) of n of the images at one scale."""
         size_hw = self.sizes_hw[shorter_side]
-        missing = [row for row in rows if (size_hw, row) not in self._features]
+        missing = [index for index in indices if (size_hw, index) not in self._features]
         if missing:
-            resizing = self.detector.config.data.resizing
-            resized = np.stack([resize_image(self.arrays[row], size_hw, resizing) for row in missing])
-            batch = Batch(torch.from_numpy(resized).permute(0, 3, 1, 2), [size_hw] * len(missing))
+            batch = batch_of_size([self.arrays[index] for index in missing], size_hw, self.detector.config.data.resizing)
             maps = self.detector.extract(batch.to(self.detector.device))
-            self._features |= {(size_hw, row): image for row, image in zip(missing, maps, strict=True)}
-        return torch.stack([self._features[size_hw, row] for row in rows])
+            self._features |= {(size_hw, index): image_map for index, image_map in zip(missing, maps, strict=True)}
+        return torch.stack([self._features[size_hw, index] for index in indices])
 
     def propose(self) -> list[Tensor]:
-        """The detector's proposals on the images as they are given, at the single scale: N x (P, 4)."""
+        """The detector's proposals at the scale of `test.shorter_side`, N x (P, 4)."""
         if self.size_hw not in self._proposals:
-            rows = range(len(self.arrays))
-            features = self.features(self.test.shorter_side, rows)
-            self._proposals[self.size_hw] = self.detector.propose(features, [self.size_hw] * len(rows))
-        return self.mirror(self._proposals[self.size_hw])
+            features = self.extract(self.test.shorter_side, range(len(self.arrays)))
+            self._proposals[self.size_hw] = self.detector.propose(features, [self.size_hw] * len(self.arrays))
+        return self._mirror(self._proposals[self.size_hw])
 
-    def mirror(self, boxes: Sequence[Tensor]) -> list[Tensor]:
-        """N x (..., 4) boxes from the images as given to the images as seen, or back; the same unless mirrored."""
+    def classify(self, regions: Sequence[Tensor]) -> ScoredRegions:
+        """What is in the regions N x (P, 4), and where. A mirrored view takes and gives boxes of the images as they are."""
+        if not any(len(boxes) for boxes in regions):
+            return self.detector.no_regions(len(regions))
+        seen = self._mirror(regions)
+        found = self.detector.classify_vectors(self.region_vectors(seen), seen, self.context())
+        return ScoredRegions(found.scores, self._mirror(found.boxes))
+
+    def context(self) -> Tensor | None:
+        """The whole images' vectors (N, D), pooled as any other region is. None where the config asks for no context."""
+        if self.detector.config.roi.context and self._context is None:
+            box = whole_image_box(self.size_hw, self.detector.device)
+            self._context = self.region_vectors([box] * len(self.arrays))
+        return self._context
+
+    def region_vectors(self, regions: Sequence[Tensor]) -> Tensor:
+        """conv5's vectors (R, D) of regions in the pixels of the images as seen: where there are several scales, the maximum
+        of the two that suit each region, element by element."""
+        test, head = self.test, self.detector.roi_head
+        sides = test.scales or (test.shorter_side,)
+        if len(sides) == 1:
+            features = self.extract(sides[0], range(len(self.arrays)))
+            return head.vectors(features, self._at_scale(regions, sides[0]))
+
+        def pool(scale: int, indices: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
+            return head.pool(self.extract(sides[scale], indices), self._at_scale(boxes, sides[scale]))
+
+        sizes_hw = [self.sizes_hw[side] for side in sides]
+        choices = [adjacent_scales(boxes, self.size_hw, sizes_hw, test.scale_area) for boxes in regions]
+        first, second = (
+            pool_at_chosen_scales(pool, regions, [choice[:, column] for choice in choices], len(sides)) for column in (0, 1)
+        )
+        if test.scale_merge == "conv5":
+            return torch.maximum(head.conv5(first), head.conv5(second))
+        return head.conv5(torch.maximum(first, second))
+
+    def _at_scale(self, regions: Sequence[Tensor], shorter_side: int) -> list[Tensor]:
+        return [scale_boxes(boxes, self.size_hw, self.sizes_hw[shorter_side]) for boxes in regions]
+
+    def _mirror(self, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """N x (..., 4) boxes of the images as they are, in the images as this view sees them, or back: its own inverse."""
         return [mirror_boxes(image_boxes, self.size_hw[1]) if self.mirrored else image_boxes for image_boxes in boxes]
+
+
+def unite_proposals(views: Sequence[View]) -> list[Tensor]:
+    """The proposals of all views, N x (P, 4). A box that several views propose is there once."""
+    found = [[scale_boxes(boxes, view.size_hw, views[0].size_hw) for boxes in view.propose()] for view in views]
+    return [_without_repeats(torch.cat(parts)) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True)]
+
+
+def classify_in_views(views: Sequence[View], regions: Sequence[Tensor]) -> ScoredRegions:
+    """What is in the regions N x (P, 4), and where: the means of the views' scores and boxes."""
+    first = views[0].size_hw
+    found = [view.classify([scale_boxes(boxes, first, view.size_hw) for boxes in regions]) for view in views]
+    scores = [each.scores for each in found]
+    boxes = [
+        [scale_boxes(image_boxes, view.size_hw, first) for image_boxes in each.boxes]
+        for view, each in zip(views, found, strict=True)
+    ]
+    return ScoredRegions(
+        [_mean(parts) for parts in zip(*scores, strict=True)], [_mean(parts) for parts in zip(*boxes, strict=True)]
+    )
+
+
+def _without_repeats(boxes: Tensor) -> Tensor:
+    """(P, 4) -> (P', 4): the first of each group of equal boxes, in their order."""
+    _, group = boxes.unique(dim=0, return_inverse=True)
+    places = torch.arange(len(boxes), device=boxes.device)
+    first = torch.full_like(places, len(boxes)).scatter_reduce(0, group, places, "amin")
+    return boxes[first[first < len(boxes)].sort().values]
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(dim=0)

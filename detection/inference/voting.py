@@ -13,10 +13,10 @@ from detection.structures import Detections
 
 
 def vote(kept: Detections, scores: Tensor, boxes: Tensor, iou_threshold: float) -> Detections:
-    """Each kept box becomes the mean, weighted by score, of the candidates of its class that overlap it as much.
+    """The kept detections, each box replaced by the score-weighted mean of the candidates of its class around it.
 
-    Candidates are (P, K, 4) boxes with (P, K) scores; a score of 0 has no vote. The detections' own scores and order stay;
-    a box without any vote stays as it is.
+    Candidates are boxes (P, K, 4) with scores (P, K); those with an IoU of `iou_threshold` or more vote, in proportion to their
+    score. The detections' own scores and order stay; a box without any vote stays as it is.
     """
     voted = kept.boxes.clone()
     for label in kept.labels.unique().tolist():

@@ -1,7 +1,7 @@
 """Anchors: the reference boxes of the RPN (Faster R-CNN, section 3.1.1).
 
-A anchors a cell = sizes x ratios; a feature map of H x W cells has H * W * A, in the order of the RPN's outputs: row by
-row, then cell by cell, then anchor by anchor.
+There are A anchors per feature cell, one for each size and ratio. A feature map of H x W cells has H * W * A anchors, in the
+order of the RPN's outputs: row by row, in a row cell by cell, in a cell anchor by anchor.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 
-def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """(A, 4) xyxy around the origin, exact: area size^2, height / width = ratio. Sizes vary slowest."""
+def generate_cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """The anchors of one cell, (A, 4) xyxy around the origin, not rounded: area size^2, height / width = ratio.
+
+    All ratios of the first size come first.
+    """
     boxes = []
     for size in sizes:
         for ratio in ratios:
@@ -23,28 +26,30 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
     return torch.tensor(boxes)
 
 
-def grid_anchors(cells: Tensor, stride: int, feature_hw: tuple[int, int]) -> Tensor:
-    """(A, 4) anchors put on each of H x W cells -> (H * W * A, 4).
+def grid_anchors(cell_anchors: Tensor, stride: int, feature_hw: tuple[int, int]) -> Tensor:
+    """The anchors of a whole feature map: those of one cell (A, 4), put on each of H x W cells -> (H * W * A, 4).
 
     Cell (y, x) is centred on pixel (y * stride, x * stride): where padded convolutions centre their receptive fields.
     """
     height, width = feature_hw
-    y = torch.arange(height, device=cells.device, dtype=cells.dtype) * stride
-    x = torch.arange(width, device=cells.device, dtype=cells.dtype) * stride
+    y = torch.arange(height, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride
+    x = torch.arange(width, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride
     y, x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack([x, y, x, y], dim=-1)
-    return (centers[:, :, None] + cells).reshape(-1, 4)
+    return (centers[:, :, None] + cell_anchors).reshape(-1, 4)
 
 
-def inside(anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(N,) bool: the anchor does not cross the border of the image."""
+def inside_image(anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Which anchors do not cross the border of the image: (M, 4) -> (M,) bool."""
     height, width = size_hw
     return (anchors[:, :2] >= 0).all(dim=1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
 
 
-def centered_inside(anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(N,) bool: the anchor's centre lies on the image and not on a batch's padding."""
-    height, width = size_hw
+def centered_on_image(anchors: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+    """Which anchors have their centre on the image and not on a batch's padding: (M, 4) -> (M,) bool.
+
+    For N images at once `height` and `width` are tensors (N, 1), and the result is (N, M).
+    """
     center_x = (anchors[:, 0] + anchors[:, 2]) / 2
     center_y = (anchors[:, 1] + anchors[:, 3]) / 2
     return (center_x < width) & (center_y < height)

@@ -1,6 +1,7 @@
 """Box geometry. Boxes: (N, 4) float32 xyxy, absolute pixels, continuous.
 
-Deltas are the regression targets of R-CNN: (dx, dy) in units of the anchor's size, (dw, dh) logarithms of a ratio.
+Deltas are the regression targets of R-CNN: (dx, dy) is the shift of the centre in units of the anchor's size, (dw, dh) the
+logarithm of the ratio of the sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# exp(dw) is cut off there: an anchor of 16 px grows to 1000 px at most, and never overflows.
+# Larger dw and dh are cut off: a side grows at most from 16 px to 1000 px, and exp() never overflows.
 MAX_LOG_RATIO = math.log(1000 / 16)
 
 
@@ -51,7 +52,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """Inverse of `encode_boxes`: (..., 4) and (..., 4), broadcast -> (..., 4)."""
+    """Boxes from deltas and anchors, the inverse of `encode_boxes`: (..., 4) and (..., 4), broadcast -> (..., 4)."""
     deltas = deltas * deltas.new_tensor(std)
     anchor_sizes = anchors[..., 2:] - anchors[..., :2]
     centers = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * anchor_sizes
@@ -60,7 +61,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 
 
 
 def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Cut (..., 4) boxes off at the image's border; one that lies outside becomes empty."""
+    """Cut (..., 4) boxes off at the border of one image; a box that lies outside becomes empty."""
     height, width = size_hw
     return torch.stack(
         [
@@ -73,8 +74,14 @@ def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     )
 
 
+def clip_boxes_to(boxes: Tensor, limits: Tensor) -> Tensor:
+    """`clip_boxes` for images of several sizes at once: (..., 4) boxes and `limits` (..., 4) that broadcast with them, the
+    (width, height, width, height) of each box's image."""
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
 def scale_boxes(boxes: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Tensor:
-    """(..., 4) boxes of an image, in the pixels of the same image at another size."""
+    """Boxes (..., 4) of an image of size `from_hw`, in the pixels of the same image resized to `to_hw`."""
     if from_hw == to_hw:
         return boxes
     ratio_y, ratio_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
@@ -82,11 +89,11 @@ def scale_boxes(boxes: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int])
 
 
 def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
-    """(..., 4) boxes of an image, in the image mirrored left to right. Its own inverse."""
+    """Boxes (..., 4) of an image of this width, in the image mirrored left to right. Its own inverse."""
     return torch.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], dim=-1)
 
 
-def at_least(boxes: Tensor, size: float) -> Tensor:
-    """(..., 4) -> (...) bool: neither empty nor narrower or lower than `size` pixels."""
+def nonempty_boxes(boxes: Tensor, min_size: float = 0) -> Tensor:
+    """Which boxes have an area, and both sides of `min_size` pixels or more: (..., 4) -> (...) bool."""
     width_height = boxes[..., 2:] - boxes[..., :2]
-    return ((width_height >= size) & (width_height > 0)).all(dim=-1)
+    return ((width_height >= min_size) & (width_height > 0)).all(dim=-1)

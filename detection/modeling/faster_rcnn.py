@@ -12,23 +12,24 @@ from torch import Tensor, nn
 
 from backbones import Preprocessing, build_c4
 from backbones.build import load_c4
-from detection.config import Config
+from detection.config import Config, TestConfig
 from detection.errors import ConfigError
-from detection.modeling.roi_head import RoiHead
+from detection.modeling.roi_head import RoiHead, whole_image_box
 from detection.modeling.rpn import RegionProposalNetwork
-from detection.structures import Batch
+from detection.structures import Batch, ScoredRegions
 
 
 class FasterRCNN(nn.Module):
-    """`model(batch)` gives losses; what a detection is composed of are steps with names of their own.
+    """The network: `model(batch)` gives the training losses, and `extract`, `propose`, `classify` are the steps of inference.
 
-    `detection.inference` composes them; a model that predicts is its `Detector`. Raises BackboneError for an unknown name.
+    `detection.inference.detector` runs these steps, and its `Detector` is this network with `predict`. Of `config`, the
+    architecture (`model`, `rpn`, `roi`, and `data.classes`) is fixed here; `use_test_config` changes the settings of inference.
+    Raises BackboneError for an unknown name.
     """
 
-    def __init__(self, config: Config, class_names: Sequence[str], preprocessing: Preprocessing | None = None) -> None:
+    def __init__(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
-        self.class_names = tuple(class_names)
         self.trunk, conv5 = build_c4(
             config.model.backbone,
             norm=config.model.norm,
@@ -44,8 +45,17 @@ class FasterRCNN(nn.Module):
             )
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.stride, config.rpn)
         self.roi_head = RoiHead(conv5, conv5.channels, self.trunk.stride, len(self.class_names), config.roi)
-        # Convolutions are faster so on CPUs and GPUs, and RoIAlign gives this order.
+        # Convolutions are faster in this memory order, on CPUs and GPUs, and RoIAlign gives it.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names in the order of the labels."""
+        return self.config.data.class_names
+
+    def use_test_config(self, test: TestConfig) -> None:
+        """Predict with other settings of inference from now on."""
+        self.config = self.config.model_copy(update={"test": test})
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +76,7 @@ class FasterRCNN(nn.Module):
         return rpn_losses | self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
     def extract(self, batch: Batch) -> Tensor:
-        """Features (N, C, H/16, W/16) of the images; a batch's padding is zero after normalisation."""
+        """The trunk's features (N, C, H/16, W/16) of the images; a batch's padding is zero after normalisation."""
         images = self.preprocessing.normalize(batch.images)
         for image, (height, width) in zip(images, batch.sizes_hw, strict=True):
             image[:, height:] = 0
@@ -74,13 +84,29 @@ class FasterRCNN(nn.Module):
         return self.trunk(images.contiguous(memory_format=torch.channels_last))
 
     def propose(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """Test-time proposals, by descending objectness: N x (P, 4)."""
-        counts = self.config.rpn
-        return self.rpn.proposals(self.rpn(features), sizes_hw, counts.pre_nms_test, counts.post_nms_test)
+        """Proposals for inference, by descending objectness: N x (P, 4)."""
+        return self.rpn.test_proposals(self.rpn(features), sizes_hw)
 
-    def classify(
-        self, features: Tensor, proposals: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Class probabilities N x (P, K), background left out, and a box a class N x (P, K, 4), not clipped."""
-        logits, deltas = self.roi_head(features, proposals, sizes_hw)
-        return self.roi_head.decode(logits, deltas, proposals)
+    def classify(self, features: Tensor, regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> ScoredRegions:
+        """What is in the regions N x (P, 4), proposals or others, and where."""
+        if not any(len(boxes) for boxes in regions):
+            return self.no_regions(len(regions))
+        context = None
+        if self.config.roi.context:
+            whole_images = [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]
+            context = self.roi_head.vectors(features, whole_images)
+        return self.classify_vectors(self.roi_head.vectors(features, regions), regions, context)
+
+    def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
+        """The second half of `classify`, from conv5's vectors: (R, D) of the regions N x (P, 4), and (N, D) of the whole
+        images where the config asks for context."""
+        logits, deltas = self.roi_head.predict(vectors, self.roi_head.context_per_region(context, regions))
+        scores, boxes = self.roi_head.decode(logits, deltas, torch.cat(list(regions)))
+        counts = [len(image_regions) for image_regions in regions]
+        return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)))
+
+    def no_regions(self, num_images: int) -> ScoredRegions:
+        """What `classify` gives where no image has a region."""
+        scores = torch.zeros((0, len(self.class_names)), device=self.device)
+        boxes = torch.zeros((0, len(self.class_names), 4), device=self.device)
+        return ScoredRegions([scores] * num_images, [boxes] * num_images)

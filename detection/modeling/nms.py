@@ -1,7 +1,7 @@
-"""Non-maximum suppression by torchvision's compiled operator, in one class or in several.
+"""Non-maximum suppression by torchvision's compiled operator, in one class or in each of several.
 
-Importing torchvision takes longer than many a prediction, since it imports torch's compiler and all its models too. This
-operator is all of it that a detector needs on a CPU, so only the library that holds it is loaded.
+Importing torchvision takes longer than many a prediction, because it also imports torch's compiler and all its models. On a
+CPU a detector needs nothing of it but this operator, so only the compiled library that holds the operator is loaded.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Beyond this many boxes those of different classes take a CPU longer to compare than the classes take one after another.
-MOST_AT_ONCE = 1000
+# With more boxes a CPU is faster with one NMS per class than with one for all, which compares boxes of different classes too.
+MAX_BOXES_IN_ONE_NMS = 1000
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices, int64, by descending score (P,), of the boxes (P, 4) that no better kept one overlaps above the threshold."""
+    """Indices (int64, by descending score) of the boxes that NMS keeps: boxes (P, 4) and scores (P,).
+
+    A box is dropped where its IoU with a kept box of a higher score is above the threshold.
+    """
     return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """`nms` among the boxes of each label by themselves; labels: int64 (P,)."""
+    """Indices (int64, by descending score) of the boxes that NMS keeps in each class by itself; labels (P,) int64."""
     if not len(boxes):
         return labels.new_empty(0)
-    if boxes.device.type == "cpu" and len(boxes) > MOST_AT_ONCE:
+    if boxes.device.type == "cpu" and len(boxes) > MAX_BOXES_IN_ONE_NMS:
         classes = [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
         kept = torch.cat([members[nms(boxes[members], scores[members], iou_threshold)] for members in classes]).sort().values
         return kept[scores[kept].argsort(descending=True)]
-    # Classes are moved to where they do not meet.
+    # Shifted by more than the largest coordinate, boxes of different classes never overlap.
     return nms(boxes + (labels.to(boxes) * (boxes.max() + 1))[:, None], scores, iou_threshold)
 
 

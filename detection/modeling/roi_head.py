@@ -1,6 +1,6 @@
 """The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendices A and B).
 
-N images, R RoIs of all of them, K classes, D features a RoI. Background is class K. Boxes: xyxy pixels.
+N images, P RoIs of one image, R RoIs of all images, K classes, D features per RoI. Background is class K. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from backbones.base import C4Head
 from detection.config import RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
-from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample
+from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
 from detection.modeling.roi_pool import pool_rois
 from detection.structures import Target
 
 
 class RoiHead(nn.Module):
-    """Classifies proposals and regresses one box a class."""
+    """Classifies RoIs and regresses one box per class."""
 
     def __init__(self, conv5: C4Head, channels: int, stride: int, num_classes: int, config: RoiConfig) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class RoiHead(nn.Module):
         self.stride = stride
         self.num_classes = num_classes
         self.conv5 = conv5
-        # With context, the columns behind the RoI's own D are for the whole image's vector.
+        # With context, the columns after the RoI's own D are for the vector of the whole image.
         width = 2 * channels if config.context else channels
         self.class_scores = nn.Linear(width, num_classes + 1)
         self.box_deltas = nn.Linear(width, num_classes * 4)
@@ -40,9 +40,9 @@ class RoiHead(nn.Module):
     def forward(
         self, features: Tensor, proposals: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) and N x (P, 4) -> class logits (R, K + 1) and deltas (R, K, 4), both float32."""
+        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from features (N, C, H, W) and proposals N x (P, 4)."""
         vectors = self.vectors(features, proposals)
-        return self.predict(vectors, proposals, self.context(features, sizes_hw))
+        return self.predict(vectors, self.context_per_region(self.context(features, sizes_hw), proposals))
 
     def vectors(self, features: Tensor, proposals: Sequence[Tensor]) -> Tensor:
         """conv5's vector of each RoI: (N, C, H, W) and N x (P, 4) -> (R, D)."""
@@ -60,25 +60,31 @@ class RoiHead(nn.Module):
         return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, cell_stride)
 
     def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
-        """One vector an image, (N, D): the whole image as a RoI. None where the config asks for no context."""
+        """One vector per image, (N, D): the whole image as a RoI. None where the config asks for no context."""
         if not self.config.context:
             return None
-        return self.conv5(self.pool(features, [whole_image(size_hw, features) for size_hw in sizes_hw]))
+        # Not by `vectors`: for one RoI per image it is cheaper to pool before conv5 begins.
+        return self.conv5(self.pool(features, [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]))
 
-    def predict(self, vectors: Tensor, proposals: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The sibling layers: (R, D) and N x (P, 4) and (N, D) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
+    def context_per_region(self, context: Tensor | None, proposals: Sequence[Tensor]) -> Tensor | None:
+        """Each RoI's vector of its whole image: (N, D) and N x (P, 4) -> (R, D). None stays None."""
+        if context is None:
+            return None
+        counts = torch.tensor([len(boxes) for boxes in proposals], device=context.device)
+        return context.repeat_interleave(counts, dim=0)
+
+    def predict(self, vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sibling layers: (R, D) and, with context, (R, D) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
         if context is not None:
-            counts = torch.tensor([len(boxes) for boxes in proposals], device=context.device)
-            vectors = torch.cat([vectors, context.repeat_interleave(counts, dim=0)], dim=1)
+            vectors = torch.cat([vectors, context], dim=1)
         deltas = self.box_deltas(vectors).float().reshape(-1, self.num_classes, 4)
         return self.class_scores(vectors).float(), deltas
 
-    def decode(self, logits: Tensor, deltas: Tensor, proposals: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Class probabilities N x (P, K), background left out, and a box a class N x (P, K, 4), not clipped."""
-        counts = [len(boxes) for boxes in proposals]
-        boxes = decode_boxes(deltas, torch.cat(list(proposals))[:, None], self.config.delta_std)
-        scores = logits.softmax(dim=1)[:, :-1]
-        return list(scores.split(counts)), list(boxes.split(counts))
+    def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` gives for RoIs (R, 4), as class probabilities (R, K), background left out, and one box per class
+        (R, K, 4), not clipped."""
+        boxes = decode_boxes(deltas, rois[:, None], self.config.delta_std)
+        return logits.softmax(dim=1)[:, :-1], boxes
 
     def losses(
         self,
@@ -88,7 +94,7 @@ class RoiHead(nn.Module):
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
         """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs."""
-        samples = [self.sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        samples = [self.sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         rois, labels, gt_boxes = (list(part) for part in zip(*samples, strict=True))
         logits, deltas = self(features, rois, sizes_hw)
         truth = torch.cat(labels)
@@ -102,26 +108,26 @@ class RoiHead(nn.Module):
         return {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
 
     @torch.no_grad()
-    def sample(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
-        """RoIs (S, 4) of one image that enter the loss, their labels (S,), and the box (S, 4) each belongs to.
+    def sample_rois(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
+        """The RoIs (S, 4) of one image that enter the loss, their labels (S,), and the ground-truth box (S, 4) of each.
 
         The ground-truth boxes are proposals too: early in training they are the only good ones.
         """
         config = self.config
         proposals = torch.cat([proposals, target.boxes])
-        roles, matched = match_proposals(proposals, target.boxes, config.positive_iou, config.negative_iou)
-        roles = ignore_covered(roles, proposals, target.ignored, config.ignore_coverage)
-        positive, negative = sample(roles, config.sample_size, config.positive_fraction)
+        match_labels, matched = match_proposals(proposals, target.boxes, config.positive_iou, config.negative_iou)
+        match_labels = ignore_covered(match_labels, proposals, target.ignored, config.ignore_coverage)
+        positive, negative = sample_matches(match_labels, config.sample_size, config.positive_fraction)
         chosen = torch.cat([positive, negative])
         if len(target.boxes) == 0:
             background = torch.full_like(chosen, self.num_classes)
             return proposals[chosen], background, proposals[chosen]
         labels = target.labels[matched[chosen]]
-        labels = torch.where(roles[chosen] == POSITIVE, labels, self.num_classes)
+        labels = torch.where(match_labels[chosen] == POSITIVE, labels, self.num_classes)
         return proposals[chosen], labels, target.boxes[matched[chosen]]
 
 
-def whole_image(size_hw: tuple[int, int], like: Tensor) -> Tensor:
-    """The image's own box (1, 4), float32 on the device of `like`."""
+def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:
+    """The box of a whole image, (1, 4) float32."""
     height, width = size_hw
-    return torch.tensor([[0.0, 0.0, width, height]], device=like.device)
+    return torch.tensor([[0.0, 0.0, width, height]], device=device)

@@ -1,6 +1,6 @@
 """Region Proposal Network (Faster R-CNN, section 3.1).
 
-N images, C feature channels, H x W feature cells, A anchors a cell, M = H * W * A anchors an image. Boxes: xyxy pixels.
+N images, C feature channels, H x W feature cells, A anchors per cell, M = H * W * A anchors per image. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detection.config import RpnConfig
-from detection.modeling.anchors import cell_anchors, centered_inside, grid_anchors, inside
-from detection.modeling.boxes import at_least, clip_boxes, decode_boxes, encode_boxes
-from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample
+from detection.modeling.anchors import centered_on_image, generate_cell_anchors, grid_anchors, inside_image
+from detection.modeling.boxes import clip_boxes, decode_boxes, encode_boxes, nonempty_boxes
+from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample_matches
 from detection.modeling.nms import nms
 from detection.structures import Target
 
 
 @dataclass
 class RpnOutput:
-    """What the network says of every anchor."""
+    """What the network predicts for every anchor of N images."""
 
     logits: Tensor  # (N, M) float32: objectness before the sigmoid
     deltas: Tensor  # (N, M, 4) float32
@@ -30,14 +30,17 @@ class RpnOutput:
 
 
 class RegionProposalNetwork(nn.Module):
-    """A 3x3 convolution and two sibling 1x1 ones; and how anchors become proposals and losses."""
+    """A 3x3 convolution and two sibling 1x1 convolutions, and how their outputs become proposals and losses.
+
+    All settings, the numbers of proposals too, are those of `config`.
+    """
 
     def __init__(self, in_channels: int, stride: int, config: RpnConfig) -> None:
         super().__init__()
         self.config = config
         self.stride = stride
-        cells = cell_anchors(config.anchor_sizes, config.anchor_ratios) + config.anchor_offset * stride
-        self.register_buffer("cells", cells, persistent=False)
+        cell_anchors = generate_cell_anchors(config.anchor_sizes, config.anchor_ratios) + config.anchor_offset * stride
+        self.register_buffer("cell_anchors", cell_anchors, persistent=False)
         num_anchors = len(config.anchor_sizes) * len(config.anchor_ratios)
         self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
         self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
@@ -47,13 +50,21 @@ class RegionProposalNetwork(nn.Module):
             nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def forward(self, features: Tensor) -> RpnOutput:
-        """(N, C, H, W) -> scores and deltas of all anchors."""
+        """Objectness and deltas of all anchors, from features (N, C, H, W)."""
         hidden = F.relu(self.conv(features))
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
-        anchors = grid_anchors(self.get_buffer("cells"), self.stride, (features.shape[2], features.shape[3]))
+        anchors = grid_anchors(self.get_buffer("cell_anchors"), self.stride, (features.shape[2], features.shape[3]))
         return RpnOutput(logits.float(), deltas.float(), anchors)
+
+    def training_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The proposals that the RoI head samples from in training: N x (P, 4), P <= config.post_nms_train."""
+        return self.proposals(output, sizes_hw, self.config.pre_nms_train, self.config.post_nms_train)
+
+    def test_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The proposals that inference classifies: N x (P, 4), P <= config.post_nms_test."""
+        return self.proposals(output, sizes_hw, self.config.pre_nms_test, self.config.post_nms_test)
 
     @torch.no_grad()
     def proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], pre_nms: int, post_nms: int) -> list[Tensor]:
@@ -63,31 +74,35 @@ class RegionProposalNetwork(nn.Module):
             for logits, deltas, size_hw in zip(output.logits, output.deltas, sizes_hw, strict=True)
         ]
 
-    def training_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """As many proposals as the RoI head samples from in training: N x (P, 4)."""
-        return self.proposals(output, sizes_hw, self.config.pre_nms_train, self.config.post_nms_train)
-
     def _proposals_of_image(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
     ) -> Tensor:
-        # Anchors on a batch's padding would be clipped to slivers at the border.
-        if not self.config.anchors_on_padding:
-            logits = logits.masked_fill(~centered_inside(anchors, size_hw), -torch.inf)
+        logits = self.mask_padding(logits, anchors, *size_hw)
         scores, best = logits.topk(min(pre_nms, len(logits)))
         boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
-        valid = at_least(boxes, self.config.min_size) & (scores > -torch.inf)
+        valid = nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf)
         boxes, scores = boxes[valid], scores[valid]
         return boxes[nms(boxes, scores, self.config.nms_threshold)[:post_nms]]
 
+    def mask_padding(self, logits: Tensor, anchors: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+        """Objectness logits (M,) with -inf for anchors on a batch's padding, unless the config lets them be proposed.
+
+        For N images at once the logits are (N, M), and `height` and `width` are tensors (N, 1).
+        """
+        # Such anchors would be clipped to slivers at the image's border.
+        if self.config.anchors_on_padding:
+            return logits
+        return logits.masked_fill(~centered_on_image(anchors, height, width), -torch.inf)
+
     def losses(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Objectness (logistic) and box regression (smooth L1), both averaged over the sampled anchors."""
-        logits, truths, box_loss = [], [], output.deltas.sum() * 0
+        logits, truths, box_loss = [], [], output.deltas.sum() * 0  # a zero with a gradient, where no anchor is positive
         for row, (size_hw, target) in enumerate(zip(sizes_hw, targets, strict=True)):
-            roles, matched = self.assign(output.anchors, target, size_hw)
-            positive, negative = sample(roles, self.config.sample_size, self.config.positive_fraction)
+            match_labels, matched = self.match(output.anchors, target, size_hw)
+            positive, negative = sample_matches(match_labels, self.config.sample_size, self.config.positive_fraction)
             chosen = torch.cat([positive, negative])
             logits.append(output.logits[row, chosen])
-            truths.append((roles[chosen] == POSITIVE).float())
+            truths.append((match_labels[chosen] == POSITIVE).float())
             if len(target.boxes):
                 wanted = encode_boxes(target.boxes[matched[positive]], output.anchors[positive])
                 box_loss = box_loss + F.smooth_l1_loss(
@@ -100,21 +115,21 @@ class RegionProposalNetwork(nn.Module):
         objectness = F.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(truths), reduction="sum")
         return {"loss_rpn_objectness": objectness / num_sampled, "loss_rpn_box": box_loss / num_sampled}
 
-    def assign(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The role (M,) of each anchor and the box (M,) it belongs to."""
+    def match(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The match label (M,) of each anchor, and the index (M,) of its box in the target."""
         usable = self._usable(anchors, size_hw)
-        roles = torch.full((len(anchors),), IGNORED, device=anchors.device)
-        matched = torch.zeros_like(roles)
+        match_labels = torch.full((len(anchors),), IGNORED, device=anchors.device)
+        matched = torch.zeros_like(match_labels)
         # Unusable anchors must not be a box's best one either, so they are left out before matching.
         candidates = anchors[usable]
         found, matched[usable] = match_anchors(candidates, target.boxes, self.config.positive_iou, self.config.negative_iou)
-        roles[usable] = ignore_covered(found, candidates, target.ignored, self.config.ignore_coverage)
-        return roles, matched
+        match_labels[usable] = ignore_covered(found, candidates, target.ignored, self.config.ignore_coverage)
+        return match_labels, matched
 
     def _usable(self, anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """(M,) bool: the anchors that may enter the loss."""
+        """Which anchors may enter the loss: (M, 4) -> (M,) bool."""
         if self.config.ignore_straddling:
-            return inside(anchors, size_hw)
+            return inside_image(anchors, size_hw)
         if self.config.anchors_on_padding:
             return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
-        return centered_inside(anchors, size_hw)
+        return centered_on_image(anchors, *size_hw)

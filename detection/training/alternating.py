@@ -51,8 +51,8 @@ class RpnStep(Detector):
 class FastRcnnStep(Detector):
     """Trains Fast R-CNN alone, on the proposals of its own RPN, or on those that `propose` makes."""
 
-    def __init__(self, config: Config, class_names: Sequence[str], propose: Propose | None = None) -> None:
-        super().__init__(config, class_names)
+    def __init__(self, config: Config, propose: Propose | None = None) -> None:
+        super().__init__(config)
         self.propose_for_training = propose
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -155,14 +155,13 @@ def _find_first_weights(
 def _build_step(number: int, config: Config, folders: Sequence[Path], world: World) -> Detector:
     """A step's network with fresh weights: a function of `train.seed`."""
     torch.manual_seed(config.train.seed)
-    names = config.data.class_names
     if number in (1, 3):
-        return RpnStep(config, names)
+        return RpnStep(config)
     if number == 4:
-        return FastRcnnStep(config, names)
+        return FastRcnnStep(config)
     proposer = build_detector(config)
     _load_step(proposer, folders[0] / LAST, world)
-    return FastRcnnStep(config, names, proposals_of(proposer.requires_grad_(False).to(world.device).eval()))
+    return FastRcnnStep(config, proposals_of(proposer.requires_grad_(False).to(world.device).eval()))
 
 
 def _load_first_weights(

@@ -19,7 +19,7 @@ from backbones.weights.files import fitting_state, load_checkpoint, save_checkpo
 from backbones.weights.renaming import ConversionEntry, State, unwrap_state_dict
 from detection.config import ClassifierConfig, ClassifierModelConfig, Config, override_config, parse_config
 from detection.errors import CheckpointError
-from detection.modeling.anchors import cell_anchors
+from detection.modeling.anchors import generate_cell_anchors
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.weights.checkpoint import model_part_of
 from detection.weights.detector_formats import DETECTOR_FORMATS, NAMED_CLASSES, ForeignDetector, detector_format
@@ -111,7 +111,7 @@ def _detector(found: ForeignDetector, format_name: str, source: str, overrides: 
 
 def _fitting_detector(state: State, config: Config, source: str) -> State:
     with torch.device("meta"):  # shapes without values
-        expected = FasterRCNN(config, config.data.class_names).state_dict()
+        expected = FasterRCNN(config).state_dict()
     return fitting_state(expected, state, source)
 
 
@@ -124,7 +124,7 @@ def _require_anchors(found: ForeignDetector, config: Config, source: str) -> Non
     """Raise CheckpointError where the source's own anchors are not those of the config."""
     if found.anchors is None:
         return
-    ours = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
+    ours = generate_cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
     if ours.shape != found.anchors.shape or not torch.allclose(ours, found.anchors.float(), atol=0.01):
         first = [round(value, 1) for value in found.anchors.reshape(-1)[:4].tolist()]
         raise CheckpointError(

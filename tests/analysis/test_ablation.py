@@ -28,9 +28,10 @@ from tests.small_detector import detector, noise
 NAMES = ["baseline", "+ box refinement", "+ context", "+ multi-scale testing", "+ ensemble", "+ flip, one network"]
 
 
-def network(context: bool, seed: int, **test: object) -> Detector:
+def network(context: bool, seed: int, min_size: float = 4, **test: object) -> Detector:
     torch.manual_seed(seed)
-    model = detector(roi={"context": context}, test={"scale_area": 24, **test}, train={"precision": "fp32"}).eval()
+    settings = {"roi": {"context": context}, "rpn": {"min_size": min_size}, "test": {"scale_area": 24, **test}}
+    model = detector(**settings, train={"precision": "fp32"}).eval()
     torch.nn.init.normal_(model.roi_head.class_scores.weight, std=0.05)
     return model
 
@@ -50,16 +51,16 @@ def records(tmp_path: Path) -> list[Record]:
 
 def alone(detectors: list[Detector], row: AblationRow, records: list[Record]) -> dict[object, Detections]:
     """The row as anybody would compute it: detectors with its settings, from the first pixel on."""
-    configs = [each.config for each in detectors]
+    settings = [each.config.test for each in detectors]
     try:
         for member in row.members:
             test = member.test.model_copy(update={"flip": row.flip})
-            detectors[member.index].config = configs[member.index].model_copy(update={"test": test})
+            detectors[member.index].use_test_config(test)
         models = [detectors[member.index] for member in row.members]
         return predict_dataset(models[0] if len(models) == 1 else Ensemble(models), records, workers=0)
     finally:
-        for each, config in zip(detectors, configs, strict=True):
-            each.config = config
+        for each, test in zip(detectors, settings, strict=True):
+            each.use_test_config(test)
 
 
 def test_shared_rows_equal_rows_computed_alone(records):
@@ -143,10 +144,7 @@ def test_an_image_without_proposals_and_one_smaller_than_the_stride(tmp_path):
     cv2.imwrite(str(file), noise(5, 7).permute(1, 2, 0).numpy())
     blank = make_record("tiny")
     record = Record("tiny", file, (5, 7), blank.boxes, blank.labels, blank.difficult, blank.crowd, blank.areas)
-    detectors = [network(False, 0), network(True, 1), network(True, 2)]
-    for each in detectors:
-        each.config = each.config.model_copy(update={"rpn": each.config.rpn.model_copy(update={"min_size": 1e4})})
-        each.rpn.config = each.config.rpn
+    detectors = [network(False, 0, min_size=1e4), network(True, 1, min_size=1e4), network(True, 2, min_size=1e4)]
     plan: AblationPlan = plan_rows(detectors)
     found = predict_rows(detectors, plan.rows_and_members, [record], workers=0)
     assert all(len(each["tiny"]) == 0 for each in found.values())

@@ -214,8 +214,9 @@ def detector(**roi):
         "model": {"backbone": "vgg16", "freeze_stages": 2},
         "rpn": {"channels": 8, "anchor_sizes": [16, 32], "min_size": 4, "post_nms_train": 20, "post_nms_test": 5},
         "roi": {"pool_size": 7, "sample_size": 8, "negative_iou": [0, 0.5]} | roi,
+        "data": {"classes": ["cat", "dog"]},
     }
-    return FasterRCNN(Config.model_validate(config), ["cat", "dog"])
+    return FasterRCNN(Config.model_validate(config))
 
 
 def a_batch(*size_hw):
@@ -251,8 +252,8 @@ def test_a_detector_takes_an_image_smaller_than_its_stride(small_vgg16):
     features = model.extract(batch)
     assert features.shape == (1, 32, 1, 2)
     proposals = model.propose(features, batch.sizes_hw)
-    scores, boxes = model.classify(features, proposals, batch.sizes_hw)
-    assert scores[0].shape == (len(proposals[0]), 2) and boxes[0].shape == (len(proposals[0]), 2, 4)
+    found = model.classify(features, proposals, batch.sizes_hw)
+    assert found.scores[0].shape == (len(proposals[0]), 2) and found.boxes[0].shape == (len(proposals[0]), 2, 4)
 
 
 def test_a_detector_needs_the_pool_size_that_fc6_takes(small_vgg16):

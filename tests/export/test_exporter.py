@@ -51,8 +51,9 @@ def assert_same(found: list[Detections], expected: list[Detections]) -> None:
 def detections_of_steps(model, batch: Batch) -> list[Detections]:
     """A padded batch, by the model's own steps."""
     features = model.extract(batch)
-    scores, boxes = model.classify(features, model.propose(features, batch.sizes_hw), batch.sizes_hw)
-    return [select(*pair, size_hw, model.config.test) for *pair, size_hw in zip(scores, boxes, batch.sizes_hw, strict=True)]
+    regions = model.classify(features, model.propose(features, batch.sizes_hw), batch.sizes_hw)
+    parts = zip(regions.scores, regions.boxes, batch.sizes_hw, strict=True)
+    return [select(scores, boxes, size_hw, model.config.test) for scores, boxes, size_hw in parts]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
 def detector_predictions_at(model, images) -> list[Detections]:
     """Predictions without a resize: the settings' size is the images' own."""
     settings = model.config.test.model_copy(update={"shorter_side": min(images[0].shape[1:]), "longer_side": 1000})
-    model.config = model.config.model_copy(update={"test": settings})
+    model.use_test_config(settings)
     return model.predict(images)
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detection import Detector, Ensemble
-from detection.errors import CheckpointError
-from detection.inference.detector import views_of
-from detection.inference.ensemble import average
+from detection.errors import CheckpointError, DatasetError
+from detection.inference.detector import detect_in_views, views_of
 from detection.inference.select import select, to_image_pixels
+from detection.inference.views import View, classify_in_views
 from detection.modeling.boxes import mirror_boxes
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch, Detections
@@ -47,8 +48,8 @@ def test_predict_is_the_composition_of_the_steps():
     batch = Batch(torch.from_numpy(array).permute(2, 0, 1)[None], [size_hw])
     with torch.inference_mode():
         features = model.extract(batch)
-        scores, boxes = model.classify(features, model.propose(features, [size_hw]), [size_hw])
-        expected = to_image_pixels(select(scores[0], boxes[0], size_hw, model.config.test), size_hw, (70, 50))
+        regions = model.classify(features, model.propose(features, [size_hw]), [size_hw])
+        expected = to_image_pixels(select(regions.scores[0], regions.boxes[0], size_hw, model.config.test), size_hw, (70, 50))
     assert_same(model.predict([image])[0], expected, exactly=True)
 
 
@@ -74,6 +75,26 @@ def test_predict_takes_arrays_and_tensors_and_keeps_the_mode():
     assert model.training and model.predict([]) == []
 
 
+def test_predict_reads_files(tmp_path):
+    model = confident()
+    image = noise(64, 80).permute(1, 2, 0).numpy()
+    file = tmp_path / "a.png"
+    Image.fromarray(image).save(file)
+    from_path, from_string, from_pixels = model.predict([file, str(file), image])
+    assert_same(from_path, from_pixels, exactly=True)
+    assert_same(from_string, from_pixels, exactly=True)
+    Ensemble([model, model]).predict([file])
+
+
+def test_predict_names_a_file_that_it_cannot_read(tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    with pytest.raises(DatasetError, match=r"missing\.jpg: No such file"):
+        detector().predict([tmp_path / "missing.jpg"])
+    with pytest.raises(DatasetError, match=r"text\.jpg is not an image"):
+        detector().predict([str(text)])
+
+
 @pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)])
 def test_predict_refuses_what_is_no_image(image):
     with pytest.raises(ValueError, match="uint8 RGB"):
@@ -95,6 +116,17 @@ def test_a_single_scale_is_ordinary_inference(merge, context):
     assert_same(single.predict([image])[0], ordinary.predict([image])[0], exactly=True)
 
 
+@pytest.mark.parametrize("pooling", ["max", "align"])
+@pytest.mark.parametrize("context", [False, True])
+def test_one_view_at_one_scale_is_ordinary_inference(context, pooling):
+    model = confident(roi={"context": context, "pooling": pooling}, test={"batch_size": 2}).eval()
+    arrays = [noise(70, 50).permute(1, 2, 0).numpy() for _ in range(2)]
+    with torch.inference_mode():
+        found = detect_in_views([View(model, arrays)])
+    for ours, expected in zip(found, model.predict(arrays), strict=True):
+        assert_same(ours, expected, exactly=True)
+
+
 @pytest.mark.parametrize("test", [{}, EVERYTHING], ids=["baseline", "everything"])
 @pytest.mark.parametrize("copies", [2, 3])
 def test_an_ensemble_with_itself_is_itself(copies, test):
@@ -110,10 +142,10 @@ def test_an_ensemble_of_other_depths_and_sizes_averages_scores_and_boxes():
     regions = torch.tensor([[4.0, 8, 40, 60], [10, 10, 70, 30]])
     with torch.inference_mode():
         views = views_of([model.eval() for model in models], [array])
-        scores, boxes = average(views)([regions])
-        alone = [average([view])([regions * (view.size_hw[0] / 64)]) for view in views]
-    torch.testing.assert_close(scores[0], (alone[0][0][0] + alone[1][0][0]) / 2)
-    torch.testing.assert_close(boxes[0], (alone[0][1][0] + alone[1][1][0] / 1.5) / 2)
+        found = classify_in_views(views, [regions])
+        first, second = (view.classify([regions * (view.size_hw[0] / 64)]) for view in views)
+    torch.testing.assert_close(found.scores[0], (first.scores[0] + second.scores[0]) / 2)
+    torch.testing.assert_close(found.boxes[0], (first.boxes[0] + second.boxes[0] / 1.5) / 2)
     assert len(Ensemble(models).predict([array])[0]) > 0
 
 
@@ -127,10 +159,10 @@ def test_flipping_makes_an_image_and_its_mirror_image_alike():
     array = noise(64, 80).permute(1, 2, 0).numpy()
     regions = torch.tensor([[4.0, 8, 40, 60], [10, 10, 70, 30]])
     with torch.inference_mode():
-        scores, boxes = average(views_of([model], [array]))([regions])
+        found = classify_in_views(views_of([model], [array]), [regions])
         mirrored = np.ascontiguousarray(array[:, ::-1])
-        other_scores, other_boxes = average(views_of([model], [mirrored]))([mirror_boxes(regions, 80)])
-        plain_scores, _ = average(views_of([model], [array])[:1])([regions])
-    torch.testing.assert_close(scores[0], other_scores[0])
-    torch.testing.assert_close(boxes[0], mirror_boxes(other_boxes[0], 80))
-    assert not torch.allclose(scores[0], plain_scores[0])
+        other = classify_in_views(views_of([model], [mirrored]), [mirror_boxes(regions, 80)])
+        plain = classify_in_views([View(model, [array])], [regions])
+    torch.testing.assert_close(found.scores[0], other.scores[0])
+    torch.testing.assert_close(found.boxes[0], mirror_boxes(other.boxes[0], 80))
+    assert not torch.allclose(found.scores[0], plain.scores[0])

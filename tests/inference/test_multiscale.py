@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from detection.config import TestConfig as Settings
 from detection.config import parse_config
 from detection.errors import ConfigError
-from detection.inference.multiscale import adjacent_scales, region_vectors
-from detection.inference.views import View, network_sizes
+from detection.inference.images import network_sizes
+from detection.inference.multiscale import adjacent_scales
+from detection.inference.views import View
 from tests.small_detector import detector, noise
 
 SCALES = {"scales": [32, 64, 128], "scale_area": 24}
@@ -56,12 +57,12 @@ def test_vectors_equal_those_of_regions_pooled_one_by_one(merge):
     head = model.roi_head
     with torch.inference_mode():
         view = View(model, arrays)
-        found = region_vectors(view, regions)
+        found = view.region_vectors(regions)
         expected = []
         for row, boxes in enumerate(regions):
             for box in boxes:
                 pair = adjacent_scales(box[None], (64, 80), [(32, 40), (64, 80), (128, 160)], 24)[0].tolist()
-                maps = [view.features([32, 64, 128][index], [row]) for index in pair]
+                maps = [view.extract([32, 64, 128][index], [row]) for index in pair]
                 cells = [head.pool(image, [box[None] * 2.0 ** (index - 1)]) for image, index in zip(maps, pair, strict=True)]
                 if merge == "pool":
                     expected.append(head.conv5(torch.maximum(*cells)))
@@ -76,11 +77,11 @@ def test_only_scales_that_a_region_needs_are_computed_and_each_once():
     model.trunk.register_forward_pre_hook(lambda module, inputs: sizes.append((len(inputs[0]), *inputs[0].shape[2:])))
     with torch.inference_mode():
         view = View(model, [noise(64, 80).permute(1, 2, 0).numpy() for _ in range(2)])
-        region_vectors(view, [squares(12), squares(13)])
+        view.region_vectors([squares(12), squares(13)])
         assert sorted(sizes) == [(2, 64, 80), (2, 128, 160)]
-        region_vectors(view, [squares(60), squares(13)])
+        view.region_vectors([squares(60), squares(13)])
         assert sizes[2:] == [(1, 32, 40)]
-        region_vectors(view, [squares(60), squares(13)])
+        view.region_vectors([squares(60), squares(13)])
         assert len(sizes) == 3
 
 

@@ -1,6 +1,7 @@
 """Box refinement: by hand, and against a literal reading of the paper on a real (random) network."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from hypothesis import given, settings
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detection.inference.detector import views_of
-from detection.inference.ensemble import average
-from detection.inference.refinement import classify_repeatedly, regressed_regions
+from detection.inference.refinement import refine_boxes, refined_regions
+from detection.inference.views import classify_in_views
+from detection.structures import ScoredRegions
 from tests.small_detector import detector, noise
 
 
-def halving(regions: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def halving(regions: Sequence[Tensor]) -> ScoredRegions:
     """Two classes: the first's box is the left half of the region, the second's the upper half; wide ones are class 0."""
     scores, boxes = [], []
     for image_regions in regions:
@@ -22,11 +24,12 @@ def halving(regions: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         scores.append(torch.stack([0.2 + 0.6 * wide, 0.8 - 0.6 * wide], dim=1))
         left, upper = torch.stack([x1, y1, (x1 + x2) / 2, y2], 1), torch.stack([x1, y1, x2, (y1 + y2) / 2], 1)
         boxes.append(torch.stack([left, upper], dim=1))
-    return scores, boxes
+    return ScoredRegions(scores, boxes)
 
 
 def test_two_passes_by_hand():
-    scores, boxes = classify_repeatedly(halving, [torch.tensor([[0.0, 0, 16, 12]]), torch.zeros(0, 4)], (20, 20), passes=2)
+    found = refine_boxes(halving, [torch.tensor([[0.0, 0, 16, 12]]), torch.zeros(0, 4)], (20, 20), passes=2)
+    scores, boxes = found.scores, found.boxes
     # 16 x 12 is wide: its left half 8 x 12 comes next, then that one's upper half 8 x 6.
     torch.testing.assert_close(scores[0], torch.tensor([[0.8, 0.2], [0.2, 0.8], [0.8, 0.2]]))
     assert boxes[0][:, 0].tolist() == [[0, 0, 8, 12], [0, 0, 4, 12], [0, 0, 4, 6]]
@@ -36,13 +39,14 @@ def test_two_passes_by_hand():
 
 def test_no_pass_is_the_plain_classification():
     regions = [torch.tensor([[0.0, 0, 16, 12]])]
-    for found, expected in zip(classify_repeatedly(halving, regions, (20, 20), 0), halving(regions), strict=True):
-        torch.testing.assert_close(found, expected)
+    found, expected = refine_boxes(halving, regions, (20, 20), 0), halving(regions)
+    torch.testing.assert_close(found.scores, expected.scores)
+    torch.testing.assert_close(found.boxes, expected.boxes)
 
 
 def test_regions_are_clipped_and_empty_ones_dropped():
     boxes = torch.tensor([[[-5.0, -5, 10, 30]], [[25, 25, 30, 30]], [[3, 3, 3, 8]]])
-    assert regressed_regions(torch.ones(3, 1), boxes, (20, 20)).tolist() == [[0, 0, 10, 20]]
+    assert refined_regions(torch.ones(3, 1), boxes, (20, 20)).tolist() == [[0, 0, 10, 20]]
 
 
 def literal(classify, proposals: Tensor, size_hw: tuple[int, int], passes: int) -> list[tuple[list[float], list[list[float]]]]:
@@ -51,8 +55,8 @@ def literal(classify, proposals: Tensor, size_hw: tuple[int, int], passes: int) 
     for number in range(passes + 1):
         following = []
         for region in regions:
-            scores, boxes = classify([torch.tensor([region])])
-            predictions.append((scores[0][0].tolist(), boxes[0][0].tolist()))
+            found = classify([torch.tensor([region])])
+            predictions.append((found.scores[0][0].tolist(), found.boxes[0][0].tolist()))
             x1, y1, x2, y2 = predictions[-1][1][predictions[-1][0].index(max(predictions[-1][0]))]
             clipped = [
                 min(max(x1, 0), size_hw[1]),
@@ -74,13 +78,13 @@ def test_equals_a_literal_loop(seed, count, passes):
     model = detector().eval()
     torch.nn.init.normal_(model.roi_head.class_scores.weight, std=0.05)
     torch.nn.init.normal_(model.roi_head.box_deltas.weight, std=0.05)
-    view = views_of([model], [noise(64, 80).permute(1, 2, 0).numpy()])
+    classify = partial(classify_in_views, views_of([model], [noise(64, 80).permute(1, 2, 0).numpy()]))
     corner = torch.rand(count, 2) * 40
     proposals = torch.cat([corner, corner + 4 + torch.rand(count, 2) * 36], dim=1)
     with torch.inference_mode():
-        scores, boxes = classify_repeatedly(average(view), [proposals], (64, 80), passes)
-        expected = literal(average(view), proposals, (64, 80), passes)
-    assert len(scores[0]) == len(expected)
+        found = refine_boxes(classify, [proposals], (64, 80), passes)
+        expected = literal(classify, proposals, (64, 80), passes)
+    assert len(found.scores[0]) == len(expected)
     for index, (expected_scores, expected_boxes) in enumerate(expected):
-        torch.testing.assert_close(scores[0][index], torch.tensor(expected_scores), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(boxes[0][index], torch.tensor(expected_boxes), rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(found.scores[0][index], torch.tensor(expected_scores), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.boxes[0][index], torch.tensor(expected_boxes), rtol=1e-4, atol=1e-2)

@@ -5,7 +5,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from detection.modeling.anchors import cell_anchors, centered_inside, grid_anchors, inside
+from detection.modeling.anchors import centered_on_image, generate_cell_anchors, grid_anchors, inside_image
 from detection.modeling.boxes import pairwise_iou
 from detection.modeling.matching import (
     IGNORED,
@@ -14,7 +14,7 @@ from detection.modeling.matching import (
     ignore_covered,
     match_anchors,
     match_proposals,
-    sample,
+    sample_matches,
 )
 
 
@@ -24,7 +24,7 @@ def random_boxes(count: int, extent: float = 100) -> torch.Tensor:
 
 
 def test_cell_anchors_are_exact():
-    cells = cell_anchors((128,), (0.5, 1, 2))
+    cells = generate_cell_anchors((128,), (0.5, 1, 2))
     torch.testing.assert_close(cells[1], torch.tensor([-64.0, -64, 64, 64]))
     width, height = cells[2, 2] * 2, cells[2, 3] * 2
     torch.testing.assert_close(width * height, torch.tensor(128.0**2))
@@ -39,28 +39,31 @@ def test_grid_equals_torchvision_but_for_its_rounding():
     theirs = generator(images, [torch.zeros(1, 8, 5, 7)])[0]
     cells = generator.cell_anchors[0]
     torch.testing.assert_close(grid_anchors(cells, 16, (5, 7)), theirs)
-    exact = cell_anchors((32, 64), (0.5, 1.0, 2.0)).reshape(2, 3, 4).transpose(0, 1).reshape(-1, 4)
+    exact = generate_cell_anchors((32, 64), (0.5, 1.0, 2.0)).reshape(2, 3, 4).transpose(0, 1).reshape(-1, 4)
     assert (exact - cells).abs().max() <= 0.5 + 1e-6
 
 
 def test_straddling_and_padding():
     anchors = torch.tensor([[0.0, 0, 20, 10], [-1, 0, 5, 5], [15, 5, 25, 9], [18, 8, 30, 20]])
-    assert inside(anchors, (10, 20)).tolist() == [True, False, False, False]
-    assert centered_inside(anchors, (10, 21)).tolist() == [True, True, True, False]
+    assert inside_image(anchors, (10, 20)).tolist() == [True, False, False, False]
+    assert centered_on_image(anchors, 10, 21).tolist() == [True, True, True, False]
+    heights, widths = torch.tensor([[10], [4]]), torch.tensor([[21], [10]])
+    two_images = [[True, True, True, False], [False, True, False, False]]
+    assert centered_on_image(anchors, heights, widths).tolist() == two_images
 
 
 def test_match_anchors_by_hand():
     gt = torch.tensor([[0.0, 0, 10, 10], [100, 100, 110, 110]])
     anchors = torch.tensor([[0.0, 0, 10, 9], [0, 0, 10, 5], [104, 104, 114, 114], [50, 50, 60, 60]])
-    roles, matched = match_anchors(anchors, gt, 0.7, 0.3)
+    match_labels, matched = match_anchors(anchors, gt, 0.7, 0.3)
     # The third is far from 0.7 but it is the best that the second box has; the second lies between the thresholds.
-    assert roles.tolist() == [POSITIVE, IGNORED, POSITIVE, NEGATIVE]
+    assert match_labels.tolist() == [POSITIVE, IGNORED, POSITIVE, NEGATIVE]
     assert matched[[0, 2]].tolist() == [0, 1]
 
 
 def test_a_box_that_no_anchor_meets_makes_nothing_positive():
-    roles, _ = match_anchors(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([[50.0, 50, 60, 60]]), 0.7, 0.3)
-    assert roles.tolist() == [NEGATIVE]
+    match_labels, _ = match_anchors(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([[50.0, 50, 60, 60]]), 0.7, 0.3)
+    assert match_labels.tolist() == [NEGATIVE]
 
 
 def test_match_anchors_equals_torchvision():
@@ -68,17 +71,17 @@ def test_match_anchors_equals_torchvision():
         torch.manual_seed(seed)
         anchors, gt = random_boxes(200), random_boxes(5)
         theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(pairwise_iou(gt, anchors))
-        roles, matched = match_anchors(anchors, gt, 0.7, 0.3)
-        assert torch.equal(roles == POSITIVE, theirs >= 0)
-        assert torch.equal(roles == NEGATIVE, theirs == Matcher.BELOW_LOW_THRESHOLD)
+        match_labels, matched = match_anchors(anchors, gt, 0.7, 0.3)
+        assert torch.equal(match_labels == POSITIVE, theirs >= 0)
+        assert torch.equal(match_labels == NEGATIVE, theirs == Matcher.BELOW_LOW_THRESHOLD)
         assert torch.equal(matched[theirs >= 0], theirs[theirs >= 0])
 
 
 def test_match_proposals_by_hand():
     gt = torch.tensor([[0.0, 0, 10, 10]])
     proposals = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 4], [0, 0, 10, 1], [0, 0, 10, 0.5], [40, 40, 50, 50]])
-    roles, _ = match_proposals(proposals, gt, 0.5, (0.1, 0.5))
-    assert roles.tolist() == [POSITIVE, NEGATIVE, NEGATIVE, IGNORED, IGNORED]
+    match_labels, _ = match_proposals(proposals, gt, 0.5, (0.1, 0.5))
+    assert match_labels.tolist() == [POSITIVE, NEGATIVE, NEGATIVE, IGNORED, IGNORED]
 
 
 def test_no_boxes_no_candidates():
@@ -86,25 +89,25 @@ def test_no_boxes_no_candidates():
         lambda a, b: match_anchors(a, b, 0.7, 0.3),
         lambda a, b: match_proposals(a, b, 0.5, (0.1, 0.5)),
     ):
-        roles, matched = match(random_boxes(4), torch.zeros(0, 4))
-        assert roles.tolist() == [NEGATIVE] * 4 and matched.tolist() == [0] * 4
-        roles, matched = match(torch.zeros(0, 4), random_boxes(2))
-        assert len(roles) == len(matched) == 0
+        match_labels, matched = match(random_boxes(4), torch.zeros(0, 4))
+        assert match_labels.tolist() == [NEGATIVE] * 4 and matched.tolist() == [0] * 4
+        match_labels, matched = match(torch.zeros(0, 4), random_boxes(2))
+        assert len(match_labels) == len(matched) == 0
 
 
 def test_negatives_in_a_crowd_are_ignored():
-    roles = torch.tensor([NEGATIVE, NEGATIVE, POSITIVE])
+    match_labels = torch.tensor([NEGATIVE, NEGATIVE, POSITIVE])
     boxes = torch.tensor([[0.0, 0, 10, 10], [8, 0, 18, 10], [0, 0, 10, 10]])
     crowd = torch.tensor([[0.0, 0, 10, 100]])
-    assert ignore_covered(roles, boxes, crowd, 0.5).tolist() == [IGNORED, NEGATIVE, POSITIVE]
-    assert ignore_covered(roles, boxes, crowd[:0], 0.5) is roles
+    assert ignore_covered(match_labels, boxes, crowd, 0.5).tolist() == [IGNORED, NEGATIVE, POSITIVE]
+    assert ignore_covered(match_labels, boxes, crowd[:0], 0.5) is match_labels
 
 
 def test_sample_fills_up_with_negatives_only():
-    roles = torch.tensor([POSITIVE] * 3 + [NEGATIVE] * 20 + [IGNORED] * 5)
-    positive, negative = sample(roles, 16, 0.5)
+    match_labels = torch.tensor([POSITIVE] * 3 + [NEGATIVE] * 20 + [IGNORED] * 5)
+    positive, negative = sample_matches(match_labels, 16, 0.5)
     assert sorted(positive.tolist()) == [0, 1, 2] and len(negative) == 13
-    roles = torch.tensor([POSITIVE] * 20 + [NEGATIVE] * 3)
-    positive, negative = sample(roles, 16, 0.5)
+    match_labels = torch.tensor([POSITIVE] * 20 + [NEGATIVE] * 3)
+    positive, negative = sample_matches(match_labels, 16, 0.5)
     assert len(positive) == 8 and sorted(negative.tolist()) == [20, 21, 22]
     assert len(set(positive.tolist())) == 8

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torchvision import ops
 
 from detection.modeling.boxes import (
-    at_least,
     box_areas,
     clip_boxes,
     decode_boxes,
     encode_boxes,
+    nonempty_boxes,
     pairwise_coverage,
     pairwise_iou,
 )
@@ -99,10 +99,10 @@ def test_decode_one_box_a_class():
         torch.testing.assert_close(boxes[:, label], decode_boxes(deltas[:, label], anchors))
 
 
-def test_clip_and_at_least():
+def test_clip_and_nonempty_boxes():
     boxes = torch.tensor([[-5.0, -5, 50, 50], [30, 2, 40, 8], [1, 1, 4, 9]])
     clipped = clip_boxes(boxes, (10, 20))
     assert clipped.tolist() == [[0, 0, 20, 10], [20, 2, 20, 8], [1, 1, 4, 9]]
-    assert at_least(clipped, 0).tolist() == [True, False, True]
-    assert at_least(clipped, 4).tolist() == [True, False, False]
+    assert nonempty_boxes(clipped).tolist() == [True, False, True]
+    assert nonempty_boxes(clipped, 4).tolist() == [True, False, False]
     assert box_areas(clipped).tolist() == [200, 0, 24]

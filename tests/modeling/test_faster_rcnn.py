@@ -79,10 +79,10 @@ def test_no_anchor_on_padding_is_trained_or_proposed():
     small, large = noise(32, 48), noise(64, 96)
     batch = Batch(pad_images([small, large]), [(32, 48), (64, 96)], [target([4.0, 4, 30, 30]), target([4.0, 4, 30, 30])])
     output = model.rpn(model.extract(batch))
-    roles, _ = model.rpn.assign(output.anchors, batch.targets[0], (32, 48))
+    match_labels, _ = model.rpn.match(output.anchors, batch.targets[0], (32, 48))
     centers = (output.anchors[:, :2] + output.anchors[:, 2:]) / 2
     outside = (centers[:, 0] >= 48) | (centers[:, 1] >= 32)
-    assert outside.any() and (roles[outside] == IGNORED).all() and (roles[~outside] != IGNORED).any()
+    assert outside.any() and (match_labels[outside] == IGNORED).all() and (match_labels[~outside] != IGNORED).any()
     for boxes, (height, width) in zip(model.propose(model.extract(batch), batch.sizes_hw), batch.sizes_hw, strict=True):
         assert (boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
 
@@ -91,10 +91,10 @@ def test_anchors_on_padding_count_where_the_config_says_so():
     model = detector(rpn={"ignore_straddling": False, "anchors_on_padding": True, "nms_threshold": 1.0, "post_nms_test": 500})
     batch = Batch(pad_images([noise(32, 48), noise(64, 96)]), [(32, 48), (64, 96)])
     output = model.rpn(model.extract(batch))
-    roles, _ = model.rpn.assign(output.anchors, target([4.0, 4, 30, 30]), (32, 48))
+    match_labels, _ = model.rpn.match(output.anchors, target([4.0, 4, 30, 30]), (32, 48))
     centers = (output.anchors[:, :2] + output.anchors[:, 2:]) / 2
     outside = (centers[:, 0] >= 48) | (centers[:, 1] >= 32)
-    assert (roles[outside] != IGNORED).any()
+    assert (match_labels[outside] != IGNORED).any()
     proposals = model.propose(model.extract(batch), batch.sizes_hw)[0]
     assert len(proposals) > (~outside).sum() and (proposals <= torch.tensor([48, 32, 48, 32])).all()
 
@@ -110,15 +110,15 @@ def test_padding_is_zero_after_normalisation():
 def test_straddling_anchors_are_left_out_in_the_paper_recipe():
     model = detector()
     anchors = torch.tensor([[-1.0, 0, 15, 16], [0, 0, 16, 16]])
-    roles, _ = model.rpn.assign(anchors, target([0.0, 0, 16, 16]), (64, 80))
-    assert roles.tolist() == [IGNORED, 1]
+    match_labels, _ = model.rpn.match(anchors, target([0.0, 0, 16, 16]), (64, 80))
+    assert match_labels.tolist() == [IGNORED, 1]
 
 
 def test_classify_of_no_proposals_is_empty():
     model = detector()
     features = model.extract(Batch(noise(64, 80)[None], [(64, 80)]))
-    scores, boxes = model.classify(features, [torch.zeros(0, 4)], [(64, 80)])
-    assert scores[0].shape == (0, 2) and boxes[0].shape == (0, 2, 4)
+    found = model.classify(features, [torch.zeros(0, 4)], [(64, 80)])
+    assert found.scores[0].shape == (0, 2) and found.boxes[0].shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize(

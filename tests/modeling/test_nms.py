@@ -34,7 +34,7 @@ def random_boxes(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return boxes, torch.rand(number), torch.randint(7, (number,))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 300, module.MOST_AT_ONCE, module.MOST_AT_ONCE + 1, 2500])
+@pytest.mark.parametrize("number", [0, 1, 2, 300, module.MAX_BOXES_IN_ONE_NMS, module.MAX_BOXES_IN_ONE_NMS + 1, 2500])
 def test_the_same_as_torchvision(number):
     boxes, scores, labels = random_boxes(number)
     assert torch.equal(nms(boxes, scores, 0.3), ops.nms(boxes, scores, 0.3))

@@ -171,7 +171,7 @@ def twins():
     checkpoint = conversion.checkpoint
     side = min(SIZE_HW)
     config = load_config(CONFIGS / "coco_r50_c4.yaml", [*SMALL, f"test.shorter_side={side}"])
-    ours = Detector(config, checkpoint["class_names"])
+    ours = Detector(config)
     ours.load_state_dict(checkpoint["model"])
     ours.preprocessing = type(ours.preprocessing).from_dict(checkpoint["preprocessing"])
     return Twin(state), ours.eval()

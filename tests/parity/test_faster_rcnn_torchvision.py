@@ -32,13 +32,14 @@ def ours() -> FasterRCNN:
                 "pooling": "align", "pool_size": 7, "sampling_ratio": 2, "sample_size": ALL, "negative_iou": [0, 0.5],
                 "smooth_l1_beta": 1 / 9,
             },
+            "data": {"classes": ["a", "b", "c"]},
             # All detections: we drop empty boxes after choosing the best, as detectron2, and torchvision before.
             "test": {
                 "shorter_side": 96, "longer_side": 128, "score_threshold": 0.05, "nms_threshold": 0.5, "max_detections": 1000,
             },
         }
     )  # fmt: skip
-    model = FasterRCNN(config, ["a", "b", "c"]).eval()
+    model = FasterRCNN(config).eval()
     # Initial predictors are nearly constant; give them something to say.
     for layer in (model.rpn.objectness, model.rpn.deltas, model.roi_head.class_scores, model.roi_head.box_deltas):
         nn.init.normal_(layer.weight, std=0.1)
@@ -79,7 +80,7 @@ def torchvision_twin(ours: FasterRCNN) -> TorchvisionFasterRCNN:
         min_size=SIZE_HW[0], max_size=SIZE_HW[1],
     ).eval()  # fmt: skip
     theirs.rpn.min_size = rpn.min_size
-    theirs.rpn.anchor_generator.cell_anchors = [ours.rpn.cells]
+    theirs.rpn.anchor_generator.cell_anchors = [ours.rpn.cell_anchors]
     theirs.rpn.head.conv[0][0].load_state_dict(ours.rpn.conv.state_dict())
     theirs.rpn.head.cls_logits.load_state_dict(ours.rpn.objectness.state_dict())
     theirs.rpn.head.bbox_pred.load_state_dict(ours.rpn.deltas.state_dict())
@@ -160,9 +161,9 @@ def test_detections(ours, batch):
         features = ours.extract(batch)
         proposals = ours.propose(features, batch.sizes_hw)
         expected, _ = theirs.roi_heads({"0": features}, proposals, [SIZE_HW] * 2)
-        scores, boxes = ours.classify(features, proposals, batch.sizes_hw)
+        regions = ours.classify(features, proposals, batch.sizes_hw)
     for index, theirs_of_image in enumerate(expected):
-        found = select(scores[index], boxes[index], SIZE_HW, ours.config.test)
+        found = select(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test)
         assert len(found) == len(theirs_of_image["scores"]) > 0
         torch.testing.assert_close(found.scores, theirs_of_image["scores"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.labels, theirs_of_image["labels"] - 1)

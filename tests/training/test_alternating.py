@@ -164,8 +164,7 @@ def test_a_folder_of_a_joint_run_is_refused_before_the_first_step(
 def test_what_is_fixed_stays_bit_for_bit_and_all_else_gets_a_gradient(number: int) -> None:
     """Trainable BatchNorm would move its statistics without any gradient; a parameter without one would stall DDP."""
     config = detector(model={"norm": "bn"}).config
-    names = config.data.class_names
-    model = alternating.RpnStep(config, names) if number in (1, 3) else alternating.FastRcnnStep(config, names)
+    model = alternating.RpnStep(config) if number in (1, 3) else alternating.FastRcnnStep(config)
     alternating.freeze_fixed_parts(model, number)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     boxes = torch.tensor([[8.0, 8, 40, 40], [40, 20, 78, 60]])

@@ -8,7 +8,7 @@ import torch
 
 from detection.config.class_lists import VOC_CLASSES
 from detection.errors import CheckpointError, ConfigError
-from detection.modeling.anchors import cell_anchors
+from detection.modeling.anchors import generate_cell_anchors
 from detection.weights.conversion import FORMATS, convert
 from tests.foreign_weights import arrays_of, detectron2_detector, py_faster_rcnn_detector
 
@@ -22,7 +22,7 @@ def detectron2():
 
 def test_detectron2(detectron2):
     state = detectron2 | {
-        "proposal_generator.anchor_generator.cell_anchors.0": cell_anchors([32, 64, 128, 256, 512], [0.5, 1, 2])
+        "proposal_generator.anchor_generator.cell_anchors.0": generate_cell_anchors([32, 64, 128, 256, 512], [0.5, 1, 2])
     }
     found = convert({"model": state, "optimizer": {}, "iteration": 3}, "model.pth")
     checkpoint = found.checkpoint
@@ -147,7 +147,7 @@ def test_two_way_rpns(style, depth, num_sizes, classes):
     if style == "tf":
         names = ["rpn_cls_score_net", "rpn_bbox_pred_net", "cls_score_net", "bbox_pred_net"]
     theirs = rounded_anchors(num_sizes)
-    cells = cell_anchors(config["rpn"]["anchor_sizes"], config["rpn"]["anchor_ratios"]) + 8
+    cells = generate_cell_anchors(config["rpn"]["anchor_sizes"], config["rpn"]["anchor_ratios"]) + 8
     num_anchors = 3 * num_sizes
     scores = torch.randn(512) @ state[f"{names[0]}.weight"].flatten(1).T
     hidden = torch.randn(512)

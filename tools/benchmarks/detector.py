@@ -141,7 +141,7 @@ def our_detector(task: Task) -> Detector:
     """Our detector with random weights, always the same."""
     config = benchmark_config(task)
     torch.manual_seed(0)
-    return Detector(config, config.data.class_names).to(task.device)
+    return Detector(config).to(task.device)
 
 
 def our_training(model: Detector, parallel: nn.Module, task: Task) -> Work:
@@ -227,7 +227,7 @@ def build_torchvision(task: Task) -> nn.Module:
     model = our_detector(task)
     rpn = model.config.rpn
     anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
-    anchors.cell_anchors = [model.rpn.get_buffer("cells")]  # its own are in another order
+    anchors.cell_anchors = [model.rpn.get_buffer("cell_anchors")]  # its own are in another order
     reference = FasterRCNN(
         trunk,
         rpn_anchor_generator=anchors,

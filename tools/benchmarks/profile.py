@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from backbones import Preprocessing
-from detection.inference import detector as inference
-from detection.inference import views
+from detection.inference import images
+from detection.inference import select as selection
 from detection.inference.detector import Detector
 from detection.modeling import rpn
 from detection.structures import Batch
@@ -121,12 +121,12 @@ def wrapped(model: Detector, watch: Stopwatch) -> Iterator[None]:
     plain: list[tuple[Any, str, str]] = [
         (Batch, "to", "transfer"),
         (Preprocessing, "normalize", "normalisation"),
-        (views, "resize_image", "resizing"),
+        (images, "resize_image", "resizing"),
         (model.rpn, "proposals", "proposals"),
         (rpn, "nms", "NMS of proposals"),
         (model.rpn, "losses", "RPN losses"),
-        (model.roi_head, "sample", "sampling of RoIs"),
-        (inference, "select", "selection, NMS a class"),
+        (model.roi_head, "sample_rois", "sampling of RoIs"),
+        (selection, "select", "selection, NMS a class"),
         (Tensor, "backward", BACKWARD),
         (torch.optim.SGD, "step", "optimizer"),
     ]

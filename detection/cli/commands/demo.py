@@ -19,7 +19,8 @@ from detection.cli.options import QUICKSTART_WEIGHTS, find_trained_weights, is_o
 from detection.errors import CheckpointError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from detection.inference.detector import Detector, Ensemble
+    from detection.inference.detector import Detector
+    from detection.inference.ensemble import Ensemble
     from detection.inference.drawing import TimedFrame
 
 

@@ -1,0 +1,51 @@
+"""From the images that people hand to a detector, pixels or files, to the network's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detection.config import Resizing, TestConfig
+from detection.data.images import read_image
+from detection.resize import resize_image, resized_size
+from detection.structures import Batch
+
+ImageInput = str | Path | np.ndarray | Tensor
+"""An image file's path, or uint8 RGB pixels of any size: an array (H, W, 3) or a tensor (3, H, W)."""
+
+
+def to_array(image: ImageInput) -> np.ndarray:
+    """The pixels of an image given in any of the forms, (H, W, 3) uint8 RGB.
+
+    Raises DatasetError, naming the file, for a path that leads to no image, and ValueError for pixels of another form.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"predict takes paths of image files and uint8 RGB images (H, W, 3) or (3, H, W), got {array.dtype} "
+            f"{tuple(array.shape)}"
+        )
+    return array
+
+
+def network_sizes(image_hw: tuple[int, int], test: TestConfig) -> dict[int, tuple[int, int]]:
+    """The size (h, w) of an image at each shorter side that the settings name, that of the proposals first.
+
+    `longer_side` grows and shrinks with the scale: an image it cuts down is cut down in the same proportion everywhere.
+    """
+    return {
+        side: resized_size(image_hw, side, test.longer_side * side / test.shorter_side)
+        for side in (test.shorter_side, *test.scales)
+    }
+
+
+def batch_of_size(arrays: Sequence[np.ndarray], size_hw: tuple[int, int], resizing: Resizing) -> Batch:
+    """Images (H, W, 3) uint8 RGB, all resized to one size: a batch without padding, on the CPU."""
+    resized = np.stack([resize_image(array, size_hw, resizing) for array in arrays])
+    return Batch(torch.from_numpy(resized).permute(0, 3, 1, 2), [size_hw] * len(arrays))
