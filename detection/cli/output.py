@@ -22,7 +22,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from backbones.weights.zoo import Kind
     from detection.engine.train import TrainResult
-    from detection.inference.detector import Detector, Ensemble
+    from detection.inference.detector import Detector
+    from detection.inference.ensemble import Ensemble
     from detection.structures import Detections, ImageId, Record
 
 

@@ -23,7 +23,8 @@ from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_p
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
 from detection.files import write_json
-from detection.inference.detector import Detector, Ensemble
+from detection.inference.detector import Detector
+from detection.inference.ensemble import Ensemble
 from detection.structures import Detections
 from detection.visualize import draw_boxes, save_image
 

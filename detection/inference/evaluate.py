@@ -10,7 +10,8 @@ from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
-from detection.inference.detector import Detector, Ensemble
+from detection.inference.detector import Detector
+from detection.inference.ensemble import Ensemble
 from detection.structures import Detections, ImageId
 
 

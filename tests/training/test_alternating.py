@@ -54,7 +54,7 @@ def test_fast_rcnn_learns_from_the_proposals_of_its_proposer(separate: bool) -> 
     config = detector().config
     proposer = detector().eval() if separate else None
     propose = None if proposer is None else alternating.proposals_of(proposer)
-    model = alternating.FastRcnnStep(config, config.data.class_names, propose)
+    model = alternating.FastRcnnStep(config, propose)
     target = Target(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([0]), torch.zeros(0, 4))
     batch = Batch(noise(64, 80)[None], [(64, 80)], [target])
     torch.manual_seed(1)

@@ -20,8 +20,8 @@ from detection.errors import CheckpointError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector
-    from detection.inference.ensemble import Ensemble
     from detection.inference.drawing import TimedFrame
+    from detection.inference.ensemble import Ensemble
 
 
 def build_parser() -> argparse.ArgumentParser:
