@@ -16,7 +16,7 @@ from backbones.plugins import load_plugin, plugin_names
 from backbones.registry import Builder, registered_builder, registered_names
 from backbones.weights.classifier import load_classifier, read_classifier
 from backbones.weights.files import load_state
-from backbones.weights.zoo import weights_file
+from backbones.weights.zoo import classifier_file
 
 
 def list_backbones() -> list[str]:
@@ -50,7 +50,7 @@ def build_backbone(
     options = BackboneOptions(norm, num_classes, stride_in_1x1, freeze_stages, stem_pool)
     network = _build(name, options)
     if weights is not None:
-        found = read_classifier(weights_file(weights), name, options, network.preprocessing)
+        found = read_classifier(classifier_file(weights), name, options, network.preprocessing)
         load_classifier(network, found, with_classifier=num_classes is not None)
     return network
 
@@ -71,7 +71,7 @@ def build_c4(
     options = BackboneOptions(norm, None, stride_in_1x1, freeze_stages, stem_pool)
     trunk, head = _build(name, options).split_c4()
     if weights is not None:
-        found = read_classifier(weights_file(weights), name, options, trunk.preprocessing)
+        found = read_classifier(classifier_file(weights), name, options, trunk.preprocessing)
         load_c4(trunk, head, found.state, found.source)
         trunk.preprocessing = found.preprocessing
     return trunk, head

@@ -14,7 +14,8 @@ from backbones.errors import CheckpointError
 from backbones.options import BackboneOptions
 from backbones.preprocessing import Preprocessing
 from backbones.weights.conversion import backbone_format, convert_backbone
-from backbones.weights.files import FORMAT_VERSION, is_named_tensor, load_checkpoint, load_state
+from backbones.weights.files import is_named_tensor, load_checkpoint, load_state
+from backbones.weights.format import CheckpointMetadata, is_own_format, parse_checkpoint
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ClassifierWeights:
     source: str
     state: dict[str, Tensor]
     preprocessing: Preprocessing
+    metadata: CheckpointMetadata | None = None  # of a checkpoint of ours
 
 
 def read_classifier(path: Path, name: str, options: BackboneOptions, default: Preprocessing) -> ClassifierWeights:
@@ -40,7 +42,7 @@ def classifier_weights(
     to expect the `default` preprocessing: the network's own. Of `options` only `stride_in_1x1` and `stem_pool` matter. Raises
     CheckpointError for another kind of checkpoint, another backbone, or strides or a stem that are recorded otherwise.
     """
-    if contents.get("format") == "resdet":
+    if is_own_format(contents):
         return _from_checkpoint(contents, source, name, options)
     if name.startswith("cifar_") and _has_akamaster_keys(contents):
         return _from_akamaster(contents, source, name)
@@ -80,22 +82,17 @@ def _from_akamaster(contents: Mapping[str, Any], source: str, name: str) -> Clas
 
 
 def _from_checkpoint(contents: Mapping[str, Any], source: str, name: str, options: BackboneOptions) -> ClassifierWeights:
-    if contents.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{source} has format version {contents.get('version')!r}; this resdet reads {FORMAT_VERSION}")
-    if contents.get("kind") != "classifier":
-        raise CheckpointError(f"{source} is a {contents.get('kind')}'s checkpoint; a classifier's is needed for a backbone")
+    checkpoint = parse_checkpoint(contents, source, "classifier")
     try:
-        recorded = contents["config"]["model"]
+        recorded = checkpoint.metadata.config["model"]
         trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
         trained_pool = recorded.get("stem_pool", "pad1")
-        preprocessing = Preprocessing.from_dict(contents["preprocessing"])
-        state = dict(contents["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{source} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
     _check_name(trained_name, name, source)
     _check_option("stride_in_1x1", trained_stride, options.stride_in_1x1, source)
     _check_option("stem_pool", trained_pool, options.stem_pool, source)
-    return ClassifierWeights(source, state, preprocessing)
+    return ClassifierWeights(source, dict(checkpoint.state), checkpoint.metadata.preprocessing, checkpoint.metadata)
 
 
 def _check_name(found: str, wanted: str, source: str) -> None:

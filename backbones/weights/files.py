@@ -15,7 +15,6 @@ from backbones.errors import CheckpointError
 from backbones.files import replacing
 from backbones.weights.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 
-FORMAT_VERSION = 1
 # What torch lets through from a damaged or foreign file, besides UnpicklingError.
 _DAMAGE = (
     OSError,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -30,9 +30,9 @@ from backbones.weights.download import (
     mismatch,
     silent,
 )
-from backbones.weights.files import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from backbones.weights.files import load_checkpoint, save_checkpoint
+from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind
 
-Kind = Literal["classifier", "detector"]
 Converter = Callable[[Path], Mapping[str, Any]]
 
 LAYOUT = "v1"  # to be raised when the same file is converted into something else
@@ -107,7 +107,7 @@ def list_weights(kind: Kind | None = None) -> list[str]:
     return [name for name, entry in ZOO.items() if kind in (None, entry.kind)]
 
 
-def weights_file(weights: str | Path, report: Report = silent) -> Path:
+def classifier_file(weights: str | Path, report: Report = silent) -> Path:
     """The file of a backbone's weights: `weights` itself, or what that name of the zoo stands for, fetched and converted.
 
     `report(done, total)` is called with numbers of bytes while it is downloaded. Raises CheckpointError: an unknown name, a
@@ -179,17 +179,11 @@ def converted_file(entry: Published, convert: Converter, report: Report = silent
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
     """A classifier's checkpoint of ours from another project's file. Raises CheckpointError."""
     found = convert_backbone(load_checkpoint(source), str(source))
-    meaning = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}
-    return {
-        "format": "resdet",
-        "version": FORMAT_VERSION,
-        "kind": "classifier",
-        "model": found.state,
-        "class_names": [],  # the file does not tell them
-        "preprocessing": found.preprocessing.to_dict(),
-        "config": {"model": meaning},
-        "versions": {"torch": str(torch.__version__)},
-    }
+    model = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}
+    versions = {"torch": str(torch.__version__)}
+    # The file does not tell the names of its classes.
+    metadata = CheckpointMetadata("classifier", (), found.preprocessing, {"model": model}, versions=versions)
+    return Checkpoint(metadata, found.state).contents()
 
 
 def _whole(stem: Path) -> Path | None:

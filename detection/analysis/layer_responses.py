@@ -17,7 +17,7 @@ from detection.analysis.plots import curve_colors, new_figure, save_figure
 from detection.config import ClassifierConfig
 from detection.errors import CheckpointError, DatasetError
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
-from detection.pretraining.model import ClassificationModel, load_classifier, recorded_network
+from detection.pretraining.model import ClassificationModel, load_classifier
 
 
 class LayerResponse(NamedTuple):
@@ -116,7 +116,7 @@ def responses_of_checkpoints(
     selected = split.part(even_selection(len(split), max_images))
     models = []
     for path in paths:
-        models.append(load_classifier(path, recorded_network(path, config.model), split.class_names))
+        models.append(load_classifier(path, config.model, split.class_names, as_recorded=True))
         with _naming(path):
             _measurable_layers(models[-1])
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from backbones.weights.zoo import Kind
+    from backbones.weights.format import Kind
     from detection.engine.train import TrainResult
     from detection.inference.detector import Detector
     from detection.inference.ensemble import Ensemble
@@ -73,7 +73,7 @@ def fetch_weights(weights: Path, kind: Kind | None = None) -> Path:
     from detection.weights import zoo
 
     with download_progress(f"downloading {weights}") as report:
-        return zoo.weights_file(weights, kind, report)
+        return zoo.resolve_weights(weights, kind, report)
 
 
 def fetch_published_file(weights: Path) -> Path:

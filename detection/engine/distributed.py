@@ -81,7 +81,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[world.device.index] if world.device.type == "cuda" else None)
 
 
-def maximum(world: World, values: Sequence[int]) -> list[int]:
+def reduce_max(world: World, values: Sequence[int]) -> list[int]:
     """The greatest of each value over the processes, known to all. One small collective call."""
     if world.size == 1:
         return list(values)
@@ -90,7 +90,7 @@ def maximum(world: World, values: Sequence[int]) -> list[int]:
     return [int(value) for value in shared.tolist()]
 
 
-def average(world: World, values: dict[str, float]) -> dict[str, float]:
+def reduce_mean(world: World, values: dict[str, float]) -> dict[str, float]:
     """The mean of each value over the processes, which must give the same names."""
     if world.size == 1:
         return values
@@ -99,7 +99,7 @@ def average(world: World, values: dict[str, float]) -> dict[str, float]:
     return dict(zip(values, (shared / world.size).tolist(), strict=True))
 
 
-def gather(world: World, value: T) -> list[T]:
+def all_gather(world: World, value: T) -> list[T]:
     """Every process's value, by rank, known to all."""
     if world.size == 1:
         return [value]

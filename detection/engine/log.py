@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, log.txt, and a progress bar (plain lines where there is no terminal)."""
+"""The log of a run: metrics.jsonl, TensorBoard, log.txt, and a progress bar (plain lines where there is no terminal)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from detection.files import write_whole
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
-Line = dict[str, Any]
+LOGGED_PACKAGES = ("detection", "backbones")
+LogLine = dict[str, Any]
+"""One line of metrics.jsonl: `step`, and what was measured there."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into one line. Raises TrainingError."""
+    """Around the writing of `path`: a full disk or a forbidden folder raises TrainingError, which says what to do."""
     try:
         yield
     except OSError as error:
@@ -39,8 +41,8 @@ def writing(path: Path) -> Iterator[None]:
 class RunLog:
     """The log of one run on rank 0; on other ranks (`enabled=False`) every method does nothing.
 
-    While the context lasts, whatever the package logs (`logging.getLogger("detection...")`) also goes to the console and
-    to log.txt.
+    While the context lasts, what the loggers "detection" and "backbones" and those below them record, from level INFO on,
+    goes to the console and to log.txt.
     """
 
     def __init__(self, output_dir: Path, steps: int, *, enabled: bool = True, console: Console | None = None) -> None:
@@ -51,7 +53,7 @@ class RunLog:
         self._handlers: list[logging.Handler] = []
         self._progress: Progress | None = None
         self._events: EventFile | None = None
-        self._previous_level = logging.NOTSET
+        self._previous_levels: dict[str, int] = {}
 
     def __enter__(self) -> RunLog:
         if self.enabled:
@@ -62,28 +64,33 @@ class RunLog:
         return self
 
     def _attach(self, handler: logging.Handler, layout: str) -> None:
-        package = logging.getLogger("detection")
-        if not self._handlers:
-            self._previous_level = package.level
-            package.setLevel(logging.INFO)
         handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
-        package.addHandler(handler)
         self._handlers.append(handler)
+        for name in LOGGED_PACKAGES:
+            package = logging.getLogger(name)
+            self._previous_levels.setdefault(name, package.level)
+            package.setLevel(logging.INFO)
+            package.addHandler(handler)
+
+    def _detach(self) -> None:
+        for name, level in self._previous_levels.items():
+            package = logging.getLogger(name)
+            package.setLevel(level)
+            for handler in self._handlers:
+                package.removeHandler(handler)
+        for handler in self._handlers:
+            handler.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._progress is not None:
             self._progress.stop()
-        for handler in self._handlers:
-            logging.getLogger("detection").removeHandler(handler)
-            handler.close()
-        if self._handlers:
-            logging.getLogger("detection").setLevel(self._previous_level)
+        self._detach()
         if self._events is not None:
             with writing(self.output_dir / "tensorboard"):
                 self._events.close()
 
-    def start(self, step: int, keep: Callable[[Line], bool]) -> None:
-        """Open the files at `step`; lines of an earlier part of the run stay where `keep` says so."""
+    def start(self, step: int, keep: Callable[[LogLine], bool]) -> None:
+        """Open the files at `step`. Of the lines that an earlier part of the run wrote, those stay that `keep` accepts."""
         if not self.enabled:
             return
         with writing(self.output_dir / METRICS_FILE):
@@ -100,7 +107,7 @@ class RunLog:
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=step)
 
-    def interval(self, line: Line) -> None:
+    def interval(self, line: LogLine) -> None:
         """Record a log interval: `step`, `loss`, `losses`, and plain numbers."""
         if not self.enabled:
             return
@@ -116,7 +123,7 @@ class RunLog:
         self._record({"kind": "evaluation", "step": step, "metrics": metrics}, _prefixed("evaluation", metrics))
         logger.info("step %d: %s", step, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
-    def _record(self, line: Line, scalars: dict[str, float]) -> None:
+    def _record(self, line: LogLine, scalars: dict[str, float]) -> None:
         path = self.output_dir / METRICS_FILE
         # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
         with writing(path), path.open("a", encoding="utf-8") as file:
@@ -146,15 +153,15 @@ class _ConsoleHandler(logging.Handler):
             self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
-def rewrite_lines(path: Path, keep: Callable[[Line], bool]) -> None:
+def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:
     """Keep the lines of a JSON-lines file that are whole and that `keep` accepts; an absent file becomes an empty one."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if (value := _parsed(line)) is not None and keep(value)]
     write_whole(path, "".join(line + "\n" for line in kept))
 
 
-def _parsed(line: str) -> Line | None:
-    """A killed run may leave half a line."""
+def _parsed(line: str) -> LogLine | None:
+    """The record in a line; None for half a line, as a killed run may leave."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError:
@@ -171,13 +178,13 @@ def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def _numbers(line: Line) -> dict[str, float]:
-    """The speed and solver figures of a line."""
+def _numbers(line: LogLine) -> dict[str, float]:
+    """The numbers of a line beside the losses: speed and solver."""
     return {name: value for name, value in line.items() if name not in ("step", "loss", "losses")}
 
 
-def _sentence(line: Line, steps: int) -> str:
-    """`step 20/5000  loss 1.2345 (rpn_class 0.3)  rate 0.001  0.53 s/step ...`."""
+def _sentence(line: LogLine, steps: int) -> str:
+    """What log.txt and the console say of a line: `step 20/5000  loss 1.2345 (rpn_class 0.3)  rate 0.001  0.53 s/step ...`."""
     parts = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
     left = timedelta(seconds=round((steps - line["step"]) * line["step_time"]))
     return (

@@ -50,13 +50,13 @@ def learning_rate(step: int, config: TrainConfig, *, drops: int = 0, warm: bool 
     return rate * (config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps)
 
 
-def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
+def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
     """An exponential moving average of the weights and BN statistics, beginning with the model's own; None for decay 0."""
     if decay == 0:
         return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    average.n_averaged += 1  # the first update averages already, instead of copying
-    return average
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    ema.n_averaged += 1  # the first update averages already, instead of copying
+    return ema
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

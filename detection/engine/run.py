@@ -1,11 +1,10 @@
-"""What the parts of the training loop share, and its way to the disk."""
+"""A run of training: all that its parts work with, and how it is saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,49 +13,50 @@ from torch.optim.swa_utils import AveragedModel
 from backbones.weights.files import save_checkpoint
 from detection.config import TrainConfig
 from detection.engine.distributed import World, on_main
-from detection.engine.log import Line, RunLog
+from detection.engine.log import LogLine, RunLog
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, TrainState, snapshot
-from detection.engine.window import Window
-from detection.weights.checkpoint import model_part
+from detection.engine.window import LogWindow
+from detection.weights.checkpoint import Checkpoint, CheckpointMetadata
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-WarmedUp = Callable[[Line], bool]
-"""The record of a log interval -> whether the full learning rate may begin."""
+WarmUpIsOver = Callable[[LogLine], bool]
+"""The line of a log interval -> whether the warm-up is over, so that the full learning rate begins."""
 
 
 @dataclass
-class Run:
-    """One process's view of a run."""
+class TrainingRun:
+    """All that the loop of one process works with."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     config: TrainConfig  # scaled
     world: World
     output_dir: Path
-    metadata: dict[str, Any]
+    metadata: CheckpointMetadata
     evaluate: Evaluate | None
     best_metric: str | None
     log: RunLog
     stop: StopSignals
-    average: AveragedModel | None = None  # of the weights, with train.ema_decay
-    warmed_up: WarmedUp | None = None
+    ema: AveragedModel | None = None  # the moving average of the weights, with train.ema_decay
+    warm_up_is_over: WarmUpIsOver | None = None
     state: TrainState = field(default_factory=TrainState)
-    window: Window = field(default_factory=Window)
+    window: LogWindow = field(default_factory=LogWindow)
 
     @property
-    def result(self) -> nn.Module:
-        """The weights that are evaluated and kept: the averaged ones where there are any."""
-        return self.model if self.average is None else self.average.module
+    def evaluated_model(self) -> nn.Module:
+        """What is evaluated, and kept in best.pt: the model with averaged weights where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
 
-def save(run: Run) -> None:
+def save(run: TrainingRun) -> None:
     """Replace last.pt in one instant; the old one stays whole if this fails. Called by all processes."""
-    checkpoint = snapshot(run.model, run.average, run.optimizer, run.state, run.window, run.config, run.world, run.metadata)
-    on_main(run.world, lambda: save_checkpoint(checkpoint, run.output_dir / LAST))
+    checkpoint = snapshot(run.model, run.ema, run.optimizer, run.state, run.window, run.config, run.world, run.metadata)
+    on_main(run.world, lambda: save_checkpoint(checkpoint.contents(), run.output_dir / LAST))
 
 
-def save_best(run: Run) -> None:
+def save_best(run: TrainingRun) -> None:
     """Replace best.pt. Called by all processes."""
-    checkpoint = {**model_part(run.result, run.metadata), "step": run.state.step, "best": run.state.best}
-    on_main(run.world, lambda: save_checkpoint(checkpoint, run.output_dir / BEST))
+    training = {"step": run.state.step, "best": run.state.best}
+    checkpoint = Checkpoint(run.metadata, run.evaluated_model.state_dict(), training)
+    on_main(run.world, lambda: save_checkpoint(checkpoint.contents(), run.output_dir / BEST))

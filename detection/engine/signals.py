@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+"""Ctrl-C and SIGTERM, which stop a run after its current step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class StopSignals:
     """While this context lasts, the first signal is only noted; a second one acts as it always does."""
 
     def __init__(self) -> None:
-        self.received: int | None = None  # what this process got
-        self.agreed: int | None = None  # what all processes stop for
+        self.received: int | None = None  # number of the signal that this process got
+        self.agreed: int | None = None  # number of the signal that all processes stop for
         self._previous: dict[int, Any] = {}
-        self._at_once = False
+        self._raises_at_once = False
 
     def __enter__(self) -> StopSignals:
         # Python delivers signals to the main thread only; elsewhere they are not ours to catch.
@@ -32,7 +32,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
-        if self._at_once:
+        if self._raises_at_once:
             raise KeyboardInterrupt
 
     def _restore(self) -> None:
@@ -40,12 +40,12 @@ class StopSignals:
             signal.signal(*self._previous.popitem())
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, a signal breaks off the work (KeyboardInterrupt): for work that a resumed run does again anyway."""
-        self._at_once = True
+    def raising_at_once(self) -> Iterator[None]:
+        """While this context lasts, a signal raises KeyboardInterrupt: for work that a resumed run does again anyway."""
+        self._raises_at_once = True
         try:
             if self.received is not None:
                 raise KeyboardInterrupt
             yield
         finally:
-            self._at_once = False
+            self._raises_at_once = False

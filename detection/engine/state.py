@@ -1,4 +1,4 @@
-"""Where a run stands, and its way into a checkpoint and back.
+"""The state of a run: how it is put into a checkpoint, and restored.
 
 Random numbers: every process seeds torch, NumPy and `random` from (seed, micro-batch number, rank) before each forward
 pass, so that a run is a function of its position and a resumed one repeats it exactly. The generators' states are kept
@@ -20,19 +20,19 @@ from torch.optim.swa_utils import AveragedModel
 
 from backbones.errors import CheckpointError
 from backbones.preprocessing import Preprocessing
-from backbones.weights.files import load_checkpoint, load_state
+from backbones.weights.files import load_state
 from detection.config import ClassifierConfig, Config, TrainConfig
-from detection.engine.distributed import World, gather
+from detection.engine.distributed import World, all_gather
 from detection.engine.log import METRICS_FILE
 from detection.engine.optim import learning_rate
-from detection.engine.window import Window
+from detection.engine.window import LogWindow
 from detection.errors import TrainingError
-from detection.weights.checkpoint import model_part, require_kind
+from detection.weights.checkpoint import Checkpoint, CheckpointMetadata, read_checkpoint
 
 LAST, BEST = "last.pt", "best.pt"
 
-# Keys that may differ when a run is resumed: none changes what is computed.
-HARMLESS = frozenset(
+# Config keys, or sections of them, that do not change what is computed.
+MAY_CHANGE_ON_RESUME = frozenset(
     (
         "output_dir",
         "model.weights",
@@ -48,20 +48,16 @@ HARMLESS = frozenset(
 
 @dataclass
 class TrainState:
-    """The position of a run. `evaluated` is the step of the last evaluation; `best` holds metric, value and step.
+    """The position of a run, as its checkpoints keep it."""
 
-    `drops` of the rate were made by a "plateau" schedule, and `stale` evaluations brought nothing since the last; `warm`:
-    the warm-up that waits for the training error is over.
-    """
-
-    step: int = 0
-    evaluated: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
-    seconds: float = 0.0
-    drops: int = 0
-    stale: int = 0
-    warm: bool = True
+    step: int = 0  # steps done
+    evaluated: int = 0  # the step of the last evaluation
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    best: dict[str, Any] | None = None  # metric (its name), value and step
+    seconds: float = 0.0  # of all parts of the run
+    drops: int = 0  # how often a "plateau" schedule has dropped the rate
+    stale: int = 0  # evaluations in a row without a better value
+    warm: bool = True  # False while a warm-up waits for the training error
 
 
 def seed_everything(seed: int, micro_batch: int, rank: int) -> None:
@@ -97,19 +93,18 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 def snapshot(
     model: nn.Module,
-    average: AveragedModel | None,
+    ema: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     state: TrainState,
-    window: Window,
+    window: LogWindow,
     config: TrainConfig,
     world: World,
-    metadata: Mapping[str, Any],
-) -> dict[str, Any]:
-    """A training checkpoint. To be called by all processes: each gives its random generators and its log window."""
-    return {
-        **model_part(model, metadata),
+    metadata: CheckpointMetadata,
+) -> Checkpoint:
+    """A checkpoint to resume from. To be called by all processes: each gives its random generators and its log window."""
+    training = {
         "step": state.step,
-        "average": None if average is None else average.state_dict(),
+        "ema": None if ema is None else ema.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {
             "step": state.step,
@@ -117,38 +112,40 @@ def snapshot(
             "config": config.model_dump(mode="json"),
         },
         "sampler": {"batch": state.step * config.accumulate, "seed": config.seed, "world_size": world.size},
-        "rng": gather(world, rng_state()),
-        "windows": gather(world, window.state()),
+        "rng": all_gather(world, rng_state()),
+        "windows": all_gather(world, window.state()),
         "best": state.best,
         "progress": asdict(state),
     }
+    return Checkpoint(metadata, model.state_dict(), training)
 
 
 def restore(
-    checkpoint: Mapping[str, Any],
+    checkpoint: Checkpoint,
     path: Path,
     model: nn.Module,
-    average: AveragedModel | None,
+    ema: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     world: World,
-) -> tuple[TrainState, Window]:
+) -> tuple[TrainState, LogWindow]:
     """Put a training checkpoint back into this process. Raises CheckpointError where the model is another."""
-    load_state(model, checkpoint["model"], str(path))
+    training = checkpoint.training
+    load_state(model, checkpoint.state, str(path))
     detector: Any = model
     if isinstance(getattr(detector, "preprocessing", None), Preprocessing):
         # It belongs to the weights, but is no tensor: a state dict cannot carry it.
-        detector.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
-    if average is not None:
-        load_state(average, checkpoint["average"], str(path))
+        detector.preprocessing = checkpoint.metadata.preprocessing
+    if ema is not None:
+        load_state(ema, training["ema"], str(path))
     try:
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        optimizer.load_state_dict(training["optimizer"])
     except ValueError as error:
         raise CheckpointError(f"{path}: the optimizer's parameters are not this model's: {error}") from None
-    set_rng_state(checkpoint["rng"][world.rank])
-    return TrainState(**checkpoint["progress"]), Window.from_state(checkpoint["windows"][world.rank])
+    set_rng_state(training["rng"][world.rank])
+    return TrainState(**training["progress"]), LogWindow.from_state(training["windows"][world.rank])
 
 
-def claim_output_dir(output_dir: Path) -> None:
+def require_no_other_run(output_dir: Path) -> None:
     """Raise TrainingError where a new run would overwrite another."""
     for name in (LAST, BEST, METRICS_FILE):
         if (output_dir / name).exists():
@@ -162,19 +159,18 @@ def has_begun(output_dir: Path) -> bool:
     return any(output_dir.rglob(LAST))
 
 
-def open_run(output_dir: Path, metadata: Mapping[str, Any], config: TrainConfig, world: World) -> dict[str, Any]:
-    """The last checkpoint of a run that is to go on. `config` is already scaled.
+def read_last_checkpoint(output_dir: Path, metadata: CheckpointMetadata, config: TrainConfig, world: World) -> Checkpoint:
+    """The last checkpoint of the run to resume. `metadata` and `config` are those of the new call; `config` is scaled.
 
     Raises TrainingError where there is none, or where the new settings would not continue it.
     """
     path = output_dir / LAST
     if not path.exists():
         raise TrainingError(f"nothing to resume: {path} does not exist; start without --resume, or name the run's --output-dir")
-    checkpoint = load_checkpoint(path)
-    require_kind(checkpoint, metadata["kind"], path)
-    if "optimizer" not in checkpoint:
+    checkpoint = read_checkpoint(path, metadata.kind)
+    if "optimizer" not in checkpoint.training:
         raise CheckpointError(f"{path} holds a model but no training state; pass it as --weights to start a new run from it")
-    written_by = checkpoint["sampler"]["world_size"]
+    written_by = checkpoint.training["sampler"]["world_size"]
     if written_by != world.size:
         raise TrainingError(
             f"{path} was written by {written_by} process(es) and this run has {world.size}: each process has its own part of "
@@ -184,15 +180,15 @@ def open_run(output_dir: Path, metadata: Mapping[str, Any], config: TrainConfig,
     return checkpoint
 
 
-def _refuse_changes(checkpoint: Mapping[str, Any], metadata: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
+def _refuse_changes(checkpoint: Checkpoint, metadata: CheckpointMetadata, config: TrainConfig, path: Path) -> None:
+    """Raise TrainingError, naming each key, where settings differ that change what is computed."""
     # A run may be older than a key of today: it was made with what has become the key's default.
-    defaults = (ClassifierConfig if metadata["kind"] == "classifier" else Config)().model_dump(mode="json")
-    new_keys = _flat(metadata["config"]).keys()
-    known = {key: value for key, value in _flat(defaults).items() if key in new_keys}
-    old = known | _flat(checkpoint["config"]) | _flat({"class_names": list(checkpoint["class_names"])})
-    new = _flat(metadata["config"]) | _flat({"class_names": list(metadata["class_names"])})
-    changed = [key for key in old | new if old.get(key) != new.get(key) and not _harmless(key)]
-    if config.steps >= checkpoint["scheduler"]["config"]["steps"]:
+    defaults = (ClassifierConfig if metadata.kind == "classifier" else Config)().model_dump(mode="json")
+    new = _flat(metadata.config) | {"class_names": list(metadata.class_names)}
+    known = {key: value for key, value in _flat(defaults).items() if key in new}
+    old = known | _flat(checkpoint.metadata.config) | {"class_names": list(checkpoint.metadata.class_names)}
+    changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key)]
+    if config.steps >= checkpoint.training["scheduler"]["config"]["steps"]:
         changed = [key for key in changed if key != "train.steps"]  # a longer run is a continuation
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
@@ -202,8 +198,8 @@ def _refuse_changes(checkpoint: Mapping[str, Any], metadata: Mapping[str, Any], 
         )
 
 
-def _harmless(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in HARMLESS)
+def _may_change(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE_ON_RESUME)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Evaluating a run on the way: when, by whom, and what follows for its best checkpoint and its learning rate."""
+"""Evaluation while a run trains: when it is due, and what it means for the best checkpoint and the learning rate."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from typing import Any
 
 import torch
 
-from detection.engine.distributed import maximum, on_main
-from detection.engine.run import Evaluate, Run, save, save_best
-
-__all__ = ["Evaluate", "evaluate_run", "evaluation_due"]
+from detection.engine.distributed import on_main, reduce_max
+from detection.engine.run import TrainingRun, save, save_best
 
 
-def evaluation_due(run: Run) -> bool:
-    """Whether the run stands at a step that is evaluated, and was not yet."""
+def evaluation_due(run: TrainingRun) -> bool:
+    """Whether the run stands at a step whose evaluation is still to be done."""
     state, every = run.state, run.config.eval_every
     due = state.step == run.config.steps or (every > 0 and state.step % every == 0)
     return run.evaluate is not None and state.step > state.evaluated and due
 
 
-def evaluate_run(run: Run) -> None:
-    """Evaluate on rank 0, keep the best, and save that it was done. A signal breaks it off; a resumed run does it again."""
+def evaluate_run(run: TrainingRun) -> None:
+    """Evaluate on rank 0, keep the best weights, and save. If a signal breaks it off, the resumed run does it again."""
     state = run.state
     started = time.perf_counter()
-    metrics = on_main(run.world, lambda: _measure(run))
+    metrics = on_main(run.world, lambda: _evaluate(run))
     if metrics is None:
-        run.stop.agreed = maximum(run.world, [run.stop.received or 0])[0]
+        run.stop.agreed = reduce_max(run.world, [run.stop.received or 0])[0]
         return
     state.evaluated, state.metrics = state.step, metrics
     state.seconds += time.perf_counter() - started
     if run.best_metric is not None:
-        _compare(run, run.best_metric)
+        _update_best(run, run.best_metric)
     run.log.evaluation(state.step, metrics)
     save(run)
 
 
-def _measure(run: Run) -> dict[str, float] | None:
+def _evaluate(run: TrainingRun) -> dict[str, float] | None:
     """The metrics, or None where a signal broke the evaluation off."""
     assert run.evaluate is not None
-    model = run.result
+    model = run.evaluated_model
     model.eval()
     try:
-        with run.stop.at_once(), torch.no_grad():
+        with run.stop.raising_at_once(), torch.no_grad():
             return {name: float(value) for name, value in run.evaluate(model).items()}
     except KeyboardInterrupt:
         if run.stop.received is None:
@@ -52,7 +50,7 @@ def _measure(run: Run) -> dict[str, float] | None:
         model.train()
 
 
-def _compare(run: Run, best_metric: str) -> None:
+def _update_best(run: TrainingRun, best_metric: str) -> None:
     """Keep the weights if they are the best so far; drop the rate of a "plateau" schedule where nothing gets better."""
     state, config = run.state, run.config
     if improves(state.metrics, best_metric, state.best):

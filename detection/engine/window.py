@@ -1,7 +1,7 @@
-"""The losses since the last log line: averaged for the log, and watched for values that are not finite.
+"""The losses since the last log line: averaged for the log, and checked for values that are not finite.
 
 On a GPU a loss is known only when the device has caught up. Each is therefore kept on its device, with the files it came
-from, and looked at when the log is due; on a CPU looking costs nothing and is done every step.
+from, and checked when the log is due; on a CPU a check costs nothing and is made at every step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 GRADIENT_NORM = "gradient_norm"
-MEASURE = "train_"  # begins the names of scalars that are logged but not minimised
+LOG_ONLY_PREFIX = "train_"
+"""Scalars whose names begin so are logged, and not part of the loss."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A value that is not finite. A bad loss in one process makes the common gradient bad in all: it is the cause."""
+    """A value that is not finite. `is_cause`: a loss, which in one process makes the common gradient bad in all."""
 
     is_cause: bool
     message: str
@@ -37,8 +38,8 @@ class _Pending:
 
 
 @dataclass
-class Window:
-    """Means and speed since the last log line of this process."""
+class LogWindow:
+    """Sums of the losses and of the time since the last log line of this process."""
 
     images: int = 0
     steps: int = 0
@@ -83,9 +84,9 @@ class Window:
         return {"totals": dict(self.totals), "counts": dict(self.counts)}
 
     @staticmethod
-    def from_state(state: dict[str, Any]) -> Window:
+    def from_state(state: dict[str, Any]) -> LogWindow:
         """The inverse of `state`."""
-        return Window(totals=dict(state["totals"]), counts=Counter(state["counts"]))
+        return LogWindow(totals=dict(state["totals"]), counts=Counter(state["counts"]))
 
 
 def describe_problem(step: int, name: str, value: float, files: Sequence[str]) -> str:

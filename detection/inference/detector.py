@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backbones import Preprocessing
-from backbones.weights.files import load_checkpoint, load_state
+from backbones.weights.files import load_state
 from detection.config import Config
 from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_array
 from detection.inference.refinement import refine_boxes
@@ -25,13 +24,13 @@ from detection.inference.views import View, classify_in_views, unite_proposals
 from detection.modeling import FasterRCNN
 from detection.structures import Detections
 from detection.weights.checkpoint import (
-    MEANING_OF_WEIGHTS,
+    WEIGHT_KEYS,
     checkpoint_config,
-    require_kind,
+    read_checkpoint,
     require_same_classes,
     require_same_values,
 )
-from detection.weights.zoo import weights_file
+from detection.weights.zoo import resolve_weights
 
 
 class Detector(FasterRCNN):
@@ -61,15 +60,14 @@ def load_detector(
     checkpoint's own is used; a function gets that one and returns the one to use.
     Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
     """
-    path = weights_file(path, "detector")
-    checkpoint = load_checkpoint(path)
-    require_kind(checkpoint, "detector", path)
+    path = resolve_weights(path, "detector")
+    checkpoint = read_checkpoint(path, "detector")
     own = checkpoint_config(checkpoint, path)
     used = config(own) if callable(config) else config or own
-    require_same_classes(checkpoint["class_names"], used.data.class_names, path)
-    require_same_values(own, used, MEANING_OF_WEIGHTS, path)
-    model = Detector(used, Preprocessing.from_dict(checkpoint["preprocessing"]))
-    load_state(model, checkpoint["model"], str(path))
+    require_same_classes(checkpoint.metadata.class_names, used.data.class_names, path)
+    require_same_values(own, used, WEIGHT_KEYS, path)
+    model = Detector(used, checkpoint.metadata.preprocessing)
+    load_state(model, checkpoint.state, str(path))
     return model.to(device).eval()
 
 

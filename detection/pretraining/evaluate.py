@@ -15,20 +15,20 @@ from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
 from detection.pretraining.folders import ImageFolder
-from detection.pretraining.model import ClassificationModel, load_classifier, recorded_network
+from detection.pretraining.model import ClassificationModel, load_classifier
 from detection.pretraining.views import ViewBatch, view_loader
 
 
 def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dict[str, float]:
-    """The errors of one checkpoint, or of an ensemble of several, on `data.val`, on the GPU where there is one.
+    """The errors of one file's classifier, or of an ensemble of several, on `data.val`, on the GPU where there is one.
 
     Raises CheckpointError where one is of another architecture or for other classes, DatasetError for bad data.
     """
     split = validation_split(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # An ensemble's members may be of different depths: each is the network that its checkpoint records.
-    networks = [config.model if len(paths) == 1 else recorded_network(path, config.model) for path in paths]
-    members = [load_classifier(path, network, split.class_names) for path, network in zip(paths, networks, strict=True)]
+    several = len(paths) > 1
+    members = [load_classifier(path, config.model, split.class_names, as_recorded=several) for path in paths]
     return evaluate_on([member.to(device) for member in members], split, config)
 
 

@@ -7,6 +7,7 @@ detector or a torchvision network directly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
 from backbones.options import BackboneOptions
-from backbones.weights.classifier import classifier_weights
-from backbones.weights.zoo import weights_file
+from backbones.weights.classifier import ClassifierWeights, classifier_weights
+from backbones.weights.format import is_own_format, parse_checkpoint
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch
 
 _PREFIX = "backbone."
-MEANING_OF_NETWORK = ("backbone", "stride_in_1x1", "stem_pool")
+# Keys of a config's `model` that say what its weights compute.
+NETWORK_KEYS = ("backbone", "stride_in_1x1", "stem_pool")
 
 
 class ClassificationModel(nn.Module):
@@ -54,13 +56,13 @@ class ClassificationModel(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) -> class scores before the softmax (N, K), float32."""
-        return self.backbone.logits(self._normalise(images)).float()
+        return self.backbone.logits(self._normalize(images)).float()
 
     def dense_logits(self, images: Tensor) -> Tensor:
-        """The same for images of any size, fully convolutionally: the mean over all places of the classifier."""
-        return self.backbone.dense_logits(self._normalise(images)).float()
+        """Class scores (N, K) of uint8 RGB images of any size: the classifier at every place, and the mean over the places."""
+        return self.backbone.dense_logits(self._normalize(images)).float()
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         if self.mean_image is not None and images.shape[1:] == self.mean_image.shape:
             images = images - self.mean_image
         return self.backbone.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
@@ -84,67 +86,84 @@ def build_classifier(config: ClassifierModelConfig, class_names: Sequence[str]) 
     return ClassificationModel(backbone, class_names)
 
 
-def initialise_classifier(model: ClassificationModel, config: ClassifierModelConfig, path: str | Path) -> str:
+def initialise_classifier(model: ClassificationModel, network: ClassifierModelConfig, path: str | Path) -> str:
     """Start from a classifier's checkpoint or a plain state dict with torchvision's names; says what was restored.
 
-    Its last layer is taken over where it is for the same classes (a plain file: as many), and otherwise stays random.
-    Raises CheckpointError where the file does not fit.
+    `network` is the model's own. The last layer is taken over where it is for the same classes (a plain file: as many), and
+    otherwise stays random. Raises CheckpointError where the file does not fit.
     """
-    path = weights_file(path)
-    contents = load_checkpoint(path)
-    options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
-    found = classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
-    state = found.state
-    same = _same_classes(contents, state, model)
-    if not same:
-        own = model.state_dict()
-        state = state | {key: own[key] for key in model.backbone.classifier_keys}
-    load_state(model, state, str(path))
-    model.backbone.preprocessing = found.preprocessing
-    model.mean_image = contents.get("mean_image")
-    if same:
+    weights = _read_weights(load_checkpoint(path), path, network, model)
+    if _have_same_classes(weights, model):
+        _load_weights(model, weights)
         return f"all weights initialised from the classifier {path}; the schedule starts at step 0"
+    own = model.state_dict()
+    last_layer = {key: own[key] for key in model.backbone.classifier_keys}
+    _load_weights(model, replace(weights, state=weights.state | last_layer))
     return (
         f"all but the last layer initialised from {path}, whose classes are others; the last layer starts from random numbers"
     )
 
 
-def recorded_network(path: str | Path, default: ClassifierModelConfig) -> ClassifierModelConfig:
-    """The network that a checkpoint was trained as; `default` for files that do not say. Raises CheckpointError."""
-    config = load_checkpoint(weights_file(path)).get("config")
-    recorded = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(recorded, dict) or "backbone" not in recorded:
-        return default
-    return default.model_copy(update={key: recorded[key] for key in MEANING_OF_NETWORK if key in recorded})
+def load_classifier(
+    path: str | Path, network: ClassifierModelConfig, class_names: Sequence[str], *, as_recorded: bool = False
+) -> ClassificationModel:
+    """A trained classifier in evaluation mode, on the CPU, from a file.
 
-
-def load_classifier(path: str | Path, config: ClassifierModelConfig, class_names: Sequence[str]) -> ClassificationModel:
-    """A trained classifier in evaluation mode, on the CPU. Raises CheckpointError where it is for other classes."""
-    model = build_classifier(config, class_names)
-    path = weights_file(path)
+    With `as_recorded` it is the network that the file records, if it does, and otherwise `network`.
+    Raises CheckpointError where the file is of another network or for other classes.
+    """
     contents = load_checkpoint(path)
-    options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
-    found = classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
-    if not _same_classes(contents, found.state, model):
-        names = contents.get("class_names") or [f"{_num_classes(found.state, model)} nameless ones"]
+    if as_recorded:
+        network = _recorded_network(contents, path, network)
+    model = build_classifier(network, class_names)
+    weights = _read_weights(contents, path, network, model)
+    if not _have_same_classes(weights, model):
+        found = _class_names(weights) or (f"{_num_classes(weights, model)} nameless ones",)
         raise CheckpointError(
             f"{path} classifies other classes than the data's {len(model.class_names)} "
-            f"({', '.join(model.class_names[:5])}, ...): {', '.join(names[:5])}, ..."
+            f"({', '.join(model.class_names[:5])}, ...): {', '.join(found[:5])}, ..."
         )
-    load_state(model, found.state, str(path))
-    model.backbone.preprocessing = found.preprocessing
-    model.mean_image = contents.get("mean_image")
+    _load_weights(model, weights)
     return model.eval()
 
 
-def _same_classes(contents: Mapping[str, Any], state: Mapping[str, Tensor], model: ClassificationModel) -> bool:
-    """A plain state dict or one converted names no classes: their number has to do."""
-    if contents.get("class_names"):
-        return tuple(contents["class_names"]) == model.class_names
-    return _num_classes(state, model) == len(model.class_names)
+def _recorded_network(contents: Mapping[str, Any], path: str | Path, default: ClassifierModelConfig) -> ClassifierModelConfig:
+    """The network that a checkpoint was trained as; `default` for files that do not say."""
+    if not is_own_format(contents):
+        return default
+    recorded = parse_checkpoint(contents, str(path)).metadata.config.get("model")
+    if not isinstance(recorded, Mapping) or "backbone" not in recorded:
+        return default
+    return default.model_copy(update={key: recorded[key] for key in NETWORK_KEYS if key in recorded})
 
 
-def _num_classes(state: Mapping[str, Tensor], model: ClassificationModel) -> int:
+def _read_weights(
+    contents: Mapping[str, Any], path: str | Path, network: ClassifierModelConfig, model: ClassificationModel
+) -> ClassifierWeights:
+    """The weights for `model`, a `network`, in what `load_checkpoint` has read. Raises CheckpointError for another network."""
+    options = BackboneOptions(stride_in_1x1=network.stride_in_1x1, stem_pool=network.stem_pool)
+    return classifier_weights(contents, str(path), network.backbone, options, model.backbone.preprocessing)
+
+
+def _load_weights(model: ClassificationModel, weights: ClassifierWeights) -> None:
+    """Give the model these weights, with their preprocessing and mean image. Raises CheckpointError where they do not fit."""
+    load_state(model, weights.state, weights.source)
+    model.backbone.preprocessing = weights.preprocessing
+    model.mean_image = None if weights.metadata is None else weights.metadata.mean_image
+
+
+def _have_same_classes(weights: ClassifierWeights, model: ClassificationModel) -> bool:
+    """Whether the last layer is for the model's classes; where the file does not name them, for as many."""
+    names = _class_names(weights)
+    return names == model.class_names if names else _num_classes(weights, model) == len(model.class_names)
+
+
+def _class_names(weights: ClassifierWeights) -> tuple[str, ...]:
+    """Empty where the file does not tell them."""
+    return () if weights.metadata is None else weights.metadata.class_names
+
+
+def _num_classes(weights: ClassifierWeights, model: ClassificationModel) -> int:
     """Rows of the last layer; 0 in a file without one."""
-    shapes = [state[key].shape[:1] for key in model.backbone.classifier_keys if key in state]
+    shapes = [weights.state[key].shape[:1] for key in model.backbone.classifier_keys if key in weights.state]
     return shapes[0][0] if shapes and shapes[0] else 0

@@ -6,13 +6,13 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from backbones import Preprocessing, load_checkpoint, recompute_bn_statistics, save_checkpoint
+from backbones import recompute_bn_statistics
 from detection.config import ClassifierConfig
 from detection.engine.distributed import World
 from detection.engine.precision import autocast, resolve_precision
@@ -22,11 +22,13 @@ from detection.pretraining.data import ImageBatch, mean_image, train_loader, tra
 from detection.pretraining.evaluate import evaluate_on
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
-from detection.weights.checkpoint import model_part, require_kind
+from detection.weights.checkpoint import CheckpointMetadata, read_checkpoint, software_versions, write_checkpoint
+from detection.weights.zoo import resolve_weights
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MODEL = "model.pt"
+find_classifier = partial(resolve_weights, kind="classifier")
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,28 @@ class PretrainResult:
         return self.training.interrupted
 
 
-def run_pretraining(
-    config: ClassifierConfig, *, resume: bool = False, tell: Callable[[str], object] = log.info
+def train_classifier(
+    config: ClassifierConfig,
+    *,
+    resume: bool = False,
+    tell: Callable[[str], object] = logger.info,
+    find_weights: Callable[[Path], Path] = find_classifier,
 ) -> PretrainResult:
     """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
 
-    With `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the
-    run's own log. Raises ConfigError, DatasetError, CheckpointError or TrainingError.
+    A new run starts from `config.model.weights`, a file or a name of the zoo, which `find_weights` turns into a file. With
+    `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the run's own
+    log. Under torchrun each process calls this. Raises ConfigError, DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
     train_split, val_split = training_splits(config)
     tell(f"{len(train_split)} training and {len(val_split)} validation images of {len(train_split.class_names)} classes")
-    model = _start(config, train_split.class_names, resume, tell)
+    model = _starting_model(config, train_split.class_names, resume, tell, find_weights)
     if config.data.mean_image and model.mean_image is None:
         model.mean_image = mean_image(train_split, config)
     model.label_smoothing = config.train.label_smoothing
     metadata = classifier_metadata(model, config)
-    warmed_at = config.train.warmup_until_error
+    warm_up_error = config.train.warmup_until_error
     training = train(
         model,
         lambda first: train_loader(train_split, config, rank=world.rank, world_size=world.size, first_batch=first),
@@ -68,7 +75,7 @@ def run_pretraining(
         metadata=metadata,
         evaluate=lambda network: evaluate_on([classifier(network)], val_split, config),
         best_metric="-top1_error",
-        warmed_up=None if warmed_at is None else lambda line: line["train_top1_error"] < warmed_at,
+        warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,
     )
     weights = config.output_dir / MODEL
@@ -76,41 +83,44 @@ def run_pretraining(
         return PretrainResult(weights, training.metrics, training)
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
-    save_checkpoint(model_part(model, metadata), weights)
+    write_checkpoint(metadata, model.state_dict(), weights)
     return PretrainResult(weights, evaluate_on([model], val_split, config), training)
 
 
-def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> dict[str, Any]:
+def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> CheckpointMetadata:
     """What each checkpoint of a classifier says about it."""
-    return {
-        "kind": "classifier",
-        "class_names": list(model.class_names),
-        "preprocessing": model.backbone.preprocessing.to_dict(),
-        **({} if model.mean_image is None else {"mean_image": model.mean_image}),
-        "config": config.model_dump(mode="json"),
-    }
+    return CheckpointMetadata(
+        kind="classifier",
+        class_names=model.class_names,
+        preprocessing=model.backbone.preprocessing,
+        config=config.model_dump(mode="json"),
+        mean_image=model.mean_image,
+        versions=software_versions(),
+    )
 
 
 def classifier(network: nn.Module) -> ClassificationModel:
-    """What the training loop evaluates: the model, or its averaged twin."""
+    """The network that the training loop evaluates, as what it is: the model, or the one with averaged weights."""
     assert isinstance(network, ClassificationModel)
     return network
 
 
-def _start(
-    config: ClassifierConfig, class_names: tuple[str, ...], resume: bool, tell: Callable[[str], object]
+def _starting_model(
+    config: ClassifierConfig,
+    class_names: tuple[str, ...],
+    resume: bool,
+    tell: Callable[[str], object],
+    find_weights: Callable[[Path], Path],
 ) -> ClassificationModel:
     """The model before its first step; a resumed run's weights are restored by the training loop."""
     torch.manual_seed(config.train.seed)
     model = build_classifier(config.model, class_names)
     last = config.output_dir / LAST
     if resume and last.exists():
-        checkpoint = load_checkpoint(last)
-        require_kind(checkpoint, "classifier", last)
-        model.backbone.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
-        model.mean_image = checkpoint.get("mean_image")
+        recorded = read_checkpoint(last, "classifier").metadata
+        model.backbone.preprocessing, model.mean_image = recorded.preprocessing, recorded.mean_image
     elif config.model.weights is not None:
-        tell(initialise_classifier(model, config.model, config.model.weights))
+        tell(initialise_classifier(model, config.model, find_weights(config.model.weights)))
     return model
 
 

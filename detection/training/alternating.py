@@ -7,24 +7,23 @@ proposals: one network. Proposals are made anew for each batch; stored ones woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones import Preprocessing, load_checkpoint, load_state
+from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.engine.distributed import World, on_main, process_group
-from detection.engine.state import LAST, claim_output_dir
+from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
 from detection.training.fit import Tell, TrainingData, fit
-from detection.weights.checkpoint import initialise_detector, require_kind
+from detection.weights.checkpoint import Checkpoint, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
 """Where each step's run lies in the output folder: the last step's is the folder itself, as a joint run's."""
@@ -127,7 +126,7 @@ def train_alternating(
 def _claim(folders: Sequence[Path]) -> StartingPoint:
     """The start of a new run. Raises TrainingError where one of its steps would overwrite another run."""
     for folder in folders:
-        claim_output_dir(folder)
+        require_no_other_run(folder)
     return StartingPoint()
 
 
@@ -137,8 +136,8 @@ def _find_start(folders: Sequence[Path]) -> StartingPoint:
     last = max(begun, default=1)
     if last > 1:
         earlier = [_read_step(path) for number, path in begun.items() if number < last]
-        return StartingPoint(last, seconds=sum(checkpoint["progress"]["seconds"] for checkpoint in earlier))
-    weights = _read_step(begun[1])["config"]["model"]["weights"] if begun else None
+        return StartingPoint(last, seconds=sum(checkpoint.training["progress"]["seconds"] for checkpoint in earlier))
+    weights = _read_step(begun[1]).metadata.config["model"]["weights"] if begun else None
     return StartingPoint(weights=None if weights is None else Path(weights))
 
 
@@ -181,15 +180,13 @@ def _load_step(model: Detector, path: Path, world: World) -> None:
     model.preprocessing = preprocessing
 
 
-def _read_network(path: Path) -> tuple[dict[str, Tensor], Preprocessing]:
+def _read_network(path: Path) -> tuple[Mapping[str, Tensor], Preprocessing]:
     checkpoint = _read_step(path)
-    return checkpoint["model"], Preprocessing.from_dict(checkpoint["preprocessing"])
+    return checkpoint.state, checkpoint.metadata.preprocessing
 
 
-def _read_step(path: Path) -> dict[str, Any]:
-    checkpoint = load_checkpoint(path)
-    require_kind(checkpoint, "detector", path)
-    return checkpoint
+def _read_step(path: Path) -> Checkpoint:
+    return read_checkpoint(path, "detector")
 
 
 def freeze_fixed_parts(model: Detector, number: int) -> None:

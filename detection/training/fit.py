@@ -16,6 +16,7 @@ from detection.engine.train import TrainResult, train
 from detection.errors import DatasetError
 from detection.inference.detector import Detector
 from detection.inference.evaluate import evaluate
+from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
 """best.pt holds the weights with the greatest value of this metric."""
@@ -63,12 +64,7 @@ def fit(model: Detector, data: TrainingData, output_dir: Path, *, resume: bool =
         lambda first: train_loader(data.training, config, rank=world.rank, world_size=world.size, first_batch=first),
         config.train,
         output_dir,
-        metadata={
-            "kind": "detector",
-            "class_names": list(model.class_names),
-            "preprocessing": model.preprocessing.to_dict(),
-            "config": config.model_dump(mode="json"),
-        },
+        metadata=detector_metadata(model),
         evaluate=None if validation is None else lambda network: evaluate(_detector(network), validation).metrics,
         best_metric=BEST_METRIC,
         resume=resume,

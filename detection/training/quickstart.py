@@ -17,7 +17,7 @@ from detection.evaluation.split import load_evaluation_split
 from detection.files import write_json
 from detection.inference.detector import load_detector
 from detection.inference.evaluate import evaluate
-from detection.pretraining.train import run_pretraining
+from detection.pretraining import train_classifier
 from detection.structures import Detections, ImageId
 from detection.training.fit import Tell
 from detection.training.train import train_detector
@@ -65,7 +65,7 @@ def run_quickstart(
     pretrain_config = pretrain_config.model_copy(update={"output_dir": output_dir / "classifier"})
     config = config.model_copy(update={"output_dir": output_dir / "detector"})
     begin_stage("pretrain")
-    classifier = run_pretraining(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
+    classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
     _require_finished(classifier.interrupted)
     config = with_weights(config, classifier.weights)
     begin_stage("train")

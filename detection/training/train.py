@@ -15,7 +15,7 @@ from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
 from detection.training.fit import Tell, TrainingData, fit, load_training_data
 from detection.weights.checkpoint import initialise_detector
-from detection.weights.zoo import weights_file
+from detection.weights.zoo import resolve_weights
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def train_detector(
     validation: Dataset | None = None,
     resume: bool = False,
     tell: Tell = logger.info,
-    find_weights: Callable[[Path], Path] = weights_file,
+    find_weights: Callable[[Path], Path] = resolve_weights,
 ) -> TrainResult:
     """Train the detector of a config; its checkpoints (last.pt, best.pt) and log are kept in `config.output_dir`.
 

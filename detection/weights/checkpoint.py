@@ -1,8 +1,4 @@
-"""What a checkpoint holds, and models made from one.
-
-A checkpoint is plain containers and tensors, readable with `weights_only=True`. The *model part* is the same for
-classifiers and detectors: format, version, kind, model, class_names, preprocessing, config, versions.
-"""
+"""Checkpoints of ours: read, written, and turned into models. `backbones.weights.format` has their layout."""
 
 from __future__ import annotations
 
@@ -13,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.errors import CheckpointError
 from backbones.options import BackboneOptions
-from backbones.preprocessing import Preprocessing
 from backbones.weights.classifier import classifier_weights
-from backbones.weights.files import FORMAT_VERSION, load_checkpoint, load_state
+from backbones.weights.files import load_checkpoint, load_state, save_checkpoint
+from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind, is_own_format, parse_checkpoint
 from detection.config import Config, parse_config
 from detection.errors import ConfigError
 from detection.weights.transfer import transfer
@@ -29,9 +25,25 @@ from detection.weights.transfer import transfer
 if TYPE_CHECKING:
     from detection.modeling.faster_rcnn import FasterRCNN
 
-MEANING_OF_BACKBONE = ("model.backbone", "model.stride_in_1x1", "model.stem_pool")
-MEANING_OF_WEIGHTS = (
-    *MEANING_OF_BACKBONE,
+__all__ = [
+    "BACKBONE_KEYS",
+    "WEIGHT_KEYS",
+    "Checkpoint",
+    "CheckpointMetadata",
+    "checkpoint_config",
+    "detector_metadata",
+    "initialise_detector",
+    "read_checkpoint",
+    "require_same_classes",
+    "require_same_values",
+    "software_versions",
+    "write_checkpoint",
+]
+
+# Config keys that say what the weights compute. With another value the tensors may still fit, but they would be wrong.
+BACKBONE_KEYS = ("model.backbone", "model.stride_in_1x1", "model.stem_pool")
+WEIGHT_KEYS = (
+    *BACKBONE_KEYS,
     "rpn.anchor_sizes",
     "rpn.anchor_ratios",
     "rpn.anchor_offset",
@@ -41,24 +53,20 @@ MEANING_OF_WEIGHTS = (
 )
 
 
-def model_part(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's half of a checkpoint. `metadata` gives kind, class_names, preprocessing and config, and may give more."""
-    return model_part_of(model.state_dict(), metadata)
+def detector_metadata(model: FasterRCNN) -> CheckpointMetadata:
+    """What each checkpoint of a detector says about it."""
+    config = model.config.model_dump(mode="json")
+    return CheckpointMetadata("detector", tuple(model.class_names), model.preprocessing, config, versions=software_versions())
 
 
-def model_part_of(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a state dict."""
-    return {
-        **metadata,
-        "format": "resdet",
-        "version": FORMAT_VERSION,
-        "kind": metadata["kind"],
-        "model": state,
-        "class_names": list(metadata["class_names"]),
-        "preprocessing": metadata["preprocessing"],
-        "config": metadata["config"],
-        "versions": dict(software_versions()),
-    }
+def write_checkpoint(metadata: CheckpointMetadata, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a checkpoint without a training state, atomically. Raises CheckpointError where that fails."""
+    save_checkpoint(Checkpoint(metadata, state).contents(), path)
+
+
+def read_checkpoint(path: str | Path, kind: Kind) -> Checkpoint:
+    """A checkpoint of ours, which must be of that kind. Raises CheckpointError where the file is anything else."""
+    return parse_checkpoint(load_checkpoint(path), str(path), kind)
 
 
 @cache
@@ -89,38 +97,31 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     another `roi.context` or other anchors: what has no counterpart starts afresh. Returns a sentence that says what was
     restored. Raises CheckpointError where the file does not fit.
     """
-    checkpoint = load_checkpoint(path)
-    if checkpoint.get("kind") == "detector":
-        require_kind(checkpoint, "detector", path)
-        own = checkpoint_config(checkpoint, path)
-        require_same_values(own, model.config, MEANING_OF_BACKBONE, path)
-        source = (checkpoint["model"], own, checkpoint["class_names"])
-        state, said = transfer(*source, model.state_dict(), model.config, model.class_names)
-        load_state(model, state, str(path))
-        model.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
-        restored = f"{'the other' if said else 'all'} weights start from the detector {path}"
-        return "; ".join([*said, restored, "optimizer, schedule and data start afresh"])
-    backbone = model.config.model
-    options = BackboneOptions(stride_in_1x1=backbone.stride_in_1x1, stem_pool=backbone.stem_pool)
-    found = classifier_weights(checkpoint, str(path), backbone.backbone, options, model.trunk.preprocessing)
+    contents = load_checkpoint(path)
+    if is_own_format(contents) and (checkpoint := parse_checkpoint(contents, str(path))).metadata.kind == "detector":
+        return _initialise_from_detector(model, checkpoint, path)
+    network = model.config.model
+    options = BackboneOptions(stride_in_1x1=network.stride_in_1x1, stem_pool=network.stem_pool)
+    found = classifier_weights(contents, str(path), network.backbone, options, model.trunk.preprocessing)
     model.load_backbone(found.state, found.preprocessing)
+    source = "plain weights" if found.metadata is None else _describe_classifier(found.metadata.class_names)
+    return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"
+
+
+def _initialise_from_detector(model: FasterRCNN, checkpoint: Checkpoint, path: str | Path) -> str:
+    found = checkpoint.metadata
+    config = checkpoint_config(checkpoint, path)
+    require_same_values(config, model.config, BACKBONE_KEYS, path)
+    state, changes = transfer(checkpoint.state, config, found.class_names, model.state_dict(), model.config, model.class_names)
+    load_state(model, state, str(path))
+    model.preprocessing = found.preprocessing
+    restored = f"{'the other' if changes else 'all'} weights start from the detector {path}"
+    return "; ".join([*changes, restored, "optimizer, schedule and data start afresh"])
+
+
+def _describe_classifier(class_names: Sequence[str]) -> str:
     # A converted classifier does not know the names of its classes.
-    names = checkpoint.get("class_names")
-    kind = f"{len(names)}-class classifier" if names else "classifier" if "kind" in checkpoint else "plain weights"
-    return f"the backbone starts from the {kind} {path}; RPN and box layers start from random numbers"
-
-
-def require_kind(checkpoint: Mapping[str, Any], kind: str, path: str | Path) -> None:
-    """Raise CheckpointError unless this is a checkpoint of ours, of that kind and of this version's format."""
-    if checkpoint.get("format") != "resdet":
-        raise CheckpointError(f"{path} is no checkpoint of resdet, with classes and config; a {kind}'s is needed here")
-    if checkpoint.get("kind") != kind:
-        raise CheckpointError(f"{path} is a {checkpoint.get('kind')}'s checkpoint; a {kind}'s is needed here")
-    if checkpoint.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {checkpoint.get('version')!r}; this resdet reads {FORMAT_VERSION}")
-    missing = [key for key in ("model", "class_names", "preprocessing", "config") if key not in checkpoint]
-    if missing:
-        raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(missing)}")
+    return f"{len(class_names)}-class classifier" if class_names else "classifier"
 
 
 def require_same_values(found: Config, wanted: Config, keys: Sequence[str], path: str | Path) -> None:
@@ -132,10 +133,10 @@ def require_same_values(found: Config, wanted: Config, keys: Sequence[str], path
             raise CheckpointError(f"{path} was trained with {key}={theirs}, not {ours}: set it alike")
 
 
-def checkpoint_config(checkpoint: Mapping[str, Any], path: str | Path) -> Config:
+def checkpoint_config(checkpoint: Checkpoint, path: str | Path) -> Config:
     """The detector's config that a checkpoint carries. Raises CheckpointError if this version cannot read it."""
     try:
-        return parse_config(Config, dict(checkpoint["config"]), str(path))
+        return parse_config(Config, dict(checkpoint.metadata.config), str(path))
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a config that this version cannot read: {error}") from None
 

@@ -16,12 +16,13 @@ import torch
 
 from backbones.weights.conversion import BACKBONE_FORMATS, backbone_format, convert_backbone
 from backbones.weights.files import fitting_state, load_checkpoint, save_checkpoint
+from backbones.weights.format import Checkpoint, CheckpointMetadata, is_own_format
 from backbones.weights.renaming import ConversionEntry, State, unwrap_state_dict
 from detection.config import ClassifierConfig, ClassifierModelConfig, Config, override_config, parse_config
 from detection.errors import CheckpointError
 from detection.modeling.anchors import generate_cell_anchors
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.weights.checkpoint import model_part_of
+from detection.weights.checkpoint import software_versions
 from detection.weights.detector_formats import DETECTOR_FORMATS, NAMED_CLASSES, ForeignDetector, detector_format
 
 FORMATS = (*DETECTOR_FORMATS, *BACKBONE_FORMATS)
@@ -31,7 +32,7 @@ FORMATS = (*DETECTOR_FORMATS, *BACKBONE_FORMATS)
 class Conversion:
     """A checkpoint of ours, the format it comes from, and the account of every tensor."""
 
-    checkpoint: dict[str, Any]
+    checkpoint: Checkpoint
     format: str
     entries: list[ConversionEntry]
 
@@ -53,15 +54,15 @@ def convert_file(
     if Path(destination).exists() and Path(source).exists() and Path(source).samefile(destination):
         raise CheckpointError(f"{destination} is the source itself: name another file to write")
     conversion = convert(load_checkpoint(source), str(source), format_name, overrides)
-    save_checkpoint(conversion.checkpoint, destination)
+    save_checkpoint(conversion.checkpoint.contents(), destination)
     return conversion
 
 
 def convert(
     contents: Mapping[str, Any], source: str, format_name: str | None = None, overrides: Sequence[str] = ()
 ) -> Conversion:
-    """The same for what `load_checkpoint` has read; `source` names it in errors."""
-    if contents.get("format") == "resdet":
+    """Convert what `load_checkpoint` has read, as `convert_file` does; `source` names it in errors."""
+    if is_own_format(contents):
         raise CheckpointError(f"{source} is a checkpoint of resdet already: use it as it is")
     state, beside = unwrap_state_dict(contents, source)
     format_name = format_name or detector_format(state) or backbone_format(state)
@@ -78,14 +79,10 @@ def _classifier(contents: Mapping[str, Any], format_name: str, source: str, over
     model = ClassifierModelConfig(backbone=found.name, stride_in_1x1=found.stride_in_1x1, stem_pool=found.stem_pool)
     config = override_config(ClassifierConfig(model=model), overrides)
     _require_backbone(found.name, config.model.backbone, source)
-    metadata = {
-        "kind": "classifier",
-        # No format names the classes of ImageNet; their number is that of the last layer's rows.
-        "class_names": [],
-        "preprocessing": found.preprocessing.to_dict(),
-        "config": config.model_dump(mode="json"),
-    }
-    return Conversion(model_part_of(found.state, metadata), found.format, found.entries)
+    plain_config = config.model_dump(mode="json")
+    # No format names the classes of ImageNet; their number is that of the last layer's rows.
+    metadata = CheckpointMetadata("classifier", (), found.preprocessing, plain_config, versions=software_versions())
+    return Conversion(Checkpoint(metadata, found.state), found.format, found.entries)
 
 
 def _detector(found: ForeignDetector, format_name: str, source: str, overrides: Sequence[str]) -> Conversion:
@@ -99,14 +96,10 @@ def _detector(found: ForeignDetector, format_name: str, source: str, overrides: 
             f"{source} tells {found.num_classes} classes apart, {given}: add data.classes=[cat,dog,...] in its order"
         )
     _require_anchors(found, config, source)
-    metadata = {
-        "kind": "detector",
-        "class_names": list(names),
-        "preprocessing": found.preprocessing.to_dict(),
-        "config": config.model_dump(mode="json"),
-    }
+    plain_config = config.model_dump(mode="json")
+    metadata = CheckpointMetadata("detector", names, found.preprocessing, plain_config, versions=software_versions())
     state = _fitting_detector(found.state, config, source)
-    return Conversion(model_part_of(state, metadata), format_name, found.entries)
+    return Conversion(Checkpoint(metadata, state), format_name, found.entries)
 
 
 def _fitting_detector(state: State, config: Config, source: str) -> State:

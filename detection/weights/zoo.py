@@ -7,24 +7,27 @@ from typing import Any
 
 from backbones.weights.download import Report, silent
 from backbones.weights.files import load_checkpoint
-from backbones.weights.zoo import Kind, classifier_checkpoint, converted_file, find
+from backbones.weights.format import Kind
+from backbones.weights.zoo import classifier_checkpoint, converted_file, find
 from detection.weights.conversion import convert
 
 STANDARD_DETECTOR = "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"
 """The strongest: COCO's 80 classes."""
 
 
-def weights_file(weights: str | Path, kind: Kind | None = None, report: Report = silent) -> Path:
-    """`weights` itself, or the checkpoint that this name of the zoo stands for, fetched once; a detector's has its config.
+def resolve_weights(weights: str | Path, kind: Kind | None = None, report: Report = silent) -> Path:
+    """The file that a path or a name of the zoo stands for. What a name stands for is fetched and converted once.
 
-    With `kind` a name of the other kind is refused before anything is downloaded. Raises CheckpointError.
+    A path comes back as it is. `report(done, total)` is called with numbers of bytes during a download. With `kind` a name
+    of the other kind is refused before anything is downloaded. Raises CheckpointError: an unknown name, no connection,
+    another file than was published, no space.
     """
     entry = find(weights, kind)
     if entry is None:
         return Path(weights)
-    return converted_file(entry, detector_checkpoint if entry.kind == "detector" else classifier_checkpoint, report)
+    return converted_file(entry, _detector_checkpoint if entry.kind == "detector" else classifier_checkpoint, report)
 
 
-def detector_checkpoint(source: Path) -> dict[str, Any]:
-    """A detector's checkpoint of ours from another project's file. Raises CheckpointError."""
-    return convert(load_checkpoint(source), str(source)).checkpoint
+def _detector_checkpoint(source: Path) -> dict[str, Any]:
+    """A detector's checkpoint of ours, its config included, from another project's file. Raises CheckpointError."""
+    return convert(load_checkpoint(source), str(source)).checkpoint.contents()

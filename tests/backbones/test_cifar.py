@@ -320,7 +320,7 @@ def test_weights_that_circulate_are_converted(theirs, their_file, tmp_path, caps
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(model.preprocessing.normalize(pixels), (pixels / 255 - mean) / deviation, rtol=1e-5, atol=1e-5)
-    assert load_checkpoint(ours)["config"]["model"]["backbone"] == "cifar_resnet20"
+    assert load_checkpoint(ours)["metadata"]["config"]["model"]["backbone"] == "cifar_resnet20"
 
 
 @torch.no_grad()

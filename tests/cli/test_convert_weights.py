@@ -79,7 +79,7 @@ def test_the_authors_model_brings_its_meaning(folder, capsys):
     ours = folder / "r50.pt"
     assert main(["convert-weights", str(source), str(ours)]) == 0
     assert "added bn1.running_mean and 105 more: the source folds it into scale and offset" in capsys.readouterr().out
-    assert load_checkpoint(ours)["preprocessing"]["channel_order"] == "bgr"
+    assert load_checkpoint(ours)["metadata"]["preprocessing"]["channel_order"] == "bgr"
     backbone = build_backbone("resnet50", weights=ours, stride_in_1x1=True, stem_pool="ceil")
     assert backbone.preprocessing.std == (1.0, 1.0, 1.0)
     for options, message in [({"stem_pool": "ceil"}, "stride_in_1x1=True"), ({"stride_in_1x1": True}, "stem_pool=ceil")]:

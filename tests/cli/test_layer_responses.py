@@ -13,7 +13,7 @@ from detection.analysis.plots import label_weights
 from detection.cli.commands.layer_responses import main, split_labels
 from detection.cli.main import run
 from detection.config import dump_config
-from detection.pretraining.train import run_pretraining
+from detection.pretraining import train_classifier
 from tests.pretraining.class_folders import make_config, write_data, write_split
 
 NETWORKS = ("cifar_plain20", "cifar_resnet26")
@@ -27,7 +27,7 @@ def trained(module_path) -> Path:
         for name in NETWORKS
     ]
     for config in configs:
-        run_pretraining(config)
+        train_classifier(config)
     (module_path / "config.yaml").write_text(dump_config(configs[0]))
     return module_path
 

@@ -37,7 +37,7 @@ def test_a_run_learns_evaluates_and_leaves_a_detector(trained: Path) -> None:
     assert {"AP", "AP50", "voc_area", "voc07"} <= lines[-1]["metrics"].keys()
     model = load_detector(trained / "best.pt")
     assert model.class_names == ("disc", "square") and not model.training
-    assert torch.load(trained / "last.pt", weights_only=True)["kind"] == "detector"
+    assert torch.load(trained / "last.pt", weights_only=True)["metadata"]["kind"] == "detector"
 
 
 def test_the_final_table_is_printed(devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

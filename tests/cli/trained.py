@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import torch
 
-from backbones.weights.files import save_checkpoint
 from detection.config import Config, dump_config, load_config
 from detection.inference.detector import build_detector
-from detection.weights.checkpoint import model_part
+from detection.weights.checkpoint import detector_metadata
+from detection.weights.checkpoint import write_checkpoint as save_weights
 from tests.evaluation.scenes import make_record, write_devkit
 
 
@@ -41,11 +41,5 @@ def write_checkpoint(file: Path, config_file: Path, overrides: Sequence[str] = (
     config = load_config(config_file, overrides)
     torch.manual_seed(seed)
     model = build_detector(config)
-    metadata = {
-        "kind": "detector",
-        "class_names": list(model.class_names),
-        "preprocessing": model.preprocessing.to_dict(),
-        "config": config.model_dump(mode="json"),
-    }
-    save_checkpoint(model_part(model, metadata), file)
+    save_weights(detector_metadata(model), model.state_dict(), file)
     return config

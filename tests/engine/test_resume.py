@@ -41,10 +41,10 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 def assert_same_run(folder: Path, other: Path) -> None:
     ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (folder, other))
-    assert ours["step"] == theirs["step"]
-    for part in ("model", "optimizer"):
-        torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
-    assert ours["best"] == theirs["best"]
+    torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=0)
+    ours, theirs = ours["training"], theirs["training"]
+    torch.testing.assert_close(ours["optimizer"], theirs["optimizer"], rtol=0, atol=0)
+    assert (ours["step"], ours["best"]) == (theirs["step"], theirs["best"])
     assert logged(folder) == logged(other)
 
 
@@ -235,8 +235,8 @@ def test_changed_settings_are_named(tmp_path: Path) -> None:
     changed = config.model_copy(update={"learning_rate": 0.1})
     with pytest.raises(TrainingError, match=r"differ .*train.learning_rate \(0.05 -> 0.1\), data.classes \(voc -> coco\)"):
         run(tmp_path, changed, settings={"data": {"workers": 2, "classes": "coco"}, "output_dir": "a"}, resume=True)
-    harmless = config.model_copy(update={"log_every": 1, "checkpoint_every": 1})
-    run(tmp_path, harmless, settings={"data": {"workers": 0, "classes": "voc"}, "output_dir": "b"}, resume=True)
+    unimportant = config.model_copy(update={"log_every": 1, "checkpoint_every": 1})
+    run(tmp_path, unimportant, settings={"data": {"workers": 0, "classes": "voc"}, "output_dir": "b"}, resume=True)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path: Path) -> None:
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     last = torch.load(tmp_path / "last.pt", weights_only=True)
-    last["sampler"]["world_size"] = 4
+    last["training"]["sampler"]["world_size"] = 4
     torch.save(last, tmp_path / "last.pt")
     with pytest.raises(TrainingError, match=r"written by 4 process\(es\) and this run has 1"):
         run(tmp_path, resume=True)

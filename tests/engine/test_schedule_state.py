@@ -7,7 +7,7 @@ import torch
 
 from detection.engine.train import total_loss, train
 from tests.engine.test_train import lines
-from tests.engine.toy import CONFIG, ToyModel, run, toy_batches
+from tests.engine.toy import CONFIG, ToyModel, run, toy_batches, toy_metadata
 
 
 def test_what_is_only_measured_is_not_minimised():
@@ -27,10 +27,15 @@ def test_the_rate_drops_where_evaluations_bring_nothing(tmp_path):
 
 def test_the_rate_waits_for_the_training_error(tmp_path):
     config = CONFIG.model_copy(update={"log_every": 2, "warmup_steps": 0, "lr_drops": (), "steps": 10})
-    metadata = {"kind": "classifier", "class_names": ["a"], "preprocessing": {}, "config": {}}
     errors = iter([0.95, 0.85, 0.7, 0.9, 0.9])
     train(
-        ToyModel(), toy_batches, config, tmp_path, metadata=metadata, evaluate=None, warmed_up=lambda line: next(errors) < 0.8
+        ToyModel(),
+        toy_batches,
+        config,
+        tmp_path,
+        metadata=toy_metadata({}),
+        evaluate=None,
+        warm_up_is_over=lambda line: next(errors) < 0.8,
     )
     rates = [line["learning_rate"] / config.learning_rate for line in lines(tmp_path, "train")]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 1, 1])
@@ -75,7 +80,7 @@ def test_a_resumed_run_has_the_same_average_drops_and_warmth(tmp_path: Path):
     run(whole, config.model_copy(update={"steps": 8}), evaluate=worse)
     run(parts, config.model_copy(update={"steps": 4}), evaluate=worse)
     run(parts, config.model_copy(update={"steps": 8}), evaluate=worse, resume=True)
-    one, two = (torch.load(folder / "last.pt") for folder in (whole, parts))
+    one, two = (torch.load(folder / "last.pt")["training"] for folder in (whole, parts))
     assert one["progress"]["drops"] == two["progress"]["drops"] == 3
-    for key in one["average"]:
-        torch.testing.assert_close(one["average"][key], two["average"][key], rtol=0, atol=0)
+    for key in one["ema"]:
+        torch.testing.assert_close(one["ema"][key], two["ema"][key], rtol=0, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from detection.config import TrainConfig
 from detection.engine.log import rewrite_lines
 from detection.engine.train import train
 from detection.errors import CheckpointError, TrainingError
-from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch, toy_batches
+from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch, toy_batches, toy_metadata
 
 
 def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -43,16 +44,17 @@ def test_a_run_leaves_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_checkpoints_hold_all_that_is_promised(tmp_path: Path) -> None:
     result = run(tmp_path)
     last = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert (last["format"], last["version"], last["kind"], last["step"]) == ("resdet", 1, "classifier", 12)
-    assert last["class_names"] == ["near", "far"]
-    assert last["config"]["train"]["seed"] == 0
-    assert {"torch", "torchvision", "resdet", "python"} <= last["versions"].keys()
-    assert last["sampler"] == {"batch": 24, "seed": 0, "world_size": 1}
-    assert last["rng"][0].keys() == {"python", "numpy", "torch", "cuda"}
-    assert last["optimizer"]["state"] and last["scheduler"]["step"] == 12
+    assert (last["format"], last["version"]) == ("resdet", 2)
+    about, training = last["metadata"], last["training"]
+    assert (about["kind"], about["class_names"], about["config"]["train"]["seed"]) == ("classifier", ["near", "far"], 0)
+    assert json.loads(json.dumps(about)) == about
+    assert {"torch", "torchvision", "resdet", "python"} <= about["versions"].keys()
+    assert training["step"] == 12 and training["sampler"] == {"batch": 24, "seed": 0, "world_size": 1}
+    assert training["rng"][0].keys() == {"python", "numpy", "torch", "cuda"}
+    assert training["optimizer"]["state"] and training["scheduler"]["step"] == 12
     best = torch.load(tmp_path / "best.pt", weights_only=True)
-    assert best["best"] == last["best"] and best["best"]["value"] == result.best
-    assert "optimizer" not in best
+    assert best["training"]["best"] == training["best"] and training["best"]["value"] == result.best
+    assert "optimizer" not in best["training"]
 
 
 @pytest.mark.parametrize(("best_metric", "expected"), [("score", 2), ("-score", 6)])
@@ -60,7 +62,7 @@ def test_best_follows_the_metric(tmp_path: Path, best_metric: str, expected: int
     scores = iter([3.0, float("nan"), 1.0, 2.0])
     config = CONFIG.model_copy(update={"steps": 8, "eval_every": 2})
     run(tmp_path, config, evaluate=lambda model: {"score": next(scores)}, best_metric=best_metric)
-    assert torch.load(tmp_path / "best.pt", weights_only=True)["step"] == expected
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["training"]["step"] == expected
 
 
 def test_evaluation_sees_eval_mode_without_gradients_and_training_goes_on(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_loss_that_is_not_finite_names_step_loss_and_files(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match=r"step 7: loss 'near' is inf; images: 52.jpg, 53.jpg, 54.jpg, 55.jpg\. Lower"):
         run(tmp_path, model=model)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 6
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["training"]["step"] == 6
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path: Path, mo
     with pytest.raises(CheckpointError, match="cannot write checkpoint .*last.pt: No space left on device"):
         run(tmp_path)
     monkeypatch.undo()
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 5
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["training"]["step"] == 5
     assert run(tmp_path, resume=True).steps == 12
 
 
@@ -191,8 +193,8 @@ def test_metrics_without_the_wanted_one_are_a_programming_error(tmp_path: Path) 
 
 
 def test_metadata_is_not_touched(tmp_path: Path) -> None:
-    metadata = {"kind": "classifier", "class_names": ["a"], "preprocessing": {}, "config": {}}
-    before = dict(metadata)
+    metadata = toy_metadata({})
+    before = copy.deepcopy(metadata)
     config = CONFIG.model_copy(update={"steps": 1})
     result = train(ToyModel(), toy_batches, config, tmp_path, metadata=metadata)
     assert metadata == before

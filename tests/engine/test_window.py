@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detection.engine.window import Window
+from detection.engine.window import LogWindow
 
 
-def add(window: Window, step: int, far: float, near: float) -> None:
+def add(window: LogWindow, step: int, far: float, near: float) -> None:
     window.add_losses(step, {"far": torch.tensor(far), "near": torch.tensor(near)}, [f"{step}.jpg"])
 
 
 def test_means_over_micro_batches() -> None:
-    window = Window()
+    window = LogWindow()
     for step in (1, 2, 3):
         add(window, step, far=step, near=0.5)
     assert window.means() == {}  # nothing is known before the device is asked
@@ -24,7 +24,7 @@ def test_means_over_micro_batches() -> None:
 
 
 def test_the_first_bad_step_is_named_though_later_ones_are_bad_too() -> None:
-    window = Window()
+    window = LogWindow()
     for step in range(1, 6):
         add(window, step, far=1.0, near=float("nan") if step >= 3 else 1.0)
         window.add_gradient_norm(step, torch.tensor(float("nan") if step >= 3 else 1.0))
@@ -34,7 +34,7 @@ def test_the_first_bad_step_is_named_though_later_ones_are_bad_too() -> None:
 
 
 def test_a_bad_gradient_is_no_cause_and_names_all_images_of_its_step() -> None:
-    window = Window()
+    window = LogWindow()
     add(window, 1, 1.0, 1.0)
     add(window, 2, 1.0, 1.0)
     window.add_losses(2, {"far": torch.tensor(1.0)}, ["other.jpg"])
@@ -45,10 +45,10 @@ def test_a_bad_gradient_is_no_cause_and_names_all_images_of_its_step() -> None:
 
 
 def test_a_window_comes_back_from_a_checkpoint() -> None:
-    window = Window()
+    window = LogWindow()
     add(window, 1, far=1.0, near=2.0)
     window.check()
-    again = Window.from_state(window.state())
+    again = LogWindow.from_state(window.state())
     add(again, 2, far=3.0, near=4.0)
     again.check()
     assert again.means() == {"far": pytest.approx(2.0), "near": pytest.approx(3.0)}

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backbones.preprocessing import IMAGENET_PREPROCESSING
 from detection.config import TrainConfig
 from detection.engine.train import TrainResult, train
+from detection.weights.checkpoint import CheckpointMetadata, software_versions
 
 CONFIG = TrainConfig(
     batch_size=8,
@@ -80,6 +82,11 @@ def measure(model: nn.Module) -> dict[str, float]:
     return {"AP": -float(sum(parameter.abs().sum() for parameter in model.parameters())), "other": 1.0}
 
 
+def toy_metadata(config: dict[str, Any]) -> CheckpointMetadata:
+    """What the toy's checkpoints say of it."""
+    return CheckpointMetadata("classifier", ("near", "far"), IMAGENET_PREPROCESSING, config, versions=software_versions())
+
+
 def run(
     output_dir: Path,
     config: TrainConfig = CONFIG,
@@ -95,12 +102,13 @@ def run(
     if model is None:
         torch.manual_seed(7)
         model = ToyModel()
-    metadata = {
-        "kind": "classifier",
-        "class_names": ["near", "far"],
-        "preprocessing": {},
-        "config": {"train": config.model_dump(mode="json"), **(settings or {})},
-    }
     return train(
-        model, batches, config, output_dir, metadata=metadata, evaluate=evaluate, best_metric=best_metric, resume=resume
+        model,
+        batches,
+        config,
+        output_dir,
+        metadata=toy_metadata({"train": config.model_dump(mode="json"), **(settings or {})}),
+        evaluate=evaluate,
+        best_metric=best_metric,
+        resume=resume,
     )

@@ -172,8 +172,8 @@ def twins():
     side = min(SIZE_HW)
     config = load_config(CONFIGS / "coco_r50_c4.yaml", [*SMALL, f"test.shorter_side={side}"])
     ours = Detector(config)
-    ours.load_state_dict(checkpoint["model"])
-    ours.preprocessing = type(ours.preprocessing).from_dict(checkpoint["preprocessing"])
+    ours.load_state_dict(checkpoint.state)
+    ours.preprocessing = checkpoint.metadata.preprocessing
     return Twin(state), ours.eval()
 
 

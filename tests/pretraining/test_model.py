@@ -5,13 +5,13 @@ import torch
 import torchvision
 from torch import nn
 
-from backbones import Preprocessing, build_backbone, save_checkpoint
+from backbones import Preprocessing, build_backbone
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.data import ImageBatch
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier, load_classifier
 from detection.pretraining.train import classifier_metadata
-from detection.weights.checkpoint import model_part
+from detection.weights.checkpoint import write_checkpoint
 from tests.pretraining.class_folders import make_config
 
 CONFIG = ClassifierModelConfig(backbone="resnet18")
@@ -24,7 +24,7 @@ def make_batch(count: int = 4) -> ImageBatch:
 
 def save(model: ClassificationModel, path, **model_keys):
     config = make_config("x", model=model_keys)
-    save_checkpoint(model_part(model, classifier_metadata(model, config)), path)
+    write_checkpoint(classifier_metadata(model, config), model.state_dict(), path)
     return path
 
 

@@ -8,9 +8,9 @@ from backbones import load_checkpoint
 from detection.config import Config, parse_config
 from detection.errors import DatasetError
 from detection.inference.detector import build_detector
+from detection.pretraining import train_classifier
 from detection.pretraining.data import train_loader
 from detection.pretraining.folders import load_folders
-from detection.pretraining.train import run_pretraining
 from detection.weights.checkpoint import initialise_detector
 from tests.pretraining.class_folders import make_config, pack, write_data, write_split
 
@@ -19,7 +19,7 @@ from tests.pretraining.class_folders import make_config, pack, write_data, write
 def run(module_path):
     """A short run on two separable classes: its config and result."""
     config = make_config(write_data(module_path / "set"), module_path / "run", train={"steps": 12, "eval_every": 6})
-    return config, run_pretraining(config)
+    return config, train_classifier(config)
 
 
 def test_separable_classes_are_learnt(run):
@@ -32,10 +32,10 @@ def test_the_model_file_is_complete(run):
     config, result = run
     checkpoint = load_checkpoint(result.weights)
     assert result.weights == config.output_dir / "model.pt"
-    assert (checkpoint["format"], checkpoint["version"], checkpoint["kind"]) == ("resdet", 1, "classifier")
-    assert checkpoint["class_names"] == ["apple", "berry"]
-    assert checkpoint["config"] == config.model_dump(mode="json")
-    assert checkpoint["preprocessing"]["channel_order"] == "rgb" and "torch" in checkpoint["versions"]
+    about = checkpoint["metadata"]
+    assert (checkpoint["format"], checkpoint["version"], about["kind"]) == ("resdet", 2, "classifier")
+    assert about["class_names"] == ["apple", "berry"] and about["config"] == config.model_dump(mode="json")
+    assert about["preprocessing"]["channel_order"] == "rgb" and "torch" in about["versions"]
     torchvision.models.resnet18(num_classes=2).load_state_dict(checkpoint["model"], strict=True)
 
 
@@ -67,7 +67,7 @@ def test_bn_statistics_are_the_strict_average(run):
 def test_a_finished_run_can_be_resumed(run):
     config, result = run
     before = load_checkpoint(result.weights)["model"]
-    again = run_pretraining(config, resume=True)
+    again = train_classifier(config, resume=True)
     after = load_checkpoint(again.weights)["model"]
     assert again.metrics == result.metrics and all(torch.equal(after[key], before[key]) for key in before)
 
@@ -75,7 +75,7 @@ def test_a_finished_run_can_be_resumed(run):
 def test_moving_averages_may_be_kept_and_an_archive_trained_on(tmp_path):
     archive = pack(write_data(tmp_path / "set"), tmp_path / "set.tar.xz", "w:xz")
     config = make_config(archive, tmp_path / "run", train={"steps": 2}).model_copy(update={"bn_images": 0})
-    result = run_pretraining(config)
+    result = train_classifier(config)
     saved, last = load_checkpoint(result.weights)["model"], load_checkpoint(config.output_dir / "last.pt")["model"]
     assert all(torch.equal(saved[key], last[key]) for key in last)
 
@@ -84,5 +84,5 @@ def test_splits_with_different_classes_stop_before_anything_is_written(tmp_path)
     write_split(tmp_path / "set", "train")
     write_split(tmp_path / "set", "val", ("apple",))
     with pytest.raises(DatasetError, match="only 'train' has berry"):
-        run_pretraining(make_config(tmp_path / "set", tmp_path / "run"))
+        train_classifier(make_config(tmp_path / "set", tmp_path / "run"))
     assert not (tmp_path / "run").exists()

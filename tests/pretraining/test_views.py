@@ -6,10 +6,10 @@ import torch
 
 from backbones import build_backbone
 from detection.config import ClassifierTestConfig
+from detection.pretraining import train_classifier
 from detection.pretraining.data import load_splits, mean_image, training_splits
 from detection.pretraining.evaluate import _scores, evaluate_checkpoints, evaluate_classifiers
 from detection.pretraining.model import build_classifier
-from detection.pretraining.train import run_pretraining
 from detection.pretraining.views import shorter_side_to, ten_crops, view_loader, views_of
 from tests.pretraining.class_folders import make_config, write_data, write_image
 
@@ -77,7 +77,7 @@ def test_a_model_in_ensemble_with_itself_is_itself(tmp_path):
 def test_an_ensemble_may_have_members_of_different_depths(tmp_path):
     config = make_config(write_data(tmp_path), tmp_path / "run18", train={"steps": 1})
     other = make_config(tmp_path, tmp_path / "run34", model={"backbone": "plain18"}, train={"steps": 1})
-    paths = [run_pretraining(each).weights for each in (config, other)]
+    paths = [train_classifier(each).weights for each in (config, other)]
     assert 0 <= evaluate_checkpoints(paths, config)["top1_error"] <= 1
 
 
@@ -106,10 +106,10 @@ def test_the_mean_image_is_subtracted_and_travels_with_the_weights(tmp_path):
     pixels = torch.stack([torch.from_numpy(train.image(n)).permute(2, 0, 1) for n in range(len(train))]).double()
     expected = pixels.mean(0) - pixels.mean((0, 2, 3)).view(3, 1, 1)
     torch.testing.assert_close(mean_image(train, config), expected.float(), rtol=0, atol=1e-4)
-    weights = run_pretraining(config).weights
+    weights = train_classifier(config).weights
     torch.testing.assert_close(torch.load(weights)["mean_image"], expected.float(), rtol=0, atol=1e-4)
     model = build_classifier(config.model, train.class_names).eval()
     plain = model.logits(pixels.to(torch.uint8))
     model.mean_image = expected.float()
     torch.testing.assert_close(model.logits((pixels + expected).float()), plain, rtol=1e-3, atol=1e-3)
-    assert evaluate_checkpoints([weights], config) == run_pretraining(config, resume=True).metrics
+    assert evaluate_checkpoints([weights], config) == train_classifier(config, resume=True).metrics

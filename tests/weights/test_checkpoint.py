@@ -14,7 +14,13 @@ from detection.config import Config
 from detection.errors import CheckpointError
 from detection.inference.detector import build_detector, load_detector
 from detection.modeling import FasterRCNN
-from detection.weights.checkpoint import initialise_detector, model_part, require_same_classes
+from detection.weights.checkpoint import (
+    CheckpointMetadata,
+    detector_metadata,
+    initialise_detector,
+    require_same_classes,
+    write_checkpoint,
+)
 
 CLASSES = ("disc", "square")
 OWN = Preprocessing("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
@@ -41,26 +47,16 @@ def detector() -> FasterRCNN:
 @pytest.fixture(scope="module")
 def detector_file(detector: FasterRCNN, module_path: Path) -> Path:
     path = module_path / "detector.pt"
-    metadata = {
-        "kind": "detector",
-        "class_names": detector.class_names,
-        "preprocessing": OWN.to_dict(),
-        "config": detector.config.model_dump(mode="json"),
-    }
-    save_checkpoint(model_part(detector, metadata), path)
+    write_checkpoint(detector_metadata(detector), detector.state_dict(), path)
     return path
 
 
 @pytest.fixture(scope="module")
 def classifier_file(module_path: Path) -> Path:
     path = module_path / "classifier.pt"
-    metadata = {
-        "kind": "classifier",
-        "class_names": [str(index) for index in range(10)],
-        "preprocessing": OWN.to_dict(),
-        "config": {"model": {"backbone": "resnet18", "stride_in_1x1": False}},
-    }
-    save_checkpoint(model_part(build_backbone("resnet18", num_classes=10), metadata), path)
+    network = {"backbone": "resnet18", "stride_in_1x1": False}
+    metadata = CheckpointMetadata("classifier", tuple("0123456789"), OWN, {"model": network})
+    write_checkpoint(metadata, build_backbone("resnet18", num_classes=10).state_dict(), path)
     return path
 
 
@@ -104,9 +100,9 @@ def test_a_classifier_is_no_detector(classifier_file: Path) -> None:
 def test_an_incomplete_or_newer_file_is_refused(detector_file: Path, tmp_path: Path) -> None:
     contents = torch.load(detector_file, weights_only=True)
     save_checkpoint({**contents, "version": 99}, tmp_path / "newer.pt")
-    with pytest.raises(CheckpointError, match="format version 99; this resdet reads 1"):
+    with pytest.raises(CheckpointError, match="newer.pt has format version 99; this resdet reads 1, 2: install a newer one$"):
         load_detector(tmp_path / "newer.pt")
-    del contents["class_names"]
+    del contents["metadata"]["class_names"]
     save_checkpoint(contents, tmp_path / "partial.pt")
     with pytest.raises(CheckpointError, match="it lacks class_names"):
         load_detector(tmp_path / "partial.pt")

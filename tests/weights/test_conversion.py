@@ -26,11 +26,15 @@ def test_detectron2(detectron2):
     }
     found = convert({"model": state, "optimizer": {}, "iteration": 3}, "model.pth")
     checkpoint = found.checkpoint
-    assert (found.format, checkpoint["kind"], tuple(checkpoint["class_names"])) == ("detectron2", "detector", VOC_CLASSES)
-    assert checkpoint["preprocessing"] == {"channel_order": "bgr", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
-    model = checkpoint["config"]["model"]
+    assert (found.format, checkpoint.metadata.kind, checkpoint.metadata.class_names) == ("detectron2", "detector", VOC_CLASSES)
+    assert checkpoint.metadata.preprocessing.to_dict() == {
+        "channel_order": "bgr",
+        "mean": [103.53, 116.28, 123.675],
+        "std": [1.0, 1.0, 1.0],
+    }
+    model = checkpoint.metadata.config["model"]
     assert (model["backbone"], model["stride_in_1x1"], model["stem_pool"]) == ("resnet18", True, "pad1")
-    ours = checkpoint["model"]
+    ours = checkpoint.state
     pairs = {
         "backbone.stem.conv1.norm.running_var": "trunk.bn1.running_var",
         "backbone.res3.1.conv2.weight": "trunk.layer2.1.conv2.weight",
@@ -48,16 +52,16 @@ def test_detectron2(detectron2):
 def test_detectron2_on_torchvisions_network(detectron2):
     pixels = {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]), "pixel_std": torch.tensor([58.395, 57.12, 57.375])}
     checkpoint = convert(detectron2 | pixels, "model.pth").checkpoint
-    assert checkpoint["preprocessing"] == {
+    assert checkpoint.metadata.preprocessing.to_dict() == {
         "channel_order": "rgb", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375],
     }  # fmt: skip
-    assert checkpoint["config"]["model"]["stride_in_1x1"] is False
+    assert checkpoint.metadata.config["model"]["stride_in_1x1"] is False
 
 
 def test_detectron2_without_statistics_and_with_masks(detectron2):
     state = {key: value for key, value in detectron2.items() if "running" not in key}
     found = convert(state | {"roi_heads.mask_head.predictor.weight": torch.ones(1)}, "model.pkl")
-    assert torch.equal(found.checkpoint["model"]["trunk.bn1.running_var"], torch.ones(64))
+    assert torch.equal(found.checkpoint.state["trunk.bn1.running_var"], torch.ones(64))
     assert found.counts["dropped"] == 1 and found.counts["added"] == 2 * 20
 
 
@@ -108,7 +112,7 @@ def test_another_depth_and_not_a_number(detectron2):
 def test_classes_named_by_the_user():
     state = detectron2_detector(18, 2, rpn_channels=8)
     checkpoint = convert(state, "x.pkl", None, ["data.classes=[cat,dog]", "test.nms_threshold=0.4"]).checkpoint
-    assert checkpoint["class_names"] == ["cat", "dog"] and checkpoint["config"]["test"]["nms_threshold"] == 0.4
+    assert checkpoint.metadata.class_names == ("cat", "dog") and checkpoint.metadata.config["test"]["nms_threshold"] == 0.4
     with pytest.raises(CheckpointError, match="add data.classes="):
         convert(state, "x.pkl")
     with pytest.raises(ConfigError, match="did you mean 'test.nms_threshold'"):
@@ -134,13 +138,13 @@ def test_two_way_rpns(style, depth, num_sizes, classes):
     torch.manual_seed(0)
     state = py_faster_rcnn_detector(style, depth, classes, num_sizes)
     found = convert({"model": state, "session": 1, "class_agnostic": False, "pooling_mode": "pool"}, "x.pth")
-    config, ours = found.checkpoint["config"], found.checkpoint["model"]
+    config, ours = found.checkpoint.metadata.config, found.checkpoint.state
     assert found.format == {"jwyang": "jwyang", "tf": "tf-faster-rcnn"}[style]
     assert (config["model"]["stride_in_1x1"], config["rpn"]["anchor_offset"]) == (True, 0.5)
     assert (config["model"]["stem_pool"], config["roi"]["pool_size"], config["roi"]["pooling"]) == (
         ("ceil", 7, "max") if style == "jwyang" else ("pad1", 14, "align")
     )
-    assert found.checkpoint["preprocessing"]["mean"] == [102.9801, 115.9465, 122.7717]
+    assert found.checkpoint.metadata.preprocessing.mean == (102.9801, 115.9465, 122.7717)
     assert found.counts["dropped"] == 1  # the step count
 
     names = ["RCNN_rpn.RPN_cls_score", "RCNN_rpn.RPN_bbox_pred", "RCNN_cls_score", "RCNN_bbox_pred"]

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from backbones.errors import CheckpointError
-from backbones.weights.files import save_checkpoint
 from detection import Detector
 from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES
 from detection.structures import Batch, Target
-from detection.weights.checkpoint import initialise_detector, model_part
+from detection.weights.checkpoint import detector_metadata, initialise_detector, write_checkpoint
 from detection.weights.transfer import matching_classes
 from tests.small_detector import detector, noise
 
@@ -25,13 +24,7 @@ def trained(folder: Path, **sections: dict[str, Any]) -> tuple[Detector, Path]:
     for layer in (model.roi_head.class_scores, model.roi_head.box_deltas):
         torch.nn.init.normal_(layer.weight, std=0.1)
         torch.nn.init.normal_(layer.bias)
-    metadata = {
-        "kind": "detector",
-        "class_names": list(model.class_names),
-        "preprocessing": model.preprocessing.to_dict(),
-        "config": model.config.model_dump(mode="json"),
-    }
-    save_checkpoint(model_part(model, metadata), folder / "source.pt")
+    write_checkpoint(detector_metadata(model), model.state_dict(), folder / "source.pt")
     return model, folder / "source.pt"
 
 

@@ -19,7 +19,7 @@ from detection.cli.main import main
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.model import build_classifier, initialise_classifier
-from detection.weights.zoo import STANDARD_DETECTOR
+from detection.weights.zoo import STANDARD_DETECTOR, resolve_weights
 from tests.foreign_weights import arrays_of, detectron2_detector
 from tests.small_detector import detector
 
@@ -68,15 +68,16 @@ def test_training_starts_from_a_name(server, capsys):
     model = detector()
     train.initialise(model, CLASSIFIER)
     assert "the backbone starts from the classifier" in capsys.readouterr().out
-    classifier = build_classifier(ClassifierModelConfig(backbone="resnet18"), ["cat", "dog"])
-    assert "all weights" in initialise_classifier(classifier, ClassifierModelConfig(backbone="resnet18"), CLASSIFIER)
+    network = ClassifierModelConfig(backbone="resnet18")
+    classifier = build_classifier(network, ["cat", "dog"])
+    assert "all weights" in initialise_classifier(classifier, network, resolve_weights(CLASSIFIER))
     assert torch.equal(classifier.backbone.state_dict()["conv1.weight"], model.trunk.state_dict()["conv1.weight"])
     assert len(server.requests) == 1
 
 
 def test_conversion_takes_the_file_as_published(server):
     assert main(["convert-weights", STANDARD_DETECTOR, "ours.pt", "test.shorter_side=64"]) == 0
-    assert load_checkpoint("ours.pt")["config"]["test"]["shorter_side"] == 64
+    assert load_checkpoint("ours.pt")["metadata"]["config"]["test"]["shorter_side"] == 64
 
 
 def test_a_name_of_the_other_kind_downloads_nothing(server, capsys):

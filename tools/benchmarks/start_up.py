@@ -18,11 +18,10 @@ import cv2
 import numpy as np
 import torch
 
-from backbones.weights.files import save_checkpoint
 from detection.data.images import read_image
 from detection.inference.detector import load_detector
 from detection.structures import Detections
-from detection.weights.checkpoint import model_part
+from detection.weights.checkpoint import detector_metadata, write_checkpoint
 from tools.benchmarks.benchmark import Benchmark, Result, Work
 from tools.benchmarks.detector import Task, our_detector, suitable_precision
 from tools.benchmarks.parts import Options
@@ -98,12 +97,6 @@ def prepare(folder: Path, task: Task) -> None:
     if (folder / PICTURE).exists():
         return
     model = our_detector(task)
-    metadata = {
-        "kind": "detector",
-        "class_names": model.class_names,
-        "preprocessing": model.preprocessing.to_dict(),
-        "config": model.config.model_dump(mode="json"),
-    }
-    save_checkpoint(model_part(model, metadata), folder / WEIGHTS)
+    write_checkpoint(detector_metadata(model), model.state_dict(), folder / WEIGHTS)
     coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
     cv2.imwrite(str(folder / PICTURE), cv2.resize(coarse, task.size_hw[::-1], interpolation=cv2.INTER_CUBIC))

@@ -59,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(conversion: Conversion, source: Path, destination: Path) -> list[str]:
     """The lines that are printed: what it is, how it is meant, and what became of the tensors."""
-    checkpoint = conversion.checkpoint
-    model, pixels = checkpoint["config"]["model"], checkpoint["preprocessing"]
-    classes = f", {len(checkpoint['class_names'])} classes" if checkpoint["class_names"] else ""
+    metadata = conversion.checkpoint.metadata
+    model, pixels = metadata.config["model"], metadata.preprocessing.to_dict()
+    classes = f", {len(metadata.class_names)} classes" if metadata.class_names else ""
     counts = ", ".join(f"{count} {kind}" for kind, count in conversion.counts.items())
     return [
-        f"{source}: {checkpoint['kind']}, {model['backbone']}{classes} (format {conversion.format})",
+        f"{source}: {metadata.kind}, {model['backbone']}{classes} (format {conversion.format})",
         f"  stride_in_1x1: {str(model['stride_in_1x1']).lower()}, stem_pool: {model['stem_pool']}",
         f"  {pixels['channel_order']}, mean {pixels['mean']}, std {pixels['std']}",
         f"  tensors: {counts}",
@@ -89,7 +89,7 @@ def report(conversion: Conversion) -> dict[str, Any]:
     """The account of every tensor, and all of the checkpoint that is not a tensor."""
     return {
         "format": conversion.format,
-        **{key: value for key, value in conversion.checkpoint.items() if key not in ("model", "format")},
+        **conversion.checkpoint.metadata.to_dict(),
         "counts": conversion.counts,
         "tensors": [
             {"kind": entry.kind, "source": entry.source, "target": entry.target, "note": entry.note}

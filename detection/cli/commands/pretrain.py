@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from detection.cli.options import load_training_config, training_parser
 from detection.cli.output import describe_errors, exit_code_if_stopped, fetch_weights, tell
@@ -19,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
     config = load_training_config(options, load_classifier_config)
-    from detection.pretraining.train import run_pretraining
+    from detection.pretraining import train_classifier
 
-    if config.model.weights is not None and not options.resume:
-        fetch_weights(config.model.weights, "classifier")  # now, with a bar
-    result = run_pretraining(config, resume=options.resume, tell=tell)
+    def find_weights(weights: Path) -> Path:
+        return fetch_weights(weights, "classifier")  # with a bar
+
+    result = train_classifier(config, resume=options.resume, tell=tell, find_weights=find_weights)
     if (code := exit_code_if_stopped(result.training)) is not None:
         return code
     tell(f"validation split: {describe_errors(result.metrics)}")

@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
     config = load_training_config(options, load_config)
-    from detection.engine.state import claim_output_dir, has_begun
-    from detection.pretraining.train import run_pretraining
+    from detection.engine.state import has_begun, require_no_other_run
+    from detection.pretraining import train_classifier
     from detection.training import train_detector
 
     if options.pretrain is not None and not options.resume:
         if options.weights is not None:
             raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
-        claim_output_dir(config.output_dir)  # now, not after the classifier's hours
+        require_no_other_run(config.output_dir)  # now, not after the classifier's hours
         pretrain_config = load_classifier_config(options.pretrain)
-        classifier = run_pretraining(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
+        classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
         if (code := exit_code_if_stopped(classifier.training)) is not None:
             return code
         config = with_weights(config, classifier.weights)

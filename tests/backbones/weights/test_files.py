@@ -174,7 +174,7 @@ def test_non_finite_weights(tmp_path, state, value):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"version": 2}, "format version 2; this resdet reads 1"),
+        ({"version": 99}, "format version 99; this resdet reads 1, 2"),
         ({"kind": "detector"}, "a detector's checkpoint; a classifier's is needed"),
         ({"backbone": "resnet50"}, "holds a resnet50, not a resnet18"),
         ({"stride_in_1x1": True}, "was trained with stride_in_1x1=True, the model has False"),

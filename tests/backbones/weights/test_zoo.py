@@ -18,7 +18,7 @@ import torchvision
 from backbones import CheckpointError, build_backbone, build_c4, list_weights, load_checkpoint
 from backbones.weights import zoo
 from backbones.weights.download import Digest
-from backbones.weights.zoo import Published, converted_file, find, published_file, weights_file
+from backbones.weights.zoo import Published, classifier_file, converted_file, find, published_file
 from tests.foreign_weights import msra_classifier
 
 NAME = "torchvision/resnet18"
@@ -98,10 +98,15 @@ def test_where_the_cache_is(environment, folder, monkeypatch):
 def test_a_backbone_by_name(server, monkeypatch, published, tmp_path):
     offer(server, monkeypatch, published)
     reports = []
-    file = weights_file(NAME, lambda done, total: reports.append((done, total)))
+    file = classifier_file(NAME, lambda done, total: reports.append((done, total)))
     assert reports[-1] == (len(published), len(published))
     assert file.is_relative_to(tmp_path / "cache" / "v1" / "torchvision")
-    assert load_checkpoint(file)["config"]["model"] == {"backbone": "resnet18", "stride_in_1x1": False, "stem_pool": "pad1"}
+    recorded = load_checkpoint(file)["metadata"]["config"]["model"]
+    assert recorded == {
+        "backbone": "resnet18",
+        "stride_in_1x1": False,
+        "stem_pool": "pad1",
+    }
     expected = torch.load(io.BytesIO(published), weights_only=True)
     backbone = build_backbone("resnet18", NAME, num_classes=2)
     assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
@@ -228,7 +233,7 @@ def test_a_file_comes_first(tmp_path, monkeypatch):
     Path("torchvision").mkdir()
     assert find("torchvision/resnet18") is not None
     Path("torchvision/resnet18").write_bytes(b"")
-    assert find("torchvision/resnet18") is None and weights_file("torchvision/resnet18") == Path("torchvision/resnet18")
+    assert find("torchvision/resnet18") is None and classifier_file("torchvision/resnet18") == Path("torchvision/resnet18")
 
 
 PROGRAM = """
