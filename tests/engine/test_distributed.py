@@ -38,7 +38,8 @@ def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
     run(tmp_path, config, model=ToyModel(noisy=False))
     ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (folder / "whole", tmp_path))
     torch.testing.assert_close(ours["model"], theirs["model"])
-    assert len(ours["rng"]) == 2 and ours["sampler"]["world_size"] == 2
+    training = ours["training"]
+    assert len(training["rng"]) == 2 and training["sampler"]["world_size"] == 2
     for mine, single in zip(logged(folder / "whole"), logged(tmp_path), strict=True):
         if mine["kind"] == "train":
             assert mine["loss"] == pytest.approx(single["loss"], rel=1e-5)

@@ -141,9 +141,8 @@ def test_more_steps_prolong_the_step_in_progress_not_those_it_was_built_on(
     config = load_config(write_config(tmp_path, devkit), [*SETTINGS, "train.steps=4"])
     result = train_detector(config, resume=True)
     assert result.steps == 4
-    assert (
-        result.seconds > torch.load(tmp_path / "run/last.pt", weights_only=True)["training"]["progress"]["seconds"]
-    )  # of all steps
+    last = torch.load(tmp_path / "run/last.pt", weights_only=True)
+    assert result.seconds > last["training"]["progress"]["seconds"]  # of all steps
     for number in (1, 2, 3):
         name = Path(alternating.FOLDERS[number - 1], "last.pt")
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
