@@ -6,9 +6,10 @@ width = x2 - x1. Labels are 0..K-1 without background.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,6 +111,10 @@ class Detections:
     def empty() -> Detections:
         """No detection."""
         return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+
+
+DetectionsByImage = Mapping[Any, Detections]
+"""The detections of each image by its ImageId. Any, since a Mapping's key type is invariant: a dict[str, Detections] is one."""
 
 
 def pad_images(images: Sequence[Tensor]) -> Tensor:

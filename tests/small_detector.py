@@ -9,7 +9,7 @@ import torch
 from detection import Detector, build_detector
 from detection.config import Config
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "model": {"backbone": "resnet18"},
     "rpn": {
         "channels": 32,

@@ -20,7 +20,7 @@ from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import EvaluationSplit, as_coco_results, coco_ground_truth, require_objects, voc_ground_truth
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.detector import Detector
-from detection.structures import Detections, ImageId, Record
+from detection.structures import DetectionsByImage, Record
 
 Stage = Literal["timing", "detecting"]
 
@@ -155,7 +155,7 @@ def measure_ablation(
     )
 
 
-def evaluate_row(ground_truth: GroundTruth, detections: Mapping[ImageId, Detections]) -> dict[str, float]:
+def evaluate_row(ground_truth: GroundTruth, detections: DetectionsByImage) -> dict[str, float]:
     """The ABLATION_METRICS of one row's detections, to four digits."""
     names = ground_truth.class_names
     results = as_coco_results(ground_truth.coco, detections, names)

@@ -18,7 +18,7 @@ from rich.table import Table
 from detection.evaluation.voc import METRIC_TITLES, ClassDetections, VocResult
 from detection.files import write_json
 from detection.modeling.boxes import pairwise_iou
-from detection.structures import Detections, ImageId, Record
+from detection.structures import Detections, DetectionsByImage, ImageId, Record
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
@@ -55,7 +55,7 @@ def write_report(
     folder: Path,
     result: VocResult,
     records: Sequence[Record],
-    detections: Mapping[ImageId, Detections],
+    detections: DetectionsByImage,
     class_names: Sequence[str],
     score_threshold: float = 0.5,
 ) -> list[Path]:
@@ -92,7 +92,7 @@ def plot_precision_recall(result: VocResult, file: Path) -> None:
 
 def confusion_matrix(
     records: Sequence[Record],
-    detections: Mapping[ImageId, Detections],
+    detections: DetectionsByImage,
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,

@@ -7,7 +7,7 @@ and are raised here, so that the user sees one line instead of a worker's traceb
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,11 +132,11 @@ def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
 
 def train_loader(
     dataset: Dataset, config: Config, *, rank: int = 0, world_size: int = 1, first_batch: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
 
     Batch n of a rank is a function of (train.seed, n, rank, world_size) alone, whatever the number of workers. Raises
-    DatasetError or ConfigError at the batch that holds the image concerned.
+    DatasetError or ConfigError at the batch that holds the image concerned. `close()` ends the workers.
     """
     train, data = config.train, config.data
     records = TrainDataset(dataset.records, data)
@@ -169,7 +169,7 @@ def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> LoadedBat
     return LoadedBatch(batch, tuple(reason for sample in good for reason in sample.skipped))
 
 
-def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Iterator[Any]:
+def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Generator[Any, None, None]:
     """The batches; an error that came as a value is raised, and each skipped image is logged once, with the count."""
     skipped: set[str] = set()
     for loaded in loader:

@@ -18,7 +18,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from detection.evaluation.coco_files import read_annotations, read_results
 from detection.evaluation.detection_files import coco_results, corners_to_xywh
 from detection.evaluation.voc import check_images
-from detection.structures import Detections, ImageId, Record
+from detection.structures import DetectionsByImage, ImageId, Record
 
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The numbers in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
@@ -32,9 +32,7 @@ class CocoResult:
     class_ap: dict[str, float]
 
 
-def evaluate_coco(
-    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
-) -> dict[str, float]:
+def evaluate_coco(records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str]) -> dict[str, float]:
     """The twelve numbers of N records. Raises DatasetError for detections of an image without a record."""
     return evaluate_coco_records(records, detections, class_names).numbers
 
@@ -45,9 +43,7 @@ def evaluate_coco_files(annotations: Path, detections: Path) -> dict[str, float]
     return evaluate_coco_results(dataset, read_results(detections, dataset)).numbers
 
 
-def evaluate_coco_records(
-    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
-) -> CocoResult:
+def evaluate_coco_records(records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str]) -> CocoResult:
     """The twelve numbers of N records and the AP per class. Raises DatasetError for detections of an image without a record."""
     check_images(records, detections)
     dataset = records_as_coco(records, class_names)

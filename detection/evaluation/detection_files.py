@@ -19,13 +19,13 @@ from torch import Tensor
 from detection.errors import DatasetError
 from detection.evaluation.voc import ClassDetections
 from detection.files import read_text, write_whole
-from detection.structures import Detections, ImageId, Record
+from detection.structures import DetectionsByImage, ImageId, Record
 
 FIELDS = "stem score x1 y1 x2 y2"
 
 
 def write_voc_detections(
-    folder: Path, detections: Mapping[ImageId, Detections], class_names: Sequence[str], split: str = "test"
+    folder: Path, detections: DetectionsByImage, class_names: Sequence[str], split: str = "test"
 ) -> list[Path]:
     """Write one file per class, empty if nothing was found, and return their paths.
 
@@ -112,7 +112,7 @@ def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[in
 
 
 def coco_results(
-    detections: Mapping[ImageId, Detections], class_names: Sequence[str], category_ids: Mapping[str, int]
+    detections: DetectionsByImage, class_names: Sequence[str], category_ids: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Detections as the content of a COCO result file. `category_ids`: class name -> category id.
 

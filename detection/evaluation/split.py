@@ -15,7 +15,7 @@ from detection.evaluation.detection_files import coco_results
 from detection.evaluation.devkit import find_year, read_devkit
 from detection.evaluation.voc import split_by_class
 from detection.evaluation.voc_files import VocEvaluation
-from detection.structures import Detections, ImageId, Record
+from detection.structures import DetectionsByImage, Record
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def voc_ground_truth(split: EvaluationSplit) -> list[Record]:
 
 
 def as_coco_results(
-    ground_truth: Mapping[str, Any], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+    ground_truth: Mapping[str, Any], detections: DetectionsByImage, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Detections as the content of a result file, classes under the ids that the annotation file gives them.
 
@@ -85,7 +85,7 @@ def as_coco_results(
     return coco_results(detections, class_names, {category["name"]: category["id"] for category in ground_truth["categories"]})
 
 
-def as_voc_evaluation(split: EvaluationSplit, detections: Mapping[ImageId, Detections]) -> VocEvaluation:
+def as_voc_evaluation(split: EvaluationSplit, detections: DetectionsByImage) -> VocEvaluation:
     """A model's detections beside the ground truth of the split, by VOC's classes.
 
     Raises DatasetError for detections of an image that the split does not hold.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detection.errors import DatasetError
-from detection.structures import Detections, ImageId, Record
+from detection.structures import DetectionsByImage, Record
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -74,7 +74,7 @@ class VocResult:
 
 def evaluate_voc(
     records: Sequence[Record],
-    detections: Mapping[ImageId, Detections],
+    detections: DetectionsByImage,
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
     metric: Metric = "area",
@@ -108,7 +108,7 @@ def evaluate_voc_classes(
 
 
 def split_by_class(
-    records: Sequence[Record], detections: Mapping[ImageId, Detections], class_names: Sequence[str]
+    records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str]
 ) -> dict[str, ClassDetections]:
     """Detections per image -> per class, images in the records' order. Raises DatasetError for an image without a record."""
     check_images(records, detections)
@@ -121,7 +121,7 @@ def split_by_class(
     return {name: ClassDetections(images[mask], scores[mask], boxes[mask]) for name, mask in masks.items()}
 
 
-def check_images(records: Sequence[Record], detections: Mapping[ImageId, Detections]) -> None:
+def check_images(records: Sequence[Record], detections: DetectionsByImage) -> None:
     """Raise DatasetError if there are detections of an image that is not among the records."""
     unknown = set(detections) - {record.image_id for record in records}
     if unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from detection.data.catalog import Dataset
@@ -12,7 +12,7 @@ from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
 from detection.inference.detector import Detector
 from detection.inference.ensemble import Ensemble
-from detection.structures import Detections, ImageId
+from detection.structures import DetectionsByImage
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EvaluationResult:
 
     metrics: dict[str, float]  # COCO's twelve numbers, voc_area and voc07
     class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
-    detections: Mapping[ImageId, Detections]  # by image, in its own pixels, on the CPU
+    detections: DetectionsByImage  # by image, in its own pixels, on the CPU
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     return evaluate_detections(data, predict_dataset(model, data.records, workers=workers, report=report))
 
 
-def evaluate_detections(dataset: Dataset, detections: Mapping[ImageId, Detections]) -> EvaluationResult:
+def evaluate_detections(dataset: Dataset, detections: DetectionsByImage) -> EvaluationResult:
     """Every metric of detections that are there already. Images that have none count as searched in vain.
 
     Raises DatasetError for detections of an image that the data set does not hold.

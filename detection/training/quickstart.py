@@ -18,7 +18,7 @@ from detection.files import write_json
 from detection.inference.detector import load_detector
 from detection.inference.evaluate import evaluate
 from detection.pretraining import train_classifier
-from detection.structures import Detections, ImageId
+from detection.structures import DetectionsByImage
 from detection.training.fit import Tell
 from detection.training.train import train_detector
 from detection.visualize import contact_sheet, draw_boxes, save_image
@@ -94,7 +94,7 @@ def summarize(metrics: Mapping[str, float], seconds: Mapping[str, float]) -> dic
     }
 
 
-def draw_detections(dataset: Dataset, detections: Mapping[ImageId, Detections], folder: Path) -> tuple[Path, Path]:
+def draw_detections(dataset: Dataset, detections: DetectionsByImage, folder: Path) -> tuple[Path, Path]:
     """Draw the detections on the first DRAWN_IMAGES images, one file each, and two sheets of all: detections, ground truth.
 
     Returns the sheets' files.

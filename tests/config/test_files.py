@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import Config, dump_config, load_classifier_config, load_config
+from detection.config import Config, VocSource, dump_config, load_classifier_config, load_config
 from detection.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ def test_base_is_overlaid_key_by_key(write):
 def test_overrides_reach_sections_and_list_items(write):
     path = write("data: {train: [{format: voc, year: 2007, split: train}]}")
     config = load_config(path, ["data.train.0.root=/data", "train.lr_drops=[5, 7]", "model.weights=null", "train.clip_norm=3"])
-    assert config.data.train[0].root == Path("/data") and config.data.train[0].year == "2007"
+    assert config.data.train == (VocSource(format="voc", root=Path("/data"), year="2007", split="train"),)
     assert config.train.lr_drops == (5, 7) and config.train.clip_norm == 3
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from detection.config import Source
 from detection.data.catalog import load_dataset, resolve_root
 from detection.data.faults import Faults
 from detection.errors import DatasetError
@@ -15,7 +16,7 @@ def test_joined_years_and_formats(tmp_path):
     write_devkit(tmp_path, PICTURES[:2])
     write_devkit(tmp_path, PICTURES[2:], year="2012", split="train")
     write_coco(tmp_path)
-    sources = [voc_source(tmp_path), voc_source(tmp_path, "2012", "train"), coco_source(tmp_path)]
+    sources: list[Source] = [voc_source(tmp_path), voc_source(tmp_path, "2012", "train"), coco_source(tmp_path)]
     dataset = load_dataset(sources, CLASSES)
     assert [record.image_id for record in dataset.records] == ["000001", "000002", "000003", "000004", 1, 2, 3, 4]
     assert dataset.class_names == CLASSES and len(dataset) == 8

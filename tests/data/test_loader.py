@@ -86,8 +86,15 @@ def test_workers_may_be_spawned(dataset):
     """Windows and macOS have no fork: all that a worker gets must pickle."""
     records = loader.TrainDataset(dataset.records, config().data)
     sampler = GroupedBatchSampler(len(records), None, 2, 5)
-    options = {"batch_sampler": sampler, "collate_fn": loader.collate, "worker_init_fn": loader.start_worker}
-    stream = iter(DataLoader(records, num_workers=1, multiprocessing_context="spawn", **options))
+    spawned = DataLoader(
+        records,
+        batch_sampler=sampler,
+        collate_fn=loader.collate,
+        num_workers=1,
+        worker_init_fn=loader.start_worker,
+        multiprocessing_context="spawn",
+    )
+    stream = iter(spawned)
     assert_equal(next(stream).batch, batches(dataset, config(aspect_grouping=False), 1)[0])
 
 

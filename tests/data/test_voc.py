@@ -153,6 +153,12 @@ def test_empty_split(devkit):
         read(devkit)
 
 
+def text_of(element: minidom.Element) -> str:
+    """An element's only text."""
+    assert isinstance(element.firstChild, minidom.Text)
+    return element.firstChild.data
+
+
 @pytest.mark.parametrize(("place", "source"), [("voc_mini/VOCdevkit", {"year": "2012"}), ("BCCD", {"year": None})])
 def test_real_boxes_equal_an_independent_reading(real_data, place, source):
     root = real_data / place
@@ -164,9 +170,11 @@ def test_real_boxes_equal_an_independent_reading(real_data, place, source):
         expected = []
         for item in document.getElementsByTagName("object"):
             # A person's parts have boxes of their own further down.
-            box = next(node for node in item.childNodes if node.nodeName == "bndbox")
-            values = [float(box.getElementsByTagName(tag)[0].firstChild.data) for tag in ("xmin", "ymin", "xmax", "ymax")]
-            name = next(node for node in item.childNodes if node.nodeName == "name").firstChild.data
+            children = {node.nodeName: node for node in item.childNodes if isinstance(node, minidom.Element)}
+            values = [
+                float(text_of(children["bndbox"].getElementsByTagName(tag)[0])) for tag in ("xmin", "ymin", "xmax", "ymax")
+            ]
+            name = text_of(children["name"])
             if values[0] == values[2]:
                 num_skipped += 1
             else:

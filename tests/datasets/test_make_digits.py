@@ -11,7 +11,7 @@ import torch
 
 from detection.config import CocoSource, VocSource
 from detection.data import load_dataset, read_image
-from tests.datasets.scripts import load_script
+from tests.datasets.scripts import DATASETS, load_script
 
 script = load_script("make_digits")
 
@@ -214,6 +214,6 @@ def test_without_scikit_learn_it_says_how_to_install_it(tmp_path, monkeypatch, c
 
 def test_it_goes_where_the_configs_look(tmp_path, monkeypatch):
     monkeypatch.delenv("RESDET_DATASETS", raising=False)
-    assert script.default_output() == Path(script.__file__).parent / "digits"
+    assert script.default_output() == DATASETS / "digits"
     monkeypatch.setenv("RESDET_DATASETS", str(tmp_path))
     assert script.default_output() == tmp_path / "digits"

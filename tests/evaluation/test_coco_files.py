@@ -9,7 +9,7 @@ import pytest
 from detection.errors import DatasetError
 from detection.evaluation.coco import evaluate_coco_files
 
-DATASET = {
+DATASET: dict[str, list[dict[str, Any]]] = {
     "images": [{"id": 1}, {"id": "two"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]}],
     "categories": [{"id": 3, "name": "cat"}],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from detection.errors import DatasetError
 from detection.evaluation import voc
 from detection.evaluation.voc import Metric, aligned_iou, evaluate_voc
-from detection.structures import Detections, ImageId, Record
+from detection.structures import Detections, DetectionsByImage, Record
 from tests.evaluation import devkit
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene
 
@@ -19,13 +19,11 @@ METRICS: list[Metric] = ["voc07", "area"]
 A, B, FAR = (0, 0, 10, 10), (50, 50, 70, 70), (100, 100, 110, 110)
 
 
-def one_class(records: list[Record], detections: dict[ImageId, Detections], metric: Metric = "area") -> float:
+def one_class(records: list[Record], detections: DetectionsByImage, metric: Metric = "area") -> float:
     return evaluate_voc(records, detections, ["cat"], metric=metric).mean_ap
 
 
-def oracle(
-    records: list[Record], detections: dict[ImageId, Detections], label: int, metric: Metric, least: float = 0.5
-) -> float:
+def oracle(records: list[Record], detections: DetectionsByImage, label: int, metric: Metric, least: float = 0.5) -> float:
     """The kit's AP: boxes are handed to it in its own convention."""
     images, rows = {}, []
     for record in records:
@@ -163,7 +161,8 @@ def test_only_boxes_of_one_image_and_class_are_compared(monkeypatch):
     """What keeps an evaluation of thousands of images quick: no pair of boxes is compared that cannot match, all pairs of a
     class in one call."""
     random = np.random.default_rng(0)
-    records, detections = [], {}
+    records: list[Record] = []
+    detections: dict[int, Detections] = {}
     for index in range(500):
         boxes = np.sort(random.random((3, 2, 2)) * 200, axis=1).reshape(3, 4)
         records.append(make_record(index, boxes.tolist(), random.integers(0, 20, 3).tolist()))
@@ -178,7 +177,6 @@ def test_only_boxes_of_one_image_and_class_are_compared(monkeypatch):
 
     monkeypatch.setattr(voc, "aligned_iou", counted)
     evaluate_voc(records, detections, [str(label) for label in range(20)])
-    found, objects = (
-        [torch.bincount(each.labels, minlength=20) for each in images] for images in (detections.values(), records)
-    )
-    assert compared == sum(a * b for a, b in zip(found, objects, strict=True)).tolist()
+    counts = [[torch.bincount(each.labels, minlength=20) for each in images] for images in (list(detections.values()), records)]
+    pairs = [found * true for found, true in zip(*counts, strict=True)]
+    assert compared == torch.stack(pairs).sum(dim=0).tolist()
