@@ -85,7 +85,7 @@ def test_option_a_puts_zeros_on_both_sides():
     assert out.shape == (2, 32, 3, 2) and not list(shortcut.parameters())
     torch.testing.assert_close(out[:, 8:24], x[:, :, ::2, ::2], rtol=0, atol=0)
     assert out[:, :8].abs().max() == 0 and out[:, 24:].abs().max() == 0
-    assert ZeroPadding(3, 1, "both")(x).shape[1] == 19  # an odd number: one more behind
+    assert ZeroPadding(3, 1, "both")(x).shape[1] == 19  # an odd number: one more after
 
 
 @pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 2), ("C", 3), ("none", 0)])
