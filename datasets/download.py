@@ -25,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
 COCO_URL = "http://images.cocodataset.org"  # has no certificate of its own; the checksums vouch for the files
 
-Report = Callable[[int, "int | None"], None]  # (bytes done, bytes in all where known)
+ReportProgress = Callable[[int, "int | None"], None]  # (bytes done, bytes in all where known)
 
 
 class ArchiveError(ValueError):
@@ -157,7 +157,7 @@ def obtain(archive: Archive, options: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def reported(action: str) -> Iterator[Report]:
+def reported(action: str) -> Iterator[ReportProgress]:
     """A progress bar on a terminal, a line elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -168,7 +168,7 @@ def reported(action: str) -> Iterator[Report]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def fetch(url: str, part: Path, report: Report) -> None:
+def fetch(url: str, part: Path, report: ReportProgress) -> None:
     """Download what `part` lacks. Raises ArchiveError; the part is kept."""
     from backbones.weights.download import DownloadError, download
 
@@ -178,7 +178,7 @@ def fetch(url: str, part: Path, report: Report) -> None:
         raise ArchiveError(str(error)) from None
 
 
-def check(file: Path, md5: str, report: Report) -> None:
+def check(file: Path, md5: str, report: ReportProgress) -> None:
     """Raises ArchiveError where the file's MD5 is another; a download of ours is then deleted, for it cannot be continued."""
     from backbones.weights.download import Digest, discard, mismatch
 
@@ -191,7 +191,7 @@ def check(file: Path, md5: str, report: Report) -> None:
     raise ArchiveError(f"{fault}; it has been deleted, run the command again or try another --base-url")
 
 
-def unpack(file: Path, folder: Path, report: Report) -> None:
+def unpack(file: Path, folder: Path, report: ReportProgress) -> None:
     """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises ArchiveError."""
     if not hasattr(tarfile, "data_filter"):
         raise ArchiveError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
@@ -202,7 +202,7 @@ def unpack(file: Path, folder: Path, report: Report) -> None:
         raise ArchiveError(f"cannot unpack {file}: {error}") from None
 
 
-def _unpack_tar(file: Path, folder: Path, report: Report) -> None:
+def _unpack_tar(file: Path, folder: Path, report: ReportProgress) -> None:
     with tarfile.open(file) as archive:
         members = archive.getmembers()
         done, total = 0, sum(member.size for member in members)
@@ -212,7 +212,7 @@ def _unpack_tar(file: Path, folder: Path, report: Report) -> None:
             report(done, total)
 
 
-def _unpack_zip(file: Path, folder: Path, report: Report) -> None:
+def _unpack_zip(file: Path, folder: Path, report: ReportProgress) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for name in (PurePosixPath(member.filename.replace("\\", "/")) for member in members):

@@ -29,7 +29,7 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; the count starts afresh with every byte of progress
 
-Report = Callable[[int, "int | None"], object]  # (bytes done, bytes in all where known)
+ReportProgress = Callable[[int, "int | None"], object]  # (bytes done, bytes in all where known)
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,16 @@ class Digest:
     algorithm: Literal["md5", "sha256"]
     start: str
 
-    def first_digits(self, file: Path, report: Report) -> str:
+    def first_digits(self, file: Path, report: ReportProgress) -> str:
         """The first digits of the file's hash, as many as are known of the published one."""
         return hash_of(file, self.algorithm, report)[: len(self.start)]
 
 
-def silent(done: int, total: int | None) -> None:
-    """A report to nobody."""
+def report_nothing(done: int, total: int | None) -> None:
+    """The default `report`: shows no progress."""
 
 
-def hash_of(file: Path, algorithm: str, report: Report = silent) -> str:
+def hash_of(file: Path, algorithm: str, report: ReportProgress = report_nothing) -> str:
     """The file's hash in hexadecimal digits. Raises OSError."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     size = _size(file)
@@ -69,14 +69,14 @@ def hash_of(file: Path, algorithm: str, report: Report = silent) -> str:
     return digest.hexdigest()
 
 
-def mismatch(file: Path, digest: Digest | None, report: Report = silent) -> str | None:
+def mismatch(file: Path, digest: Digest | None, report: ReportProgress = report_nothing) -> str | None:
     """How the file differs from the published one, naming both hashes; None if it does not, or if no hash is known."""
     if digest is None or (found := digest.first_digits(file, report)) == digest.start:
         return None
     return f"{file} is not the file that was published: its {digest.algorithm} begins with {found}, not {digest.start}"
 
 
-def fetch(url: str, file: Path, digest: Digest | None, report: Report = silent) -> None:
+def fetch(url: str, file: Path, digest: Digest | None, report: ReportProgress = report_nothing) -> None:
     """Download the published file unless it is there; a file that is there is verified, whoever put it there.
 
     A damaged one is replaced when the new one is whole. To be called inside `locked(file)`, where several processes may want
@@ -131,7 +131,7 @@ def locked(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def download(url: str, part: Path, report: Report = silent) -> None:
+def download(url: str, part: Path, report: ReportProgress = report_nothing) -> None:
     """Download what `part` lacks, trying again when the connection breaks. Raises DownloadError; the part is kept."""
     waits = list(WAITS)
     first = _size(part)
@@ -156,7 +156,7 @@ def download(url: str, part: Path, report: Report = silent) -> None:
             raise UnreachableError(f"cannot download {url}: {error}") from None
 
 
-def fetch_rest(url: str, part: Path, report: Report) -> None:
+def fetch_rest(url: str, part: Path, report: ReportProgress) -> None:
     """One request for the bytes from `part`'s end on. Raises ConnectionError if the answer ends early."""
     have, tag = _size(part), _etag_file(part)
     headers = {"User-Agent": "resdet"}

@@ -22,13 +22,13 @@ from backbones.weights.conversion import convert_backbone
 from backbones.weights.download import (
     Digest,
     DownloadError,
-    Report,
+    ReportProgress,
     UnreachableError,
     fetch,
     hash_of,
     locked,
     mismatch,
-    silent,
+    report_nothing,
 )
 from backbones.weights.files import load_checkpoint, save_checkpoint
 from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind
@@ -103,24 +103,24 @@ ZOO: dict[str, Published] = {
 
 
 def list_weights(kind: Kind | None = None) -> list[str]:
-    """The names of the zoo, of classifiers, of detectors or of both."""
+    """The names of published weights: of classifiers, of detectors, or of both."""
     return [name for name, entry in ZOO.items() if kind in (None, entry.kind)]
 
 
-def classifier_file(weights: str | Path, report: Report = silent) -> Path:
-    """The file of a backbone's weights: `weights` itself, or what that name of the zoo stands for, fetched and converted.
+def classifier_file(weights: str | Path, report: ReportProgress = report_nothing) -> Path:
+    """The file of a backbone's weights: `weights` itself, or the checkpoint of the published weights of that name.
 
     `report(done, total)` is called with numbers of bytes while it is downloaded. Raises CheckpointError: an unknown name, a
     detector's, no connection, another file than was published, no space.
     """
-    entry = find(weights, "classifier")
+    entry = find_published(weights, "classifier")
     return Path(weights) if entry is None else converted_file(entry, classifier_checkpoint, report)
 
 
-def find(weights: str | Path, kind: Kind | None = None) -> Published | None:
-    """The entry of the zoo that `weights` names, which may have to be of one kind; None for a file.
+def find_published(weights: str | Path, kind: Kind | None = None) -> Published | None:
+    """The published weights that `weights` names; None if it is a file. With `kind` they must be of that kind.
 
-    Raises CheckpointError for what is no file and looks like a name, but is none.
+    Raises CheckpointError for a name of the other kind, and for what is no file and similar to a name.
     """
     name = Path(weights).as_posix()
     if Path(weights).is_file() or Path(weights).suffix in _SUFFIXES:
@@ -153,27 +153,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "resdet"
 
 
-def published_file(entry: Published, report: Report = silent) -> Path:
+def published_file(entry: Published, report: ReportProgress = report_nothing) -> Path:
     """The file as it was published, downloaded unless it is there already, and verified. Raises CheckpointError."""
-    with _explained(entry), locked(entry.file):
+    with _as_checkpoint_errors(entry), locked(entry.file):
         fetch(entry.url, entry.file, entry.digest, report)
     return entry.file
 
 
-def converted_file(entry: Published, convert: Converter, report: Report = silent) -> Path:
+def converted_file(entry: Published, convert: Converter, report: ReportProgress = report_nothing) -> Path:
     """The checkpoint made of a published file by `convert`, made unless it is there already and whole.
 
-    Of several processes one fetches and converts, the others wait. Raises CheckpointError.
+    Of several processes one downloads and converts, the others wait. Raises CheckpointError.
     """
-    stem = cache_folder() / LAYOUT / entry.name
-    with _explained(entry):
-        if found := _whole(stem):
+    with _as_checkpoint_errors(entry):
+        if found := find_cached(entry):
             return found
         with locked(entry.file):
-            if found := _whole(stem):
+            if found := find_cached(entry):
                 return found
             fetch(entry.url, entry.file, entry.digest, report)
-            return _store(convert(entry.file), stem)
+            return _store(convert(entry.file), _cached_stem(entry))
 
 
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
@@ -186,32 +185,39 @@ def classifier_checkpoint(source: Path) -> dict[str, Any]:
     return Checkpoint(metadata, found.state).contents()
 
 
-def _whole(stem: Path) -> Path | None:
-    """The stored checkpoint whose bytes have the hash in its name, if there is one."""
+def find_cached(entry: Published) -> Path | None:
+    """The cached checkpoint made of a published file; None if there is none, or only a damaged one.
+
+    A whole one's bytes have the hash in its name."""
+    stem = _cached_stem(entry)
     for file in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):
         fault = mismatch(file, Digest("sha256", file.stem.rpartition("-")[2]))
         if fault is None:
             return file
-        logger.warning("%s is damaged: made again", file)
+        logger.warning("%s is damaged: it is made again", file)
     return None
 
 
+def _cached_stem(entry: Published) -> Path:
+    return cache_folder() / LAYOUT / entry.name
+
+
 def _store(checkpoint: Mapping[str, Any], stem: Path) -> Path:
-    """Write it under a name with its own hash, in place of damaged ones."""
+    """Write the checkpoint to STEM-HASH.pt, with the start of its own hash; damaged ones are deleted."""
     fresh = stem.with_name(f"{stem.name}.new")
     save_checkpoint(checkpoint, fresh)
     stored = stem.with_name(f"{stem.name}-{hash_of(fresh, 'sha256')[:8]}.pt")
     fresh.replace(stored)
     for file in stem.parent.glob(f"{stem.name}-????????.pt"):
         if file != stored:
-            with suppress(OSError):  # in use, where such a file cannot be deleted
+            with suppress(OSError):  # a system that does not delete files in use
                 file.unlink()
     return stored
 
 
 @contextmanager
-def _explained(entry: Published) -> Iterator[None]:
-    """Errors of downloading as one line that says what to do."""
+def _as_checkpoint_errors(entry: Published) -> Iterator[None]:
+    """Inside, errors of downloading and storing become a CheckpointError of one line that says what to do."""
     try:
         yield
     except UnreachableError as error:

@@ -80,7 +80,7 @@ def fetch_published_file(weights: Path) -> Path:
     """The file itself, or the unconverted one that was published under a name of the zoo. Raises CheckpointError."""
     from backbones.weights import zoo
 
-    entry = zoo.find(weights)
+    entry = zoo.find_published(weights)
     if entry is None:
         return weights
     with download_progress(f"downloading {weights}") as report:

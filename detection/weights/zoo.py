@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backbones.weights.download import Report, silent
+from backbones.weights.download import ReportProgress, report_nothing
 from backbones.weights.files import load_checkpoint
 from backbones.weights.format import Kind
-from backbones.weights.zoo import classifier_checkpoint, converted_file, find
+from backbones.weights.zoo import classifier_checkpoint, converted_file, find_published
 from detection.weights.conversion import convert
 
 STANDARD_DETECTOR = "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"
 """The strongest: COCO's 80 classes."""
 
 
-def resolve_weights(weights: str | Path, kind: Kind | None = None, report: Report = silent) -> Path:
+def resolve_weights(weights: str | Path, kind: Kind | None = None, report: ReportProgress = report_nothing) -> Path:
     """The file that a path or a name of the zoo stands for. What a name stands for is fetched and converted once.
 
     A path comes back as it is. `report(done, total)` is called with numbers of bytes during a download. With `kind` a name
     of the other kind is refused before anything is downloaded. Raises CheckpointError: an unknown name, no connection,
     another file than was published, no space.
     """
-    entry = find(weights, kind)
+    entry = find_published(weights, kind)
     if entry is None:
         return Path(weights)
     return converted_file(entry, _detector_checkpoint if entry.kind == "detector" else classifier_checkpoint, report)

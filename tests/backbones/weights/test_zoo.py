@@ -18,7 +18,7 @@ import torchvision
 from backbones import CheckpointError, build_backbone, build_c4, list_weights, load_checkpoint
 from backbones.weights import zoo
 from backbones.weights.download import Digest
-from backbones.weights.zoo import Published, classifier_file, converted_file, find, published_file
+from backbones.weights.zoo import Published, classifier_file, converted_file, find_published, published_file
 from tests.foreign_weights import msra_classifier
 
 NAME = "torchvision/resnet18"
@@ -229,11 +229,17 @@ def test_a_detectors_name_is_no_backbones():
 
 def test_a_file_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find("torchvision/resnet18.pth") is None and find("runs/a/last.pt") is None and find("runs/model") is None
+    assert (
+        find_published("torchvision/resnet18.pth") is None
+        and find_published("runs/a/last.pt") is None
+        and find_published("runs/model") is None
+    )
     Path("torchvision").mkdir()
-    assert find("torchvision/resnet18") is not None
+    assert find_published("torchvision/resnet18") is not None
     Path("torchvision/resnet18").write_bytes(b"")
-    assert find("torchvision/resnet18") is None and classifier_file("torchvision/resnet18") == Path("torchvision/resnet18")
+    assert find_published("torchvision/resnet18") is None and classifier_file("torchvision/resnet18") == Path(
+        "torchvision/resnet18"
+    )
 
 
 PROGRAM = """
