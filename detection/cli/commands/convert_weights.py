@@ -8,17 +8,12 @@ written unless every tensor has its place or a reason why it is left out.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from detection.cli.options import is_override
 from detection.cli.output import fetch_published_file
 from detection.errors import ConfigError
-
-if TYPE_CHECKING:
-    from detection.weights.conversion import Conversion
 
 FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
 
@@ -46,53 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
     # Only now: torch is slow to load.
+    from detection.files import write_json
     from detection.weights.conversion import convert_file
+    from detection.weights.conversion_report import conversion_report, describe_conversion
 
     format_name = None if options.format == "auto" else options.format
     conversion = convert_file(fetch_published_file(options.source), options.destination, format_name, options.overrides)
-    print("\n".join(describe(conversion, options.source, options.destination)))
+    first, *others = describe_conversion(conversion)
+    print(f"{options.source}: {first}", *others, f"written to {options.destination}", sep="\n")
     if options.report is not None:
-        options.report.parent.mkdir(parents=True, exist_ok=True)
-        options.report.write_text(json.dumps(report(conversion), indent=1) + "\n", encoding="utf-8")
+        write_json(options.report, conversion_report(conversion))
     return 0
-
-
-def describe(conversion: Conversion, source: Path, destination: Path) -> list[str]:
-    """The lines that are printed: what it is, how it is meant, and what became of the tensors."""
-    metadata = conversion.checkpoint.metadata
-    model, pixels = metadata.config["model"], metadata.preprocessing.to_dict()
-    classes = f", {len(metadata.class_names)} classes" if metadata.class_names else ""
-    counts = ", ".join(f"{count} {kind}" for kind, count in conversion.counts.items())
-    return [
-        f"{source}: {metadata.kind}, {model['backbone']}{classes} (format {conversion.format})",
-        f"  stride_in_1x1: {str(model['stride_in_1x1']).lower()}, stem_pool: {model['stem_pool']}",
-        f"  {pixels['channel_order']}, mean {pixels['mean']}, std {pixels['std']}",
-        f"  tensors: {counts}",
-        *notes(conversion),
-        f"written to {destination}",
-    ]
-
-
-def notes(conversion: Conversion) -> list[str]:
-    """A line for each reason that tensors were dropped, added or changed for, with the first name and their number."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for entry in conversion.entries:
-        if entry.note:
-            grouped.setdefault((entry.kind, entry.note), []).append(entry.source or entry.target or "")
-    return [
-        f"    {kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {note}"
-        for (kind, note), names in grouped.items()
-    ]
-
-
-def report(conversion: Conversion) -> dict[str, Any]:
-    """The account of every tensor, and all of the checkpoint that is not a tensor."""
-    return {
-        "format": conversion.format,
-        **conversion.checkpoint.metadata.to_dict(),
-        "counts": conversion.counts,
-        "tensors": [
-            {"kind": entry.kind, "source": entry.source, "target": entry.target, "note": entry.note}
-            for entry in conversion.entries
-        ],
-    }
