@@ -1,6 +1,7 @@
 """Generated pages agree with the code and the results, and what the documentation names exists."""
 
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -107,6 +108,18 @@ def test_configs_are_valid_short_and_say_how_to_run_them(path):
     assert text.startswith("# ") and "#   " in text
     is_classifier = path.stem.endswith("_pretrain") or path.stem.startswith(("imagenet", "cifar"))
     (load_classifier_config if is_classifier else load_config)(path)
+
+
+def new_names() -> list[str]:
+    """Dotted names in the right columns of UPGRADING.md."""
+    rows = [line for line in (ROOT / "UPGRADING.md").read_text().splitlines() if line.startswith("| `")]
+    cells = [line.rpartition(" | ")[2] for line in rows]
+    return sorted({name for cell in cells for name in re.findall(r"`((?:detection|backbones)\.[\w.]+)(?=[`(])", cell)})
+
+
+@pytest.mark.parametrize("name", new_names())
+def test_what_upgrading_leads_to_exists(name):
+    pkgutil.resolve_name(name)
 
 
 def test_every_page_is_tested():
