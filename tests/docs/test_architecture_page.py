@@ -159,6 +159,6 @@ def test_a_training_step_runs_the_files_of_the_page(trained, monkeypatch):
 
 
 def test_a_prediction_runs_the_files_of_the_page(trained):
-    picture = np.zeros((70, 90, 3), np.uint8)
+    picture = trained / "data/JPEGImages/im0.jpg"
     load_detector(trained / "best.pt").predict([np.zeros((80, 100, 3), np.uint8)])  # what is loaded once
     named_as_run(INFERENCE, lambda: load_detector(trained / "best.pt").predict([picture]))
