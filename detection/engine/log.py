@@ -26,6 +26,8 @@ METRICS_FILE = "metrics.jsonl"
 LOGGED_PACKAGES = ("detection", "backbones")
 LogLine = dict[str, Any]
 """One line of metrics.jsonl: `step`, and what was measured there."""
+OnLog = Callable[[LogLine], object]
+"""Called on rank 0 with each line of metrics.jsonl, once it is written: its `kind` is "train" or "evaluation"."""
 
 
 @contextmanager
@@ -45,11 +47,20 @@ class RunLog:
     goes to the console and to log.txt.
     """
 
-    def __init__(self, output_dir: Path, steps: int, *, enabled: bool = True, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        steps: int,
+        *,
+        enabled: bool = True,
+        console: Console | None = None,
+        on_log: OnLog | None = None,
+    ) -> None:
         self.output_dir = output_dir
         self.steps = steps
         self.enabled = enabled
         self.console = console or Console(file=sys.stdout)
+        self.on_log = on_log
         self._handlers: list[logging.Handler] = []
         self._progress: Progress | None = None
         self._events: EventFile | None = None
@@ -131,6 +142,8 @@ class RunLog:
         with writing(self.output_dir / "tensorboard"):
             if self._events is not None:
                 self._events.scalars(line["step"], scalars)
+        if self.on_log is not None:
+            self.on_log(line)
 
 
 class _FileHandler(logging.FileHandler):

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detection.config import TrainConfig
 from detection.engine.distributed import World, all_gather, data_parallel, on_main, process_group, reduce_max, reduce_mean
-from detection.engine.log import METRICS_FILE, LogLine, RunLog, peak_memory_mb, writing
+from detection.engine.log import METRICS_FILE, LogLine, OnLog, RunLog, peak_memory_mb, writing
 from detection.engine.optim import (
     build_ema,
     build_optimizer,
@@ -88,6 +88,7 @@ def train(
     best_metric: str | None = None,
     warm_up_is_over: WarmUpIsOver | None = None,
     resume: bool = False,
+    on_log: OnLog | None = None,
 ) -> TrainResult:
     """Train a model and keep its checkpoints and log in `output_dir`.
 
@@ -95,7 +96,7 @@ def train(
     `evaluate` is called on rank 0 with the model in eval mode. `best_metric` names the metric of it that best.pt is kept by:
     greater is better, or with a leading minus ("-error") less is. With `warm_up_is_over` the rate stays at `warmup_factor` of
     its value until that returns True for the line of a log interval. With `ema_decay` the averaged weights are evaluated and
-    kept in best.pt, and are the model's at the end.
+    kept in best.pt, and are the model's at the end. `on_log` gets each line of metrics.jsonl, on rank 0.
 
     Raises TrainingError for a loss that is not finite, an output folder that holds another run, or a run that cannot be
     resumed; CheckpointError for a damaged or foreign last.pt.
@@ -106,7 +107,7 @@ def train(
         checkpoint = on_main(world, lambda: _find_checkpoint(output_dir, metadata, scaled, world, resume))
         model.to(world.device)
         optimizer = build_optimizer(model, scaled)
-        with RunLog(output_dir, scaled.steps, enabled=world.is_main) as log, StopSignals() as stop:
+        with RunLog(output_dir, scaled.steps, enabled=world.is_main, on_log=on_log) as log, StopSignals() as stop:
             logger.info("%s", describe_schedule(config, scaled))
             run = TrainingRun(
                 model=model,

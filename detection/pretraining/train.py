@@ -15,6 +15,7 @@ from torch import nn
 from backbones import recompute_bn_statistics
 from detection.config import ClassifierConfig
 from detection.engine.distributed import World
+from detection.engine.log import OnLog
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST
 from detection.engine.train import TrainResult, train
@@ -50,13 +51,15 @@ def train_classifier(
     *,
     resume: bool = False,
     tell: Callable[[str], object] = logger.info,
+    on_log: OnLog | None = None,
     find_weights: Callable[[Path], Path] = find_classifier,
 ) -> PretrainResult:
     """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
 
     A new run starts from `config.model.weights`, a file or a name of the zoo, which `find_weights` turns into a file. With
     `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the run's own
-    log. Under torchrun each process calls this. Raises ConfigError, DatasetError, CheckpointError or TrainingError.
+    log; `on_log`, on rank 0, each line of metrics.jsonl as a dict. Under torchrun each process calls this. Raises ConfigError,
+    DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
     train_split, val_split = training_splits(config)
@@ -77,6 +80,7 @@ def train_classifier(
         best_metric="-top1_error",
         warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,
+        on_log=on_log,
     )
     weights = config.output_dir / MODEL
     if training.interrupted or not world.is_main:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.engine.distributed import World, on_main, process_group
+from detection.engine.log import OnLog
 from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
@@ -92,7 +93,13 @@ class StartingPoint:
 
 
 def train_alternating(
-    config: Config, data: TrainingData, *, resume: bool, tell: Tell, find_weights: Callable[[Path], Path]
+    config: Config,
+    data: TrainingData,
+    *,
+    resume: bool,
+    tell: Tell,
+    on_log: OnLog | None,
+    find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """Train in four steps, each a run of its own. Returns the last one's result, with the seconds of all.
 
@@ -116,7 +123,7 @@ def train_alternating(
             freeze_fixed_parts(model, number)
             # Only the whole network can be evaluated.
             step_data = data if number == len(folders) else replace(data, validation=None)
-            result = fit(model, step_data, folders[number - 1], resume=resumed)
+            result = fit(model, step_data, folders[number - 1], resume=resumed, on_log=on_log)
             seconds += result.seconds
             if result.interrupted:
                 break

@@ -12,6 +12,7 @@ from detection.config import Config
 from detection.data.catalog import Dataset, load_dataset
 from detection.data.loader import train_loader
 from detection.engine.distributed import World
+from detection.engine.log import OnLog
 from detection.engine.train import TrainResult, train
 from detection.errors import DatasetError
 from detection.inference.detector import Detector
@@ -53,10 +54,13 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     return TrainingData(training, validation)
 
 
-def fit(model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False) -> TrainResult:
+def fit(
+    model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False, on_log: OnLog | None = None
+) -> TrainResult:
     """Train a detector by its own config, from the weights that it has; with `resume` from those of `output_dir`/last.pt.
 
-    Checkpoints and the log are kept in `output_dir`. Raises what `detection.engine.train.train` raises.
+    Checkpoints and the log are kept in `output_dir`; `on_log` gets each line of metrics.jsonl, on rank 0. Raises what
+    `detection.engine.train.train` raises.
     """
     world, config, validation = World.from_environment(), model.config, data.validation
     return train(
@@ -68,6 +72,7 @@ def fit(model: Detector, data: TrainingData, output_dir: Path, *, resume: bool =
         evaluate=None if validation is None else lambda network: evaluate(_detector(network), validation).metrics,
         best_metric=BEST_METRIC,
         resume=resume,
+        on_log=on_log,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from detection.config import Config
 from detection.data.catalog import Dataset
+from detection.engine.log import OnLog
 from detection.engine.train import TrainResult
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
@@ -27,6 +28,7 @@ def train_detector(
     validation: Dataset | None = None,
     resume: bool = False,
     tell: Tell = logger.info,
+    on_log: OnLog | None = None,
     find_weights: Callable[[Path], Path] = resolve_weights,
 ) -> TrainResult:
     """Train the detector of a config; its checkpoints (last.pt, best.pt) and log are kept in `config.output_dir`.
@@ -34,7 +36,8 @@ def train_detector(
     `training` and `validation` are data sets in place of the config's `data.train` and `data.val`; without either
     validation split nothing is evaluated, and there is no best.pt. A new run starts from `model.weights`, a file or a name
     of the zoo, which `find_weights` turns into a file. With `resume` the run in `output_dir` goes on from its last.pt; a
-    finished one returns its result at once. `tell` gets the sentences that precede the run's own log. Under torchrun each
+    finished one returns its result at once. `tell` gets the sentences that precede the run's own log; `on_log`, on rank 0,
+    each line of metrics.jsonl as a dict: the losses of a log interval or the metrics of an evaluation. Under torchrun each
     process calls this.
 
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
@@ -42,15 +45,21 @@ def train_detector(
     """
     data = load_training_data(config, training, validation, tell)
     approach = train_alternating if config.approach == "alternating" else train_jointly
-    return approach(config, data, resume=resume, tell=tell, find_weights=find_weights)
+    return approach(config, data, resume=resume, tell=tell, on_log=on_log, find_weights=find_weights)
 
 
 def train_jointly(
-    config: Config, data: TrainingData, *, resume: bool, tell: Tell, find_weights: Callable[[Path], Path]
+    config: Config,
+    data: TrainingData,
+    *,
+    resume: bool,
+    tell: Tell,
+    on_log: OnLog | None,
+    find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run."""
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
     if config.model.weights is not None and not resume:
         tell(initialise_detector(model, find_weights(config.model.weights)))
-    return fit(model, data, config.output_dir, resume=resume)
+    return fit(model, data, config.output_dir, resume=resume, on_log=on_log)

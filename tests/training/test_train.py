@@ -1,9 +1,11 @@
 """`train_detector` as a library's user calls it: data sets of one's own, what is told, what is refused."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +35,10 @@ def changed(config: Config, **values: object) -> Config:
 
 def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path: Path) -> None:
     said: list[str] = []
-    expected = train_detector(config, tell=said.append)
+    logged: list[dict[str, Any]] = []
+    expected = train_detector(config, tell=said.append, on_log=logged.append)
+    assert logged == [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in logged] == [("train", 1), ("train", 2), ("evaluation", 2)]
     assert said == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
     training, validation = (load_dataset(each, config.data.classes) for each in (config.data.train, config.data.val))
     bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
