@@ -1,60 +1,90 @@
-"""Packaging of resdet: two import packages and one command."""
+"""Packaging of resdet: two import packages, the configs as data, and one command."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-setup(
-    name="resdet",
-    version="0.1.0",
-    description="Object detection on ResNet backbones: the whole system of 'Deep Residual Learning', in plain PyTorch",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["backbones", "backbones.*", "detection", "detection.*"]),
-    package_data={"backbones": ["py.typed"], "detection": ["py.typed"]},
-    install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
-        "numpy>=1.26",
-        "pydantic>=2.7",
-        "PyYAML>=6",
-        "albumentations>=2.0.5,<3",
-        "opencv-python-headless>=4.9",
-        "pycocotools>=2.0.8",
-        "faster-coco-eval>=1.6.5",
-        "filelock>=3.12",
-        "matplotlib>=3.8",
-        "rich>=13",
-        "tensorboard>=2.16",
-        "safetensors>=0.4",
-    ],
-    extras_require={
-        # scikit-learn bundles the handwritten digits and photographs of the sample data.
-        "sample": ["scikit-learn>=1.4"],
-        # What tools/export.py writes ONNX with, and runs it with to check it.
-        "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
-        # Its classification networks as backbones: `backbone: timm/resnet50d`.
-        "timm": ["timm>=1.0"],
-        # `make docs`: the site and its API reference.
-        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
-        "dev": [
-            "fvcore>=0.1.5",
-            "scikit-learn>=1.4",
-            "timm>=1.0",
-            "onnx>=1.16",
-            "onnxscript>=0.2",
-            "onnxruntime>=1.18",
-            "pytest>=8",
-            "hypothesis>=6.100",
-            "ruff>=0.6",
-            "mypy>=1.10",
-            "types-PyYAML",
-            "pre-commit>=3.7",
-            "mkdocs-material>=9.5",
-            "mkdocstrings[python]>=0.26",
+ROOT = Path(__file__).parent
+
+
+def long_description(readme: str) -> str:
+    """The README for a package index, where its relative pictures and links would lead nowhere.
+
+    Pictures go, with the line in italics below them; of a relative link its text stays.
+    """
+    without_pictures = re.sub(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n(\*[^*\n]+\*\n\n)?", "", readme, flags=re.MULTILINE)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", without_pictures)
+
+
+EXTRAS = {
+    # scikit-learn bundles the handwritten digits and photographs of the sample data.
+    "sample": ["scikit-learn>=1.4"],
+    # What tools/export.py writes ONNX with, and runs it with to check it.
+    "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    # Its classification networks as backbones: `backbone: timm/resnet50d`.
+    "timm": ["timm>=1.0"],
+    # `make docs`: the site and its API reference.
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+}
+DEVELOPMENT = [
+    "fvcore>=0.1.5",
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.10",
+    "types-PyYAML",
+    "pre-commit>=3.7",
+    "setuptools>=70.1",  # the oldest that builds a wheel by itself: the tests build one without a network
+]
+
+if __name__ == "__main__":
+    setup(
+        name="resdet",
+        version="0.1.0",
+        description="Object detection on ResNet backbones: the whole system of 'Deep Residual Learning', in plain PyTorch",
+        long_description=long_description((ROOT / "README.md").read_text(encoding="utf-8")),
+        long_description_content_type="text/markdown",
+        author="The resdet authors",
+        license="MIT",
+        license_files=["LICENSE"],
+        keywords=["object detection", "Faster R-CNN", "ResNet", "PyTorch", "computer vision", "COCO", "Pascal VOC"],
+        classifiers=[
+            "Development Status :: 4 - Beta",
+            "Environment :: Console",
+            "Intended Audience :: Developers",
+            "Intended Audience :: Science/Research",
+            "Operating System :: OS Independent",
+            "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3 :: Only",
+            "Programming Language :: Python :: 3.10",
+            "Programming Language :: Python :: 3.11",
+            "Programming Language :: Python :: 3.12",
+            "Topic :: Scientific/Engineering :: Artificial Intelligence",
+            "Topic :: Scientific/Engineering :: Image Recognition",
+            "Typing :: Typed",
         ],
-    },
-    entry_points={"console_scripts": ["resdet=detection.cli.main:main"]},
-)
+        python_requires=">=3.10",
+        packages=[*find_packages(include=["backbones", "backbones.*", "detection", "detection.*"]), "detection.configs"],
+        # The folder stays at the top of a checkout; detection/config/packaged.py looks in both places.
+        package_dir={"detection.configs": "configs"},
+        package_data={"backbones": ["py.typed"], "detection": ["py.typed"], "detection.configs": ["*.yaml", "*/*.yaml"]},
+        install_requires=[
+            "torch>=2.6",
+            "torchvision>=0.21",
+            "numpy>=1.26",
+            "pydantic>=2.7",
+            "PyYAML>=6",
+            "albumentations>=2.0.5,<3",
+            "opencv-python-headless>=4.9",
+            "pycocotools>=2.0.8",
+            "faster-coco-eval>=1.6.5",
+            "filelock>=3.12",
+            "matplotlib>=3.8",
+            "rich>=13",
+            "tensorboard>=2.16",
+            "safetensors>=0.4",
+        ],
+        extras_require=EXTRAS | {"dev": [package for extra in EXTRAS.values() for package in extra] + DEVELOPMENT},
+        entry_points={"console_scripts": ["resdet=detection.cli.main:main"]},
+    )

@@ -3,6 +3,7 @@
 Imports neither torch nor anything else of `detection` but its errors: a mistake in a config is found at once."""
 
 from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
+from detection.config.packaged import config_file, list_configs
 from detection.config.schema import (
     Augmentation,
     ClassifierConfig,
@@ -49,7 +50,9 @@ __all__ = [
     "TestConfig",
     "TrainConfig",
     "VocSource",
+    "config_file",
     "dump_config",
+    "list_configs",
     "load_classifier_config",
     "load_config",
     "override_config",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from detection.config.packaged import PREFIX, config_file
 from detection.config.schema import ClassifierConfig, Config, Section
 from detection.errors import ConfigError, did_you_mean
 
@@ -29,12 +30,18 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The detection experiment in a YAML file, with `dotted.key=value` overrides. Raises ConfigError."""
+    """The detection experiment in a YAML file or packaged config, with `dotted.key=value` overrides. Raises ConfigError.
+
+    `path` may be `resdet:NAME`, a config that comes with the package: "resdet:modern/voc_r50".
+    """
     return _load(Config, path, overrides)
 
 
 def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> ClassifierConfig:
-    """The classification experiment in a YAML file, with `dotted.key=value` overrides. Raises ConfigError."""
+    """The classification experiment in a YAML file or packaged config, with `dotted.key=value` overrides. Raises ConfigError.
+
+    `path` may be `resdet:NAME`, a config that comes with the package: "resdet:imagenet_r50".
+    """
     return _load(ClassifierConfig, path, overrides)
 
 
@@ -57,7 +64,7 @@ def dump_config(config: Section) -> str:
 
 
 def _load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str]) -> ConfigT:
-    values = _read(Path(path))
+    values = _read(config_file(path))
     for override in overrides:
         _apply(values, override)
     return parse_config(schema, values, str(path))
@@ -72,7 +79,7 @@ def parse_config(schema: type[ConfigT], values: dict[str, Any], where: str) -> C
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a file. `base: other.yaml` (relative to the file) is read first; this file's keys replace its keys."""
+    """The mapping in a file. `base: other.yaml` is read first; this file's keys replace its keys."""
     try:
         values = yaml.load(path.read_text(), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -84,7 +91,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, not a {type(values).__name__}")
     base = values.pop("base", None)
-    return values if base is None else _overlay(_read(path.parent / base), values)
+    return values if base is None else _overlay(_read(_base_file(base, path)), values)
+
+
+def _base_file(base: object, path: Path) -> Path:
+    """The file that `base` names in the config at `path`: relative to that file, or a packaged config `resdet:NAME`."""
+    if not isinstance(base, str):
+        raise ConfigError(f"'base' in {path} must be the name of a config, got {base!r}")
+    return config_file(base) if base.startswith(PREFIX) else path.parent / base
 
 
 def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

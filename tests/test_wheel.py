@@ -1,0 +1,149 @@
+"""The wheel, installed in a folder of its own and used as the README says, from an empty folder."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("backbones", "configs", "datasets", "detection", "docs", "tests", "tools")
+FILES = ("LICENSE", "MANIFEST.in", "README.md", "hubconf.py", "pyproject.toml", "setup.py")
+# The README's own data, on little pictures and in two steps.
+MINE = """
+base: resdet:modern/voc_r50
+model: {backbone: resnet18, norm: frozen_bn}
+rpn: {channels: 16, anchor_sizes: [16, 32]}
+roi: {pool_size: 4, sample_size: 8}
+data:
+  classes: [cat, dog]
+  train: [{format: voc, root: pets, split: train}]
+  val: [{format: voc, root: pets, split: val}]
+  test: []
+  shorter_sides: [64]
+  longer_side: 96
+  workers: 0
+train: {batch_size: 2, steps: 2, lr_drops: [1], learning_rate: 0.0025, log_every: 1}
+test: {shorter_side: 64, longer_side: 96}
+output_dir: runs/pets
+"""
+ANNOTATION = """<annotation><filename>{name}.jpg</filename><size><width>96</width><height>64</height><depth>3</depth></size>
+<object><name>{animal}</name><difficult>0</difficult>
+<bndbox><xmin>11</xmin><ymin>11</ymin><xmax>50</xmax><ymax>50</ymax></bndbox></object></annotation>
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(module_path) -> Path:
+    """Built from a copy, so that a checkout keeps nothing of it; without a network."""
+    source = module_path / "source"
+    for name in SOURCES:  # of data sets only the scripts
+        ignored = shutil.ignore_patterns("__pycache__", "images") if name != "datasets" else only_scripts
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, source)
+    command = ["wheel", str(source), "--no-deps", "--no-build-isolation", "--wheel-dir", str(module_path)]
+    pip(*command)
+    (built,) = module_path.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, module_path) -> Path:
+    pip("install", "--no-deps", "--target", str(module_path / "installed"), str(wheel))
+    return module_path / "installed"
+
+
+def only_scripts(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".py")]
+
+
+def pip(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+
+
+def python(installed: Path, cwd: Path, *arguments: str) -> str:
+    """What Python prints that imports the installed wheel: neither the checkout nor its editable installation."""
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    environment.pop("RESDET_DATASETS", None)
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def resdet(installed: Path, cwd: Path, *arguments: str) -> str:
+    return python(installed, cwd, "-c", "import sys; from detection.cli.main import main; sys.exit(main())", *arguments)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_packages_and_the_configs_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = [name for name in names if name.endswith("/METADATA")]
+        description = message_from_bytes(archive.read(metadata)).get_payload()
+    assert {name.partition("/")[0] for name in names} == {"backbones", "detection", metadata.partition("/")[0]}
+    configs = {f"detection/configs/{path.relative_to(ROOT / 'configs').as_posix()}" for path in ROOT.glob("configs/**/*.yaml")}
+    assert {name for name in names if name.startswith("detection/configs/")} == configs
+    modules = {
+        path.relative_to(ROOT).as_posix() for room in ("backbones", "detection") for path in ROOT.glob(f"{room}/**/*.py")
+    }
+    assert {name for name in names if name.endswith(".py")} == modules
+    assert {"backbones/py.typed", "detection/py.typed"} <= names
+    assert "# resdet" in description and not re.search(r"\]\((?!https?:)", description)
+
+
+@pytest.mark.slow
+def test_it_works_in_an_empty_folder(installed, tmp_path):
+    imported = "import detection; from detection.config import load_config"
+    shown = python(
+        installed, tmp_path, "-c", f"{imported}; print(detection.__file__, load_config('resdet:voc_r101').model.backbone)"
+    )
+    file, backbone = shown.split()
+    assert Path(file).is_relative_to(installed) and backbone == "resnet101"
+    version = next(installed.glob("resdet-*.dist-info")).name.removeprefix("resdet-").removesuffix(".dist-info")
+    assert resdet(installed, tmp_path, "--version") == f"resdet {version}\n"
+    assert "--config" in resdet(installed, tmp_path, "train", "--help")
+
+
+@pytest.mark.slow
+def test_own_data_as_the_readme_says(installed, tmp_path):
+    write_pets(tmp_path / "pets")
+    (tmp_path / "mine.yaml").write_text(MINE)
+    assert "train" in resdet(installed, tmp_path, "check-dataset", "--config", "mine.yaml")
+    resdet(installed, tmp_path, "train", "--config", "mine.yaml")
+    assert (tmp_path / "runs/pets/last.pt").exists()
+
+
+def write_pets(folder: Path) -> None:
+    """A VOC folder of four pictures."""
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / name).mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for split in ("train", "val"):
+        names = [f"{split}_cat", f"{split}_dog"]
+        (folder / f"ImageSets/Main/{split}.txt").write_text("\n".join(names))
+        for name in names:
+            cv2.imwrite(str(folder / f"JPEGImages/{name}.jpg"), noise.integers(0, 256, (64, 96, 3)).astype(np.uint8))
+            (folder / f"Annotations/{name}.xml").write_text(ANNOTATION.format(name=name, animal=name.partition("_")[2]))
+
+
+def test_a_package_index_shows_no_relative_picture_or_link():
+    spec = importlib.util.spec_from_file_location("resdet_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    readme = (
+        "# Title\n\n![digits](docs/a.jpg)\n\n*A caption.*\n\nSee [the page](docs/page.md#part), [top](#title) and "
+        "[torch](https://pytorch.org).\n\n![logo](https://x.org/a.png)\n"
+    )
+    assert module.long_description(readme) == (
+        "# Title\n\nSee the page, top and [torch](https://pytorch.org).\n\n![logo](https://x.org/a.png)\n"
+    )
