@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -140,7 +141,8 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
             return config
         return own.model_copy(update={"data": config.data, "test": config.test, "train": config.train})
 
-    detectors = [load_detector(fetch_weights(file, "detector"), adapted, device) for file in files]
+    find_weights = partial(fetch_weights, kind="detector")
+    detectors = [load_detector(file, adapted, device, find_weights=find_weights) for file in files]
     for file, detector in zip(files, detectors, strict=True):
         require_same_classes(detector.class_names, detectors[0].class_names, file)
     return detectors, files

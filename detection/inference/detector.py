@@ -30,7 +30,7 @@ from detection.weights.checkpoint import (
     require_same_classes,
     require_same_values,
 )
-from detection.weights.zoo import resolve_weights
+from detection.weights.zoo import find_detector
 
 
 class Detector(FasterRCNN):
@@ -52,15 +52,19 @@ def build_detector(config: Config) -> Detector:
 
 
 def load_detector(
-    path: str | Path, config: Config | Callable[[Config], Config] | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    config: Config | Callable[[Config], Config] | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    find_weights: Callable[[Path], Path] = find_detector,
 ) -> Detector:
     """The detector of a checkpoint, in evaluation mode.
 
     `path` may be a name of the zoo, such as "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x". Without `config` the
-    checkpoint's own is used; a function gets that one and returns the one to use.
+    checkpoint's own is used; a function gets that one and returns the one to use. `find_weights` turns `path` into a file.
     Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
     """
-    path = resolve_weights(path, "detector")
+    path = find_weights(Path(path))
     checkpoint = read_checkpoint(path, "detector")
     own = checkpoint_config(checkpoint, path)
     used = config(own) if callable(config) else config or own

@@ -6,7 +6,6 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,12 +23,11 @@ from detection.pretraining.evaluate import evaluate_on
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
 from detection.weights.checkpoint import CheckpointMetadata, read_checkpoint, software_versions, write_checkpoint
-from detection.weights.zoo import resolve_weights
+from detection.weights.zoo import find_classifier
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model.pt"
-find_classifier = partial(resolve_weights, kind="classifier")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,16 @@ def resolve_weights(weights: str | Path, kind: Kind | None = None, report: Repor
     return converted_file(entry, _detector_checkpoint if entry.kind == "detector" else classifier_checkpoint, report)
 
 
+def find_classifier(weights: str | Path) -> Path:
+    """The file of a classifier's weights, from a path or a name of the zoo. Raises CheckpointError."""
+    return resolve_weights(weights, "classifier")
+
+
+def find_detector(weights: str | Path) -> Path:
+    """The file of a detector's weights, from a path or a name of the zoo. Raises CheckpointError."""
+    return resolve_weights(weights, "detector")
+
+
 def _detector_checkpoint(source: Path) -> dict[str, Any]:
     """A detector's checkpoint of ours, its config included, from another project's file. Raises CheckpointError."""
     return convert(load_checkpoint(source), str(source)).checkpoint.contents()

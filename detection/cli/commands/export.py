@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,9 @@ def load_exportable_detector(options: argparse.Namespace, overrides: Sequence[st
     from detection.export.exporter import exportable_detector
     from detection.inference.detector import load_detector
 
-    file = fetch_weights(options.weights, "detector")
-    return exportable_detector(load_detector(file, lambda own: override_config(own, overrides)))
+    find_weights = partial(fetch_weights, kind="detector")
+    detector = load_detector(options.weights, lambda own: override_config(own, overrides), find_weights=find_weights)
+    return exportable_detector(detector)
 
 
 def load_exportable_backbone(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from detection.cli.options import load_training_config, training_parser
 from detection.cli.output import describe_errors, exit_code_if_stopped, fetch_weights, tell
@@ -22,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_training_config(options, load_classifier_config)
     from detection.pretraining import train_classifier
 
-    def find_weights(weights: Path) -> Path:
-        return fetch_weights(weights, "classifier")  # with a bar
-
+    find_weights = partial(fetch_weights, kind="classifier")
     result = train_classifier(config, resume=options.resume, tell=tell, find_weights=find_weights)
     if (code := exit_code_if_stopped(result.training)) is not None:
         return code
