@@ -85,15 +85,15 @@ def scale_schedule(config: TrainConfig, world_size: int) -> TrainConfig:
         update={
             "batch_size": total,
             "learning_rate": config.learning_rate * factor,
-            "steps": _divided(config.steps, factor),
-            "lr_drops": tuple(_divided(drop, factor) for drop in config.lr_drops),
-            "warmup_steps": _divided(config.warmup_steps, factor),
-            "eval_every": _divided(config.eval_every, factor),
+            "steps": _divide_steps(config.steps, factor),
+            "lr_drops": tuple(_divide_steps(drop, factor) for drop in config.lr_drops),
+            "warmup_steps": _divide_steps(config.warmup_steps, factor),
+            "eval_every": _divide_steps(config.eval_every, factor),
         }
     )
 
 
-def _divided(steps: int, factor: float) -> int:
+def _divide_steps(steps: int, factor: float) -> int:
     """Steps / factor, rounded, but never rounded down to none."""
     return max(1, round(steps / factor)) if steps else 0
 

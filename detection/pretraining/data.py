@@ -1,4 +1,4 @@
-"""Batches of labelled square images for the classification stage, in an order that can be taken up anywhere.
+"""Batches of labelled square images for the classification stage, in an order that a resumed run can continue anywhere.
 
 N images, S = image_size. Batch n of a rank is a function of (train.seed, n, rank, world_size) alone,
 whatever the number of workers.
@@ -25,7 +25,7 @@ from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import build_augmentation, reseed
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
-from detection.pretraining.folders import ImageFolder, Labels, decode_ahead, load_folders
+from detection.pretraining.folders import ImageFolder, LabelFile, decode_ahead, load_folders
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -56,7 +56,7 @@ def load_splits(data: ClassifierDataConfig, *splits: str) -> list[ImageFolder]:
     labels = {}
     if data.val_labels is not None and data.val in splits:
         order = None if data.class_order is None else resolve_root(data.class_order)
-        labels[data.val] = Labels(resolve_root(data.val_labels), data.train, order)
+        labels[data.val] = LabelFile(resolve_root(data.val_labels), data.train, order)
     return [decode_ahead(folder, data.on_bad_image) for folder in load_folders(resolve_root(data.root), splits, labels)]
 
 
@@ -80,14 +80,14 @@ def validation_split(config: ClassifierConfig) -> ImageFolder:
     return load_splits(config.data, config.data.val)[0]
 
 
-def mean_image(folder: ImageFolder, config: ClassifierConfig, most: int = 50_000) -> Tensor:
-    """(3, S, S) float32: what the mean of the images, as they are tested, has beyond the mean of each channel.
+def mean_image(folder: ImageFolder, config: ClassifierConfig, max_images: int = 50_000) -> Tensor:
+    """The mean of the images in their test view, minus the mean of each of its channels: (3, S, S) float32, RGB, 0..255.
 
-    RGB in units of 0..255. Of more than `most` images an even selection is taken.
+    Of more than `max_images` images an even selection is taken.
     """
-    chosen = np.linspace(0, len(folder) - 1, min(most, len(folder))).round().astype(int)
+    selected = np.linspace(0, len(folder) - 1, min(max_images, len(folder))).round().astype(int)
     total, count = torch.zeros(3, config.data.image_size, config.data.image_size, dtype=torch.float64), 0
-    for batch in test_loader(folder.part(chosen.tolist()), config):
+    for batch in test_loader(folder.part(selected.tolist()), config):
         total += batch.images.double().sum(dim=0)
         count += len(batch)
     mean = total / count
@@ -109,7 +109,7 @@ def test_transform(data: ClassifierDataConfig) -> Compose:
 
 
 def fill_sizes(augmentations: Sequence[Augmentation], image_size: int) -> list[Augmentation]:
-    """The same list with `size`, `height` and `width` set to image_size where a transform needs them and has none."""
+    """The transforms, with `size`, `height` and `width` set to image_size where one needs them and has none."""
     sizes = {"size": (image_size, image_size), "height": image_size, "width": image_size}
     return [
         {name: {key: sizes[key] for key in _required(name) & set(sizes) if key not in (options or {})} | (options or {})}
@@ -129,8 +129,8 @@ def _required(name: str) -> set[str]:
     return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}
 
 
-class ImageDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError]):
-    """The items of one batch -> the batch, or the error as a value: a worker's traceback is nothing for the user."""
+class ImageFolderDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError]):
+    """The samples of one batch -> the batch, or the error as a value, so that users see no traceback of a worker."""
 
     def __init__(self, folder: ImageFolder, transform: Compose, data: ClassifierDataConfig, *, training: bool) -> None:
         self.folder = folder
@@ -189,7 +189,7 @@ def train_loader(
 
     Raises DatasetError or ConfigError when it comes to the image concerned.
     """
-    dataset = ImageDataset(folder, train_transform(config.data), config.data, training=True)
+    dataset = ImageFolderDataset(folder, train_transform(config.data), config.data, training=True)
     train = config.train
     batches = GroupedBatchSampler(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
     return _batches(dataset, batches, config.data.workers)
@@ -197,14 +197,14 @@ def train_loader(
 
 def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch]:
     """All images once, in order, in the one view that `data.test_transforms` give."""
-    dataset = ImageDataset(folder, test_transform(config.data), config.data, training=False)
+    dataset = ImageFolderDataset(folder, test_transform(config.data), config.data, training=False)
     size = config.train.images_per_device
     starts = range(0, len(folder), size)
     batches = [[SampleIndex(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
     return (batch for batch in _batches(dataset, batches, config.data.workers) if len(batch))
 
 
-def _batches(dataset: ImageDataset, batches: Iterable[list[SampleIndex]], workers: int) -> Iterator[ImageBatch]:
+def _batches(dataset: ImageFolderDataset, batches: Iterable[list[SampleIndex]], workers: int) -> Iterator[ImageBatch]:
     # Automatic batching is off: a worker is asked for a whole batch at a time.
     loader = DataLoader(
         dataset,

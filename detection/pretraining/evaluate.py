@@ -29,11 +29,11 @@ def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dic
     # An ensemble's members may be of different depths: each is the network that its checkpoint records.
     several = len(paths) > 1
     members = [load_classifier(path, config.model, split.class_names, as_recorded=several) for path in paths]
-    return evaluate_on([member.to(device) for member in members], split, config)
+    return evaluate_split([member.to(device) for member in members], split, config)
 
 
-def evaluate_on(models: Sequence[ClassificationModel], split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
-    """`evaluate_classifiers` on a split, in the views and the precision of the config."""
+def evaluate_split(models: Sequence[ClassificationModel], split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
+    """Top-1 and top-5 error of one model, or of an ensemble, on a split, in the views and the precision of the config."""
     loader = test_loader(split, config) if config.test.views == "center" else view_loader(split, config)
     precision = resolve_precision(config.train.precision, next(models[0].parameters()).device)
     return evaluate_classifiers(models, loader, precision)
@@ -48,18 +48,18 @@ def evaluate_classifiers(
     The models are put in evaluation mode and back. `precision` is the autocast dtype, None for fp32. Raises DatasetError
     where there is no image.
     """
-    wrong, total = torch.zeros(2, dtype=torch.long), 0
+    errors, total = torch.zeros(2, dtype=torch.long), 0
     modes = [model.training for model in models]
     for model in models:
         model.eval()
     for batch in loader:
-        wrong += count_errors(torch.stack([_scores(model, batch, precision) for model in models]).mean(dim=0), batch.labels)
+        errors += count_errors(torch.stack([_scores(model, batch, precision) for model in models]).mean(dim=0), batch.labels)
         total += len(batch)
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)
     if total == 0:
         raise DatasetError("there is no image to evaluate the classifier on")
-    top1, top5 = (wrong / total).tolist()
+    top1, top5 = (errors / total).tolist()
     return {"top1_error": top1, "top5_error": top5}
 
 
@@ -75,8 +75,8 @@ def _scores(model: ClassificationModel, batch: ImageBatch | ViewBatch, precision
         with autocast(device, precision):
             scores = model.dense_logits(views.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
         # An image has as many views in each group, so that adding them up gives the groups equal weight.
-        total.index_add_(0, views.owners, scores)
-        weights.index_add_(0, views.owners, torch.ones(len(views.owners)))
+        total.index_add_(0, views.image_indices, scores)
+        weights.index_add_(0, views.image_indices, torch.ones(len(views.image_indices)))
     return total / weights[:, None]
 
 
@@ -86,5 +86,5 @@ def count_errors(logits: Tensor, labels: Tensor) -> Tensor:
     With K <= 5 none is outside of the best five.
     """
     best = logits.topk(min(5, logits.shape[1])).indices  # (N, 5)
-    right = best == labels[:, None]
-    return torch.stack([(~right[:, 0]).sum(), (~right.any(dim=1)).sum()])
+    correct = best == labels[:, None]
+    return torch.stack([(~correct[:, 0]).sum(), (~correct.any(dim=1)).sum()])

@@ -25,10 +25,10 @@ from detection.pretraining.labels import read_class_order, read_labels
 
 MEMORY_LIMIT = 1 << 30  # bytes of images that may be kept in memory, encoded or decoded
 
-Item = tuple[str, bytes | None]  # the image as messages name it, and its encoded bytes where it is no file of its own
-Listing = dict[str, list[Item]]  # the images of each class of one split
+ListedImage = tuple[str, bytes | None]  # the image as messages name it, and its encoded bytes where it is no file of its own
+Listing = dict[str, list[ListedImage]]  # the images of each class of one split
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelFile:
     """Where the classes of a split without class folders are written; see `read_labels`."""
 
     file: Path
@@ -73,7 +73,9 @@ class Labels:
     order: Path | None = None
 
 
-def load_folders(root: Path, splits: Sequence[str], labels: Mapping[str, Labels] = MappingProxyType({})) -> list[ImageFolder]:
+def load_folders(
+    root: Path, splits: Sequence[str], labels: Mapping[str, LabelFile] = MappingProxyType({})
+) -> list[ImageFolder]:
     """The splits of a folder or archive, indexed but not decoded. `labels` are those of splits without class folders.
 
     Raises DatasetError: no such root or split, a split or class without images, splits whose classes differ.
@@ -117,7 +119,7 @@ def decode_ahead(folder: ImageFolder, on_bad_image: OnBadImage = "error") -> Ima
     if pixels is None:
         raise DatasetError(f"none of the {len(folder)} images can be decoded, the first is {folder.files[0]}")
     if len(good) < len(folder):
-        log.warning("%d of %d images cannot be decoded and are skipped", len(folder) - len(good), len(folder))
+        logger.warning("%d of %d images cannot be decoded and are skipped", len(folder) - len(good), len(folder))
     files = [folder.files[index] for index in good]
     return replace(folder, files=files, labels=folder.labels[good], encoded=None, pixels=torch.from_numpy(pixels[: len(good)]))
 
@@ -156,7 +158,7 @@ def _list_split(root: Path, split: str, *, count: bool = True) -> Listing:
     }
 
 
-def _list_labelled(root: Path, split: str, labels: Labels) -> Listing:
+def _list_labelled(root: Path, split: str, labels: LabelFile) -> Listing:
     """A flat folder of images, sorted into the classes that a file gives them."""
     classes = list(_list_split(root, labels.classes_of, count=False))
     folder = _existing(root, split)
@@ -171,7 +173,7 @@ def _list_labelled(root: Path, split: str, labels: Labels) -> Listing:
 def _existing(root: Path, split: str) -> Path:
     folder = root / split
     if not folder.is_dir():
-        raise DatasetError(f"{root} has no split '{split}'; it holds {_some(sorted(path.name for path in root.iterdir()))}")
+        raise DatasetError(f"{root} has no split '{split}'; it holds {_shorten(sorted(path.name for path in root.iterdir()))}")
     return folder
 
 
@@ -226,14 +228,14 @@ def _check_listing(root: Path, split: str, listing: Listing) -> None:
         raise DatasetError(f"split '{split}' of {root} has no class folders (ROOT/SPLIT/CLASS/IMAGE)")
     empty = sorted(name for name, items in listing.items() if not items)
     if empty:
-        raise DatasetError(f"split '{split}' of {root} has classes without images: {_some(empty)}")
+        raise DatasetError(f"split '{split}' of {root} has classes without images: {_shorten(empty)}")
 
 
 def _check_same_classes(root: Path, first: str, first_listing: Listing, split: str, listing: Listing) -> None:
     only_first, only_split = sorted(set(first_listing) - set(listing)), sorted(set(listing) - set(first_listing))
     if only_first or only_split:
         differences = [
-            f"only '{name}' has {_some(classes)}" for name, classes in ((first, only_first), (split, only_split)) if classes
+            f"only '{name}' has {_shorten(classes)}" for name, classes in ((first, only_first), (split, only_split)) if classes
         ]
         raise DatasetError(f"the splits '{first}' and '{split}' of {root} have different classes: {'; '.join(differences)}")
 
@@ -243,6 +245,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(":") or "it is cut short"
 
 
-def _some(names: Sequence[str], most: int = 8) -> str:
-    """A list for a message, cut after a few."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") if names else "nothing"
+def _shorten(names: Sequence[str], max_names: int = 8) -> str:
+    """A list of names for a message, cut after a few."""
+    rest = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return ", ".join(names[:max_names]) + rest if names else "nothing"

@@ -19,7 +19,7 @@ from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST
 from detection.engine.train import TrainResult, train
 from detection.pretraining.data import ImageBatch, mean_image, train_loader, training_splits
-from detection.pretraining.evaluate import evaluate_on
+from detection.pretraining.evaluate import evaluate_split
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
 from detection.weights.checkpoint import CheckpointMetadata, read_checkpoint, software_versions, write_checkpoint
@@ -74,7 +74,7 @@ def train_classifier(
         config.train,
         config.output_dir,
         metadata=metadata,
-        evaluate=lambda network: evaluate_on([classifier(network)], val_split, config),
+        evaluate=lambda network: evaluate_split([classifier(network)], val_split, config),
         best_metric="-top1_error",
         warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,
@@ -86,7 +86,7 @@ def train_classifier(
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
     write_checkpoint(metadata, model.state_dict(), weights)
-    return PretrainResult(weights, evaluate_on([model], val_split, config), training)
+    return PretrainResult(weights, evaluate_split([model], val_split, config), training)
 
 
 def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> CheckpointMetadata:

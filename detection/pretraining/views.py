@@ -25,18 +25,18 @@ Image = np.ndarray
 
 
 @dataclass
-class Views:
-    """Views of one size, of several images."""
+class ViewGroup:
+    """Views that have one size and are computed together, of several images."""
 
     images: Tensor  # (V, 3, h, w) uint8 RGB
-    owners: Tensor  # (V,) int64: which image of the batch each shows
+    image_indices: Tensor  # (V,) int64: the place in the batch of the image that each view shows
 
 
 @dataclass
 class ViewBatch:
-    """N images as groups of views; every image has a view in each group, and all groups count alike."""
+    """N images as groups of views; every image has as many views in each group, and all groups have equal weight."""
 
-    groups: list[Views]
+    groups: list[ViewGroup]
     labels: Tensor  # (N,) int64
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class ViewBatch:
 
 def ten_crops(image: Image, size: int) -> Image:
     """(H, W, 3) -> (10, S, S, 3): four corners and the centre of the image at 256/224 of S, and their mirror images."""
-    image = shorter_side_to(image, round(size * 256 / 224))
+    image = resize_shorter_side(image, round(size * 256 / 224))
     bottom, right = image.shape[0] - size, image.shape[1] - size
     # The middle is where the centre crop is cut, rounded down.
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
@@ -53,25 +53,25 @@ def ten_crops(image: Image, size: int) -> Image:
     return np.concatenate([crops, crops[:, :, ::-1]])
 
 
-def whole_images(image: Image, scale: int, flip: bool) -> Image:
+def full_image_views(image: Image, scale: int, flip: bool) -> Image:
     """(H, W, 3) -> (1 or 2, h, w, 3): the image with that shorter side, and with `flip` its mirror image."""
-    image = shorter_side_to(image, scale)
+    image = resize_shorter_side(image, scale)
     return np.stack([image, image[:, ::-1]] if flip else [image])
 
 
-def shorter_side_to(image: Image, side: int) -> Image:
-    """(H, W, 3) at another size, its shape kept; the longer side is rounded."""
+def resize_shorter_side(image: Image, side: int) -> Image:
+    """(H, W, 3) resized to that shorter side at the same aspect ratio; the longer side is rounded."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
     size_hw = (side, max(side, round(width * scale))) if height <= width else (max(side, round(height * scale)), side)
     return image if size_hw == (height, width) else resize_image(image, size_hw)
 
 
-def views_of(image: Image, test: ClassifierTestConfig, image_size: int) -> list[Image]:
+def make_views(image: Image, test: ClassifierTestConfig, image_size: int) -> list[Image]:
     """One array (V, h, w, 3) for each group of views."""
     if test.views == "ten_crop":
         return [ten_crops(image, image_size)]
-    return [whole_images(image, scale, test.flip) for scale in test.scales or (image_size,)]
+    return [full_image_views(image, scale, test.flip) for scale in test.scales or (image_size,)]
 
 
 class _ViewDataset(TorchDataset[LoadedBatch | DatasetError]):
@@ -86,7 +86,7 @@ class _ViewDataset(TorchDataset[LoadedBatch | DatasetError]):
         kept, views, skipped = [], [], list[str]()
         for index in indices:
             try:
-                views.append(views_of(self.folder.image(index), self.config.test, self.config.data.image_size))
+                views.append(make_views(self.folder.image(index), self.config.test, self.config.data.image_size))
             except DatasetError as error:
                 if not skip:
                     return error
@@ -96,14 +96,14 @@ class _ViewDataset(TorchDataset[LoadedBatch | DatasetError]):
         return LoadedBatch(ViewBatch(_group(views), self.folder.labels[kept]), tuple(skipped))
 
 
-def _group(images: list[list[Image]]) -> list[Views]:
+def _group(images: list[list[Image]]) -> list[ViewGroup]:
     """Views of one group and size are computed together."""
     found: dict[tuple[int, tuple[int, ...]], list[tuple[int, Image]]] = {}
     for owner, groups in enumerate(images):
         for number, views in enumerate(groups):
             found.setdefault((number, views.shape[1:]), []).append((owner, views))
     return [
-        Views(
+        ViewGroup(
             torch.from_numpy(np.concatenate([views for _, views in members])).permute(0, 3, 1, 2),
             torch.tensor([owner for owner, views in members for _ in views]),
         )

@@ -112,7 +112,7 @@ def _initialise_from_detector(model: FasterRCNN, checkpoint: Checkpoint, path: s
     found = checkpoint.metadata
     config = checkpoint_config(checkpoint, path)
     require_same_values(config, model.config, BACKBONE_KEYS, path)
-    state, changes = transfer(checkpoint.state, config, found.class_names, model.state_dict(), model.config, model.class_names)
+    state, changes = transfer(checkpoint.state, config, model.state_dict(), model.config)
     load_state(model, state, str(path))
     model.preprocessing = found.preprocessing
     restored = f"{'the other' if changes else 'all'} weights start from the detector {path}"
@@ -134,11 +134,13 @@ def require_same_values(found: Config, wanted: Config, keys: Sequence[str], path
 
 
 def checkpoint_config(checkpoint: Checkpoint, path: str | Path) -> Config:
-    """The detector's config that a checkpoint carries. Raises CheckpointError if this version cannot read it."""
+    """The config in a detector's checkpoint. Raises CheckpointError if it cannot be read, or names other classes."""
     try:
-        return parse_config(Config, dict(checkpoint.metadata.config), str(path))
+        config = parse_config(Config, dict(checkpoint.metadata.config), str(path))
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a config that this version cannot read: {error}") from None
+    require_same_classes(checkpoint.metadata.class_names, config.data.class_names, f"the config in {path}")
+    return config
 
 
 def require_same_classes(found: Sequence[str], expected: Sequence[str], path: str | Path) -> None:

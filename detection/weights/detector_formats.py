@@ -1,6 +1,6 @@
 """C4 detectors of other projects, with this project's names: detectron2's, jwyang's, and the tf-faster-rcnn port's.
 
-A anchors a cell, K classes. Their facts are compared in docs/weights.md.
+A anchors per cell, K classes. Their facts are compared in docs/weights.md.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class ForeignDetector:
 
 
 @dataclass(frozen=True)
-class _Format:
+class _DetectorFormat:
     summary: str
-    marks: tuple[str, ...]  # a key that matches one of them tells the format
+    key_patterns: tuple[str, ...]  # a key that matches one of them tells the format
     read: Callable[[State, Mapping[str, Any], str], ForeignDetector]
 
 
@@ -77,7 +77,7 @@ def detector_format(keys: Iterable[str]) -> str | None:
     """The name of the detector format that the keys of a state dict have, or None."""
     names = [key.removeprefix("module.") for key in keys]
     for name, form in DETECTOR_FORMATS.items():
-        if any(re.fullmatch(mark, key) for mark in form.marks for key in names):
+        if any(re.fullmatch(pattern, key) for pattern in form.key_patterns for key in names):
             return name
     return None
 
@@ -125,7 +125,7 @@ def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> Foreig
         RenameRule(rf"RCNN_base\.1\.{NORM_PARTS}", r"trunk.bn1.\1"),
         *[_block_rule(rf"RCNN_base\.{place}", f"trunk.layer{layer}") for place, layer in layers.items()],
         _block_rule(r"RCNN_top\.0", "roi_head.conv5.layer4"),
-        *_two_way_rules(
+        *_two_way_rpn_rules(
             state,
             source,
             "RCNN_rpn.RPN_Conv",
@@ -149,7 +149,9 @@ def _read_tf_faster_rcnn(state: State, beside: Mapping[str, Any], source: str) -
         *[_block_rule(rf"resnet\.layer{layer}", f"trunk.layer{layer}") for layer in (1, 2, 3)],
         _block_rule(r"resnet\.layer4", "roi_head.conv5.layer4"),
         RenameRule(r"resnet\.fc\.(weight|bias)", note="ImageNet's classifier"),
-        *_two_way_rules(state, source, "rpn_net", "rpn_cls_score_net", "rpn_bbox_pred_net", "cls_score_net", "bbox_pred_net"),
+        *_two_way_rpn_rules(
+            state, source, "rpn_net", "rpn_cls_score_net", "rpn_bbox_pred_net", "cls_score_net", "bbox_pred_net"
+        ),
     ]
     renamed, entries = rename(state, [STEP_COUNTS, *rules], source, "a ResNet detector of tf-faster-rcnn's PyTorch port")
     config = _py_faster_rcnn_config(renamed, source)
@@ -159,13 +161,13 @@ def _read_tf_faster_rcnn(state: State, beside: Mapping[str, Any], source: str) -
 
 
 DETECTOR_FORMATS = {
-    "detectron2": _Format(
+    "detectron2": _DetectorFormat(
         "detectron2's C4 detectors",
         (r"proposal_generator\..*", r"roi_heads\..*", r"backbone\.(stem|res\d|bottom_up|fpn).*"),
         _read_detectron2,
     ),
-    "jwyang": _Format("ResNet detectors of jwyang/faster-rcnn.pytorch", (r"RCNN_.*",), _read_jwyang),
-    "tf-faster-rcnn": _Format(
+    "jwyang": _DetectorFormat("ResNet detectors of jwyang/faster-rcnn.pytorch", (r"RCNN_.*",), _read_jwyang),
+    "tf-faster-rcnn": _DetectorFormat(
         "ResNet detectors of tf-faster-rcnn's PyTorch port", (r"rpn_cls_score_net\..*",), _read_tf_faster_rcnn
     ),
 }
@@ -199,10 +201,10 @@ def _block_rule(start: str, target: str) -> RenameRule:
     return RenameRule(rf"{start}\.{names}", rf"{target}.\1")
 
 
-def _two_way_rules(
+def _two_way_rpn_rules(
     state: State, source: str, conv: str, rpn_scores: str, rpn_boxes: str, scores: str, boxes: str
 ) -> list[RenameRule]:
-    """Layers behind the trunk as py-faster-rcnn and its ports have them, by their names there.
+    """Layers after the trunk as py-faster-rcnn and its ports have them, by their names there.
 
     The RPN's 2 A scores are A of background, then A of objects; anchors run ratio by ratio, and size by size within each.
     Background is the first class, and has box deltas too, which nothing is trained with.
@@ -238,7 +240,7 @@ def _py_faster_rcnn_config(state: State, source: str) -> dict[str, Any]:
     num_anchors = _rows(state, "rpn.objectness.bias")
     sizes = {9: [128, 256, 512], 12: [64, 128, 256, 512]}.get(num_anchors)
     if sizes is None:
-        raise CheckpointError(f"{source} has {num_anchors} anchors a cell; known are its 9 for VOC and 12 for COCO")
+        raise CheckpointError(f"{source} has {num_anchors} anchors per cell; known are its 9 for VOC and 12 for COCO")
     return {
         "model": {"backbone": resnet_name(state, (1, 2, 3, 4), source), "stride_in_1x1": True},
         "rpn": {"channels": _rows(state, "rpn.conv.bias") or 512, "anchor_sizes": sizes, "anchor_offset": 0.5},

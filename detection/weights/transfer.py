@@ -1,7 +1,7 @@
 """A detector's weights for a detector of other classes, with or without context, or with other anchors.
 
-K classes, D features a RoI. Row k of `class_scores` (K + 1, D) is class k, the last is background; rows 4k .. 4k + 3 of
-`box_deltas` (4K, D) are class k. With context the columns behind D are the whole image's.
+K classes, D features per RoI. Row k of `class_scores` (K + 1, D) is class k, the last is background; rows 4k .. 4k + 3 of
+`box_deltas` (4K, D) are class k. With context the columns after D are for the whole image.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from detection.config.class_lists import canonical_name
 
 State = Mapping[str, Tensor]
 BOX_LAYERS = {"roi_head.class_scores": 1, "roi_head.box_deltas": 4}
-"""Layers with rows for each class, and how many."""
+"""Layers with rows for each class, and the number of rows per class."""
 ANCHOR_LAYERS = ("rpn.objectness", "rpn.deltas")
 
 
-def transfer(
-    source: State, source_config: Config, source_classes: Sequence[str], fresh: State, config: Config, classes: Sequence[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """A state dict for the model `fresh` is of, as much of it from `source` as has the same meaning there.
+def transfer(source: State, source_config: Config, fresh: State, config: Config) -> tuple[dict[str, Tensor], list[str]]:
+    """A state dict for a model of `config`: what has the same meaning in `source` from there, the rest from `fresh`.
 
-    Also returns a sentence for everything that is not simply copied. Shapes that do not fit stay as they are: loading the
-    result refuses them.
+    `fresh` is the model's own state dict. Also returns a sentence for everything that is not simply copied. Tensors of other
+    shapes stay as they are in `source`: loading the result refuses them.
     """
-    state, said = dict(source), []
+    source_classes, classes = source_config.data.class_names, config.data.class_names
+    state, changes = dict(source), []
     if list(source_classes) != list(classes) or source_config.roi.context != config.roi.context:
         rows = matching_classes(source_classes, classes)
-        for layer, rows_a_class in BOX_LAYERS.items():
-            background = [len(source_classes)] if rows_a_class == 1 else []
+        for layer, rows_per_class in BOX_LAYERS.items():
+            background = [len(source_classes)] if rows_per_class == 1 else []
             for part in ("weight", "bias"):
                 key = f"{layer}.{part}"
                 if key in source:
-                    state[key] = _copy_rows(source[key], fresh[key], [*rows, *background], rows_a_class)
-        said += _describe_classes(source_classes, classes, rows) + _describe_context(source_config, config)
-    if _anchors(source_config) != _anchors(config):
+                    state[key] = _copy_rows(source[key], fresh[key], [*rows, *background], rows_per_class)
+        changes += _describe_classes(source_classes, classes, rows) + _describe_context(source_config, config)
+    if _describe_anchors(source_config) != _describe_anchors(config):
         names = [f"{layer}.{part}" for layer in ANCHOR_LAYERS for part in ("weight", "bias")]
         state |= {name: fresh[name] for name in names}
-        said.append(f"the RPN's output layers start from random numbers, as the anchors are others: {_anchors(config)}")
-    return state, said
+        changes.append(
+            f"the RPN's output layers start from random numbers, as the anchors are others: {_describe_anchors(config)}"
+        )
+    return state, changes
 
 
 def matching_classes(source_classes: Sequence[str], classes: Sequence[str]) -> list[int | None]:
@@ -51,10 +52,10 @@ def matching_classes(source_classes: Sequence[str], classes: Sequence[str]) -> l
     return [places.get(canonical_name(name)) for name in classes]
 
 
-def _copy_rows(source: Tensor, fresh: Tensor, rows: Sequence[int | None], rows_a_class: int) -> Tensor:
+def _copy_rows(source: Tensor, fresh: Tensor, rows: Sequence[int | None], rows_per_class: int) -> Tensor:
     """`fresh` (rows, columns) with the source's rows where `rows` names them. Columns that the source lacks become zero."""
-    blocks = source.reshape(-1, rows_a_class, *source.shape[1:])
-    result = fresh.clone().reshape(-1, rows_a_class, *fresh.shape[1:])
+    blocks = source.reshape(-1, rows_per_class, *source.shape[1:])
+    result = fresh.clone().reshape(-1, rows_per_class, *fresh.shape[1:])
     known = torch.tensor([place is not None for place in rows])
     chosen = blocks[torch.tensor([place for place in rows if place is not None], dtype=torch.long)]
     if source.ndim == 1:
@@ -89,10 +90,10 @@ def _describe_context(source_config: Config, config: Config) -> list[str]:
     return ["the columns of the global context are left out"]
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names) - most} more)" if len(names) > most else "")
+def _listed(names: Sequence[str], max_names: int = 6) -> str:
+    return ", ".join(names[:max_names]) + (f", ... ({len(names) - max_names} more)" if len(names) > max_names else "")
 
 
-def _anchors(config: Config) -> str:
+def _describe_anchors(config: Config) -> str:
     offset = f", offset {config.rpn.anchor_offset}" if config.rpn.anchor_offset else ""
     return f"sizes {list(config.rpn.anchor_sizes)}, ratios {list(config.rpn.anchor_ratios)}{offset}"

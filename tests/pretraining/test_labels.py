@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detection.errors import DatasetError
-from detection.pretraining.folders import Labels, load_folders
+from detection.pretraining.folders import LabelFile, load_folders
 from detection.pretraining.labels import read_class_order, read_labels
 from tests.pretraining.class_folders import write_split
 
@@ -82,7 +82,7 @@ def test_a_flat_split_equals_the_same_images_in_class_folders(tmp_path):
     for number, file in enumerate(sorted((root / "val").rglob("*.png"))):
         shutil.copy(file, flat / f"{number}.png")
         lines.append(f"{number}.png {file.parent.name}\n")
-    labels = {"flat": Labels(written(tmp_path, "".join(lines)), "train")}
+    labels = {"flat": LabelFile(written(tmp_path, "".join(lines)), "train")}
     (sorted_,), (ours,) = load_folders(root, ["val"]), load_folders(root, ["flat"], labels)
     assert ours.class_names == sorted_.class_names and ours.labels.tolist() == sorted_.labels.tolist()
     assert all((ours.image(index) == sorted_.image(index)).all() for index in range(len(ours)))

@@ -10,7 +10,7 @@ from detection.pretraining import train_classifier
 from detection.pretraining.data import load_splits, mean_image, training_splits
 from detection.pretraining.evaluate import _scores, evaluate_checkpoints, evaluate_classifiers
 from detection.pretraining.model import build_classifier
-from detection.pretraining.views import shorter_side_to, ten_crops, view_loader, views_of
+from detection.pretraining.views import make_views, resize_shorter_side, ten_crops, view_loader
 from tests.pretraining.class_folders import make_config, write_data, write_image
 
 
@@ -26,12 +26,12 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images():
     ("size_hw", "expected"), [((10, 20), (5, 10)), ((20, 10), (10, 5)), ((5, 9), (5, 9)), ((400, 1), (2000, 5))]
 )
 def test_the_shorter_side_is_met(size_hw, expected):
-    assert shorter_side_to(np.zeros((*size_hw, 3), np.uint8), 5).shape[:2] == expected
+    assert resize_shorter_side(np.zeros((*size_hw, 3), np.uint8), 5).shape[:2] == expected
 
 
 def test_each_scale_is_a_group_of_views():
     image = np.zeros((10, 20, 3), np.uint8)
-    groups = views_of(image, ClassifierTestConfig(views="full", scales=(5, 10), flip=True), 32)
+    groups = make_views(image, ClassifierTestConfig(views="full", scales=(5, 10), flip=True), 32)
     assert [views.shape for views in groups] == [(2, 5, 10, 3), (2, 10, 20, 3)]
 
 
@@ -61,7 +61,7 @@ def test_views_of_different_sizes_are_averaged_for_their_own_image(tmp_path):
     with torch.no_grad():
         together = _scores(model, batch, None)
         for index in range(3):
-            views = [view for group in views_of(val.image(index), config.test, 32) for view in group]
+            views = [view for group in make_views(val.image(index), config.test, 32) for view in group]
             alone = [model.logits(torch.from_numpy(view.copy()).permute(2, 0, 1)[None]).softmax(1)[0] for view in views]
             torch.testing.assert_close(together[index], torch.stack(alone).mean(0), rtol=0, atol=1e-5)
 
