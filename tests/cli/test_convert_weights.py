@@ -82,9 +82,10 @@ def test_the_authors_model_brings_its_meaning(folder, capsys):
     assert load_checkpoint(ours)["metadata"]["preprocessing"]["channel_order"] == "bgr"
     backbone = build_backbone("resnet50", weights=ours, stride_in_1x1=True, stem_pool="ceil")
     assert backbone.preprocessing.std == (1.0, 1.0, 1.0)
-    for options, message in [({"stem_pool": "ceil"}, "stride_in_1x1=True"), ({"stride_in_1x1": True}, "stem_pool=ceil")]:
-        with pytest.raises(ValueError, match=f"was trained with {message}"):
-            build_backbone("resnet50", weights=ours, **options)
+    with pytest.raises(ValueError, match="was trained with stride_in_1x1=True"):
+        build_backbone("resnet50", weights=ours, stem_pool="ceil")
+    with pytest.raises(ValueError, match="was trained with stem_pool=ceil"):
+        build_backbone("resnet50", weights=ours, stride_in_1x1=True)
     # detectron2 uses these weights with a padded pool; who wants that says so.
     assert main(["convert-weights", str(source), str(ours), "model.stem_pool=pad1"]) == 0
     build_backbone("resnet50", weights=ours, stride_in_1x1=True)

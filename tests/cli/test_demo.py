@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from backbones.weights.zoo import ZOO, Published
 from detection.cli.commands import demo
 from detection.cli.main import main
 from detection.config import Config
+from detection.data.images import read_image
 from detection.data.media import FrameReader, MediaInput, find_inputs
 from detection.inference import drawing
 from detection.structures import Detections
@@ -58,7 +58,7 @@ def test_pictures_and_json(stub, tmp_path, capsys):
         {"file": str(picture), "width": 60, "height": 40, "detections": [cat]},
         {"file": str(black), "width": 60, "height": 40, "detections": []},
     ]
-    drawn = cv2.imread(str(tmp_path / "out" / "a.jpg"))
+    drawn = read_image(tmp_path / "out" / "a.jpg")
     assert drawn.shape == (40, 60, 3) and np.ptp(drawn) > 100
     shown = capsys.readouterr().out.splitlines()
     assert shown == [

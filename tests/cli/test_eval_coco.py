@@ -72,7 +72,7 @@ def test_a_model_on_voc_data_gives_what_the_records_give(tmp_path):
     assert main(["eval-coco", *options, "--write-detections", str(folder / "results.json")]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert {result["image_id"] for result in results} <= {"im0", "im1", "im2"}
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {"id": 1, "image_id": "im0", "category_id": 0, "bbox": [5, 5, 35, 55], "area": 35 * 55, "iscrowd": 0},
         {"id": 2, "image_id": "im0", "category_id": 1, "bbox": [30, 0, 60, 30], "area": 60 * 30, "iscrowd": 0},
     ]

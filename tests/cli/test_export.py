@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ def test_the_documented_program_finds_what_predict_finds(trained, photo, capsys)
     assert re.search(
         r"^detector.onnx: run by onnxruntime on .* detections agree with PyTorch's, boxes to", capsys.readouterr().out
     )
-    names = {}
+    names: dict[str, Any] = {}
     exec(examples()["onnx"], names)
     model = load_detector(trained / "best.pt")
     (expected,) = model.predict([photo])
@@ -59,7 +60,7 @@ def test_the_documented_program_finds_what_predict_finds(trained, photo, capsys)
 def test_torch_export_and_its_documented_program(trained, photo):
     assert main(["export", "--weights", str(trained / "best.pt"), "sub/detector.pt2"]) == 0
     Path("sub/detector.pt2").rename("detector.pt2")
-    names = {}
+    names: dict[str, Any] = {}
     exec(examples()["pt2"], names)
     assert names["class_names"] == ["cat", "dog"] and names["boxes"].shape[1] == 4
 

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
@@ -13,6 +12,7 @@ from detection.analysis.plots import label_weights
 from detection.cli.commands.layer_responses import main, split_labels
 from detection.cli.main import run
 from detection.config import dump_config
+from detection.data.images import read_image
 from detection.pretraining import train_classifier
 from tests.pretraining.class_folders import make_config, write_data, write_split
 
@@ -53,7 +53,7 @@ def test_networks_of_different_depths_in_one_call(trained, tmp_path, capsys):
     assert [(item["label"], len(item["layers"])) for item in networks] == [("cifar_plain20", 19), ("cifar_resnet26", 25)]
     assert [item["weights"] for item in networks] == [str(path) for path in weights]
     assert networks[0]["layers"][0]["name"] == "conv1" and all(layer["std"] > 0 for layer in networks[1]["layers"])
-    assert cv2.imread(str(picture)).shape[1] > 1000 and "cifar_plain20" in capsys.readouterr().out
+    assert read_image(picture).shape[1] > 1000 and "cifar_plain20" in capsys.readouterr().out
 
 
 def test_labels_may_stand_before_overrides(trained, tmp_path):

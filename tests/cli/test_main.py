@@ -111,6 +111,7 @@ def test_a_reader_that_has_gone_is_no_error(arguments, unbuffered):
     command = [sys.executable, "-c", MAIN, *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
 

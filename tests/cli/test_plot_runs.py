@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 
 from detection.analysis.curves import MetricCurve, read_run, smoothed
 from detection.analysis.plots import curve_colors, label_runs
 from detection.cli.commands.plot_runs import main
 from detection.cli.main import run
+from detection.data.images import read_image
 
 
 def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
@@ -42,7 +42,7 @@ def test_runs_are_drawn(tmp_path, capsys):
     runs = [write_run(tmp_path / name, errors) for name, errors in (("plain", [0.9, 0.8]), ("resnet", [0.9, 0.6]))]
     output = tmp_path / "out" / "curves.png"
     assert run(main, [*map(str, runs), "--output", str(output), "--json", str(tmp_path / "c.json")]) == 0
-    assert cv2.imread(str(output)).shape[1] > 1000 and str(output) in capsys.readouterr().out
+    assert read_image(output).shape[1] > 1000 and str(output) in capsys.readouterr().out
     written = json.loads((tmp_path / "c.json").read_text())
     assert written["metric"] == "top1_error" and written["train_metric"] == "train_top1_error"
     assert written["runs"]["resnet"]["evaluation"] == {"steps": [10, 20], "values": [0.9, 0.6]}

@@ -78,7 +78,8 @@ def callers(steps: list[Step]) -> Iterator[tuple[Path, Step]]:
 
 def reached_from(file: Path, through: set[Path]) -> set[Path]:
     """The files that a file imports, at once or through files that are beside the way."""
-    reached, ahead = set(), {file}
+    reached: set[Path] = set()
+    ahead = {file}
     while ahead:
         found = set().union(*(imported_files(each) for each in ahead)) - reached
         reached |= found

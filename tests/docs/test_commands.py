@@ -41,7 +41,7 @@ def test_the_config_and_its_keys_exist(command):
     options = dict(zip(command.arguments, command.arguments[1:], strict=False))
     overrides = [PLACEHOLDER.sub("0", override) for override in command.overrides]
     name = options.get("--config", "")
-    kinds = [ClassifierConfig] if command.name in CLASSIFIERS else [Config]
+    kinds: list[type[Config] | type[ClassifierConfig]] = [ClassifierConfig] if command.name in CLASSIFIERS else [Config]
     if command.name in EITHER:
         kinds = [Config, ClassifierConfig]
     if name.startswith("configs/"):
@@ -52,7 +52,7 @@ def test_the_config_and_its_keys_exist(command):
     assert len(errors) < len(kinds), errors
 
 
-def refusal(kind: type, overrides: list[str]) -> str | None:
+def refusal(kind: type[Config] | type[ClassifierConfig], overrides: list[str]) -> str | None:
     """Why a config does not take the overrides, or None."""
     source = {"format": "voc", "split": "test"}
     values = {"data": {"train": [source], "val": [source], "test": [source]}} if kind is Config else {}
@@ -82,7 +82,7 @@ def test_commands_in_the_headers_of_configs(path, monkeypatch, capsys):
 def test_every_form_of_a_command_is_recognised():
     def found(text: str) -> tuple[str, tuple[str, ...]] | None:
         command = parse(Path(), text)
-        return command and (command.name, command.arguments)
+        return None if command is None else (command.name, command.arguments)
 
     assert found("python tools/train_net.py --config a.yaml   # one process") == ("train", ("--config", "a.yaml"))
     assert found(".venv/bin/python tools/eval_voc.py") == ("eval-voc", ())

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,13 +62,14 @@ def train_under_a_group(folder: Path) -> None:
         result = run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=stopped_batches)
         assert (result.steps, result.signal) == (7, signal.SIGTERM)
         assert run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=batches, resume=True).steps == 12
-        for name, options in (
+        failures: list[tuple[str, dict[str, Any]]] = [
             ("whole", {}),  # holds another run
             ("absent", {"resume": True}),
             ("exploding", {"model": Exploding(at=5 if RANK == 1 else 10**6)}),
-        ):
+        ]
+        for name, options in failures:
             try:
-                run(folder / name, CONFIG_OF_TWO, batches=batches, **options)  # type: ignore[arg-type]
+                run(folder / name, CONFIG_OF_TWO, batches=batches, **options)
             except TrainingError as error:
                 (folder / f"{name}.{RANK}.txt").write_text(str(error))
                 if name == "exploding":

@@ -46,18 +46,19 @@ def test_averaged_weights_follow_the_formula_and_are_what_is_kept(tmp_path):
     config = CONFIG.model_copy(update={"ema_decay": decay, "steps": 3, "warmup_steps": 0, "lr_drops": ()})
     torch.manual_seed(7)
     model = ToyModel()
-    expected = model.layers[0].weight.detach().clone()
+    trained = model.get_parameter("layers.0.weight")
+    expected = trained.detach().clone()
 
     def noting(first):
         for batch in toy_batches(first):
-            seen.append(model.layers[0].weight.detach().clone())
+            seen.append(trained.detach().clone())
             yield batch
 
     run(tmp_path, config, model=model, batches=noting)
     final = torch.load(tmp_path / "last.pt")["model"]["layers.0.weight"]
     for weight in [*seen[2::2], final]:  # two micro-batches a step
         expected = decay * expected + (1 - decay) * weight
-    torch.testing.assert_close(model.layers[0].weight.detach(), expected)
+    torch.testing.assert_close(trained.detach(), expected)
     torch.testing.assert_close(torch.load(tmp_path / "best.pt")["model"]["layers.0.weight"], expected)
 
 

@@ -46,4 +46,5 @@ def test_it_is_trained_end_to_end(pooling):
     width = model.roi_head.conv5.channels
     assert model.roi_head.class_scores.weight.shape == (3, 2 * width)
     for layer in (model.roi_head.class_scores, model.roi_head.box_deltas):
-        assert layer.weight.grad[:, width:].abs().max() > 0
+        gradient = layer.weight.grad
+        assert gradient is not None and gradient[:, width:].abs().max() > 0

@@ -59,7 +59,7 @@ def test_no_proposals():
     cells = roi_max_pool(features, [torch.zeros(0, 4)], SCALE, 7)
     assert cells.shape == (0, 4, 7, 7)
     cells.sum().backward()
-    assert not features.grad.any()
+    assert features.grad is not None and not features.grad.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -98,7 +98,8 @@ class Twin:
 
     def detect(self, image, post_nms):
         features = self.features(image)
-        rois = self.proposals(*self.rpn(features), 6000, post_nms)
+        objectness, anchor_deltas, anchors = self.rpn(features)
+        rois = self.proposals(objectness, anchor_deltas, anchors, 6000, post_nms)
         logits, deltas = self.head(features, rois)
         scores = logits.softmax(dim=1)[:, :-1]
         boxes = apply_deltas(deltas.view(-1, 4), rois.repeat_interleave(NUM_CLASSES, 0), (10, 10, 5, 5))

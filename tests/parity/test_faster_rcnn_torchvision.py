@@ -43,6 +43,7 @@ def ours() -> FasterRCNN:
     # Initial predictors are nearly constant; give them something to say.
     for layer in (model.rpn.objectness, model.rpn.deltas, model.roi_head.class_scores, model.roi_head.box_deltas):
         nn.init.normal_(layer.weight, std=0.1)
+        assert layer.bias is not None
         nn.init.normal_(layer.bias, std=0.1)
     # Scores saturated at 1 would tie, and ties may come in any order.
     nn.init.normal_(model.roi_head.class_scores.weight, std=0.01)

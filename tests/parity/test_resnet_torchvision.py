@@ -16,6 +16,7 @@ def random_statistics(model):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.0)
             module.bias.data.normal_(std=0.1)
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2.0)
     return model
@@ -53,8 +54,10 @@ def test_training_mode_gives_the_same_gradients_and_statistics():
     images = torch.randn(2, 3, 64, 64)
     for logits in (ours.logits(images), theirs(images)):
         logits.square().sum().backward()
-    torch.testing.assert_close(ours.conv1.weight.grad, theirs.conv1.weight.grad, rtol=0, atol=0)
-    torch.testing.assert_close(ours.layer4[1].bn2.running_var, theirs.layer4[1].bn2.running_var, rtol=0, atol=0)
+    gradients = [net.get_parameter("conv1.weight").grad for net in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    variances = [net.get_buffer("layer4.1.bn2.running_var") for net in (ours, theirs)]
+    torch.testing.assert_close(*variances, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])

@@ -9,7 +9,12 @@ from collections.abc import Callable
 
 def sleeper(seconds: float) -> Callable[[], dict[str, float]]:
     """Work that takes that long."""
-    return lambda: time.sleep(seconds) or {"AP": 0.5}
+
+    def work() -> dict[str, float]:
+        time.sleep(seconds)
+        return {"AP": 0.5}
+
+    return work
 
 
 def waiting() -> Callable[[], None]:

@@ -93,7 +93,8 @@ def test_context_that_is_added_changes_nothing_at_first(tmp_path):
     for name, value in losses[0].items():
         torch.testing.assert_close(value, losses[1][name], rtol=1e-5, atol=1e-6)
     losses[0]["loss_class"].backward()
-    assert model.roi_head.class_scores.weight.grad[:, 512:].abs().max() > 0
+    gradient = model.roi_head.class_scores.weight.grad
+    assert gradient is not None and gradient[:, 512:].abs().max() > 0
 
 
 def test_context_that_is_taken_away(tmp_path):

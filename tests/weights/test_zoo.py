@@ -14,11 +14,11 @@ import torchvision
 from backbones import load_checkpoint
 from backbones.weights.zoo import ZOO, Published
 from detection import load_detector
-from detection.cli.commands import train
 from detection.cli.main import main
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
 from detection.pretraining.model import build_classifier, initialise_classifier
+from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import STANDARD_DETECTOR, resolve_weights
 from tests.foreign_weights import arrays_of, detectron2_detector
 from tests.small_detector import detector
@@ -64,10 +64,9 @@ def test_a_detector_of_80_classes_in_one_command(server, tmp_path, capsys):
     assert len(loaded.class_names) == 80 and loaded.config.test.longer_side == 1333 and loaded.config.model.stride_in_1x1
 
 
-def test_training_starts_from_a_name(server, capsys):
+def test_training_starts_from_a_name(server):
     model = detector()
-    train.initialise(model, CLASSIFIER)
-    assert "the backbone starts from the classifier" in capsys.readouterr().out
+    assert "the backbone starts from the classifier" in initialise_detector(model, resolve_weights(CLASSIFIER))
     network = ClassifierModelConfig(backbone="resnet18")
     classifier = build_classifier(network, ["cat", "dog"])
     assert "all weights" in initialise_classifier(classifier, network, resolve_weights(CLASSIFIER))
