@@ -1,6 +1,6 @@
 """The one command, `resdet COMMAND ...`, and what all commands share: errors in one line, exit codes.
 
-Exit codes: 0 done, 2 a mistake of the user's (told in one line on stderr), 130 interrupted.
+Exit codes: 0 done, 2 a mistake of the user (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def command_main(name: str) -> CommandMain:
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
     try:
-        return _finished(command, argv)
+        return _run_and_flush(command, argv)
     except USER_ERRORS as error:
         return _fail(_one_line(str(error)))
     except BrokenPipeError:
@@ -89,8 +89,8 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _finished(command: CommandMain, argv: Sequence[str] | None) -> int:
-    """The command's exit code, its output written out: Python would complain on exit of a reader that has gone."""
+def _run_and_flush(command: CommandMain, argv: Sequence[str] | None) -> int:
+    """The command's exit code, after its output is written: at exit Python would complain of a reader that has gone."""
     try:
         code = command(argv) or 0
     except SystemExit:  # argparse's, after a --help
@@ -124,7 +124,7 @@ def _print_version(argv: Sequence[str] | None) -> None:
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(["usage: resdet COMMAND ...", "", *rows, "", "resdet COMMAND --help tells a command's options."])
+    return "\n".join(["usage: resdet COMMAND ...", "", *rows, "", "resdet COMMAND --help shows the command's options."])
 
 
 def _unknown(name: str) -> str:

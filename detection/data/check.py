@@ -131,8 +131,8 @@ def save_ground_truth_sheet(records: Sequence[Record], class_names: Sequence[str
 
     Raises DatasetError for a suffix of no image format.
     """
-    chosen = records[:: max(len(records) // count, 1)][:count]
-    save_image(file, contact_sheet(list(_drawn(chosen, class_names))))
+    selected = records[:: max(len(records) // count, 1)][:count]
+    save_image(file, contact_sheet(list(_drawn(selected, class_names))))
 
 
 def _drawn(records: Sequence[Record], class_names: Sequence[str]) -> Iterator[np.ndarray]:

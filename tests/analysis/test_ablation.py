@@ -1,4 +1,4 @@
-"""The table of improvements: shared rows equal rows computed alone, nothing is computed twice, each row has its clock."""
+"""The table of improvements: shared rows equal rows computed by themselves, nothing is computed twice, each row is timed."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def records(tmp_path: Path) -> list[Record]:
     return found
 
 
-def alone(detectors: list[Detector], row: AblationRow, records: list[Record]) -> dict[object, Detections]:
+def predict_by_itself(detectors: list[Detector], row: AblationRow, records: list[Record]) -> dict[object, Detections]:
     """The row as anybody would compute it: detectors with its settings, from the first pixel on."""
     settings = [each.config.test for each in detectors]
     try:
@@ -63,7 +63,7 @@ def alone(detectors: list[Detector], row: AblationRow, records: list[Record]) ->
             each.use_test_config(test)
 
 
-def test_shared_rows_equal_rows_computed_alone(records):
+def test_shared_rows_equal_rows_computed_by_themselves(records):
     settings = {"scales": (48, 96), "flip": True, "voting_iou": 0.6}
     detectors = [network(True, 0, **settings), network(False, 1, **settings), network(True, 2, shorter_side=80, **settings)]
     plan = plan_rows(detectors)
@@ -74,7 +74,7 @@ def test_shared_rows_equal_rows_computed_alone(records):
     found = predict_rows(detectors, plan.rows_and_members, records, workers=0, report=reported.append)
     assert reported == [1, 2, 3]
     for row in plan.rows_and_members:
-        for image_id, expected in alone(detectors, row, records).items():
+        for image_id, expected in predict_by_itself(detectors, row, records).items():
             assert len(found[row][image_id]) == len(expected) > 0
             for name in ("boxes", "scores", "labels"):
                 assert torch.equal(getattr(found[row][image_id], name), getattr(expected, name)), (row.name, name)

@@ -63,7 +63,7 @@ def test_nothing_to_measure_is_an_error():
 
 
 class TwoLayers(nn.Module):
-    """Two 3x3 layers whose outputs can be told without a computer, each with an in-place ReLU behind it."""
+    """Two 3x3 layers whose outputs can be computed by hand, each with an in-place ReLU after it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from docs.generate import results_page
 from tests.cli.trained import write_checkpoint, write_trained
 from tests.evaluation.scenes import make_record, write_devkit
 
-FIGURES = {"AP", "AP50", "AP75", "voc_area"}
+METRIC_KEYS = {"AP", "AP50", "AP75", "voc_area"}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def ablation(folder: Path, *names: str) -> list[str]:
 
 
 def evaluated(folder: Path, *names: str, settings: tuple[str, ...] = ()) -> dict[str, float]:
-    """The figures of the commands for either standard."""
+    """The metrics that the commands for either standard write."""
     model = ["--weights", *(str(folder / name) for name in names), *settings]
     assert main(["eval-coco", *model, "--json", str(folder / "coco.json")]) == 0
     assert main(["eval-voc", *model, "--metric", "area", "--json", str(folder / "voc.json")]) == 0
@@ -53,7 +53,7 @@ def evaluated(folder: Path, *names: str, settings: tuple[str, ...] = ()) -> dict
     return {**{key: coco[key] for key in ("AP", "AP50", "AP75")}, "voc_area": voc["mAP"]}
 
 
-def test_rows_and_their_figures(trained, capsys):
+def test_rows_and_their_metrics(trained, capsys):
     scales = "test.scales=[48, 64]"
     assert main([*ablation(trained, "context0.pt", "best.pt", "context1.pt"), scales, "test.flip=true"]) == 0
     shown = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_rows_and_their_figures(trained, capsys):
     assert out["kind"] == "ablation" and out["images"] == 3 and out["scales"] == [48, 64] and out["left_out"] == []
     assert {"title", "hardware", "date", "commit"} <= set(out) and "tools/ablation.py --timed-images" in out["commands"][0]
     for row in out["rows"]:
-        assert set(row) >= FIGURES and row["seconds_per_image"] > 0 and row["name"] in shown
+        assert set(row) >= METRIC_KEYS and row["seconds_per_image"] > 0 and row["name"] in shown
     assert out["rows"][0]["relative_cost"] == 1
     refined = ("test.refinement_passes=1", "test.voting=true")
     ensemble = out["rows"][4]
@@ -80,7 +80,7 @@ def test_rows_and_their_figures(trained, capsys):
         (ensemble, evaluated(trained, "context0.pt", "context1.pt", settings=(*refined, scales))),
         (ensemble["members"][1], evaluated(trained, "context1.pt", settings=(*refined, scales))),
     ]:
-        assert {key: row[key] for key in FIGURES} == pytest.approx(expected, abs=6e-5)
+        assert {key: row[key] for key in METRIC_KEYS} == pytest.approx(expected, abs=6e-5)
     assert ensemble["members"][0]["AP"] == out["rows"][3]["AP"]
     assert ensemble["members_mean"]["AP50"] == pytest.approx(sum(each["AP50"] for each in ensemble["members"]) / 2, abs=6e-5)
     assert "mean of members" in shown

@@ -124,7 +124,7 @@ def test_nothing_to_find_is_an_error(tmp_path, capsys):
     assert "none of the classes has an object" in capsys.readouterr().err
 
 
-def test_without_arguments_and_quickstart_the_way_is_told(tmp_path, monkeypatch, capsys):
+def test_without_arguments_and_quickstart_the_error_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(eval_voc.main, []) == 2
     error = capsys.readouterr().err
@@ -159,13 +159,13 @@ def test_a_run_without_validation_has_only_its_last_weights(trained, capsys):
     assert "last.pt" in capsys.readouterr().out
 
 
-def test_an_ensemble_with_itself_and_settings_behind_its_files(trained, capsys):
+def test_an_ensemble_with_itself_and_settings_after_its_files(trained, capsys):
     weights = str(trained / "best.pt")
-    figures = []
+    results = []
     for argv in (["--weights", weights, "test.score_threshold=0"], ["--weights", weights, weights, "test.score_threshold=0"]):
         assert main(["eval-voc", *argv, "--json", str(trained / "out.json")]) == 0
-        figures.append(json.loads((trained / "out.json").read_text()))
-    assert figures[0] == figures[1]
+        results.append(json.loads((trained / "out.json").read_text()))
+    assert results[0] == results[1]
     assert f"{weights} + {weights}" in capsys.readouterr().out
 
 

@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="SRC", help="a .pth, .pt, .safetensors or .pkl file, or a name of the zoo")
     parser.add_argument("destination", type=Path, metavar="DST", help="the checkpoint to write")
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="default: told from the names of the tensors")
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised by the names of the tensors")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what became of each tensor, as JSON")
     parser.add_argument(
         "overrides",

@@ -83,7 +83,7 @@ def split_labels(labels: Sequence[str], count: int) -> tuple[list[str], list[str
 
 
 def summary_table(networks: Mapping[str, Sequence[LayerResponse]], num_images: int) -> Table:
-    """A row a network."""
+    """The number of layers and the mean, least and greatest response, a row for each network."""
     from detection.analysis.layer_responses import mean_response
 
     table = Table(title=f"standard deviation of 3x3 layers after BN, before ReLU or addition; {num_images} images")
