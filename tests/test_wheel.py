@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_packages_and_the_configs_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = [name for name in names if name.endswith("/METADATA")]
-        description = message_from_bytes(archive.read(metadata)).get_payload()
+        description = str(message_from_bytes(archive.read(metadata)).get_payload())
     assert {name.partition("/")[0] for name in names} == {"backbones", "detection", metadata.partition("/")[0]}
     configs = {f"detection/configs/{path.relative_to(ROOT / 'configs').as_posix()}" for path in ROOT.glob("configs/**/*.yaml")}
     assert {name for name in names if name.startswith("detection/configs/")} == configs
@@ -111,6 +111,7 @@ def test_it_works_in_an_empty_folder(installed, tmp_path):
     version = next(installed.glob("resdet-*.dist-info")).name.removeprefix("resdet-").removesuffix(".dist-info")
     assert resdet(installed, tmp_path, "--version") == f"resdet {version}\n"
     assert "--config" in resdet(installed, tmp_path, "train", "--help")
+    assert "resdet:quickstart" in resdet(installed, tmp_path, "quickstart", "--help")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detection.config import ClassifierConfig, Config, with_weights
 from detection.data.catalog import Dataset
+from detection.data.digits import default_folder, make_digits
 from detection.data.images import read_image
 from detection.engine.state import BEST, has_begun
 from detection.errors import TrainingError
@@ -82,6 +83,18 @@ def run_quickstart(
     seconds = {name: round(value, 1) for name, value in stages.items()}
     write_json(output_dir / "summary.json", summarize(metrics, seconds))
     return QuickstartResult(metrics, seconds, pictures, output_dir / "summary.json")
+
+
+def make_sample_data(tell: Tell = logger.info) -> None:
+    """Make the data of the configs `resdet:quickstart` and `resdet:quickstart_pretrain`, unless it is where they look for it.
+
+    Raises DatasetError where scikit-learn is not installed.
+    """
+    folder = default_folder()
+    if Path("digits").exists() or folder.exists():
+        return
+    tell(f"making the sample data {folder}: half a minute, 220 MB")
+    make_digits(folder)
 
 
 def summarize(metrics: Mapping[str, float], seconds: Mapping[str, float]) -> dict[str, object]:

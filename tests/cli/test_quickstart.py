@@ -9,6 +9,10 @@ import yaml
 from detection.cli.commands.quickstart import main
 from detection.cli.commands.train import main as train
 from detection.cli.main import run
+from detection.config import load_config
+from detection.data.catalog import resolve_root
+from detection.data.digits import DigitsOptions, make_digits
+from detection.training import quickstart
 from tests.datasets.scripts import load_script
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,6 +76,20 @@ def test_missing_sample_data_is_one_line(tmp_path, capsys, monkeypatch):
     assert run(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "digits" in error
+
+
+def test_sample_data_is_made_once_where_the_configs_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESDET_DATASETS", raising=False)
+    small = DigitsOptions(train=2, val=1, test=1, crops=10)
+    monkeypatch.setattr(quickstart, "make_digits", lambda folder: make_digits(folder, small))
+    said: list[str] = []
+    quickstart.make_sample_data(said.append)
+    assert "datasets/digits" in said[0]
+    root = load_config("resdet:quickstart").data.test[0].root
+    assert (resolve_root(root) / "VOC2007/ImageSets/Main/test.txt").exists()
+    quickstart.make_sample_data(said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 
 from detection.config import CocoSource, VocSource
 from detection.data import load_dataset, read_image
+from detection.data.digits import CLASSES, dataset, default_folder, drawing
 from tests.datasets.scripts import DATASETS, load_script
 
 script = load_script("make_digits")
@@ -35,19 +36,17 @@ def digits(module_path) -> Path:
 
 @pytest.fixture(scope="module")
 def material():
-    return script.load_material()
+    return drawing.load_material()
 
 
 def load_voc(digits: Path, split: str):
-    return load_dataset(
-        [VocSource(format="voc", root=digits / "VOCdevkit", year="2007", split=split)], script.CLASSES, strict=True
-    )
+    return load_dataset([VocSource(format="voc", root=digits / "VOCdevkit", year="2007", split=split)], CLASSES, strict=True)
 
 
 def load_coco(digits: Path, split: str):
     annotations = digits / f"coco/annotations/instances_{split}.json"
     source = CocoSource(format="coco", root=digits, annotations=annotations, images=Path("VOCdevkit/VOC2007/JPEGImages"))
-    return load_dataset([source], script.CLASSES, strict=True)
+    return load_dataset([source], CLASSES, strict=True)
 
 
 def test_the_same_seed_gives_the_same_bytes(digits, tmp_path):
@@ -82,17 +81,17 @@ def test_there_is_something_of_everything(digits):
 
 
 def test_no_handwriting_is_in_two_splits(material):
-    splits = script.split_scans(material.labels, np.random.default_rng(0))
+    splits = drawing.split_scans(material.labels, np.random.default_rng(0))
     together = np.concatenate(list(splits.values()))
     assert sorted(together) == list(range(len(material.labels)))
     for name, scans in splits.items():
-        assert len(scans) == pytest.approx(script.SPLIT_SHARES[name] * len(together), abs=10)
+        assert len(scans) == pytest.approx(drawing.SPLIT_SHARES[name] * len(together), abs=10)
         assert np.bincount(material.labels[scans], minlength=10).min() >= 0.9 * len(scans) / 10
 
 
 def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
     used: dict[str, set[bytes]] = {}
-    digit_alpha, write_scenes, write_crops = script.digit_alpha, script.write_scenes, script.write_crops
+    digit_alpha, write_scenes, write_crops = drawing.digit_alpha, dataset.write_scenes, dataset.write_crops
     current = threading.local()  # the parts are made in threads
 
     def noting_alpha(scan, side, angle):
@@ -107,8 +106,9 @@ def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
         current.split = folder.name
         write_crops(folder, *rest)
 
-    for name, noting in (("digit_alpha", noting_alpha), ("write_scenes", noting_scenes), ("write_crops", noting_crops)):
-        monkeypatch.setattr(script, name, noting)
+    monkeypatch.setattr(drawing, "digit_alpha", noting_alpha)
+    monkeypatch.setattr(dataset, "write_scenes", noting_scenes)
+    monkeypatch.setattr(dataset, "write_crops", noting_crops)
     assert make(tmp_path / "digits") == 0
     assert set(used) == {"train", "val", "test"} and min(map(len, used.values())) > 5
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -120,7 +120,7 @@ def test_each_split_is_painted_from_its_own_scans(tmp_path, monkeypatch):
 def test_boxes_are_tight(material, side, angle):
     """Ink touches each edge of the mask, and a digit is about as high as asked."""
     for scan in material.scans[:20]:
-        alpha = script.digit_alpha(scan, side, angle)
+        alpha = drawing.digit_alpha(scan, side, angle)
         assert all(edge.max() > 0.3 for edge in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
         assert alpha.min() >= 0 and alpha.max() == 1 and 0.75 * side < alpha.shape[0] < 1.4 * side
 
@@ -129,13 +129,13 @@ def test_only_difficult_digits_and_crowds_overlap_much(digits):
     for record in load_voc(digits, "train").records:
         boxes = [tuple(box) for box in record.boxes.tolist()]
         for index, box in enumerate(boxes):
-            assert all(script.overlap(box, other) <= 0.3 for other in boxes[:index])
+            assert all(drawing.overlap(box, other) <= 0.3 for other in boxes[:index])
 
 
 def test_crops_are_class_folders(digits):
     for split, count in (("train", 40), ("val", 10)):
         files = sorted((digits / "crops" / split).glob("*/*.png"))
-        assert len(files) == count and {file.parent.name for file in files} <= set(script.CLASSES)
+        assert len(files) == count and {file.parent.name for file in files} <= set(CLASSES)
         assert all(read_image(file).shape == (64, 64, 3) for file in files[:5])
         assert len(list((digits / "crops" / split).iterdir())) == 10
 
@@ -144,9 +144,7 @@ def test_coco_json_is_what_pycocotools_reads(digits):
     from pycocotools.coco import COCO
 
     coco = COCO(str(digits / "coco/annotations/instances_test.json"))
-    assert len(coco.getImgIds()) == 30 and [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(
-        script.CLASSES
-    )
+    assert len(coco.getImgIds()) == 30 and [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
 
 
 def test_a_complete_set_is_left_alone(digits, capsys):
@@ -178,7 +176,7 @@ def test_an_interrupted_run_leaves_no_set(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "write_crops", interrupted)
+        patch.setattr(dataset, "write_crops", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "digits")
     assert not (tmp_path / "digits").exists()
@@ -216,4 +214,4 @@ def test_it_goes_where_the_configs_look(tmp_path, monkeypatch):
     monkeypatch.delenv("RESDET_DATASETS", raising=False)
     assert script.default_output() == DATASETS / "digits"
     monkeypatch.setenv("RESDET_DATASETS", str(tmp_path))
-    assert script.default_output() == tmp_path / "digits"
+    assert script.default_output() == tmp_path / "digits" == default_folder()

@@ -16,23 +16,27 @@ from detection.config import load_classifier_config, load_config
 if TYPE_CHECKING:
     from detection.training.quickstart import QuickstartResult
 
+CONFIG, PRETRAIN_CONFIG = "resdet:quickstart", "resdet:quickstart_pretrain"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="configs/quickstart.yaml", help="the detection stage")
-    parser.add_argument("--pretrain-config", default="configs/quickstart_pretrain.yaml", help="the classification stage")
+    parser.add_argument("--config", default=CONFIG, help="the detection stage; default: %(default)s")
+    parser.add_argument("--pretrain-config", default=PRETRAIN_CONFIG, help="the classification stage; default: %(default)s")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/quickstart"))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run both stages (or what is left of them), evaluate on the test split, draw, and write summary.json."""
+    """Make the sample data, run both stages (or what is left of them), evaluate, draw, and write summary.json."""
     options = build_parser().parse_args(argv)
     pretrain_config = load_classifier_config(options.pretrain_config)
     config = load_config(options.config)
-    from detection.training.quickstart import run_quickstart
+    from detection.training.quickstart import make_sample_data, run_quickstart
 
+    if (options.config, options.pretrain_config) == (CONFIG, PRETRAIN_CONFIG):
+        make_sample_data(tell)
     console = Console(highlight=False)
     result = run_quickstart(config, pretrain_config, options.output_dir, tell=tell, begin_stage=console.rule)
     console.print(results_table(result))
