@@ -1,41 +1,13 @@
 """Curves of several runs in one picture."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from detection.analysis.curves import MetricCurve, read_run, smoothed
-from detection.analysis.plots import curve_colors, label_runs
 from detection.cli.commands.plot_runs import main
 from detection.cli.main import run
 from detection.data.images import read_image
-
-
-def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
-    folder.mkdir(parents=True)
-    lines = []
-    for number, error in enumerate(errors, start=1):
-        step = number * 10
-        lines.append({"kind": "train", "step": step, "loss": error, "losses": {"loss_x": error}, "train_top1_error": error / 2})
-        lines.append({"kind": "evaluation", "step": step, "metrics": {"top1_error": error, "top5_error": 0.0}})
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
-    return folder
-
-
-def test_curves_are_read_by_name(tmp_path):
-    curves = read_run(write_run(tmp_path / "a", [0.9, 0.5], end='{"kind": "tra'))
-    assert curves.evaluation["top1_error"] == MetricCurve([10, 20], [0.9, 0.5])
-    assert curves.training["loss_x"].values == [0.9, 0.5] and curves.training["train_top1_error"].values == [0.45, 0.25]
-
-
-def test_a_point_is_the_mean_of_those_before_it():
-    assert smoothed(MetricCurve([1, 2, 3, 4], [4.0, 2.0, 0.0, 1.0]), 2).values == [4, 3, 1, 0.5]
-
-
-def test_runs_are_told_apart_by_as_much_of_the_path_as_it_takes():
-    assert label_runs([Path("x/plain/run"), Path("x/resnet/run")], None) == ["plain/run", "resnet/run"]
-    assert label_runs([Path("x/plain"), Path("y/resnet")], None) == ["plain", "resnet"]
+from tests.analysis.test_curves import write_run
 
 
 def test_runs_are_drawn(tmp_path, capsys):
@@ -115,7 +87,3 @@ def test_a_detectors_ap_and_loss_are_drawn(tmp_path):
     assert written["runs"] == {
         tmp_path.name: {"evaluation": {"steps": [5], "values": [0.25]}, "training": {"steps": [5], "values": [3.0]}}
     }
-
-
-def test_no_two_runs_have_one_colour():
-    assert all(len(set(curve_colors(count))) == count for count in (1, 10, 11, 25))
