@@ -111,14 +111,15 @@ def test_configs_are_valid_short_and_say_how_to_run_them(path):
 
 
 def new_names() -> list[str]:
-    """Dotted names in the right columns of UPGRADING.md."""
-    rows = [line for line in (ROOT / "UPGRADING.md").read_text().splitlines() if line.startswith("| `")]
+    """Dotted names in the right columns of UPGRADING.md and of the table of functions."""
+    pages = [ROOT / "UPGRADING.md", ROOT / "docs/python.md"]
+    rows = [line for page in pages for line in page.read_text().splitlines() if line.startswith("| ")]
     cells = [line.rpartition(" | ")[2] for line in rows]
     return sorted({name for cell in cells for name in re.findall(r"`((?:detection|backbones)\.[\w.]+)(?=[`(])", cell)})
 
 
 @pytest.mark.parametrize("name", new_names())
-def test_what_upgrading_leads_to_exists(name):
+def test_the_new_names_of_things_exist(name):
     pkgutil.resolve_name(name)
 
 
