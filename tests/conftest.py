@@ -2,12 +2,16 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from tests.file_server import Server, serving
 from tests.shapes import write_shapes
@@ -47,6 +51,26 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     with serving() as running:
         yield running
+
+
+@pytest.fixture
+def hook_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many forward hooks have been "registered" with modules, and how many hooks have been "removed"."""
+    counts: Counter[str] = Counter()
+
+    def count(owner: type, name: str, key: str) -> None:
+        method = getattr(owner, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            counts[key] += 1
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(nn.Module, "register_forward_hook", "registered")
+    count(nn.Module, "register_forward_pre_hook", "registered")
+    count(RemovableHandle, "remove", "removed")
+    return counts
 
 
 @pytest.fixture(autouse=True)

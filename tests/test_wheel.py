@@ -97,7 +97,7 @@ def test_the_wheel_holds_the_packages_and_the_configs_and_nothing_else(wheel):
     }
     assert {name for name in names if name.endswith(".py")} == modules
     assert {"backbones/py.typed", "detection/py.typed"} <= names
-    assert "# resdet" in description and not re.search(r"\]\((?!https?:)", description)
+    assert isinstance(description, str) and "# resdet" in description and not re.search(r"\]\((?!https?:)", description)
 
 
 @pytest.mark.slow

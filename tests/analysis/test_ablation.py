@@ -1,6 +1,7 @@
 """The table of improvements: shared rows equal rows computed by themselves, nothing is computed twice, each row is timed."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +29,13 @@ from tests.small_detector import detector, noise
 NAMES = ["baseline", "+ box refinement", "+ context", "+ multi-scale testing", "+ ensemble", "+ flip, one network"]
 
 
-def network(context: bool, seed: int, min_size: float = 4, **test: object) -> Detector:
+def network(context: bool, seed: int, min_size: float = 4, **test: Any) -> Detector:
     torch.manual_seed(seed)
-    settings = {"roi": {"context": context}, "rpn": {"min_size": min_size}, "test": {"scale_area": 24, **test}}
+    settings: dict[str, dict[str, Any]] = {
+        "roi": {"context": context},
+        "rpn": {"min_size": min_size},
+        "test": {"scale_area": 24, **test},
+    }
     model = detector(**settings, train={"precision": "fp32"}).eval()
     torch.nn.init.normal_(model.roi_head.class_scores.weight, std=0.05)
     return model
@@ -64,7 +69,7 @@ def predict_by_itself(detectors: list[Detector], row: AblationRow, records: list
 
 
 def test_shared_rows_equal_rows_computed_by_themselves(records):
-    settings = {"scales": (48, 96), "flip": True, "voting_iou": 0.6}
+    settings: dict[str, Any] = {"scales": (48, 96), "flip": True, "voting_iou": 0.6}
     detectors = [network(True, 0, **settings), network(False, 1, **settings), network(True, 2, shorter_side=80, **settings)]
     plan = plan_rows(detectors)
     assert [row.name for row in plan.rows] == NAMES and plan.left_out == ()
@@ -82,7 +87,7 @@ def test_shared_rows_equal_rows_computed_by_themselves(records):
 
 
 def test_feature_maps_proposals_and_context_are_computed_once_an_image(records):
-    settings = {"scales": (48, 64, 96), "flip": True}
+    settings: dict[str, Any] = {"scales": (48, 64, 96), "flip": True}
     detectors = [network(False, 0, **settings), network(True, 1, **settings), network(True, 2, **settings)]
     watched = detectors[1]
     seen: dict[str, list[tuple[int, ...]]] = {"trunk": [], "rpn": [], "roi_head.conv5": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,9 +43,9 @@ def pack(folder: Path, archive: Path, mode: str, prefix: str = "") -> Path:
     return archive
 
 
-def make_config(root: Path, output_dir: Path | None = None, **sections: dict[str, object]) -> ClassifierConfig:
+def make_config(root: str | Path, output_dir: Path | None = None, **sections: dict[str, Any]) -> ClassifierConfig:
     """ResNet-18 at 32 px, a few steps on eight images; sections override its keys."""
-    values: dict[str, dict[str, object]] = {
+    values: dict[str, dict[str, Any]] = {
         "model": {"backbone": "resnet18"},
         "data": {"root": str(root), "image_size": 32, "augmentations": [], "test_transforms": [{"Resize": {}}], "workers": 0},
         "train": {

@@ -1,5 +1,6 @@
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ def test_pixels_arrive_as_they_are():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_a_function_of_their_number(workers):
-    folder, random = make_folder(), {"augmentations": RANDOM}
+    folder = make_folder()
+    random: dict[str, Any] = {"augmentations": RANDOM}
     config = make_config("x", data=random | {"workers": workers})
     expected = list(islice(train_loader(folder, make_config("x", data=random)), 5))
     for first in (0, 3):
@@ -85,7 +87,12 @@ def test_the_default_test_view_is_the_centre():
 
 
 def test_sizes_are_filled_in_only_where_they_are_needed():
-    given = [{"RandomResizedCrop": {}}, {"CenterCrop": {"height": 8}}, {"HorizontalFlip": {"p": 1}}, {"Resize": None}]
+    given: list[Any] = [
+        {"RandomResizedCrop": {}},
+        {"CenterCrop": {"height": 8}},
+        {"HorizontalFlip": {"p": 1}},
+        {"Resize": None},
+    ]
     assert fill_sizes(given, 32) == [
         {"RandomResizedCrop": {"size": (32, 32)}},
         {"CenterCrop": {"height": 8, "width": 32}},

@@ -44,7 +44,7 @@ def test_the_model_initialises_a_detector(run):
     detector = build_detector(parse_config(Config, {"model": {"backbone": "resnet18"}, "data": {"classes": ["x"]}}, "test"))
     initialise_detector(detector, result.weights)
     expected = load_checkpoint(result.weights)["model"]["layer1.0.bn1.running_mean"]
-    assert torch.equal(detector.trunk.layer1[0].bn1.running_mean, expected)
+    assert torch.equal(detector.trunk.get_buffer("layer1.0.bn1.running_mean"), expected)
 
 
 def test_bn_statistics_are_the_strict_average(run):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import build_backbone
+from backbones import BackboneOptions
+from backbones.vgg import VGG16
 from detection.config import ClassifierTestConfig
 from detection.pretraining import train_classifier
 from detection.pretraining.data import load_splits, mean_image, training_splits
@@ -83,7 +84,8 @@ def test_an_ensemble_may_have_members_of_different_depths(tmp_path):
 
 def test_vgg_slides_its_classifier_over_a_larger_image():
     """At 256 px the last map is 8 x 8: four places for the 7x7 of fc6."""
-    vgg = build_backbone("vgg16", num_classes=3).eval()
+    vgg = VGG16(BackboneOptions(num_classes=3)).eval()
+    assert vgg.classifier is not None
     images = torch.randn(1, 3, 256, 256)
     with torch.no_grad():
         features = vgg.features(images)
