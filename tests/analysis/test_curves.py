@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import cv2
-
 from detection.analysis.curves import MetricCurve, plot_curves, read_run, select_curves, smoothed
 from detection.analysis.plots import curve_colors, label_runs
+from detection.data.images import read_image
 
 
 def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
@@ -45,5 +44,5 @@ def test_a_plot_is_selected_drawn_and_plain_data(tmp_path):
     assert [run.label for run in plot.runs] == ["plain", "resnet"]
     assert plot.runs[1].evaluation == plot.runs[1].training == MetricCurve([10, 20], [0.9, 0.6])
     plot_curves(plot, tmp_path / "new/curves.png")
-    assert cv2.imread(str(tmp_path / "new/curves.png")).shape[1] > 1000
+    assert read_image(tmp_path / "new/curves.png").shape[1] > 1000
     assert plot.as_json()["runs"]["plain"]["evaluation"] == {"steps": [10, 20], "values": [0.9, 0.8]}

@@ -80,14 +80,14 @@ class Stopwatch:
 
     def begin(self, name: str) -> None:
         """What comes belongs to `name`, until it ends or a span within it begins."""
-        self._laps.append((self._open[-1] if self._open else REST, self._now()))
+        self._laps.append((self._open[-1] if self._open else REST, self.now()))
         self._open.append(name)
 
     def end(self, name: str) -> None:
         """The span, and what is still open in it, ends here; nothing if it is not open."""
         if name not in self._open:
             return
-        self._laps.append((self._open[-1], self._now()))
+        self._laps.append((self._open[-1], self.now()))
         while self._open.pop() != name:
             pass
 
@@ -107,7 +107,8 @@ class Stopwatch:
             totals[name] += start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
         return dict(totals)
 
-    def _now(self) -> Any:
+    def now(self) -> Any:
+        """The clock in seconds; on a GPU an event that the device passes."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
