@@ -82,7 +82,11 @@ class RegionProposalNetwork(nn.Module):
         boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
         valid = nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf)
         boxes, scores = boxes[valid], scores[valid]
-        return boxes[nms(boxes, scores, self.config.nms_threshold)[:post_nms]]
+        return boxes[self.suppress(boxes, scores)[:post_nms]]
+
+    def suppress(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """NMS among proposals (P, 4): indices of those that stay, by descending score (P,)."""
+        return nms(boxes, scores, self.config.nms_threshold)
 
     def mask_padding(self, logits: Tensor, anchors: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
         """Objectness logits (M,) with -inf for anchors on a batch's padding, unless the config lets them be proposed.

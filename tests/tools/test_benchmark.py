@@ -3,7 +3,6 @@
 import json
 import re
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from tools.benchmarks.detector import (
     Task,
     build_torchvision,
     images_and_boxes,
+    no_span,
     our_detector,
     our_training,
     our_work,
@@ -34,7 +34,7 @@ from tools.benchmarks.evaluation import EVALUATION_COUNTS, evaluation_work
 from tools.benchmarks.operators import pooling_work
 from tools.benchmarks.parts import PARTS, Options, benchmarks
 from tools.benchmarks.processes import run_benchmark
-from tools.benchmarks.profile import Stopwatch, profiled_work, synchronisations, wrapped
+from tools.benchmarks.profile import Stopwatch, profiled_work, synchronisations, time_steps, timed_inference
 from tools.benchmarks.worker import count_gigaflops
 
 TINY = Task("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
@@ -170,13 +170,29 @@ def test_a_profile_changes_no_gradient():
     gradients = []
     for watched in (False, True):
         model = our_detector(TINY)
-        work = our_training(model, model, TINY)
+        watch = Stopwatch(torch.device("cpu"))
+        if watched:
+            time_steps(model, watch)
+        work = our_training(model, model, TINY, watch.span if watched else no_span)
         torch.manual_seed(1)
-        with wrapped(model, Stopwatch(torch.device("cpu"))) if watched else nullcontext():
-            work()
+        work()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
     for plain_gradient, watched_gradient in zip(*gradients, strict=True):
         torch.testing.assert_close(plain_gradient, watched_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_profiled_inference_detects_what_predict_does():
+    task = replace(TINY, job="infer")
+    model, watched = our_detector(task), our_detector(task)
+    for each in (model, watched):
+        each.use_test_config(each.config.test.model_copy(update={"score_threshold": 0.0}))
+    watch = Stopwatch(torch.device("cpu"))
+    time_steps(watched, watch)
+    (found,) = timed_inference(watched, task, watch)()
+    (expected,) = model.predict(list(images_and_boxes(task)[0]))
+    assert len(expected)
+    for name in ("boxes", "scores", "labels"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
 
 
 def test_waits_for_a_gpu_are_counted_by_place(monkeypatch):

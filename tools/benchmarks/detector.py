@@ -7,7 +7,7 @@ proposals, RoIAlign 14 x 14, as many RoIs. Weights, images and boxes are random;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,9 @@ from tools.benchmarks.operators import matrix_product
 from tools.benchmarks.parts import Options, Precision
 
 Job = Literal["train", "infer"]
+Span = Callable[[str], AbstractContextManager[None]]
+"""The context that a named step runs in: one that times it, or none."""
+
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 JOBS: tuple[Job, ...] = ("train", "infer")
 NUM_CLASSES = 80
@@ -144,13 +147,24 @@ def our_detector(task: Task) -> Detector:
     return Detector(config).to(task.device)
 
 
-def our_training(model: Detector, parallel: nn.Module, task: Task) -> Work:
+def no_span(name: str) -> AbstractContextManager[None]:
+    """A step that nobody times."""
+    return nullcontext()
+
+
+def our_training(model: Detector, parallel: nn.Module, task: Task, span: Span = no_span) -> Work:
     """A step of the model through `parallel`, the module that averages gradients over processes, or the model itself."""
     images, boxes, labels = images_and_boxes(task)
     targets = [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
     batch = Batch(images, [task.size_hw] * task.batch, targets, [""] * task.batch)
     data = batch.pin_memory() if task.device != "cpu" else batch
-    return _training_step(model, lambda: total_loss(parallel(data.to(task.device))), task)
+
+    def loss() -> Tensor:
+        with span("transfer"):
+            moved = data.to(task.device)
+        return total_loss(parallel(moved))
+
+    return _training_step(model, loss, task, span)
 
 
 def our_inference(model: Detector, task: Task) -> Work:
@@ -190,7 +204,7 @@ def torchvision_work(task: Task) -> Work:
     return _training_step(model, loss, task)
 
 
-def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task) -> Work:
+def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task, span: Span = no_span) -> Work:
     """Forward, backward and SGD, as in the training loop."""
     model.train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, weight_decay=1e-4)
@@ -199,8 +213,10 @@ def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task) -> 
         optimizer.zero_grad()
         with task.autocast():
             value = loss()
-        value.backward()
-        optimizer.step()
+        with span("backward"):
+            value.backward()
+        with span("optimizer"):
+            optimizer.step()
 
     return step
 

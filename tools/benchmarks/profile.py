@@ -1,8 +1,8 @@
-"""Where the time of a training step and of an inference goes, without a change to the model.
+"""Where the time of a training step and of an inference goes, without a change to the code of the model.
 
-The model's named steps are wrapped while one turn runs; spans may lie within one another, and each second belongs to the
-innermost. The backward pass is told apart by the gradients: a step's own backward begins when the gradient of its output is
-ready and ends when that of its input is.
+The named steps of one model are wrapped; spans may lie within one another, and each second belongs to the innermost. The
+backward pass is told apart by the gradients: a step's own backward begins when the gradient of its output is ready and ends
+when that of its input is.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from backbones import Preprocessing
-from detection.inference import images
-from detection.inference import select as selection
 from detection.inference.detector import Detector
-from detection.modeling import rpn
-from detection.structures import Batch
+from detection.inference.images import batch_of_size
+from detection.inference.select import select_detections
+from detection.structures import Detections
 from tools.benchmarks.benchmark import Benchmark, Work
-from tools.benchmarks.detector import JOBS, Task, describe, our_detector, our_inference, our_training, suitable_precision
+from tools.benchmarks.detector import JOBS, Task, describe, images_and_boxes, our_detector, our_training, suitable_precision
 from tools.benchmarks.parts import Options
 
 REST = "rest"
@@ -48,26 +45,28 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
 
 
 def profiled_work(task: Task) -> Work:
-    """A turn returns the median seconds of each step over all turns but the first, and where the host waits for a GPU."""
-    model = our_detector(task)
-    work = our_training(model, model, task) if task.job == "train" else our_inference(model, task)
+    """Work that returns the median seconds of each step, the first time left out, and where the host waits for a GPU."""
+    model, watch = our_detector(task), Stopwatch(torch.device(task.device))
+    time_steps(model, watch)
+    training = task.job == "train"
+    work = our_training(model, model, task, watch.span) if training else timed_inference(model, task, watch)
     waits = {}
     if task.device != "cpu":
-        work()  # the first turn prepares what the others find
+        work()  # the first time prepares what the others find
         waits = {"synchronisations": synchronisations(work)}
     history: list[dict[str, float]] = []
 
-    def turn() -> dict[str, Any]:
-        watch = Stopwatch(torch.device(task.device))
-        with wrapped(model, watch), watch.span(REST):
+    def timed() -> dict[str, Any]:
+        watch.restart()
+        with watch.span(REST):
             work()
         history.append(watch.seconds())
-        turns = history[1:] or history
-        names = {name for seconds in turns for name in seconds}
-        medians = Counter({name: statistics.median(found.get(name, 0.0) for found in turns) for name in names})
+        later = history[1:] or history
+        names = {name for seconds in later for name in seconds}
+        medians = Counter({name: statistics.median(found.get(name, 0.0) for found in later) for name in names})
         return {"spans": dict(medians.most_common())} | waits
 
-    return turn
+    return timed
 
 
 class Stopwatch:
@@ -78,8 +77,13 @@ class Stopwatch:
         self._open: list[str] = []
         self._laps: list[tuple[str, Any]] = []  # whose time ends, and when
 
+    def restart(self) -> None:
+        """Forget all spans."""
+        self._open.clear()
+        self._laps.clear()
+
     def begin(self, name: str) -> None:
-        """What comes belongs to `name`, until it ends or a span within it begins."""
+        """The time from now on belongs to `name`, until it ends or a span within it begins."""
         self._laps.append((self._open[-1] if self._open else REST, self.now()))
         self._open.append(name)
 
@@ -93,7 +97,7 @@ class Stopwatch:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """`begin` and `end`."""
+        """A context that begins and ends a span."""
         self.begin(name)
         yield
         self.end(name)
@@ -116,38 +120,52 @@ class Stopwatch:
         return event
 
 
-@contextmanager
-def wrapped(model: Detector, watch: Stopwatch) -> Iterator[None]:
-    """The steps of the model, and the functions that they call, take the watch's time for as long as the context lasts."""
-    plain: list[tuple[Any, str, str]] = [
-        (Batch, "to", "transfer"),
-        (Preprocessing, "normalize", "normalisation"),
-        (images, "resize_image", "resizing"),
+def time_steps(model: Detector, watch: Stopwatch) -> None:
+    """Make this one model's named steps take the watch's time, and the backward passes of those that have one."""
+    forward_only: list[tuple[nn.Module, str, str]] = [
+        (model, "extract", "normalisation"),  # the trunk within it is a span of its own
         (model.rpn, "proposals", "proposals"),
-        (rpn, "nms", "NMS of proposals"),
+        (model.rpn, "suppress", "NMS of proposals"),
         (model.rpn, "losses", "RPN losses"),
         (model.roi_head, "sample_rois", "sampling of RoIs"),
-        (selection, "select", "selection, NMS a class"),
-        (Tensor, "backward", BACKWARD),
-        (torch.optim.SGD, "step", "optimizer"),
     ]
-    with_backward: list[tuple[Any, str, str]] = [
+    with_backward: list[tuple[nn.Module, str, str]] = [
         (model.trunk, "forward", "trunk"),
         (model.rpn, "forward", "RPN"),
         (model.roi_head, "vectors", "conv5"),
         (model.roi_head, "pool", "RoI pooling"),
     ]
-    with ExitStack() as stack:
-        for owner, attribute, name in plain:
-            function = _in_span(getattr(owner, attribute), name, watch)
-            stack.enter_context(patch.object(owner, attribute, function))
-        for owner, attribute, name in with_backward:
-            function = _in_spans(getattr(owner, attribute), name, watch)
-            stack.enter_context(patch.object(owner, attribute, function))
-        yield
+    # Attributes of the module itself come before its class's methods: no other model is touched.
+    for module, method, name in forward_only:
+        setattr(module, method, _in_span(getattr(module, method), name, watch))
+    for module, method, name in with_backward:
+        setattr(module, method, _in_spans(getattr(module, method), name, watch))
+
+
+def timed_inference(model: Detector, task: Task, watch: Stopwatch) -> Callable[[], list[Detections]]:
+    """What `model.predict` does with the images of a task, its steps in spans."""
+    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(task)[0]]
+    model.eval()
+
+    @torch.inference_mode()
+    def infer() -> list[Detections]:
+        with task.autocast():
+            with watch.span("resizing"):
+                batch = batch_of_size(arrays, task.size_hw, model.config.data.resizing)
+            with watch.span("transfer"):
+                batch = batch.to(model.device)
+            features = model.extract(batch)
+            proposals = model.propose(features, batch.sizes_hw)
+            regions = model.classify(features, proposals, batch.sizes_hw)
+            with watch.span("selection, NMS a class"):
+                return select_detections(regions, task.size_hw, batch.sizes_hw, model.config.test)
+
+    return infer
 
 
 def _in_span(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
+    """The function in a span."""
+
     def call(*args: Any, **kwargs: Any) -> Any:
         with watch.span(name):
             return function(*args, **kwargs)
@@ -156,7 +174,7 @@ def _in_span(function: Callable[..., Any], name: str, watch: Stopwatch) -> Calla
 
 
 def _in_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
-    """The same, and a span for its backward pass."""
+    """The function in a span, and its backward pass in another."""
     forward = _in_span(function, name, watch)
     back = f"{name}, {BACKWARD}"
 
@@ -184,12 +202,12 @@ def _in_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> Call
 
 
 def _tensors(result: Any) -> Sequence[Tensor]:
-    """Those of a step's output: itself, or its fields."""
+    """The tensors of a step's output: itself, or its fields."""
     return [result] if isinstance(result, Tensor) else [value for value in vars(result).values() if isinstance(value, Tensor)]
 
 
 def synchronisations(work: Work) -> dict[str, int]:
-    """Where one turn on a GPU makes the host wait for it: "file.py:line" and how often, most first."""
+    """Where the work on a GPU makes the host wait for it: "file.py:line" and how often, most first."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("warn")
     try:
