@@ -1,8 +1,12 @@
-"""Whether another runtime gives what PyTorch gives, up to rounding. D and D' detections of one image."""
+"""Whether another runtime gives what PyTorch gives, up to rounding.
+
+D detections found by the other runtime and D' expected ones, of one image.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,35 +14,41 @@ from torch import Tensor
 from detection.structures import Detections
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-2, 1e-4  # pixels, probability
-FEATURE_TOLERANCE = 1e-3  # of the greatest value
+FEATURE_TOLERANCE = 1e-3  # of the largest value
 # Where two boxes have nearly the same score, rounding decides which of them suppresses the other.
 AGREEING_SHARE = 0.98
 
 Outputs = Sequence[Tensor]
-Verdict = tuple[bool, str]
-"""Whether outputs are near enough to PyTorch's, and how near they are."""
 
 
-def compare_detections(found: Detections, expected: Detections) -> Verdict:
-    """Nearly all detections of one image must have a partner on the other side."""
+@dataclass(frozen=True)
+class Agreement:
+    """How near the outputs of another runtime are to PyTorch's."""
+
+    close_enough: bool
+    sentence: str  # how near they are, for the user
+
+
+def compare_detections(found: Detections, expected: Detections) -> Agreement:
+    """Close enough where nearly all detections of one image have a partner among the other runtime's, and the reverse."""
     boxes = (found.boxes[:, None] - expected.boxes).abs().amax(dim=2)  # (D, D')
     scores = (found.scores[:, None] - expected.scores).abs()
     agree = (found.labels[:, None] == expected.labels) & (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
     most = max(len(found), len(expected))
     if most == 0:
-        return True, "nothing is found, as by PyTorch"
+        return Agreement(True, "nothing is found, as by PyTorch")
     count = min(int(agree.any(dim=1).sum()), int(agree.any(dim=0).sum()))
     sentence = f"{count} of {most} detections agree with PyTorch's"
     if count:
         sentence += f", boxes to {boxes[agree].max():.1g} px, scores to {scores[agree].max():.1g}"
-    return count >= AGREEING_SHARE * most, sentence
+    return Agreement(count >= AGREEING_SHARE * most, sentence)
 
 
-def compare_features(found: Outputs, expected: Outputs) -> Verdict:
-    """The greatest difference, in units of the map's greatest value."""
+def compare_features(found: Outputs, expected: Outputs) -> Agreement:
+    """Close enough where the largest difference is small in units of the largest value of the feature map."""
     differences = [
         float((one - other).abs().max() / other.abs().max().clamp(min=1e-6)) if one.shape == other.shape else torch.inf
         for one, other in zip(found, expected, strict=True)
     ]
     worst = max(differences)
-    return worst <= FEATURE_TOLERANCE, f"features differ from PyTorch's by {worst:.1g} of the greatest at most"
+    return Agreement(worst <= FEATURE_TOLERANCE, f"features differ from PyTorch's by at most {worst:.1g} of the largest value")

@@ -1,7 +1,7 @@
 """Detectors and backbones as files that other programs run: ONNX (.onnx) and programs of torch.export (.pt2).
 
-The number of images and their sizes stay open. Before a file is written it is run on a random image, and has to give what
-PyTorch gives. It holds what its user has to know besides: class names, sizes, preprocessing.
+An exported file takes any number of images of any size. Before it is written it is run on a random image, and must give what
+PyTorch gives. It also holds what its user has to know: class names, sizes, preprocessing.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import floordiv
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._meta_registrations as shape_functions
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import Backbone
 from detection.config import TestConfig
 from detection.errors import CheckpointError, ConfigError
-from detection.export.agreement import Outputs, Verdict, compare_detections, compare_features
+from detection.export.agreement import Agreement, Outputs, compare_detections, compare_features
 from detection.export.graph import BackboneGraph, DetectorGraph
+from detection.export.pool_shapes import pools_of_any_size
 from detection.files import write_whole
 from detection.inference.detector import Detector
 from detection.resize import resized_size
@@ -35,33 +34,33 @@ from detection.weights.checkpoint import software_versions
 
 ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 18
-OLDEST_TORCH = "2.11"  # older ones lay conditions on the sizes that stay open
-# What a user of the file does himself, and what went into it.
-TOLD_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
+OLDEST_TORCH = "2.11"  # older versions put conditions on the sizes of the images
+# Settings of `config.test` in the file's metadata: how its user has to resize images, and what is fixed in the graph.
+METADATA_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections", "refinement_passes"}
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """A graph, what it takes and gives, and how to tell whether a copy of it computes the same."""
+    """What is exported: a graph, the names of its inputs and outputs, and how to check an exported copy of it."""
 
-    graph: Callable[[str], nn.Module]  # by format
+    graph: Callable[[str], nn.Module]  # from the format's suffix
     input_names: tuple[str, ...]  # images, and for a detector sizes_hw
     output_names: tuple[str, ...]
     metadata: dict[str, Any]
-    shortest_side: int  # of an image: two cells of the coarsest map, as torch.export would make a special case of one
-    image: Tensor  # (1, 3, H, W) uint8 to check with
-    compare: Callable[[Outputs], Verdict]  # what a copy gives for the image
+    shortest_side: int  # of an image, px: two cells of the coarsest map, because torch.export makes one cell a special case
+    image: Tensor  # (1, 3, H, W) uint8: the input of the check
+    compare: Callable[[Outputs], Agreement]  # from what a copy gives for that image
 
     def inputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the graph takes for images (N, 3, H, W) without padding."""
+        """The graph's inputs for images (N, 3, H, W) without padding."""
         sizes_hw = torch.tensor([images.shape[2:]] * len(images))
         return (images, sizes_hw)[: len(self.input_names)]
 
 
 def exportable_detector(detector: Detector) -> Exportable:
-    """A detector's inference at one scale, with its `config.test`.
+    """A detector's inference at one scale, by its `config.test`, ready to be exported.
 
-    Raises ConfigError naming the key that asks for what a graph cannot do.
+    Raises ConfigError, naming the key, where the settings ask for more than a graph can do.
     """
     config = detector.config
     shortest_side = 2 * detector.trunk.stride
@@ -80,7 +79,7 @@ def exportable_detector(detector: Detector) -> Exportable:
         graph,
         ("images", "sizes_hw"),
         ("boxes", "scores", "labels", "image_index"),
-        metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=TOLD_SETTINGS),
+        metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=METADATA_SETTINGS),
         shortest_side,
         image,
         lambda outputs: compare_detections(Detections(*outputs[:3]), detector.predict(list(image))[0].to("cpu")),
@@ -88,7 +87,7 @@ def exportable_detector(detector: Detector) -> Exportable:
 
 
 def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
-    """A backbone's feature maps, from images that are not yet normalised."""
+    """A backbone's feature maps, from uint8 images that are not normalised yet, ready to be exported."""
     image = _random_image(224, 320)
     graph = BackboneGraph(backbone)
     metadata = _metadata("backbone", name, backbone.preprocessing.to_dict())
@@ -104,7 +103,7 @@ def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
 
 
 def export(exportable: Exportable, path: Path) -> str:
-    """Write the file, in the format that its suffix names; a sentence on how its results compare with PyTorch's.
+    """Write the file, in the format that its suffix names, and return a sentence that compares its results with PyTorch's.
 
     At any instant `path` is absent, the old file, or the new one, whole and checked. Raises ConfigError (suffix, missing
     packages) or CheckpointError (it cannot be exported or written, or computes something else).
@@ -114,17 +113,17 @@ def export(exportable: Exportable, path: Path) -> str:
         contents = _onnx_model(exportable) if suffix == ONNX else _program(exportable)
     runtime = "onnxruntime" if suffix == ONNX else "torch.export"
     if importlib.util.find_spec(runtime.partition(".")[0]) is None:
-        verdict = "not checked: onnxruntime is not installed (pip install 'resdet[export]')"
+        sentence = "not checked: onnxruntime is not installed (pip install 'resdet[export]')"
     else:
         with torch.no_grad():
             outputs = (_run_onnx if suffix == ONNX else _run_program)(contents, exportable)
-            agrees, sentence = exportable.compare(outputs)
+            agreement = exportable.compare(outputs)
         height, width = exportable.image.shape[2:]
-        verdict = f"run by {runtime} on a random {width}x{height} image, {sentence}"
-        if not agrees:
-            raise CheckpointError(f"{path} was not written: {verdict}")
+        sentence = f"run by {runtime} on a random {width}x{height} image, {agreement.sentence}"
+        if not agreement.close_enough:
+            raise CheckpointError(f"{path} was not written: {sentence}")
     _write_whole(path, contents)
-    return verdict
+    return sentence
 
 
 def check_format(path: Path) -> str:
@@ -141,10 +140,10 @@ def check_format(path: Path) -> str:
 
 
 def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
-    for key, plain in (("voting", False), ("scales", ()), ("flip", False)):
+    for key, exportable in (("voting", False), ("scales", ()), ("flip", False)):
         value = getattr(test, key)
-        if value != plain:
-            given, wanted = json.dumps(value), json.dumps(plain)
+        if value != exportable:
+            given, wanted = json.dumps(value), json.dumps(exportable)
             raise ConfigError(f"test.{key}={given} cannot be exported, only one view at one scale can: set test.{key}={wanted}")
     for key in ("shorter_side", "longer_side"):
         if getattr(test, key) < shortest_side:
@@ -157,15 +156,18 @@ def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[s
 
 
 def _random_image(shorter_side: int, longer_side: int) -> Tensor:
-    """(1, 3, H, W): coloured clouds, of a size that `predict` leaves as it is."""
+    """A smooth random image (1, 3, H, W) uint8, of a size that `predict` does not resize."""
     size_hw = resized_size((4, 5), shorter_side, longer_side)
-    clouds = torch.rand((1, 3, 6, 8), generator=torch.Generator().manual_seed(0)) * 255
-    return F.interpolate(clouds, size_hw, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    colours = torch.rand((1, 3, 6, 8), generator=torch.Generator().manual_seed(0)) * 255
+    return F.interpolate(colours, size_hw, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
 @contextmanager
 def _one_line_errors(exportable: Exportable) -> Iterator[None]:
-    """What torch cannot export is the user's own network, or a library of another version: no bug to show a traceback of."""
+    """Turn torch's errors into a CheckpointError of one line.
+
+    What torch cannot export is a network of the user's own or a library's version: no bug of ours that needs a traceback.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's and torchvision's about each other
@@ -186,29 +188,16 @@ def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
 
 
 def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram:
-    """The graph for any number of images of any size. Traced with two: one would be taken for a constant."""
+    """The graph, traced for any number of images of any size. The example has two images: torch takes 1 for a constant."""
     side = exportable.shortest_side
     images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8)
     graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
-    with _pools_of_any_size():
+    with pools_of_any_size():
         return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)
 
 
-@contextmanager
-def _pools_of_any_size() -> Iterator[None]:
-    """Older versions of torch divide the sides of a pool's input as C does, with a look at the remainder, which makes that
-    of the traced image a condition on every other."""
-    functions = vars(shape_functions)
-    before = functions.get("div_rtn", floordiv)
-    functions["div_rtn"] = floordiv  # what newer versions do
-    try:
-        yield
-    finally:
-        functions["div_rtn"] = before
-
-
 def _onnx_model(exportable: Exportable) -> bytes:
-    """An ONNX file, the metadata in its `metadata_props`: strings as they are, all else as JSON."""
+    """The bytes of an ONNX file. The metadata are in its `metadata_props`: strings as they are, all else as JSON."""
     from onnx.helper import set_model_props
 
     from detection.export.onnx_operators import translations
@@ -227,7 +216,7 @@ def _onnx_model(exportable: Exportable) -> bytes:
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:
-        del node.metadata_props[:]  # where in whose folders the code stands
+        del node.metadata_props[:]  # paths of the source code on this machine
     strings = {key: value if isinstance(value, str) else json.dumps(value) for key, value in exportable.metadata.items()}
     set_model_props(model, strings)
     contents: bytes = model.SerializeToString()
@@ -235,7 +224,7 @@ def _onnx_model(exportable: Exportable) -> bytes:
 
 
 def _program(exportable: Exportable) -> bytes:
-    """A file for `torch.export.load`, the metadata in its `metadata.json`."""
+    """The bytes of a file for `torch.export.load`. The metadata are in its `metadata.json`."""
     buffer = io.BytesIO()
     torch.export.save(_traced(exportable, PROGRAM), buffer, extra_files={"metadata.json": json.dumps(exportable.metadata)})
     return buffer.getvalue()
@@ -262,7 +251,7 @@ def _run_program(contents: bytes, exportable: Exportable) -> Outputs:
 
 
 def _write_whole(path: Path, contents: bytes) -> None:
-    """Raises CheckpointError, an old file intact, if it cannot be written."""
+    """Write the file at once. Raises CheckpointError if it cannot be written; an old file then stays as it is."""
     try:
         write_whole(path, contents)
     except OSError as error:

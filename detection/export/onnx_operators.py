@@ -1,4 +1,4 @@
-"""The operators that ONNX needs to be told of: NMS of a detector's graph, and RoI max pooling."""
+"""Operators that `torch.onnx.export` cannot translate by itself: the NMS of a detector's graph, and RoI max pooling."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from detection.export import graph
 
-LOWEST = -3.0e38  # above -inf, which stands for no box
+LOWEST_SCORE = -3.0e38  # above -inf, which stands for no box
 
 
 @torch.library.custom_op(
     "resdet::suppress", mutates_args=(), schema="(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor"
 )
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """`graph.suppress` as one operator of its own: ONNX has the like, torchvision has not."""
+    """`graph.suppress` as one operator, for which ONNX has a counterpart; it has none for torchvision's single NMS."""
     return graph.suppress(boxes, scores, iou_threshold, limit)
 
 
@@ -27,13 +27,13 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Operators of torch and what they are in ONNX, for `torch.onnx.export(custom_translation_table=)`."""
+    """Operators of torch and the functions that build them in ONNX, for `torch.onnx.export(custom_translation_table=)`."""
     import onnxscript
 
     op: Any = onnxscript.opset18  # its type hints do not know that Python's numbers and lists become constants
 
     def onnx_suppress(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
-        chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), limit, iou_threshold, LOWEST)  # (S, 3)
+        chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), limit, iou_threshold, LOWEST_SCORE)  # (S, 3)
         places = op.Gather(chosen, [0, 2], axis=1)  # (S, 2): group, box
         ones = op.Expand(1.0, op.Shape(chosen, start=0, end=1))
         return op.Greater(op.ScatterND(op.Expand(0.0, op.Shape(scores)), places, ones), 0.0)

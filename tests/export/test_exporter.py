@@ -13,7 +13,7 @@ from backbones import build_backbone
 from detection.errors import CheckpointError, ConfigError
 from detection.export import exporter as exporting
 from detection.export import graph
-from detection.export.agreement import compare_detections
+from detection.export.agreement import Agreement, compare_detections
 from detection.export.exporter import Exportable, export, exportable_backbone, exportable_detector
 from detection.inference.select import select
 from detection.structures import Batch, Detections, pad_images
@@ -146,8 +146,8 @@ def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
     images = [noise(65, 97), noise(65, 97)]
     found = by_image(run_onnx(tmp_path / "detector.onnx", torch.stack(images), torch.tensor([[65, 97]] * 2)), 2)
     for ours, theirs in zip(found, detector_predictions_at(model, images), strict=True):
-        agrees, sentence = compare_detections(ours, theirs)
-        assert agrees and len(ours) == len(theirs), sentence
+        agreement = compare_detections(ours, theirs)
+        assert agreement.close_enough and len(ours) == len(theirs), agreement.sentence
 
 
 def detector_predictions_at(model, images) -> list[Detections]:
@@ -195,10 +195,12 @@ class Capricious(nn.Module):
         return (images / 2 if images.sum() > 0 else images,)
 
 
-def trifle(network: nn.Module, *verdict) -> Exportable:
+def trifle(network: nn.Module, close_enough: bool, sentence: str) -> Exportable:
     metadata = {"backbone": type(network).__name__}
     image = noise(8, 8)[None]
-    return Exportable(lambda suffix: network, ("images",), ("halves",), metadata, 2, image, lambda outputs: verdict)
+    return Exportable(
+        lambda suffix: network, ("images",), ("halves",), metadata, 2, image, lambda outputs: Agreement(close_enough, sentence)
+    )
 
 
 def test_what_computes_something_else_is_not_written(tmp_path):
@@ -258,14 +260,14 @@ def test_suppress_is_nms_in_each_group():
 def test_compare_detections():
     one = Detections(torch.tensor([[0.0, 0, 10, 10]] * 60), torch.linspace(1, 0, 60), torch.zeros(60, dtype=torch.long))
     near = replace(one, boxes=one.boxes + 0.004, scores=one.scores + 2e-5)
-    assert compare_detections(near, one) == (
+    assert compare_detections(near, one) == Agreement(
         True,
         "60 of 60 detections agree with PyTorch's, boxes to 0.004 px, scores to 2e-05",
     )
-    assert compare_detections(near[1:], one)[0] and not compare_detections(near[2:], one)[0]
-    assert not compare_detections(replace(one, labels=one.labels + 1), one)[0]
-    assert compare_detections(Detections.empty(), Detections.empty()) == (True, "nothing is found, as by PyTorch")
-    assert compare_detections(Detections.empty(), one) == (False, "0 of 60 detections agree with PyTorch's")
+    assert compare_detections(near[1:], one).close_enough and not compare_detections(near[2:], one).close_enough
+    assert not compare_detections(replace(one, labels=one.labels + 1), one).close_enough
+    assert compare_detections(Detections.empty(), Detections.empty()) == Agreement(True, "nothing is found, as by PyTorch")
+    assert compare_detections(Detections.empty(), one) == Agreement(False, "0 of 60 detections agree with PyTorch's")
 
 
 def test_an_older_torch(monkeypatch, tmp_path):
