@@ -76,6 +76,7 @@ def test_sigterm_to_all_processes_then_resume_equals_a_whole_run(trained: Path, 
     assert train("--config", config, "--resume") == 0
     ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (tmp_path / "run", trained))
     torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=0)
+    ours, theirs = ours["training"], theirs["training"]
     torch.testing.assert_close(ours["optimizer"], theirs["optimizer"], rtol=0, atol=0)
 
 
