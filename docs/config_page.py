@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from detection.config import ClassifierConfig, CocoSource, Config, VocSource
 
 INTRODUCTION = """\
-A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first.
+A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first;
+`base: resdet:modern/voc_r50` one of `configs/`, which are in the wheel. `--config resdet:voc_r101` works in any folder too.
 On the command line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`).
 
 *list* is a YAML list, `[1, 2]`. A type with *or null* takes `null`: not set. Types of numbers name their bounds.

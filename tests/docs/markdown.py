@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def blocks(page: Path) -> Iterator[Block]:
     for match in re.finditer(r"^ *```(\w*)\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE):
         reason = NOT_RUN.search(text[: match.start()].rstrip())
         line = text[: match.start()].count("\n") + 2
-        yield Block(page, line, match[1], match[2], reason["reason"] if reason else None)
+        yield Block(page, line, match[1], textwrap.dedent(match[2]), reason["reason"] if reason else None)
 
 
 def without_code(text: str) -> str:

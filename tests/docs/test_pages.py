@@ -123,6 +123,11 @@ def test_the_new_names_of_things_exist(name):
     pkgutil.resolve_name(name)
 
 
+def test_the_citation_names_the_version():
+    version = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
+    assert version and f"version: {version[1]}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_every_page_is_tested():
     assert ROOT / "README.md" in PAGES and ROOT / "docs/training.md" in PAGES and len(PAGES) > 15
     assert all(isinstance(page, Path) for page in PAGES)
