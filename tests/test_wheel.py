@@ -17,24 +17,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = ("backbones", "configs", "datasets", "detection", "docs", "tests", "tools")
 FILES = ("LICENSE", "MANIFEST.in", "README.md", "hubconf.py", "pyproject.toml", "setup.py")
-# The README's own data, on little pictures and in two steps.
-MINE = """
-base: resdet:modern/voc_r50
-model: {backbone: resnet18, norm: frozen_bn}
-rpn: {channels: 16, anchor_sizes: [16, 32]}
-roi: {pool_size: 4, sample_size: 8}
-data:
-  classes: [cat, dog]
-  train: [{format: voc, root: pets, split: train}]
-  val: [{format: voc, root: pets, split: val}]
-  test: []
-  shorter_sides: [64]
-  longer_side: 96
-  workers: 0
-train: {batch_size: 2, steps: 2, lr_drops: [1], learning_rate: 0.0025, log_every: 1}
-test: {shorter_side: 64, longer_side: 96}
-output_dir: runs/pets
-"""
+# What makes the README's example small: little pictures, two steps.
+SMALL = (
+    "model.backbone=resnet18",
+    "rpn.channels=16",
+    "rpn.anchor_sizes=[16, 32]",
+    "roi.pool_size=4",
+    "roi.sample_size=8",
+    "data.shorter_sides=[64]",
+    "data.longer_side=96",
+    "data.workers=0",
+    "train.steps=2",
+    "train.lr_drops=[1]",
+    "test.shorter_side=64",
+    "test.longer_side=96",
+)
 ANNOTATION = """<annotation><filename>{name}.jpg</filename><size><width>96</width><height>64</height><depth>3</depth></size>
 <object><name>{animal}</name><difficult>0</difficult>
 <bndbox><xmin>11</xmin><ymin>11</ymin><xmax>50</xmax><ymax>50</ymax></bndbox></object></annotation>
@@ -117,9 +114,11 @@ def test_it_works_in_an_empty_folder(installed, tmp_path):
 @pytest.mark.slow
 def test_own_data_as_the_readme_says(installed, tmp_path):
     write_pets(tmp_path / "pets")
-    (tmp_path / "mine.yaml").write_text(MINE)
+    example = re.search(r"```yaml\n(# mine\.yaml\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example and "/data/pets" in example[1]
+    (tmp_path / "mine.yaml").write_text(example[1].replace("/data/pets", str(tmp_path / "pets")))
     assert "train" in resdet(installed, tmp_path, "check-dataset", "--config", "mine.yaml")
-    resdet(installed, tmp_path, "train", "--config", "mine.yaml")
+    resdet(installed, tmp_path, "train", "--config", "mine.yaml", *SMALL)
     assert (tmp_path / "runs/pets/last.pt").exists()
 
 

@@ -106,17 +106,17 @@ def test_both_detectors_do_the_same_work(job):
 def test_both_detectors_have_the_same_proposals_and_find_the_same():
     task = Task("infer", "fp32", size_hw=(96, 128), proposals=10)
     model = our_detector(task).eval()
-    peer: Any = build_torchvision(task).eval()
+    reference: Any = build_torchvision(task).eval()
     images = images_and_boxes(task)[0]
     features = model.extract(Batch(images, [task.size_hw]))
     mine = model.propose(features, [task.size_hw])[0]
-    inputs = peer.transform(list(images.float() / 255))[0]
-    theirs = peer.rpn(inputs, {"0": peer.backbone(inputs.tensors)})[0][0]
+    inputs = reference.transform(list(images.float() / 255))[0]
+    theirs = reference.rpn(inputs, {"0": reference.backbone(inputs.tensors)})[0][0]
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
     assert len(mine) == 10
     vectors = torch.randn(3, 2048)
     logits, deltas = model.roi_head.predict(vectors, None)
-    their_logits, their_deltas = peer.roi_heads.box_predictor(vectors)
+    their_logits, their_deltas = reference.roi_heads.box_predictor(vectors)
     torch.testing.assert_close(their_logits, logits.roll(1, dims=1))
     torch.testing.assert_close(their_deltas[:, 4:], deltas.flatten(1))
 
