@@ -42,16 +42,20 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     classes, strict = config.data.classes, config.data.strict
     if training is None:
         training = load_dataset(config.data.train, classes, strict)
-    tell(_describe("train", training))
+    _check_and_tell("train", training, config, tell)
     if validation is None and config.data.val:
         validation = load_dataset(config.data.val, classes, strict)
     if validation is not None:
-        tell(_describe("val", validation))
-    for dataset in (training, validation or training):
-        if dataset.class_names != config.data.class_names:
-            names, expected = (", ".join(names) for names in (dataset.class_names, config.data.class_names))
-            raise DatasetError(f"the data set's classes are {names}; data.classes of the config are {expected}: set them alike")
+        _check_and_tell("val", validation, config, tell)
     return TrainingData(training, validation)
+
+
+def _check_and_tell(name: str, dataset: Dataset, config: Config, tell: Tell) -> None:
+    """Tell the size of a split. Raises DatasetError if its classes are not the config's."""
+    if dataset.class_names != config.data.class_names:
+        found, expected = ", ".join(dataset.class_names), ", ".join(config.data.class_names)
+        raise DatasetError(f"{name}: its classes are {found}; data.classes of the config are {expected}: set them alike")
+    tell(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
 
 
 def fit(
@@ -77,10 +81,6 @@ def fit(
 
 
 def _detector(network: nn.Module) -> Detector:
-    """What the loop evaluates: the model, or the average of its weights (`train.ema_decay`)."""
+    """The network that the loop evaluates, as what it is: the model, or the one with averaged weights (`train.ema_decay`)."""
     assert isinstance(network, Detector)
     return network
-
-
-def _describe(name: str, dataset: Dataset) -> str:
-    return f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects"
