@@ -36,8 +36,8 @@ def random_norms(model):
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(std=0.2)
-            module.running_mean.normal_(std=0.2)
-            module.running_var.uniform_(0.5, 2.0)
+            module.get_buffer("running_mean").normal_(std=0.2)
+            module.get_buffer("running_var").uniform_(0.5, 2.0)
     return model
 
 
@@ -72,7 +72,8 @@ def test_features_and_logits_by_hand():
 
 
 def test_he_initialisation():
-    weights = [module.weight for module in build_backbone("cifar_resnet110").layer3.modules() if isinstance(module, nn.Conv2d)]
+    stage = build_backbone("cifar_resnet110").get_submodule("layer3")
+    weights = [module.weight for module in stage.modules() if isinstance(module, nn.Conv2d)]
     assert torch.cat([weight.flatten() for weight in weights[1:]]).std().item() == pytest.approx(
         (2 / (64 * 9)) ** 0.5, rel=0.01
     )
@@ -80,7 +81,7 @@ def test_he_initialisation():
 
 def test_option_a_puts_zeros_on_both_sides():
     x = torch.arange(2.0 * 16 * 5 * 4).view(2, 16, 5, 4) + 1
-    shortcut = CifarResNet(8).layer2[0].downsample
+    shortcut = CifarResNet(8).get_submodule("layer2.0.downsample")
     out = shortcut(x)
     assert out.shape == (2, 32, 3, 2) and not list(shortcut.parameters())
     torch.testing.assert_close(out[:, 8:24], x[:, :, ::2, ::2], rtol=0, atol=0)
@@ -93,8 +94,8 @@ def test_shortcut_options(shortcut, projections):
     names = CifarResNet(8, shortcut=shortcut).state_dict()
     assert sum(name.endswith("downsample.0.weight") for name in names) == projections
     # With all convolutions zero, a residual block passes its input on and a plain one does not.
-    block = CifarResNet(8, shortcut=shortcut).layer1[0].eval()
-    nn.init.zeros_(block.conv2.weight)
+    block = CifarResNet(8, shortcut=shortcut).get_submodule("layer1.0").eval()
+    nn.init.zeros_(block.get_parameter("conv2.weight"))
     x = torch.rand(1, 16, 8, 8)
     if shortcut in ("A", "B"):
         torch.testing.assert_close(block(x), x)
@@ -130,8 +131,8 @@ def test_options_out_of_range(options, message):
 
 def test_any_depth_by_name():
     assert {"cifar_resnet20", "cifar_resnet1202", "cifar_plain110"} <= set(list_backbones())
-    assert len(build_backbone("cifar_resnet38").layer1) == 6
-    assert build_backbone("cifar_plain26").layer2[0].downsample is None
+    assert len(list(build_backbone("cifar_resnet38").get_submodule("layer1").children())) == 6
+    assert build_backbone("cifar_plain26").get_submodule("layer2.0").downsample is None
     for name, message in {
         "cifar_resnet21": "the nearest are 20 and 26",
         "cifar_resnet020": "did you mean 'cifar_resnet20'",
@@ -146,7 +147,7 @@ def test_any_depth_by_name():
 
 @pytest.mark.parametrize("stages", range(5))
 def test_frozen_stages(stages):
-    model = build_backbone("cifar_resnet8", freeze_stages=stages).train()
+    model = CifarResNet(8, BackboneOptions(freeze_stages=stages)).train()
     model.checkpoint_activations = True
     before = copy.deepcopy(model.state_dict())
     loss = model(torch.randn(2, 3, 8, 8))["c4"].square().mean()
@@ -185,8 +186,8 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(momentum):
             F.cross_entropy(model.logits(images), torch.tensor([0, 1, 2, 1])).backward()
     for (name, expected), found in zip(plain.state_dict().items(), saving.state_dict().values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=name)
-    assert saving.bn1.num_batches_tracked == saving.layer3[0].bn2.num_batches_tracked == 2
-    assert saving.layer1[0].bn1.momentum == momentum
+    assert saving.get_buffer("bn1.num_batches_tracked") == saving.get_buffer("layer3.0.bn2.num_batches_tracked") == 2
+    assert saving.get_submodule("layer1.0.bn1").momentum == momentum
     for expected, found in zip(plain.parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad)
 
@@ -235,7 +236,7 @@ def test_1202_layers_are_built_and_trained():
     assert sum(parameter.numel() for parameter in model.parameters()) == 19_421_274
     F.cross_entropy(model.logits(torch.randn(2, 3, 8, 8)), torch.tensor([3, 7])).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
-    assert model.layer1[199].bn2.num_batches_tracked == 1
+    assert model.get_buffer("layer1.199.bn2.num_batches_tracked") == 1
 
 
 def test_pretraining_a_cifar_net(tmp_path, capsys):
@@ -246,7 +247,7 @@ def test_pretraining_a_cifar_net(tmp_path, capsys):
     assert main(["pretrain", "--config", str(tmp_path / "config.json")]) == 0
     assert "top-1 error" in capsys.readouterr().out
     model = build_backbone("cifar_resnet8", tmp_path / "run" / "model.pt", num_classes=2)
-    assert model.fc.weight.shape == (2, 64)
+    assert model.get_parameter("fc.weight").shape == (2, 64)
     with pytest.raises(CheckpointError, match="holds a cifar_resnet8, not a cifar_plain8"):
         build_backbone("cifar_plain8", tmp_path / "run" / "model.pt")
 
@@ -333,7 +334,8 @@ def test_weights_that_circulate_are_loaded_as_they_are(theirs, their_file, tmp_p
     classifier = load_classifier(their_file, ClassifierModelConfig(backbone="cifar_resnet20"), names)
     torch.testing.assert_close(classifier.backbone.logits(images), their_logits(theirs, images), rtol=1e-5, atol=1e-5)
     save_checkpoint(theirs, tmp_path / "bare.pth")
-    assert torch.equal(build_backbone("cifar_resnet20", tmp_path / "bare.pth").conv1.weight, theirs["conv1.weight"])
+    bare = build_backbone("cifar_resnet20", tmp_path / "bare.pth")
+    assert torch.equal(bare.get_parameter("conv1.weight"), theirs["conv1.weight"])
     for name, num_classes, message in [
         ("cifar_resnet56", 10, "holds a cifar_resnet20, not a cifar_resnet56: set the backbone to cifar_resnet20"),
         ("cifar_plain20", 10, "holds a cifar_resnet20, not a cifar_plain20"),
@@ -344,7 +346,8 @@ def test_weights_that_circulate_are_loaded_as_they_are(theirs, their_file, tmp_p
             build_backbone(name, their_file, num_classes=num_classes)
     ours = build_backbone("cifar_resnet20", num_classes=10)
     save_checkpoint(ours.state_dict(), tmp_path / "plain.pth")
-    assert torch.equal(build_backbone("cifar_resnet20", tmp_path / "plain.pth", num_classes=10).fc.weight, ours.fc.weight)
+    plain = build_backbone("cifar_resnet20", tmp_path / "plain.pth", num_classes=10)
+    assert torch.equal(plain.get_parameter("fc.weight"), ours.get_parameter("fc.weight"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from backbones import BackboneError, BackboneOptions, ResNet, build_backbone, layer_list, multiply_adds
+from backbones.blocks import Shortcut
 
 # Blocks in conv2_x..conv5_x (table 1). In the files, stages of many blocks count them a, b1, b2, ..., others a, b, c, ...
 RELEASED = {
@@ -42,7 +43,9 @@ def authors_name(name, depth):
     """Our name of a convolution or norm in theirs: layer2.1.conv3 -> res3b1_branch2c."""
     if name in (None, "conv1", "bn1", "fc"):
         return {None: None, "conv1": "conv1", "bn1": "bn_conv1", "fc": "fc1000"}[name]
-    layer, block, part = re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", name).groups()
+    match = re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", name)
+    assert match is not None
+    layer, block, part = match.groups()
     kind = "bn" if part.startswith("bn") or part == "downsample.1" else "res"
     branch = "1" if part.startswith("downsample") else f"2{'abc'[int(part[-1]) - 1]}"
     return f"{kind}{int(layer) + 1}{RELEASED[depth][int(layer) - 1][int(block)]}_branch{branch}"
@@ -130,7 +133,8 @@ def test_parameters_of_the_cifar_nets_are_the_papers(depth, million):
 
 def test_names_of_the_shortcut_options():
     with torch.device("meta"):
-        for name, depth, shortcut in [("resnet18_a", 18, "A"), ("resnet34_a", 34, "A"), ("resnet34_c", 34, "C")]:
+        options: list[tuple[str, int, Shortcut]] = [("resnet18_a", 18, "A"), ("resnet34_a", 34, "A"), ("resnet34_c", 34, "C")]
+        for name, depth, shortcut in options:
             named, expected = (
                 build_backbone(name, num_classes=5),
                 ResNet(depth, BackboneOptions(num_classes=5), shortcut=shortcut),

@@ -135,7 +135,7 @@ def tinynet(installed, monkeypatch):
 def test_the_example_package_trains_a_detector(installed, tmp_path, tinynet):
     write_devkit(tmp_path)
     source = f"[{{format: voc, root: {tmp_path}, year: 2007, split: trainval}}]"
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config", EXAMPLE / "tinynet.yaml"]
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config", str(EXAMPLE / "tinynet.yaml")]
     changes = [
         f"data.classes=[{', '.join(CLASSES)}]",
         f"data.train={source}",

@@ -22,9 +22,9 @@ def names(model):
 def test_stride_in_1x1_moves_the_stride_and_nothing_else():
     ours, authors = (build_backbone("resnet50", stride_in_1x1=flag).eval() for flag in (False, True))
     assert names(ours) == names(authors)
-    assert (ours.layer3[0].conv1.stride, ours.layer3[0].conv2.stride) == ((1, 1), (2, 2))
-    assert (authors.layer3[0].conv1.stride, authors.layer3[0].conv2.stride) == ((2, 2), (1, 1))
-    assert authors.layer1[0].conv1.stride == (1, 1)
+    assert [ours.get_submodule(f"layer3.0.conv{number}").stride for number in (1, 2)] == [(1, 1), (2, 2)]
+    assert [authors.get_submodule(f"layer3.0.conv{number}").stride for number in (1, 2)] == [(2, 2), (1, 1)]
+    assert authors.get_submodule("layer1.0.conv1").stride == (1, 1)
     authors.load_state_dict(ours.state_dict())
     images = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
@@ -42,8 +42,8 @@ def test_plain_nets_have_no_shortcut():
     # With all convolutions zero, a residual block passes its input on and a plain one does not.
     x = torch.rand(1, 64, 8, 8)
     for model, expected in ((plain, torch.zeros_like(x)), (residual, x)):
-        block = model.layer1[0].eval()
-        nn.init.zeros_(block.conv2.weight)
+        block = model.get_submodule("layer1.0").eval()
+        nn.init.zeros_(block.get_parameter("conv2.weight"))
         torch.testing.assert_close(block(x), expected)
 
 
@@ -63,7 +63,9 @@ def test_option_c_projects_every_shortcut():
     blocks = [block for layer in (model.layer1, model.layer2, model.layer3, model.layer4) for block in layer]
     assert len(blocks) == 16
     assert all(isinstance(block.downsample, Projection) for block in blocks)
-    assert [isinstance(block.downsample, Projection) for block in build_backbone("resnet34").layer2] == [
+    assert [
+        isinstance(block.downsample, Projection) for block in build_backbone("resnet34").get_submodule("layer2").children()
+    ] == [
         True,
         False,
         False,
@@ -76,7 +78,7 @@ def test_option_a_on_bottlenecks_grows_channels_without_stride():
 
 
 def test_he_initialisation():
-    weight = build_backbone("resnet18").layer4[1].conv2.weight
+    weight = build_backbone("resnet18").get_parameter("layer4.1.conv2.weight")
     assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
 
 
@@ -112,8 +114,8 @@ def test_frozen_bn_has_no_norm_parameters():
 
 def test_a_copy_freezes_like_its_model():
     model = copy.deepcopy(build_backbone("resnet18", freeze_stages=2)).train()
-    assert not model.layer1.training
-    assert model.layer2.training
+    assert not model.get_submodule("layer1").training
+    assert model.get_submodule("layer2").training
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
@@ -150,4 +152,4 @@ def test_a_depth_or_shortcut_that_there_is_not():
     with pytest.raises(BackboneError, match="depth must be .* got 20"):
         ResNet(20)
     with pytest.raises(BackboneError, match="shortcut must be .* got 'D'"):
-        ResNet(18, shortcut="D")
+        ResNet(18, shortcut="D")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -28,14 +29,15 @@ from tests.small_detector import detector, noise
 
 timm = pytest.importorskip("timm")
 IMAGES = (1, 3, 70, 97)
+AnyNet = TypeVar("AnyNet", bound=nn.Module)
 
 
-def shaken(net: nn.Module) -> nn.Module:
+def shaken(net: AnyNet) -> AnyNet:
     """With BatchNorm statistics that leave a mark, in evaluation mode."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
     return net.eval()
 
@@ -46,7 +48,7 @@ def saved(net: nn.Module, folder) -> str:
     return str(path)
 
 
-def last_map(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def last_map(net: Any, images: torch.Tensor) -> torch.Tensor:
     """What a net computes before its pooling, c5 unless it goes on."""
     part = fx.GraphModule(net, subgraph(net.traced.graph, None, net.traced.last.node))
     return part.eval()(images)
@@ -230,9 +232,9 @@ def test_a_classifier_trains_and_its_checkpoint_reloads(tmp_path):
     same(load_classifier(path, config, ["cat", "dog"]).logits(images), model.eval().logits(images))
     other = build_classifier(config, ["a", "b", "c"])
     assert "classes are others" in initialise_classifier(other, config, path)
-    same(other.backbone.get_submodule("classifier.0").weight, model.backbone.get_submodule("classifier.0").weight)
+    same(other.backbone.get_parameter("classifier.0.weight"), model.backbone.get_parameter("classifier.0.weight"))
     trunk, _ = build_c4(config.backbone, path)
-    same(trunk.get_submodule("features.0.0").weight, model.backbone.get_submodule("features.0.0").weight)
+    same(trunk.get_parameter("features.0.0.weight"), model.backbone.get_parameter("features.0.0.weight"))
 
 
 def test_a_detector_on_a_foreign_trunk(tmp_path):

@@ -64,14 +64,14 @@ def test_a_checkpoint_of_ours_brings_its_preprocessing(tmp_path, state):
     assert build_backbone("resnet18", tmp_path / "best.pt", num_classes=7).preprocessing == CAFFE
     trunk, head = build_c4("resnet18", tmp_path / "best.pt", norm="frozen_bn")
     assert trunk.preprocessing == CAFFE
-    torch.testing.assert_close(trunk.conv1.weight, state["conv1.weight"])
-    torch.testing.assert_close(head.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+    torch.testing.assert_close(trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+    torch.testing.assert_close(head.get_parameter("layer4.0.conv1.weight"), state["layer4.0.conv1.weight"])
 
 
 def test_weights_without_step_counts_load(tmp_path, state):
     torch.save({key: value for key, value in state.items() if "num_batches" not in key}, tmp_path / "old.pth")
     model = build_backbone("resnet18", str(tmp_path / "old.pth"))
-    torch.testing.assert_close(model.bn1.running_var, state["bn1.running_var"])
+    torch.testing.assert_close(model.get_buffer("bn1.running_var"), state["bn1.running_var"])
 
 
 def test_weights_of_another_architecture(tmp_path, state):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from backbones import BACKBONES, build_backbone, build_c4
+from backbones import BACKBONES, BackboneOptions, FrozenBatchNorm2d, ResNet, build_backbone, build_c4
 from backbones.blocks import stem
 from backbones.errors import CheckpointError
 from backbones.weights.conversion import backbone_format, convert_backbone
@@ -139,7 +139,9 @@ def test_a_folded_scale_stays_exact():
     found = convert_backbone(msra_classifier(50, num_classes=2), "R-50.pkl")
     model = build_backbone("resnet50", norm="frozen_bn", num_classes=2)
     model.load_state_dict(found.state)
-    scale, shift = model.get_submodule("bn1").scale_and_shift()
+    bn1 = model.get_submodule("bn1")
+    assert isinstance(bn1, FrozenBatchNorm2d)
+    scale, shift = bn1.scale_and_shift()
     assert torch.equal(scale, found.state["bn1.weight"]) and torch.equal(shift, found.state["bn1.bias"])
 
 
@@ -211,7 +213,7 @@ def test_rules():
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 64), (63, 75), (1, 1), (3, 9)])
 def test_stem_pools(size):
-    model = build_backbone("resnet18", stem_pool="ceil").eval()
+    model = ResNet(18, BackboneOptions(stem_pool="ceil")).eval()
     images = torch.randn(1, 3, *size)
     x = F.relu(model.bn1(model.conv1(images)))
     found = stem(model.conv1, model.bn1, images, "ceil")
@@ -225,5 +227,5 @@ def test_stem_pools(size):
 
 def test_stem_pool_is_checked():
     with pytest.raises(ValueError, match=r"stem_pool must be one of \['pad1', 'ceil'\], got 'none'"):
-        build_backbone("resnet18", stem_pool="none")
+        build_backbone("resnet18", stem_pool="none")  # type: ignore[arg-type]
     assert "resnet18" in BACKBONES

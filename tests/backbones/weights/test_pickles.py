@@ -51,7 +51,8 @@ def test_arrays_in_containers(tmp_path, protocol):
 def test_both_homes_of_numpy(tmp_path, old):
     data = pickle.dumps({"a": np.ones(3, np.float32)}, protocol=2)
     names = (b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    data = data.replace(*names) if old else data.replace(*reversed(names))
+    ours, other = names if old else reversed(names)
+    data = data.replace(ours, other)
     (tmp_path / "x.pkl").write_bytes(data)
     assert load_checkpoint(tmp_path / "x.pkl")["a"].tolist() == [1, 1, 1]
 
