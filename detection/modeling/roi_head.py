@@ -54,8 +54,8 @@ class RoiHead(nn.Module):
         return self.conv5(self.pool(features, proposals))
 
     def pool(self, features: Tensor, proposals: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
-        """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals: each `cell_stride`-th of the cells
-        along both axes."""
+        """The cells of each RoI, (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals; of the cells
+        along both axes only each `cell_stride`-th one."""
         config = self.config
         return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, cell_stride)
 

@@ -1,7 +1,7 @@
-"""RoI max pooling by tables of maxima.
+"""RoI max pooling by tables of maxima (a sparse table in two dimensions).
 
-A cell of a RoI is the maximum over a rectangle of features. Tables hold the maxima of all windows of 2^i x 2^j features; four
-windows of the greatest such size cover a rectangle. So a cell reads four rows of C channels, however many features it has.
+A cell of a RoI is the maximum over a rectangle of features. Tables hold the maxima of all windows of 2^i x 2^j features. Four
+windows of the largest size that fits cover a rectangle, so a cell reads four rows of C channels, however large it is.
 
 P RoIs of an image, S x S cells, C channels, H x W features. A range of features is (first, end), the end not in it.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 2**12  # cells at a time: what several passes read and write stays in the cache
+CHUNK = 2**12  # cells at a time, so that what several passes read and write stays in the processor's cache
 
 
 def roi_max_pool(features: Tensor, rois: Sequence[Tensor], scale: float, size: int, cell_stride: int = 1) -> Tensor:
@@ -48,7 +48,7 @@ def cell_ranges(start: Tensor, end: Tensor, size: int, extent: int) -> Tensor:
 
 
 def _round(x: Tensor) -> Tensor:
-    """As in C: halves away from zero."""
+    """Round as C does: halves away from zero."""
     return (x.abs() + 0.5).floor() * x.sign()
 
 
@@ -79,20 +79,20 @@ class _Maxima(torch.autograd.Function):
         for part in _chunks(len(cells)):
             maxima, left = cells[part], gradient[part].clone()  # what no feature has taken yet
             shares, takers = [], []
-            for chosen, numbers in _features_in_turn(rows[part], columns[part], width):
+            for chosen, numbers in _features_by_position(rows[part], columns[part], width):
                 here = left[chosen]
                 shares.append(here * (pixels[numbers] == maxima[chosen]))
                 takers.append(numbers)
                 left[chosen] = here - shares[-1]
             if shares:  # else no cell of this part has a feature
-                total += _sums(torch.cat(shares), torch.cat(takers), len(pixels))
+                total += _sum_by_pixel(torch.cat(shares), torch.cat(takers), len(pixels))
         return total.to(gradient.dtype).view(maps.shape), None, None
 
 
 def _maxima(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    # All tables lie in one matrix, one below the other, whose rows are features; a window is known by its row.
+    # All tables are stacked in one matrix whose rows are features, so that one row number selects a window of any size.
     height, width, channels = maps.shape
-    tall, wide = _greatest_exponent(rows), _greatest_exponent(columns)
+    tall, wide = _largest_exponent(rows), _largest_exponent(columns)
     windows = _tables(maps, int(tall.max()) if len(tall) else 0, int(wide.max()) if len(wide) else 0)
     table = tall * (len(windows[0]) * height * width) + wide * (height * width)
     pixels = torch.cat([entry for line in windows for entry in line]).view(-1, channels)
@@ -110,32 +110,33 @@ def _maxima(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return cells
 
 
-def _greatest_exponent(ranges: Tensor) -> Tensor:
-    """i of the greatest 2^i that is no longer than the range: (cells, 2) -> (cells,)."""
+def _largest_exponent(ranges: Tensor) -> Tensor:
+    """The largest i for which 2^i features fit in the range: (cells, 2) -> (cells,)."""
     return torch.frexp((ranges[:, 1] - ranges[:, 0]).clamp(min=1).float()).exponent.long() - 1
 
 
 def _tables(maps: Tensor, tall: int, wide: int) -> list[list[Tensor]]:
-    """Entry [i][j] holds at (y, x) the maximum of the 2^i x 2^j features from there; beyond the border anything."""
+    """Tables [i][j] that hold at (y, x) the maximum of the 2^i x 2^j features from there on. Windows that cross the border of
+    the map hold any value; no cell reads them."""
     lines = [maps]
     for exponent in range(tall):
-        lines.append(_twice(lines[-1], 2**exponent, 0))
+        lines.append(_double_windows(lines[-1], 2**exponent, 0))
     tables = [[line] for line in lines]
     for line in tables:
         for exponent in range(wide):
-            line.append(_twice(line[-1], 2**exponent, 1))
+            line.append(_double_windows(line[-1], 2**exponent, 1))
     return tables
 
 
-def _twice(table: Tensor, step: int, axis: int) -> Tensor:
-    """Maxima of windows twice as long."""
+def _double_windows(table: Tensor, step: int, axis: int) -> Tensor:
+    """From the maxima of windows of `step` features along an axis, those of windows of 2 * `step`."""
     rest = table.shape[axis] - step
     joined = torch.maximum(table.narrow(axis, 0, rest), table.narrow(axis, step, rest))
     return torch.cat([joined, table.narrow(axis, rest, step)], dim=axis)
 
 
-def _features_in_turn(rows: Tensor, columns: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first feature of each cell that has one, then the next: which cells, and their features' numbers in the map."""
+def _features_by_position(rows: Tensor, columns: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each position in a cell, row by row: the cells that have a feature there, and the features' numbers in the map."""
     tall, wide = rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0]
     first = rows[:, 0] * width + columns[:, 0]
     for down in range(int(tall.max())):
@@ -145,8 +146,8 @@ def _features_in_turn(rows: Tensor, columns: Tensor, width: int) -> Iterator[tup
                 yield chosen, first[chosen] + (down * width + across)
 
 
-def _sums(values: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """The sums of the rows of each number: (rows, C) and (rows,) -> (count, C)."""
+def _sum_by_pixel(values: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """The sum of the rows that have the same number, for numbers 0..count - 1: (rows, C) and (rows,) -> (count, C)."""
     starts = F.pad(torch.bincount(numbers, minlength=count).cumsum(0), (1, 0))
     return F.embedding_bag(numbers.argsort(stable=True), values, starts, mode="sum", include_last_offset=True)
 
