@@ -20,13 +20,13 @@ REPAIRED_IN = "2.14"
 @contextmanager
 def pools_of_any_size() -> Iterator[None]:
     """Trace pools without conditions on the sizes of their inputs. Does nothing where torch needs no repair."""
-    if torch.__version__ >= REPAIRED_IN:
-        yield
-        return
     import torch._meta_registrations as shape_functions
 
     functions = vars(shape_functions)
-    original = functions["div_rtn"]
+    original = functions.get("div_rtn")
+    if torch.__version__ >= REPAIRED_IN or original is None:
+        yield
+        return
     functions["div_rtn"] = floordiv
     try:
         yield

@@ -1,9 +1,9 @@
 """Anchors and their assignment: by hand and against torchvision."""
 
 import torch
-from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from detection.modeling.anchors import centered_on_image, generate_cell_anchors, grid_anchors, inside_image
 from detection.modeling.boxes import pairwise_iou
@@ -67,13 +67,16 @@ def test_a_box_that_no_anchor_meets_makes_nothing_positive():
 
 
 def test_match_anchors_equals_torchvision():
+    counts = {"training": 100, "testing": 100}
+    rpn = RegionProposalNetwork(AnchorGenerator(), RPNHead(4, 1), 0.7, 0.3, 256, 0.5, counts, counts, 0.7)
+    matcher = rpn.proposal_matcher
     for seed in range(20):
         torch.manual_seed(seed)
         anchors, gt = random_boxes(200), random_boxes(5)
-        theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(pairwise_iou(gt, anchors))
+        theirs = matcher(pairwise_iou(gt, anchors))
         match_labels, matched = match_anchors(anchors, gt, 0.7, 0.3)
         assert torch.equal(match_labels == POSITIVE, theirs >= 0)
-        assert torch.equal(match_labels == NEGATIVE, theirs == Matcher.BELOW_LOW_THRESHOLD)
+        assert torch.equal(match_labels == NEGATIVE, theirs == matcher.BELOW_LOW_THRESHOLD)
         assert torch.equal(matched[theirs >= 0], theirs[theirs >= 0])
 
 

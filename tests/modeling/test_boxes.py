@@ -80,13 +80,26 @@ def test_decode_inverts_encode(boxes, seed):
 
 
 def test_decode_equals_torchvision_and_never_overflows():
-    from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.roi_heads import RoIHeads
 
+    head = RoIHeads(
+        box_roi_pool=torch.nn.Identity(),
+        box_head=torch.nn.Identity(),
+        box_predictor=torch.nn.Identity(),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=100,
+    )
     anchors = torch.rand(50, 4) * 100
     anchors[:, 2:] += anchors[:, :2] + 1
     deltas = torch.randn(50, 4)
     deltas[0, 2:] = 1e4
-    theirs = BoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(deltas, anchors)
+    theirs = head.box_coder.decode_single(deltas, anchors)
     ours = decode_boxes(deltas, anchors, (0.1, 0.1, 0.2, 0.2))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-3)
     assert ours.isfinite().all()

@@ -56,9 +56,10 @@ def test_seconds_of_an_implementation_are_its_own():
     mine, theirs = results["ours"], results["other"]
     assert len(mine.seconds) == 3 and mine.numbers == {"AP": 0.5}
     assert (mine.images, theirs.images) == (4, 2)
-    assert 0.05 <= mine.median < theirs.median
+    assert mine.median >= 0.05 and theirs.median >= 0.3  # what they sleep at least
     assert mine.peak_mb > 50 and theirs.to_dict()["images_per_second"] <= 2 / 0.3
-    assert set(ratios(results)) == {"ours"} and ratios(results)["ours"]["other"]["speed"] > 2
+    assert set(ratios(results)) == {"ours"}
+    assert ratios(results)["ours"]["other"]["speed"] == round(mine.speed / theirs.speed, 2)
 
 
 @pytest.mark.parametrize(
