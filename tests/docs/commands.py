@@ -65,7 +65,7 @@ def command_lines() -> Iterator[CommandLine]:
     """Every command line of every page, fenced or inline, each once."""
     seen = set()
     for page in PAGES:
-        for text in _texts(page):
+        for text in texts(page):
             found = parse(page, text)
             if found is not None and (found.name, found.arguments) not in seen:
                 seen.add((found.name, found.arguments))
@@ -88,10 +88,10 @@ def parse(page: Path, text: str) -> CommandLine | None:
 
 def make_targets() -> set[str]:
     """Every target that a page calls, as `make test`."""
-    return {match[1] for page in PAGES for text in _texts(page) if (match := re.match(r"make (\w+)\b", text))}
+    return {match[1] for page in PAGES for text in texts(page) if (match := re.match(r"make (\w+)\b", text))}
 
 
-def _texts(page: Path) -> Iterator[str]:
+def texts(page: Path) -> Iterator[str]:
     """Lines of fenced blocks without a language or in sh, continued ones joined; and inline code."""
     for block in blocks(page):
         if block.language in ("", "sh", "console", "yaml"):

@@ -1,0 +1,212 @@
+"""A folder in which the commands of the pages run as they are written: what they name exists there, small.
+
+The backbone is docs/examples/plugin's, offered as an installed package offers it. Configs have the pages' names and build on
+the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from backbones import build_backbone, save_checkpoint
+from detection.cli.main import main
+from tests.data.pictures import CLASSES, write_coco, write_devkit
+from tests.docs.commands import CommandLine
+from tests.docs.markdown import ROOT, blocks
+from tests.pretraining.class_folders import pack, write_split
+
+# What the sandbox has -> the names that pages give it.
+NAMES = {
+    "detector/best.pt": (
+        *("A.pt", "B.pt", "C.pt", "a/best.pt", "b/best.pt", "c/best.pt", "plain.pt", "runs/bccd_r18/best.pt"),
+        *("runs/bccd/s0/best.pt", "runs/coco_r101/best.pt", "runs/mine/best.pt", "runs/pets/best.pt", "runs/voc_r101/last.pt"),
+        *("runs/quickstart/detector/best.pt", "runs/quickstart/detector/last.pt", "runs/quickstart_long/detector/last.pt"),
+        *("runs/x/best.pt", "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"),
+        "detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x",
+    ),
+    "context/best.pt": (
+        *("context_0.pt", "context_1.pt", "context_2.pt"),
+        *("runs/bccd/c0/best.pt", "runs/bccd/c1/best.pt", "runs/bccd/c2/best.pt"),
+    ),
+    "classifier/model.pt": (
+        *("r34.pt", "r50.pt", "r101.pt", "runs/cifar10_r18/model.pt", "runs/imagenet_r50/model.pt"),
+        *("torchvision/resnet50", "torchvision/resnet101"),
+    ),
+    "cifar/model.pt": ("runs/cifar_plain20/model.pt", "runs/cifar_resnet20/model.pt", "runs/plain20/model.pt"),
+    # Folders of runs.
+    "detector": ("runs/A", "runs/B", "runs/bccd_r18", "runs/bccd_context"),
+    "cifar": ("runs/cifar_plain20", "runs/cifar_plain56", "runs/cifar_resnet20", "runs/cifar_resnet56", "runs/plain20"),
+    # Files.
+    "photo.jpg": ("image.jpg", "datasets/digits/VOCdevkit/VOC2007/JPEGImages/test_0000*.jpg"),
+    "resnet18.pth": ("resnet18.pth",),
+    "crops.tar.xz": ("cifar10_jpeg.tar.xz",),
+    "instances.json": ("annotations.json",),
+    "detections.json": ("detections.json",),
+    "detections": ("detections",),
+    "devkit": ("devkit",),
+}
+BEHIND = {name: made for made, names in NAMES.items() for name in names}
+
+# A page says FILE or DIR: after an option, this is given.
+PLACEHOLDERS = {
+    ("--config", "FILE"): "mine.yaml",
+    ("--weights", "FILE"): "runs/pets/best.pt",
+    ("--annotations", "FILE"): "annotations.json",
+    ("--detections", "FILE"): "detections.json",
+    ("--detections", "DIR"): "detections",
+    ("--devkit", "DIR"): "devkit",
+    ("--report", "FILE"): "report.json",
+}
+# Other words of the pages, and what is given for them: forms of a value, and lengths that take minutes.
+WORDS = {
+    "SRC": "resnet18.pth",
+    "DST": "converted.pt",
+    "train.steps=550": "train.steps=2",
+    "train.warmup_steps=50": "train.warmup_steps=1",
+}
+# What makes a command small that no config makes small.
+MORE = {"datasets/make_digits.py": ("--train", "3", "--val", "1", "--test", "1", "--crops", "200")}
+
+
+def write_sandbox(folder: Path) -> None:
+    """Data, configs, one run of each kind, and files of detections, by the names of NAMES."""
+    write_plugin(folder)
+    for split in ("train", "val", "test"):
+        write_devkit(folder / "devkit", split=split)
+        write_split(folder / "crops", split)
+    write_coco(folder)
+    pack(folder / "crops", folder / "crops.tar.xz", "w:xz")
+    cv2.imwrite(str(folder / "photo.jpg"), np.random.default_rng(1).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    save_checkpoint(build_backbone("resnet18", num_classes=1000).state_dict(), folder / "resnet18.pth")
+    write_configs(folder)
+    run_all(folder)
+
+
+def write_plugin(folder: Path) -> None:
+    """The example's module, and what its installation would leave: a distribution with an entry point."""
+    shutil.copy(ROOT / "docs/examples/plugin/tinynet.py", folder)
+    info = folder / "tinynet-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tinynet\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[resdet.backbones]\ntinynet = tinynet:build\n")
+
+
+def write_configs(folder: Path) -> None:
+    """configs/NAME.yaml for each of the repository's, and the pages' mine.yaml."""
+    (folder / "configs").mkdir()
+    for file in (ROOT / "configs").glob("*.yaml"):
+        is_classifier = file.stem.endswith("_pretrain") or file.stem.startswith(("imagenet", "cifar"))
+        values = classifier_values(folder, file) if is_classifier else detector_values(folder)
+        write_yaml(folder / "configs" / file.name, {"base": str(file), **values})
+    page = next(block.text for block in blocks(ROOT / "README.md") if block.text.startswith("# mine.yaml"))
+    (folder / "page.yaml").write_text(page)
+    write_yaml(folder / "mine.yaml", {"base": "page.yaml", **detector_values(folder)})
+
+
+def write_yaml(file: Path, values: Mapping[str, object]) -> None:
+    """The values as a config."""
+    file.write_text(yaml.safe_dump(dict(values)))
+
+
+def detector_values(folder: Path) -> dict[str, Any]:
+    """What makes a detection experiment small: four small images, two steps of one image."""
+    sources = {
+        split: [{"format": "voc", "root": str(folder / "devkit"), "year": "2007", "split": split}]
+        for split in ("train", "val", "test")
+    }
+    data = {"classes": list(CLASSES), **sources, "shorter_sides": [64], "longer_side": 100, "workers": 0}
+    rpn = {
+        "channels": 16,
+        "anchor_sizes": [16, 32],
+        "min_size": 2,
+        "sample_size": 16,
+        "post_nms_train": 20,
+        "post_nms_test": 10,
+    }
+    return {
+        "model": {"backbone": "tinynet"},
+        "rpn": rpn,
+        "roi": {"sample_size": 8, "pool_size": 4},
+        "data": data,
+        "train": {"batch_size": 1, "images_per_device": 1, "precision": "fp32", **FEW_STEPS},
+        "test": {"shorter_side": 64, "longer_side": 100, "score_threshold": 0.0},
+    }
+
+
+def classifier_values(folder: Path, file: Path) -> dict[str, Any]:
+    """What makes a classification experiment small: two steps of four small images. CIFAR's own nets are small."""
+    values = {
+        "data": {"root": str(folder / "crops"), "image_size": 32, "workers": 0},
+        "train": {"batch_size": 4, "images_per_device": 4, "precision": "fp32", **FEW_STEPS},
+        "bn_images": 4,
+    }
+    is_small = "backbone: cifar_" in file.read_text() or file.stem == "cifar10_eighth"
+    return values if is_small else {"model": {"backbone": "tinynet"}, **values}
+
+
+FEW_STEPS = {"steps": 2, "lr_drops": [], "warmup_steps": 0, "eval_every": 0, "log_every": 1}
+
+
+def run_all(folder: Path) -> None:
+    """A run of each kind of network, and the detections of one of them in both formats."""
+    detector, context = folder / "detector", folder / "context"
+    configs = folder / "configs"
+    mine = ["--config", str(folder / "mine.yaml")]
+    coco = {"format": "coco", "root": str(folder), "annotations": "instances.json", "images": "images"}
+    for arguments in (
+        ["train", *mine, "--output-dir", str(detector)],
+        ["train", *mine, "--output-dir", str(context), "roi.context=true"],
+        ["pretrain", "--config", str(configs / "imagenet_r50.yaml"), "--output-dir", str(folder / "classifier")],
+        ["pretrain", "--config", str(configs / "cifar10.yaml"), "--output-dir", str(folder / "cifar")],
+        ["eval-voc", "--weights", str(detector / "best.pt"), "--write-detections", str(folder / "detections")],
+        [
+            *(
+                "eval-coco",
+                "--weights",
+                str(detector / "best.pt"),
+                f"data.test={json.dumps([coco])}",
+            ),
+            *("--write-detections", str(folder / "detections.json")),
+        ],
+    ):
+        assert main(arguments) == 0, arguments
+
+
+def given(command: CommandLine) -> list[str]:
+    """The arguments of a documented command, with names of the sandbox for the page's FILE, DIR and the like."""
+    arguments, option = [], ""
+    for word in command.arguments:
+        option = word if word.startswith("--") else option
+        arguments.append(PLACEHOLDERS.get((option, word), WORDS.get(word, filled(word))))
+    return [*arguments, *MORE.get(command.name, ())]
+
+
+def filled(word: str) -> str:
+    """The first of the runs that a page means by NET or S: `runs/NET`, `runs/bccd/sS`, `train.seed=1S`."""
+    return re.sub(r"(?<=[sc=1])S(?=/|$)", "0", word.replace("NET", "plain20"))
+
+
+def needed(name: str, arguments: list[str]) -> Iterator[str]:
+    """The files and folders that a command needs, by their names on the page."""
+    yield from (word for argument in arguments for word in (argument, argument.partition("=")[2]) if word in BEHIND)
+    if name in ("eval-voc", "eval-coco", "demo") and not {"--weights", "--detections"} & set(arguments):
+        yield "runs/pets/best.pt" if "--config" in arguments else "runs/quickstart/detector/best.pt"
+
+
+def offer(sandbox: Path, folder: Path, names: Iterator[str]) -> None:
+    """Put these, and all configs, into the folder of a command."""
+    for config in ("configs", "mine.yaml", "page.yaml"):
+        (folder / config).symlink_to(sandbox / config)
+    for name in names:
+        link = folder / name.replace("*", "1")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(sandbox / BEHIND[name])
