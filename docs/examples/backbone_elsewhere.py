@@ -1,4 +1,4 @@
-"""A backbone of this project in a program of your own: a small network that tells for each pixel whether it is sky.
+"""A backbone of this project in a program of your own: a small network that says for each pixel whether it is sky.
 
 python docs/examples/backbone_elsewhere.py                                   a minute on a CPU, from random numbers
 python docs/examples/backbone_elsewhere.py --weights torchvision/resnet18    with ImageNet's weights, downloaded once
@@ -37,7 +37,7 @@ class PixelClassifier(nn.Module):
 
 
 def main(argv: Sequence[str] | None = None) -> float:
-    """Train on made-up horizons; returns the share of pixels that are told right afterwards."""
+    """Train on made-up horizons; returns the share of pixels that are classified correctly afterwards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet18", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--weights", metavar="FILE", help="a file, or a name such as torchvision/resnet18")
@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> float:
             print(f"step {step}: loss {loss.item():.3f}")
     images, is_sky = horizons(16)
     with torch.inference_mode():
-        right = ((model.eval()(images) > 0) == is_sky).float().mean().item()
-    print(f"{100 * right:.1f} % of the pixels are right")
-    return right
+        correct = ((model.eval()(images) > 0) == is_sky).float().mean().item()
+    print(f"{100 * correct:.1f} % of the pixels are correct")
+    return correct
 
 
 def horizons(count: int, side: int = 64) -> tuple[Tensor, Tensor]:

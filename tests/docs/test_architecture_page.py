@@ -57,6 +57,7 @@ def test_the_files_exist_and_none_is_entered_twice(heading):
     assert files and all(file.exists() for file in files), [str(file) for file in files if not file.exists()]
     assert len(set(files)) == len(files) and not set(files) & beside(heading)
     assert len(files) <= GREATEST_NUMBER[heading]
+    assert section(heading).strip().startswith(f"{len(files)} files on the way, {len(beside(heading))} beside it")
 
 
 @pytest.mark.parametrize("heading", [TRAINING, INFERENCE])

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from backbones import build_backbone, registry, save_checkpoint
 from detection import load_detector
@@ -29,6 +30,9 @@ def prepared(module_path) -> Path:
     for name in ("a.pt", "b.pt", "best.pt", "runs/pets/best.pt", "runs/quickstart/detector/best.pt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(trained / "best.pt", folder / name)
+    source = {"format": "voc", "root": str(trained / "data"), "split": "test"}
+    mine = {"base": str(trained / "config.yaml"), "data": {"train": [source]}, "train": {"steps": 1}, "output_dir": "runs/mine"}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(mine))
     save_checkpoint({"model": build_backbone("resnet18", num_classes=10).state_dict()}, folder / "model.pt")
     (folder / "configs").symlink_to(ROOT / "configs")
     cv2.imwrite(str(folder / "photo.jpg"), np.random.default_rng(1).integers(0, 255, (90, 120, 3), dtype=np.uint8))
