@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,7 @@ WORDS = {
 }
 # What makes a command small that no config makes small.
 MORE = {"datasets/make_digits.py": ("--train", "3", "--val", "1", "--test", "1", "--crops", "200")}
+FEW_STEPS = {"steps": 2, "lr_drops": [], "warmup_steps": 0, "eval_every": 0, "log_every": 1}
 
 
 def write_sandbox(folder: Path) -> None:
@@ -153,32 +155,22 @@ def classifier_values(folder: Path, file: Path) -> dict[str, Any]:
     return values if is_small else {"model": {"backbone": "tinynet"}, **values}
 
 
-FEW_STEPS = {"steps": 2, "lr_drops": [], "warmup_steps": 0, "eval_every": 0, "log_every": 1}
-
-
 def run_all(folder: Path) -> None:
     """A run of each kind of network, and the detections of one of them in both formats."""
-    detector, context = folder / "detector", folder / "context"
-    configs = folder / "configs"
-    mine = ["--config", str(folder / "mine.yaml")]
+    train = f"train --config {folder}/mine.yaml --output-dir {folder}"
+    pretrain = f"pretrain --config {folder}/configs"
+    model = f"--weights {folder}/detector/best.pt --write-detections {folder}"
     coco = {"format": "coco", "root": str(folder), "annotations": "instances.json", "images": "images"}
-    for arguments in (
-        ["train", *mine, "--output-dir", str(detector)],
-        ["train", *mine, "--output-dir", str(context), "roi.context=true"],
-        ["pretrain", "--config", str(configs / "imagenet_r50.yaml"), "--output-dir", str(folder / "classifier")],
-        ["pretrain", "--config", str(configs / "cifar10.yaml"), "--output-dir", str(folder / "cifar")],
-        ["eval-voc", "--weights", str(detector / "best.pt"), "--write-detections", str(folder / "detections")],
-        [
-            *(
-                "eval-coco",
-                "--weights",
-                str(detector / "best.pt"),
-                f"data.test={json.dumps([coco])}",
-            ),
-            *("--write-detections", str(folder / "detections.json")),
-        ],
-    ):
-        assert main(arguments) == 0, arguments
+    commands = (
+        f"{train}/detector",
+        f"{train}/context roi.context=true",
+        f"{pretrain}/imagenet_r50.yaml --output-dir {folder}/classifier",
+        f"{pretrain}/cifar10.yaml --output-dir {folder}/cifar",
+        f"eval-voc {model}/detections",
+        f"eval-coco {model}/detections.json {shlex.quote(f'data.test={json.dumps([coco])}')}",
+    )
+    for command in commands:
+        assert main(shlex.split(command)) == 0, command
 
 
 def given(command: CommandLine) -> list[str]:
