@@ -7,6 +7,7 @@ the real ones.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -129,6 +130,7 @@ def detector_values(folder: Path) -> dict[str, Any]:
     rpn = {
         "channels": 16,
         "anchor_sizes": [16, 32],
+        "anchor_ratios": [0.5, 1.0, 2.0],
         "min_size": 2,
         "sample_size": 16,
         "post_nms_train": 20,
@@ -148,7 +150,7 @@ def classifier_values(folder: Path, file: Path) -> dict[str, Any]:
     """What makes a classification experiment small: two steps of four small images. CIFAR's own nets are small."""
     values = {
         "data": {"root": str(folder / "crops"), "image_size": 32, "workers": 0},
-        "train": {"batch_size": 4, "images_per_device": 4, "precision": "fp32", **FEW_STEPS},
+        "train": {"batch_size": 4, "images_per_device": 4, "precision": "fp32", **FEW_STEPS, "eval_every": 1},
         "bn_images": 4,
     }
     is_small = "backbone: cifar_" in file.read_text() or file.stem == "cifar10_eighth"
@@ -189,7 +191,9 @@ def filled(word: str) -> str:
 
 def needed(name: str, arguments: list[str]) -> Iterator[str]:
     """The files and folders that a command needs, by their names on the page."""
-    yield from (word for argument in arguments for word in (argument, argument.partition("=")[2]) if word in BEHIND)
+    for option, argument in zip(["", *arguments], arguments, strict=False):
+        is_output = option == "--output-dir" or argument.startswith("output_dir=")
+        yield from (word for word in (argument, argument.partition("=")[2]) if word in BEHIND and not is_output)
     if name in ("eval-voc", "eval-coco", "demo") and not {"--weights", "--detections"} & set(arguments):
         yield "runs/pets/best.pt" if "--config" in arguments else "runs/quickstart/detector/best.pt"
 
@@ -201,4 +205,8 @@ def offer(sandbox: Path, folder: Path, names: Iterator[str]) -> None:
     for name in names:
         link = folder / name.replace("*", "1")
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(sandbox / BEHIND[name])
+        made = sandbox / BEHIND[name]
+        if made.is_dir():  # folders of their own: the same run under two names would be one run
+            shutil.copytree(made, link, copy_function=os.link)
+        else:
+            link.symlink_to(made)
