@@ -102,7 +102,7 @@ def describe_schedule(nominal: TrainConfig, scaled: TrainConfig) -> str:
     """What the scaling did, as a sentence for the log."""
     factor = scaled.batch_size / nominal.batch_size
     return (
-        f"{scaled.batch_size} images a step (the config is meant for {nominal.batch_size}): "
+        f"{scaled.batch_size} images per step (the config is meant for {nominal.batch_size}): "
         f"learning rate {nominal.learning_rate:g} x {factor:g} = {scaled.learning_rate:g}, "
         f"steps {nominal.steps} / {factor:g} = {scaled.steps}, "
         f"lr_drops {list(scaled.lr_drops)}, warm-up {scaled.warmup_steps} steps"

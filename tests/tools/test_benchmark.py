@@ -145,7 +145,7 @@ def test_both_evaluations_give_the_same_numbers(monkeypatch):
     ("job", "spans"),
     [
         ("train", {"conv5", "conv5, backward", "RoI pooling, backward", "RPN, backward", "trunk, backward", "optimizer"}),
-        ("infer", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS a class"}),
+        ("infer", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS per class"}),
     ],
 )
 def test_a_profile_tells_the_steps_apart(job, spans, monkeypatch):

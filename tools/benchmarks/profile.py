@@ -157,7 +157,7 @@ def timed_inference(model: Detector, task: Task, watch: Stopwatch) -> Callable[[
             features = model.extract(batch)
             proposals = model.propose(features, batch.sizes_hw)
             regions = model.classify(features, proposals, batch.sizes_hw)
-            with watch.span("selection, NMS a class"):
+            with watch.span("selection, NMS per class"):
                 return select_detections(regions, task.size_hw, batch.sizes_hw, model.config.test)
 
     return infer

@@ -36,7 +36,7 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     size = options.processes or min(max(num_cores(), 2), MAX_PROCESSES)
     port = free_port()
     yield Benchmark(
-        f"ResNet-18 C4, {task.precision}, training step of 1 image of 300x400, 64 RoIs, one thread a process",
+        f"ResNet-18 C4, {task.precision}, training step of 1 image of 300x400, 64 RoIs, one thread per process",
         {
             "1 process": partial(our_work, task),
             f"{size} processes that share nothing": [partial(our_work, replace(task, seed=rank)) for rank in range(size)],
