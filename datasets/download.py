@@ -14,18 +14,20 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+if TYPE_CHECKING:
+    from backbones.weights.download import ReportProgress
+
 VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
 COCO_URL = "http://images.cocodataset.org"  # has no certificate of its own; the checksums vouch for the files
-
-ReportProgress = Callable[[int, "int | None"], None]  # (bytes done, bytes in all where known)
 
 
 class ArchiveError(ValueError):
@@ -34,13 +36,13 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of the publisher's; where below the root it is unpacked, and a path that is then there."""
+    """One file of a publisher."""
 
     url: str
     md5: str
-    holds: str
-    unpack_to: str = "."
-    cifar_batches: bool = False  # to be turned into class folders
+    holds: str  # a path below `unpack_to` that is there once it is unpacked
+    unpack_to: str = "."  # below --root
+    cifar_batches: bool = False  # whether it holds CIFAR-10's batches, to be turned into class folders
 
     @property
     def name(self) -> str:
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_intermixed_args(argv)
     try:
         for name in dict.fromkeys(options.datasets):
-            news = [obtain(archive, options) for archive in DATASETS[name]]
+            news = [obtain(archive, options.root, options.base_url, options.keep) for archive in DATASETS[name]]
             print(f"{name}: complete in {options.root}" if any(news) else f"{name}: is there already, in {options.root}")
     except ArchiveError as error:
         return _fail(str(error))
@@ -124,40 +126,43 @@ def _fail(message: str) -> int:
     return 2
 
 
-def obtain(archive: Archive, options: argparse.Namespace) -> bool:
-    """Download, check and unpack one archive, or what of that is not done yet. False if nothing was left to do."""
+def obtain(archive: Archive, root: Path, base_url: str | None, keep: bool) -> bool:
+    """Download, check and unpack one archive, or what of that is not done yet. False if nothing was left to do.
+
+    It is unpacked below `root`. `base_url` is a mirror's folder in place of the publisher's; with `keep` the archive stays.
+    """
     from backbones.weights.download import finish
 
-    folder: Path = options.root / "archives"
+    folder = root / "archives"
     file, part, done = (folder / f"{archive.name}{suffix}" for suffix in ("", ".part", ".done"))
-    target = options.root / archive.unpack_to
+    target = root / archive.unpack_to
     unpacked = target / archive.holds
     if done.exists() and unpacked.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    url = f"{options.base_url.rstrip('/')}/{archive.name}" if options.base_url else archive.url
+    url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else archive.url
     # A file that someone put there is checked like one of ours.
     if not file.exists():
-        with reported(f"downloading {archive.name}") as report:
+        with progress_bar(f"downloading {archive.name}") as report:
             fetch(url, part, report)
-    with reported(f"checking {archive.name}") as report:
+    with progress_bar(f"checking {archive.name}") as report:
         check(file if file.exists() else part, archive.md5, report)
     if not file.exists():
         finish(part, file)
-    with reported(f"unpacking {archive.name}") as report:
+    with progress_bar(f"unpacking {archive.name}") as report:
         unpack(file, target, report)
     if archive.cifar_batches:
         make_class_folders(target, target / "cifar-10-batches-bin")
     if not unpacked.exists():
         raise ArchiveError(f"{file} is unpacked, but {unpacked} was not in it")
     done.touch()
-    if not options.keep:
+    if not keep:
         file.unlink()
     return True
 
 
 @contextmanager
-def reported(action: str) -> Iterator[ReportProgress]:
+def progress_bar(action: str) -> Iterator[ReportProgress]:
     """A progress bar on a terminal, a line elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:

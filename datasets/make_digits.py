@@ -18,15 +18,15 @@ DEFAULTS = DigitsOptions()
 
 
 def positive(text: str) -> int:
-    """An argument that counts something."""
+    """An argument that counts something: at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
 
 
-def natural(text: str) -> int:
-    """A seed."""
+def not_negative(text: str) -> int:
+    """An argument that may be 0: a seed."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make the sample data set of handwritten digits on photographs.")
     parser.add_argument("--output", type=Path, default=default_output(), help="default: %(default)s")
-    parser.add_argument("--seed", type=natural, default=DEFAULTS.seed)
+    parser.add_argument("--seed", type=not_negative, default=DEFAULTS.seed)
     parser.add_argument("--train", type=positive, default=DEFAULTS.train, help="images")
     parser.add_argument("--val", type=positive, default=DEFAULTS.val, help="images")
     parser.add_argument("--test", type=positive, default=DEFAULTS.test, help="images")

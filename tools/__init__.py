@@ -1,1 +1,1 @@
-"""The doors to the commands, one small script each, and `tools/benchmarks`, what `tools/benchmark.py` measures."""
+"""A small script for each command of `resdet`, and `tools/benchmarks`, which `tools/benchmark.py` runs."""

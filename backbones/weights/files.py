@@ -37,10 +37,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     containers, tensors and arrays.
     """
     path = Path(path)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
+    require_readable(path)
     if path.suffix == ".safetensors":
         contents: Any = _read_safetensors(path)
     else:
@@ -48,6 +45,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(contents, Mapping):
         raise CheckpointError(f"{path} holds a {type(contents).__name__}, not a checkpoint or state dict")
     return dict(contents)
+
+
+def require_readable(path: Path) -> None:
+    """Raise CheckpointError where there is no such file, or it may not be read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
 
 
 def _read_torch(path: Path) -> Any:

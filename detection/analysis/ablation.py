@@ -82,7 +82,7 @@ def plan_rows(detectors: Sequence[Detector]) -> AblationPlan:
     if not plain:
         raise ConfigError(
             f"the baseline needs a checkpoint trained without context, and all {len(detectors)} given have roi.context=true: "
-            "add one with roi.context=false to --weights"
+            "add one that was trained with roi.context=false"
         )
     best = contextual or plain
 

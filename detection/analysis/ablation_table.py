@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, Literal
 
 from rich.table import Table
 
 from detection.analysis.ablation import AblationPlan, AblationRow, plan_rows, predict_rows, time_rows
-from detection.analysis.provenance import provenance
+from detection.analysis.provenance import Provenance, current_provenance
 from detection.engine.precision import resolve_precision
 from detection.evaluation.coco import evaluate_coco_results
 from detection.evaluation.metrics import METRICS
@@ -90,7 +91,7 @@ class MeasuredAblation:
     checkpoints: list[str]
     num_images: int
     timed_images: int
-    provenance: dict[str, str]  # hardware, date, commit
+    provenance: Provenance
 
     def as_json(self, command: str) -> dict[str, Any]:
         """Plain data as the files of docs/results hold it; `command` is the one that measures it again."""
@@ -101,7 +102,7 @@ class MeasuredAblation:
             "checkpoints": self.checkpoints,
             "scales": list(self.plan.scales),
             "left_out": list(self.plan.left_out),
-            **self.provenance,
+            **self.provenance.as_json(),
             "images": self.num_images,
             "timed_images": self.timed_images,
             "rows": [row.as_json() for row in self.rows],
@@ -123,12 +124,8 @@ def measure_ablation(
     without context.
     """
 
-    def report_of(stage: Stage) -> Callable[[int], None]:
-        def report_done(done: int) -> None:
-            if report is not None:
-                report(stage, done)
-
-        return report_done
+    def report_of(stage: Stage) -> Callable[[int], None] | None:
+        return None if report is None else partial(report, stage)
 
     require_objects(split)
     plan = plan_rows(detectors)
@@ -151,7 +148,7 @@ def measure_ablation(
         checkpoints=list(files),
         num_images=len(split.records),
         timed_images=len(timed),
-        provenance=provenance(detectors[0].device, precision),
+        provenance=current_provenance(detectors[0].device, precision),
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from detection.analysis.plots import curve_colors, label_runs, new_figure, save_figure
 from detection.errors import ConfigError, DatasetError, nearest
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"  # as in detection.engine.log, whose import would take seconds: it loads torch
 DEFAULT_METRICS = ("top1_error", "AP")
 """What is drawn by default: the first of these that the evaluations have."""
 CurveKind = Literal["evaluation", "training"]
-OPTIONS: dict[CurveKind, str] = {"evaluation": "--metric", "training": "--train-metric"}
-"""The command's options that choose a curve of each kind."""
+CHOSEN_BY: dict[CurveKind, str] = {"evaluation": "metric (--metric)", "training": "train_metric (--train-metric)"}
+"""What chooses the curve of each kind: the parameter of `select_curves`, and the option of `plot-runs`."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def find_curve(runs: Sequence[RunCurves], run: RunCurves, kind: CurveKind, name:
     near = nearest(name, curves)
     hint = f"did you mean '{near}'? " if near else ""
     if name in run.of_kind(other_kind):
-        hint = f"it is of the {other_kind}: {OPTIONS[other_kind]} {name}; "
+        hint = f"it is a metric of the {other_kind}: give it as {CHOSEN_BY[other_kind]}; "
     raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {', '.join(sorted(curves)) or 'none'}")
 
 

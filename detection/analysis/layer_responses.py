@@ -113,7 +113,7 @@ def responses_of_checkpoints(
     cannot be used, all being loaded before the first is measured; DatasetError for bad data.
     """
     split = validation_split(config)
-    selected = split.part(even_selection(len(split), max_images))
+    selected = split.subset(even_selection(len(split), max_images))
     models = []
     for path in paths:
         models.append(load_classifier(path, config.model, split.class_names, as_recorded=True))

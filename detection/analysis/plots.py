@@ -11,7 +11,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = (".png", ".svg", ".pdf", ".jpg")
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 
 
 def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[str]:
@@ -21,12 +21,14 @@ def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[st
     """
     if labels is not None:
         if len(labels) != len(folders) or len(set(labels)) != len(labels):
-            raise ConfigError(f"--labels needs {len(folders)} different names, got {len(labels)}: {', '.join(labels)}")
+            raise ConfigError(
+                f"labels (--labels) must be {len(folders)} different names, got {len(labels)}: {', '.join(labels)}"
+            )
         return list(labels)
     parts = [folder.resolve().parts for folder in folders]
     for number, folder in enumerate(folders):
         if parts[number] in parts[:number]:
-            raise ConfigError(f"{folder} is named twice: give --labels")
+            raise ConfigError(f"{folder} is named twice: give each a label of its own (--labels)")
     longest = max(map(len, parts))
     for length in range(1, longest):
         names = ["/".join(part[-length:]) for part in parts]
@@ -62,14 +64,13 @@ def curve_colors(count: int) -> list[str] | list[tuple[float, float, float, floa
     return [colormaps["turbo"](number / (count - 1)) for number in range(count)]
 
 
-def require_picture(file: Path) -> Path:
-    """The file itself. Raises ConfigError if its suffix is none of PICTURES; to be called before the work begins."""
-    if file.suffix.lower() not in PICTURES:
-        raise ConfigError(f"cannot draw '{file}': use one of {', '.join(PICTURES)}")
-    return file
+def require_picture(file: Path) -> None:
+    """Raise ConfigError if a file's suffix is none of PICTURE_SUFFIXES; to be called before the work begins."""
+    if file.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ConfigError(f"cannot draw '{file}': use one of {', '.join(PICTURE_SUFFIXES)}")
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write it in the format of the suffix, one of PICTURES."""
+    """Write it in the format of the suffix, one of PICTURE_SUFFIXES."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)

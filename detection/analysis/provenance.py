@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,22 +12,33 @@ import torch
 from detection.weights.checkpoint import software_versions
 
 
-def provenance(device: torch.device, precision: torch.dtype | None) -> dict[str, str]:
-    """`hardware`, `date` and `commit`, as the files of docs/results hold them.
+@dataclass(frozen=True)
+class Provenance:
+    """Machine, arithmetic, day and commit of a measurement."""
 
-    `precision` is the autocast dtype, None for fp32.
-    """
+    machine: str  # GPU, threads and processor, operating system
+    arithmetic: str  # version of torch and precision
+    date: str  # ISO 8601
+    commit: str  # seven digits, or the release where this is no git checkout
+
+    def as_json(self) -> dict[str, str]:
+        """Plain data as the files of docs/results hold it."""
+        return {"hardware": f"{self.machine}; {self.arithmetic}", "date": self.date, "commit": self.commit}
+
+
+def current_provenance(device: torch.device, precision: torch.dtype | None) -> Provenance:
+    """The provenance of what is measured now on this machine's `device`; `precision` is the autocast dtype, None for fp32."""
     versions = software_versions()
-    arithmetic = "fp32" if precision is None else "bf16 autocast"
     threads = torch.get_num_threads()
     machine = [f"{threads} thread{'s' if threads > 1 else ''} of {cpu_name()}", f"{platform.system()} {platform.machine()}"]
     if device.type == "cuda":
         machine.insert(0, torch.cuda.get_device_name(device))
-    return {
-        "hardware": f"{', '.join(machine)}; torch {versions['torch']}, {arithmetic}",
-        "date": datetime.date.today().isoformat(),
-        "commit": versions["commit"][:7] if "commit" in versions else f"resdet {versions['resdet']}",
-    }
+    return Provenance(
+        machine=", ".join(machine),
+        arithmetic=f"torch {versions['torch']}, {'fp32' if precision is None else 'bf16 autocast'}",
+        date=datetime.date.today().isoformat(),
+        commit=versions["commit"][:7] if "commit" in versions else f"resdet {versions['resdet']}",
+    )
 
 
 def cpu_name() -> str:

@@ -15,7 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from detection.evaluation.voc import METRIC_TITLES, ClassDetections, VocResult
+from detection.evaluation.metrics import VOC_METRIC_TITLES
+from detection.evaluation.voc import ClassDetections, VocResult
 from detection.files import write_json
 from detection.modeling.boxes import pairwise_iou
 from detection.structures import Detections, DetectionsByImage, ImageId, Record
@@ -26,7 +27,7 @@ BACKGROUND = "background"
 
 def voc_table(result: VocResult) -> Table:
     """AP of each class, and the mean, with the metric's name in the title."""
-    table = Table(title=f"{METRIC_TITLES[result.metric]} AP at IoU {result.iou_threshold:g}")
+    table = Table(title=f"{VOC_METRIC_TITLES[result.metric]} AP at IoU {result.iou_threshold:g}")
     table.add_column("class")
     table.add_column("objects", justify="right")
     table.add_column("AP", justify="right")
@@ -86,7 +87,7 @@ def plot_precision_recall(result: VocResult, file: Path) -> None:
         axes.set_visible(False)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
-    figure.suptitle(f"mAP {result.mean_ap:.3f}, {METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}", fontsize=10)
+    figure.suptitle(f"mAP {result.mean_ap:.3f}, {VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}", fontsize=10)
     FigureCanvasAgg(figure).print_png(str(file))
 
 

@@ -54,10 +54,13 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def predict_with_bar(model: Detector | Ensemble, records: Sequence[Record], console: Console) -> dict[ImageId, Detections]:
-    """`predict_dataset` by the model's own config, with a bar. Raises DatasetError for an image that cannot be read."""
+def predict_split(
+    model: Detector | Ensemble, weights: str, records: Sequence[Record], console: Console
+) -> dict[ImageId, Detections]:
+    """Print which `weights` see how many images, and predict with a bar. Raises DatasetError for an unreadable image."""
     from detection.inference.dataset import predict_dataset
 
+    console.print(f"{weights}: {len(records)} images", soft_wrap=True, markup=False)
     with progress_bar(console) as progress:
         task = progress.add_task("detecting", total=len(records))
         return predict_dataset(

@@ -1,0 +1,1 @@
+"""The training loop, for classifiers and detectors alike: `detection.engine.train.train`."""

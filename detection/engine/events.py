@@ -29,7 +29,7 @@ class EventFile:
         # TensorBoard drops what earlier files say of this step and later ones: the resumed run says it again.
         self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add points to the curves of these names."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary

@@ -36,8 +36,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"cannot write {path}: {reason}; free some space or choose another --output-dir") from None
+        fix = "free some space or choose another output folder (--output-dir)"
+        raise TrainingError(f"cannot write {path}: {error.strerror or error}; {fix}") from None
 
 
 class RunLog:
@@ -118,30 +118,30 @@ class RunLog:
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=step)
 
-    def interval(self, line: LogLine) -> None:
+    def record_interval(self, line: LogLine) -> None:
         """Record a log interval: `step`, `loss`, `losses`, and plain numbers."""
         if not self.enabled:
             return
-        self._record({"kind": "train", **line}, {"loss": line["loss"], **_prefixed("loss", line["losses"]), **_numbers(line)})
+        self._write({"kind": "train", **line}, {"loss": line["loss"], **_prefixed("loss", line["losses"]), **_numbers(line)})
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], loss=f"loss {line['loss']:.4f}")
         logger.info(_sentence(line, self.steps), extra={"on_bar": self._progress is not None})
 
-    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
+    def record_evaluation(self, step: int, metrics: dict[str, float]) -> None:
         """Record the numbers of an evaluation."""
         if not self.enabled:
             return
-        self._record({"kind": "evaluation", "step": step, "metrics": metrics}, _prefixed("evaluation", metrics))
+        self._write({"kind": "evaluation", "step": step, "metrics": metrics}, _prefixed("evaluation", metrics))
         logger.info("step %d: %s", step, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
-    def _record(self, line: LogLine, scalars: dict[str, float]) -> None:
+    def _write(self, line: LogLine, scalars: dict[str, float]) -> None:
         path = self.output_dir / METRICS_FILE
         # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         with writing(self.output_dir / "tensorboard"):
             if self._events is not None:
-                self._events.scalars(line["step"], scalars)
+                self._events.add_scalars(line["step"], scalars)
         if self.on_log is not None:
             self.on_log(line)
 

@@ -1,4 +1,4 @@
-"""A run of training: all that its parts work with, and how it is saved."""
+"""A training run: the objects that the loop, the log and the evaluation work on together, and how it is saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WarmUpIsOver = Callable[[LogLine], bool]
 
 @dataclass
 class TrainingRun:
-    """All that the loop of one process works with."""
+    """Everything that one process needs for its part of a run."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -36,6 +36,7 @@ class TrainingRun:
     metadata: CheckpointMetadata
     evaluate: Evaluate | None
     best_metric: str | None
+    higher_is_better: bool  # of best_metric
     log: RunLog
     stop: StopSignals
     ema: AveragedModel | None = None  # the moving average of the weights, with train.ema_decay
@@ -49,7 +50,7 @@ class TrainingRun:
         return self.model if self.ema is None else self.ema.module
 
 
-def save(run: TrainingRun) -> None:
+def save_last(run: TrainingRun) -> None:
     """Replace last.pt in one instant; the old one stays whole if this fails. Called by all processes."""
     checkpoint = snapshot(run.model, run.ema, run.optimizer, run.state, run.window, run.config, run.world, run.metadata)
     on_main(run.world, lambda: save_checkpoint(checkpoint.contents(), run.output_dir / LAST))
@@ -57,6 +58,6 @@ def save(run: TrainingRun) -> None:
 
 def save_best(run: TrainingRun) -> None:
     """Replace best.pt. Called by all processes."""
-    training = {"step": run.state.step, "best": run.state.best}
+    training = {"step": run.state.step, "best": run.state.best_as_dict()}
     checkpoint = Checkpoint(run.metadata, run.evaluated_model.state_dict(), training)
     on_main(run.world, lambda: save_checkpoint(checkpoint.contents(), run.output_dir / BEST))

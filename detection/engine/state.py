@@ -46,6 +46,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class BestEvaluation:
+    """The evaluation whose weights are in best.pt."""
+
+    metric: str  # the key of the metric that is compared
+    value: float
+    step: int
+
+
 @dataclass
 class TrainState:
     """The position of a run, as its checkpoints keep it."""
@@ -53,11 +62,21 @@ class TrainState:
     step: int = 0  # steps done
     evaluated: int = 0  # the step of the last evaluation
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
-    best: dict[str, Any] | None = None  # metric (its name), value and step
+    best: BestEvaluation | None = None
     seconds: float = 0.0  # of all parts of the run
     drops: int = 0  # how often a "plateau" schedule has dropped the rate
     stale: int = 0  # evaluations in a row without a better value
     warm: bool = True  # False while a warm-up waits for the training error
+
+    def best_as_dict(self) -> dict[str, Any] | None:
+        """`best` as plain data, for a checkpoint."""
+        return None if self.best is None else asdict(self.best)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TrainState:
+        """The inverse of `dataclasses.asdict`."""
+        best = values["best"]
+        return TrainState(**{**values, "best": None if best is None else BestEvaluation(**best)})
 
 
 def seed_everything(seed: int, micro_batch: int, rank: int) -> None:
@@ -114,7 +133,7 @@ def snapshot(
         "sampler": {"batch": state.step * config.accumulate, "seed": config.seed, "world_size": world.size},
         "rng": all_gather(world, rng_state()),
         "windows": all_gather(world, window.state()),
-        "best": state.best,
+        "best": state.best_as_dict(),
         "progress": asdict(state),
     }
     return Checkpoint(metadata, model.state_dict(), training)
@@ -142,7 +161,7 @@ def restore(
     except ValueError as error:
         raise CheckpointError(f"{path}: the optimizer's parameters are not this model's: {error}") from None
     set_rng_state(training["rng"][world.rank])
-    return TrainState(**training["progress"]), LogWindow.from_state(training["windows"][world.rank])
+    return TrainState.from_dict(training["progress"]), LogWindow.from_state(training["windows"][world.rank])
 
 
 def require_no_other_run(output_dir: Path) -> None:
@@ -150,7 +169,7 @@ def require_no_other_run(output_dir: Path) -> None:
     for name in (LAST, BEST, METRICS_FILE):
         if (output_dir / name).exists():
             raise TrainingError(
-                f"{output_dir} holds another run ({name}): continue it with --resume, or choose another --output-dir"
+                f"{output_dir} holds another run ({name}): resume it (--resume), or choose another output folder (--output-dir)"
             )
 
 
@@ -166,15 +185,20 @@ def read_last_checkpoint(output_dir: Path, metadata: CheckpointMetadata, config:
     """
     path = output_dir / LAST
     if not path.exists():
-        raise TrainingError(f"nothing to resume: {path} does not exist; start without --resume, or name the run's --output-dir")
+        raise TrainingError(
+            f"nothing to resume: {path} does not exist; start a new run (without --resume), or name the folder of the run to "
+            f"resume (--output-dir)"
+        )
     checkpoint = read_checkpoint(path, metadata.kind)
     if "optimizer" not in checkpoint.training:
-        raise CheckpointError(f"{path} holds a model but no training state; pass it as --weights to start a new run from it")
+        raise CheckpointError(
+            f"{path} holds a model but no training state; start a new run from it, as model.weights (--weights)"
+        )
     written_by = checkpoint.training["sampler"]["world_size"]
     if written_by != world.size:
         raise TrainingError(
             f"{path} was written by {written_by} process(es) and this run has {world.size}: each process has its own part of "
-            f"the data; resume with as many, or start a new run with --weights {path}"
+            f"the data; resume with as many, or start a new run from model.weights={path} (--weights)"
         )
     _refuse_changes(checkpoint, metadata, config, path)
     return checkpoint
@@ -194,7 +218,7 @@ def _refuse_changes(checkpoint: Checkpoint, metadata: CheckpointMetadata, config
         listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
         raise TrainingError(
             f"the settings differ from those of {path}: {listed}; resume with the run's own, "
-            f"or start a new run in another --output-dir"
+            f"or start a new run in another output folder (--output-dir)"
         )
 
 

@@ -34,7 +34,7 @@ from detection.engine.optim import (
     set_learning_rate,
 )
 from detection.engine.precision import autocast, resolve_precision
-from detection.engine.run import Evaluate, TrainingRun, WarmUpIsOver, save
+from detection.engine.run import Evaluate, TrainingRun, WarmUpIsOver, save_last
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, TrainState, read_last_checkpoint, require_no_other_run, restore, seed_everything
 from detection.engine.validation import evaluate_run, evaluation_due
@@ -57,13 +57,13 @@ class TrainBatch(Protocol):
         """The same batch on a device."""
 
 
-MakeBatches = Callable[[int], Iterable[Any]]
+MakeBatches = Callable[[int], Iterable[TrainBatch]]
 """Number of a micro-batch -> this process's endless stream of batches from that one on; equal numbers give equal streams."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. `best` is the best value of the metric so far; `seconds` counts the parts of a resumed run too."""
+    """How a run ended. `best` is the best value of `best_metric`; `seconds` counts the parts of a resumed run too."""
 
     steps: int
     metrics: dict[str, float]
@@ -86,6 +86,7 @@ def train(
     metadata: CheckpointMetadata,
     evaluate: Evaluate | None = None,
     best_metric: str | None = None,
+    higher_is_better: bool = True,
     warm_up_is_over: WarmUpIsOver | None = None,
     resume: bool = False,
     on_log: OnLog | None = None,
@@ -93,10 +94,11 @@ def train(
     """Train a model and keep its checkpoints and log in `output_dir`.
 
     `config` is the nominal one; it is scaled to the total batch here. `metadata` is what each checkpoint says of the model.
-    `evaluate` is called on rank 0 with the model in eval mode. `best_metric` names the metric of it that best.pt is kept by:
-    greater is better, or with a leading minus ("-error") less is. With `warm_up_is_over` the rate stays at `warmup_factor` of
-    its value until that returns True for the line of a log interval. With `ema_decay` the averaged weights are evaluated and
-    kept in best.pt, and are the model's at the end. `on_log` gets each line of metrics.jsonl, on rank 0.
+    `evaluate` is called on rank 0 with the model in eval mode and returns metrics; best.pt holds the weights with the best
+    `best_metric` of them, the highest value or the lowest, as `higher_is_better` says. With `warm_up_is_over` the rate stays
+    at `warmup_factor` of its value until that returns True for the line of a log interval. With `ema_decay` the averaged
+    weights are evaluated and kept in best.pt, and are the model's at the end. `on_log` gets each line of metrics.jsonl, on
+    rank 0.
 
     Raises TrainingError for a loss that is not finite, an output folder that holds another run, or a run that cannot be
     resumed; CheckpointError for a damaged or foreign last.pt.
@@ -119,6 +121,7 @@ def train(
                 metadata=metadata,
                 evaluate=evaluate,
                 best_metric=best_metric,
+                higher_is_better=higher_is_better,
                 log=log,
                 stop=stop,
                 warm_up_is_over=warm_up_is_over,
@@ -151,14 +154,14 @@ def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
         with writing(run.output_dir / "config.yaml"):
             (run.output_dir / "config.yaml").write_text(yaml.safe_dump(dict(run.metadata.config), sort_keys=False))
     if checkpoint is None:
-        save(run)  # from now on there is something to resume, whenever the run is killed
+        save_last(run)  # from now on there is something to resume, whenever the run is killed
     state = run.state
     run.log.start(state.step, lambda line: line["step"] <= (state.evaluated if line["kind"] == "evaluation" else state.step))
 
 
 def _describe_restored(run: TrainingRun) -> str:
     state = run.state
-    best = f"best {run.best_metric} {state.best['value']:.4f} of step {state.best['step']}" if state.best else "no best yet"
+    best = f"best {state.best.metric} {state.best.value:.4f} of step {state.best.step}" if state.best else "no best yet"
     return (
         f"resuming {run.output_dir / LAST} at step {state.step} of {run.config.steps}: restored weights, optimizer, "
         f"schedule, random numbers, the place in the data (batch {state.step * run.config.accumulate}) and {best}"
@@ -190,7 +193,7 @@ def _loop(run: TrainingRun, make_batches: MakeBatches) -> None:
         _after_step(run)
 
 
-def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[Any], dtype: torch.dtype | None) -> None:
+def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[TrainBatch], dtype: torch.dtype | None) -> None:
     """Add up the gradients of the step's micro-batches."""
     state, config, device = run.state, run.config, run.world.device
     for index in range(config.accumulate):
@@ -210,7 +213,7 @@ def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.float() for name, loss in losses.items() if not name.startswith(LOG_ONLY_PREFIX)]).sum()
 
 
-def _next_batch(run: TrainingRun, stream: Iterator[Any]) -> Any:
+def _next_batch(run: TrainingRun, stream: Iterator[TrainBatch]) -> TrainBatch:
     started = time.perf_counter()
     batch = next(stream, None)
     if batch is None:
@@ -260,12 +263,12 @@ def _after_step(run: TrainingRun) -> None:
     run.log.advance(step)
     if step % run.config.log_every == 0 or step == run.config.steps:
         line = _log_line(run)
-        run.log.interval(line)
+        run.log.record_interval(line)
         run.window = LogWindow()
         if run.warm_up_is_over is not None and not run.state.warm:
             run.state.warm = run.warm_up_is_over(line)
     if run.stop.agreed is not None or _saves_after(run, step):
-        save(run)
+        save_last(run)
     if run.stop.agreed is None and evaluation_due(run):
         evaluate_run(run)
 
@@ -298,5 +301,5 @@ def _result(run: TrainingRun) -> TrainResult:
         logger.info("%s at step %d of %d; saved %s", name, state.step, run.config.steps, run.output_dir / LAST)
     elif run.ema is not None:
         run.model.load_state_dict(run.ema.module.state_dict())
-    best = state.best["value"] if state.best else None
+    best = None if state.best is None else state.best.value
     return TrainResult(state.step, state.metrics, best, state.seconds, stopped)

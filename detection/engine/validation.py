@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 
 from detection.engine.distributed import on_main, reduce_max
-from detection.engine.run import TrainingRun, save, save_best
+from detection.engine.run import TrainingRun, save_best, save_last
+from detection.engine.state import BestEvaluation
 
 
 def evaluation_due(run: TrainingRun) -> bool:
@@ -30,8 +30,8 @@ def evaluate_run(run: TrainingRun) -> None:
     state.seconds += time.perf_counter() - started
     if run.best_metric is not None:
         _update_best(run, run.best_metric)
-    run.log.evaluation(state.step, metrics)
-    save(run)
+    run.log.record_evaluation(state.step, metrics)
+    save_last(run)
 
 
 def _evaluate(run: TrainingRun) -> dict[str, float] | None:
@@ -53,9 +53,8 @@ def _evaluate(run: TrainingRun) -> dict[str, float] | None:
 def _update_best(run: TrainingRun, best_metric: str) -> None:
     """Keep the weights if they are the best so far; drop the rate of a "plateau" schedule where nothing gets better."""
     state, config = run.state, run.config
-    if improves(state.metrics, best_metric, state.best):
-        name = best_metric.removeprefix("-")
-        state.best, state.stale = {"metric": name, "value": state.metrics[name], "step": state.step}, 0
+    if improves(state.metrics, best_metric, run.higher_is_better, state.best):
+        state.best, state.stale = BestEvaluation(best_metric, state.metrics[best_metric], state.step), 0
         save_best(run)
         return
     state.stale += 1
@@ -63,10 +62,9 @@ def _update_best(run: TrainingRun, best_metric: str) -> None:
         state.drops, state.stale = state.drops + 1, 0
 
 
-def improves(metrics: dict[str, float], best_metric: str, best: dict[str, Any] | None) -> bool:
+def improves(metrics: dict[str, float], best_metric: str, higher_is_better: bool, best: BestEvaluation | None) -> bool:
     """Whether the metric beats the best so far; NaN never does."""
-    name = best_metric.removeprefix("-")
-    if name not in metrics:
+    if best_metric not in metrics:
         raise ValueError(f"best_metric '{best_metric}' is not among the evaluation's {sorted(metrics)}")
-    sign = -1 if best_metric.startswith("-") else 1
-    return sign * metrics[name] > (sign * best["value"] if best else float("-inf"))
+    sign = 1 if higher_is_better else -1
+    return sign * metrics[best_metric] > (float("-inf") if best is None else sign * best.value)

@@ -20,13 +20,13 @@ from detection.evaluation.detection_files import coco_results, corners_to_xywh
 from detection.evaluation.voc import check_images
 from detection.structures import DetectionsByImage, ImageId, Record
 
-KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The numbers in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """The twelve numbers by their KEYS, and AP per class name for the classes that have objects."""
+    """The twelve numbers by the keys of COCO_METRICS, and AP per class name for the classes that have objects."""
 
     numbers: dict[str, float]
     class_ap: dict[str, float]
@@ -82,7 +82,7 @@ def evaluate_coco_results(
     evaluation = COCOeval_faster(truth, found, "bbox")
     evaluation.params.catIds = kept
     evaluation.run()
-    values = dict(zip(KEYS, map(float, evaluation.stats), strict=True))
+    values = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
     return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[key] for key in kept]))
 
 

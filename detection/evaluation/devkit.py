@@ -44,7 +44,7 @@ def find_year(devkit: Path, year: str | None) -> Path:
         if (place / "Annotations").is_dir():
             return place
     years = sorted(path.name for path in devkit.glob("VOC*") if path.is_dir())
-    found = f"; it holds {', '.join(years)}: give --year" if years else ""
+    found = f"; it holds {', '.join(years)}: name the year (--year)" if years else ""
     raise DatasetError(f"no folder Annotations in {' or '.join(map(str, places))}{found}")
 
 

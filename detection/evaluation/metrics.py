@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,15 @@ METRICS = {
     "ARs": MetricInfo("COCO AR, small objects"),
     "ARm": MetricInfo("COCO AR, medium objects"),
     "ARl": MetricInfo("COCO AR, large objects"),
-    # Pascal VOC's mean over the classes, in [0, 1]; NaN where no class has objects.
+    # Pascal VOC's mean over the classes at IoU 0.5, in [0, 1]; NaN where no class has objects. See VocMetric.
     "voc_area": MetricInfo("VOC mAP@.5, area"),
     "voc07": MetricInfo("VOC mAP@.5, 11-point"),
     # A classifier's, as fractions of the images.
     "top1_error": MetricInfo("top-1 error", higher_is_better=False),
     "top5_error": MetricInfo("top-5 error", higher_is_better=False),
 }
+
+VocMetric = Literal["voc07", "area"]
+"""How Pascal VOC computes AP at any IoU threshold: at eleven recalls until 2009, as the area under the curve since 2010."""
+
+VOC_METRIC_TITLES: dict[VocMetric, str] = {"voc07": "VOC07 11-point", "area": "VOC10+ area under the curve"}

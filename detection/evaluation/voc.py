@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from detection.errors import DatasetError
+from detection.evaluation.metrics import VocMetric
 from detection.structures import DetectionsByImage, Record
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Metric = Literal["voc07", "area"]
-
-METRIC_TITLES: dict[Metric, str] = {"voc07": "VOC07 11-point", "area": "VOC10+ area under the curve"}
 
 # These eleven numbers are part of the metric: the fourth is 0.30000000000000004, which a recall of 3/10 does not reach.
 VOC07_RECALLS: Floats = np.arange(0.0, 1.1, 0.1)
@@ -62,13 +59,13 @@ class VocResult:
 
     mean_ap: float  # NaN if no class has objects
     ap: dict[str, float]
-    metric: Metric
+    metric: VocMetric
     iou_threshold: float
     curves: dict[str, PrecisionRecallCurve]
     absent: tuple[str, ...]  # classes without any object to find
 
     def as_json(self) -> dict[str, object]:
-        """What `--json` writes."""
+        """Plain data: `mAP`, `AP` by class name, and `metric`."""
         return {"mAP": self.mean_ap, "AP": self.ap, "metric": self.metric}
 
 
@@ -77,7 +74,7 @@ def evaluate_voc(
     detections: DetectionsByImage,
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
-    metric: Metric = "area",
+    metric: VocMetric = "area",
 ) -> VocResult:
     """VOC's AP of N records. An image that `detections` lacks counts as one without detections.
 
@@ -92,7 +89,7 @@ def evaluate_voc_classes(
     detections: Mapping[str, ClassDetections],
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
-    metric: Metric = "area",
+    metric: VocMetric = "area",
 ) -> VocResult:
     """VOC's AP of detections that are already sorted into classes, as detection files hold them.
 
@@ -201,7 +198,7 @@ def _area(boxes: Floats) -> Floats:
     return area
 
 
-def average_precision(curve: PrecisionRecallCurve, metric: Metric) -> float:
+def average_precision(curve: PrecisionRecallCurve, metric: VocMetric) -> float:
     """The AP of a curve, in [0, 1], by the metric `voc07` (11-point) or `area`."""
     return _eleven_points(curve) if metric == "voc07" else _area_under_envelope(curve)
 

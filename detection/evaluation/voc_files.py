@@ -8,7 +8,8 @@ from pathlib import Path
 
 from detection.evaluation.detection_files import find_voc_detections, read_voc_detections
 from detection.evaluation.devkit import find_year, read_devkit, sort_classes
-from detection.evaluation.voc import ClassDetections, Metric, VocResult, evaluate_voc_classes
+from detection.evaluation.metrics import VocMetric
+from detection.evaluation.voc import ClassDetections, VocResult, evaluate_voc_classes
 from detection.structures import Record
 
 
@@ -27,11 +28,11 @@ class VocEvaluation:
         return [name for name in self.class_names if name not in self.detections]
 
     @property
-    def default_metric(self) -> Metric:
+    def default_metric(self) -> VocMetric:
         """The metric of the year's challenge: 11-point for 2007, the area under the curve from 2010 on."""
         return "voc07" if self.year == "2007" else "area"
 
-    def evaluate(self, iou_threshold: float = 0.5, metric: Metric | None = None) -> VocResult:
+    def evaluate(self, iou_threshold: float = 0.5, metric: VocMetric | None = None) -> VocResult:
         """AP by class and their mean, which is NaN where there is no object to find; by default with the year's own metric."""
         return evaluate_voc_classes(
             self.records, self.detections, self.class_names, iou_threshold, metric or self.default_metric
@@ -58,7 +59,7 @@ def evaluate_voc_files(
     year: str | None = None,
     split: str = "test",
     iou_threshold: float = 0.5,
-    metric: Metric | None = None,
+    metric: VocMetric | None = None,
 ) -> VocResult:
     """AP of a folder of detection files, as the development kit computes it. Raises DatasetError for what cannot be used."""
     return read_voc_files(devkit, detections, year, split).evaluate(iou_threshold, metric)

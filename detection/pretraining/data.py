@@ -70,7 +70,7 @@ def training_splits(config: ClassifierConfig) -> tuple[ImageFolder, ImageFolder]
     if data.hold_out >= len(whole):
         raise DatasetError(f"data.hold_out is {data.hold_out}, and split '{data.train}' has just {len(whole)} images")
     order = np.random.default_rng(config.train.seed).permutation(len(whole))
-    return whole.part(sorted(order[data.hold_out :])), whole.part(sorted(order[: data.hold_out]))
+    return whole.subset(sorted(order[data.hold_out :])), whole.subset(sorted(order[: data.hold_out]))
 
 
 def validation_split(config: ClassifierConfig) -> ImageFolder:
@@ -87,7 +87,7 @@ def mean_image(folder: ImageFolder, config: ClassifierConfig, max_images: int = 
     """
     selected = np.linspace(0, len(folder) - 1, min(max_images, len(folder))).round().astype(int)
     total, count = torch.zeros(3, config.data.image_size, config.data.image_size, dtype=torch.float64), 0
-    for batch in test_loader(folder.part(selected.tolist()), config):
+    for batch in test_loader(folder.subset(selected.tolist()), config):
         total += batch.images.double().sum(dim=0)
         count += len(batch)
     mean = total / count

@@ -44,7 +44,7 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def part(self, indices: Sequence[int]) -> ImageFolder:
+    def subset(self, indices: Sequence[int]) -> ImageFolder:
         """Some of the images, in this order."""
         chosen = list(indices)
         return replace(

@@ -86,13 +86,13 @@ def build_classifier(config: ClassifierModelConfig, class_names: Sequence[str]) 
     return ClassificationModel(backbone, class_names)
 
 
-def initialise_classifier(model: ClassificationModel, network: ClassifierModelConfig, path: str | Path) -> str:
+def initialise_classifier(model: ClassificationModel, config: ClassifierModelConfig, path: str | Path) -> str:
     """Start from a classifier's checkpoint or a plain state dict with torchvision's names; says what was restored.
 
-    `network` is the model's own. The last layer is taken over where it is for the same classes (a plain file: as many), and
-    otherwise stays random. Raises CheckpointError where the file does not fit.
+    `config` is the one that the model was built from. The last layer is taken over where it is for the same classes (a plain
+    file: as many), and otherwise stays random. Raises CheckpointError where the file does not fit.
     """
-    weights = _read_weights(load_checkpoint(path), path, network, model)
+    weights = _read_weights(load_checkpoint(path), path, config, model)
     if _have_same_classes(weights, model):
         _load_weights(model, weights)
         return f"all weights initialised from the classifier {path}; the schedule starts at step 0"
@@ -105,18 +105,18 @@ def initialise_classifier(model: ClassificationModel, network: ClassifierModelCo
 
 
 def load_classifier(
-    path: str | Path, network: ClassifierModelConfig, class_names: Sequence[str], *, as_recorded: bool = False
+    path: str | Path, config: ClassifierModelConfig, class_names: Sequence[str], *, as_recorded: bool = False
 ) -> ClassificationModel:
     """A trained classifier in evaluation mode, on the CPU, from a file.
 
-    With `as_recorded` it is the network that the file records, if it does, and otherwise `network`.
+    With `as_recorded` it is the network that the file records, if it does, and otherwise that of `config`.
     Raises CheckpointError where the file is of another network or for other classes.
     """
     contents = load_checkpoint(path)
     if as_recorded:
-        network = _recorded_network(contents, path, network)
-    model = build_classifier(network, class_names)
-    weights = _read_weights(contents, path, network, model)
+        config = _recorded_config(contents, path, config)
+    model = build_classifier(config, class_names)
+    weights = _read_weights(contents, path, config, model)
     if not _have_same_classes(weights, model):
         found = _class_names(weights) or (f"{_num_classes(weights, model)} nameless ones",)
         raise CheckpointError(
@@ -127,7 +127,7 @@ def load_classifier(
     return model.eval()
 
 
-def _recorded_network(contents: Mapping[str, Any], path: str | Path, default: ClassifierModelConfig) -> ClassifierModelConfig:
+def _recorded_config(contents: Mapping[str, Any], path: str | Path, default: ClassifierModelConfig) -> ClassifierModelConfig:
     """The network that a checkpoint was trained as; `default` for files that do not say."""
     if not is_own_format(contents):
         return default
@@ -138,11 +138,11 @@ def _recorded_network(contents: Mapping[str, Any], path: str | Path, default: Cl
 
 
 def _read_weights(
-    contents: Mapping[str, Any], path: str | Path, network: ClassifierModelConfig, model: ClassificationModel
+    contents: Mapping[str, Any], path: str | Path, config: ClassifierModelConfig, model: ClassificationModel
 ) -> ClassifierWeights:
-    """The weights for `model`, a `network`, in what `load_checkpoint` has read. Raises CheckpointError for another network."""
-    options = BackboneOptions(stride_in_1x1=network.stride_in_1x1, stem_pool=network.stem_pool)
-    return classifier_weights(contents, str(path), network.backbone, options, model.backbone.preprocessing)
+    """The weights for `model`, built from `config`, in a file's contents. Raises CheckpointError for another network."""
+    options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
+    return classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
 
 
 def _load_weights(model: ClassificationModel, weights: ClassifierWeights) -> None:

@@ -18,6 +18,7 @@ from detection.engine.log import OnLog
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST
 from detection.engine.train import TrainResult, train
+from detection.evaluation.metrics import METRICS
 from detection.pretraining.data import ImageBatch, mean_image, train_loader, training_splits
 from detection.pretraining.evaluate import evaluate_split
 from detection.pretraining.folders import ImageFolder
@@ -28,6 +29,8 @@ from detection.weights.zoo import find_classifier
 logger = logging.getLogger(__name__)
 
 MODEL = "model.pt"
+BEST_METRIC = "top1_error"
+"""best.pt holds the weights that are best by this metric, a key of METRICS."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,12 @@ def train_classifier(
     DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
+    # First of all: a wrong name shows at once, not after the images are read.
+    resumed = resume and (config.output_dir / LAST).exists()
+    weights = None if config.model.weights is None or resumed else find_weights(config.model.weights)
     train_split, val_split = training_splits(config)
     tell(f"{len(train_split)} training and {len(val_split)} validation images of {len(train_split.class_names)} classes")
-    model = _starting_model(config, train_split.class_names, resume, tell, find_weights)
+    model = _starting_model(config, train_split.class_names, weights, resumed, tell)
     if config.data.mean_image and model.mean_image is None:
         model.mean_image = mean_image(train_split, config)
     model.label_smoothing = config.train.label_smoothing
@@ -74,19 +80,20 @@ def train_classifier(
         config.train,
         config.output_dir,
         metadata=metadata,
-        evaluate=lambda network: evaluate_split([classifier(network)], val_split, config),
-        best_metric="-top1_error",
+        evaluate=lambda network: evaluate_split([_as_classifier(network)], val_split, config),
+        best_metric=BEST_METRIC,
+        higher_is_better=METRICS[BEST_METRIC].higher_is_better,
         warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,
         on_log=on_log,
     )
-    weights = config.output_dir / MODEL
+    trained = config.output_dir / MODEL
     if training.interrupted or not world.is_main:
-        return PretrainResult(weights, training.metrics, training)
+        return PretrainResult(trained, training.metrics, training)
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
-    write_checkpoint(metadata, model.state_dict(), weights)
-    return PretrainResult(weights, evaluate_split([model], val_split, config), training)
+    write_checkpoint(metadata, model.state_dict(), trained)
+    return PretrainResult(trained, evaluate_split([model], val_split, config), training)
 
 
 def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> CheckpointMetadata:
@@ -101,8 +108,8 @@ def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) ->
     )
 
 
-def classifier(network: nn.Module) -> ClassificationModel:
-    """The network that the training loop evaluates, as what it is: the model, or the one with averaged weights."""
+def _as_classifier(network: nn.Module) -> ClassificationModel:
+    """The same network. To the loop, which gives it to `evaluate`, it is just an nn.Module."""
     assert isinstance(network, ClassificationModel)
     return network
 
@@ -110,19 +117,18 @@ def classifier(network: nn.Module) -> ClassificationModel:
 def _starting_model(
     config: ClassifierConfig,
     class_names: tuple[str, ...],
-    resume: bool,
+    weights: Path | None,
+    resumed: bool,
     tell: Callable[[str], object],
-    find_weights: Callable[[Path], Path],
 ) -> ClassificationModel:
     """The model before its first step; a resumed run's weights are restored by the training loop."""
     torch.manual_seed(config.train.seed)
     model = build_classifier(config.model, class_names)
-    last = config.output_dir / LAST
-    if resume and last.exists():
-        recorded = read_checkpoint(last, "classifier").metadata
+    if resumed:
+        recorded = read_checkpoint(config.output_dir / LAST, "classifier").metadata
         model.backbone.preprocessing, model.mean_image = recorded.preprocessing, recorded.mean_image
-    elif config.model.weights is not None:
-        tell(initialise_classifier(model, config.model, find_weights(config.model.weights)))
+    elif weights is not None:
+        tell(initialise_classifier(model, config.model, weights))
     return model
 
 

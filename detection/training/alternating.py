@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
+from detection.data.catalog import Dataset
 from detection.engine.distributed import World, on_main, process_group
 from detection.engine.log import OnLog
 from detection.engine.state import LAST, require_no_other_run
@@ -23,7 +24,7 @@ from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
-from detection.training.fit import Tell, TrainingData, fit
+from detection.training.fit import Tell, fit, load_training_data
 from detection.weights.checkpoint import Checkpoint, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
@@ -94,8 +95,9 @@ class StartingPoint:
 
 def train_alternating(
     config: Config,
-    data: TrainingData,
     *,
+    training: Dataset | None,
+    validation: Dataset | None,
     resume: bool,
     tell: Tell,
     on_log: OnLog | None,
@@ -109,10 +111,12 @@ def train_alternating(
     folders = [config.output_dir / folder for folder in FOLDERS]
     world = World.from_environment()
     with process_group(world):
-        start = on_main(world, lambda: _find_start(folders) if resume else _claim(folders))
+        start = on_main(world, lambda: _resumed_start(folders) if resume else _new_start(folders))
         # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
         config = with_weights(config, config.model.weights or start.weights)
+        # First of all: a wrong name shows at once, not after the annotations are read.
         weights = _find_first_weights(config, start, resume, find_weights)
+        data = load_training_data(config, training, validation, tell)
         seconds = start.seconds
         for number in range(start.step, len(folders) + 1):
             tell(f"step {number} of {len(folders)}: {DESCRIPTIONS[number - 1]}")
@@ -130,15 +134,15 @@ def train_alternating(
     return replace(result, seconds=seconds)
 
 
-def _claim(folders: Sequence[Path]) -> StartingPoint:
+def _new_start(folders: Sequence[Path]) -> StartingPoint:
     """The start of a new run. Raises TrainingError where one of its steps would overwrite another run."""
     for folder in folders:
         require_no_other_run(folder)
     return StartingPoint()
 
 
-def _find_start(folders: Sequence[Path]) -> StartingPoint:
-    """Where to go on. If nothing was begun that is step 1, whose run then says so."""
+def _resumed_start(folders: Sequence[Path]) -> StartingPoint:
+    """Where to go on: at the last step that was begun, or else at step 1, whose run then raises the error."""
     begun = {number: folder / LAST for number, folder in enumerate(folders, start=1) if (folder / LAST).exists()}
     last = max(begun, default=1)
     if last > 1:

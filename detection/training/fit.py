@@ -1,4 +1,4 @@
-"""One run of the training loop for a detector: the images, the first weights, the evaluation on the way."""
+"""One run of the training loop for a detector: its data, and the evaluation on the validation split while it trains."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from detection.engine.distributed import World
 from detection.engine.log import OnLog
 from detection.engine.train import TrainResult, train
 from detection.errors import DatasetError
+from detection.evaluation.metrics import METRICS
 from detection.inference.detector import Detector
 from detection.inference.evaluate import evaluate
 from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
-"""best.pt holds the weights with the greatest value of this metric."""
+"""best.pt holds the weights that are best by this metric, a key of METRICS."""
 
 Tell = Callable[[str], object]
-"""Gets the sentences that people read before a run's own log begins."""
+"""Is called with sentences for people that come before the run's own log, such as the number of images."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,25 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     classes, strict = config.data.classes, config.data.strict
     if training is None:
         training = load_dataset(config.data.train, classes, strict)
-    _check_and_tell("train", training, config, tell)
+    _require_classes("train", training, config)
+    tell(_describe_size("train", training))
     if validation is None and config.data.val:
         validation = load_dataset(config.data.val, classes, strict)
     if validation is not None:
-        _check_and_tell("val", validation, config, tell)
+        _require_classes("val", validation, config)
+        tell(_describe_size("val", validation))
     return TrainingData(training, validation)
 
 
-def _check_and_tell(name: str, dataset: Dataset, config: Config, tell: Tell) -> None:
-    """Tell the size of a split. Raises DatasetError if its classes are not the config's."""
+def _require_classes(name: str, dataset: Dataset, config: Config) -> None:
+    """Raise DatasetError if the classes of a split are not the config's."""
     if dataset.class_names != config.data.class_names:
         found, expected = ", ".join(dataset.class_names), ", ".join(config.data.class_names)
         raise DatasetError(f"{name}: its classes are {found}; data.classes of the config are {expected}: set them alike")
-    tell(f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects")
+
+
+def _describe_size(name: str, dataset: Dataset) -> str:
+    return f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects"
 
 
 def fit(
@@ -73,14 +79,15 @@ def fit(
         config.train,
         output_dir,
         metadata=detector_metadata(model),
-        evaluate=None if validation is None else lambda network: evaluate(_detector(network), validation).metrics,
+        evaluate=None if validation is None else lambda network: evaluate(_as_detector(network), validation).metrics,
         best_metric=BEST_METRIC,
+        higher_is_better=METRICS[BEST_METRIC].higher_is_better,
         resume=resume,
         on_log=on_log,
     )
 
 
-def _detector(network: nn.Module) -> Detector:
-    """The network that the loop evaluates, as what it is: the model, or the one with averaged weights (`train.ema_decay`)."""
+def _as_detector(network: nn.Module) -> Detector:
+    """The same network. To the loop, which gives it to `evaluate`, it is just an nn.Module."""
     assert isinstance(network, Detector)
     return network

@@ -34,7 +34,7 @@ DEPRECATED_KEYS = {
     "coco_ap50": "AP50",
     "coco_ap75": "AP75",
 }
-"""Keys of summary.json until now -> today's; both are written for one release."""
+"""Old keys of summary.json -> the keys that replace them; both are written for one release."""
 DRAWN_IMAGES = 12
 DRAWN_SCORE = 0.5  # detections of at most this score are not drawn
 
@@ -55,24 +55,25 @@ def run_quickstart(
     output_dir: Path,
     *,
     tell: Tell = logger.info,
-    begin_stage: Callable[[str], object] = logger.info,
+    on_stage: Callable[[str], object] = logger.info,
 ) -> QuickstartResult:
     """Run both training stages, evaluate on the test split, draw, and write `output_dir`/summary.json.
 
     The stages' own folders are `output_dir`/classifier and `output_dir`/detector, whatever the configs say. A stage that
-    was begun goes on, a finished one is not trained again. `begin_stage` gets each stage's name, `tell` the sentences that
-    precede the runs' own logs. Raises TrainingError where a signal stopped a stage, and the errors of `train_detector`.
+    was begun goes on, a finished one is not trained again. `on_stage` is called with each stage's name as it begins, `tell`
+    with the sentences that precede the runs' own logs. Raises TrainingError where a signal stopped a stage, and the errors
+    of `train_detector`.
     """
     pretrain_config = pretrain_config.model_copy(update={"output_dir": output_dir / "classifier"})
     config = config.model_copy(update={"output_dir": output_dir / "detector"})
-    begin_stage("pretrain")
+    on_stage("pretrain")
     classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
     _require_finished(classifier.interrupted)
     config = with_weights(config, classifier.weights)
-    begin_stage("train")
+    on_stage("train")
     training = train_detector(config, resume=has_begun(config.output_dir), tell=tell)
     _require_finished(training.interrupted)
-    begin_stage("evaluate")
+    on_stage("evaluate")
     start = time.monotonic()
     dataset = load_evaluation_split(config).dataset
     evaluation = evaluate(load_detector(config.output_dir / BEST, config), dataset)
@@ -128,4 +129,4 @@ def draw_detections(dataset: Dataset, detections: DetectionsByImage, folder: Pat
 
 def _require_finished(interrupted: bool) -> None:
     if interrupted:
-        raise TrainingError("stopped before the end; the same command goes on from here")
+        raise TrainingError("stopped before the end; run it again to go on from here")

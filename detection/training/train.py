@@ -14,7 +14,7 @@ from detection.engine.log import OnLog
 from detection.engine.train import TrainResult
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
-from detection.training.fit import Tell, TrainingData, fit, load_training_data
+from detection.training.fit import Tell, fit, load_training_data
 from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import resolve_weights
 
@@ -43,23 +43,34 @@ def train_detector(
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
     nothing can be resumed, or the loss is no longer finite.
     """
-    data = load_training_data(config, training, validation, tell)
     approach = train_alternating if config.approach == "alternating" else train_jointly
-    return approach(config, data, resume=resume, tell=tell, on_log=on_log, find_weights=find_weights)
+    return approach(
+        config,
+        training=training,
+        validation=validation,
+        resume=resume,
+        tell=tell,
+        on_log=on_log,
+        find_weights=find_weights,
+    )
 
 
 def train_jointly(
     config: Config,
-    data: TrainingData,
     *,
+    training: Dataset | None,
+    validation: Dataset | None,
     resume: bool,
     tell: Tell,
     on_log: OnLog | None,
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
-    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run."""
+    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run; parameters as of `train_detector`."""
+    # First of all: a wrong name shows at once, not after the annotations are read.
+    weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
+    data = load_training_data(config, training, validation, tell)
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
-    if config.model.weights is not None and not resume:
-        tell(initialise_detector(model, find_weights(config.model.weights)))
+    if weights is not None:
+        tell(initialise_detector(model, weights))
     return fit(model, data, config.output_dir, resume=resume, on_log=on_log)

@@ -1,1 +1,1 @@
-"""What a checkpoint holds, and weights of other projects as checkpoints of ours."""
+"""Checkpoints of detectors: reading, writing, starting another detector from one, converting those of other projects."""

@@ -64,13 +64,13 @@ def convert(
     """Convert what `load_checkpoint` has read, as `convert_file` does; `source` names it in errors."""
     if is_own_format(contents):
         raise CheckpointError(f"{source} is a checkpoint of resdet already: use it as it is")
-    state, beside = unwrap_state_dict(contents, source)
+    state, extras = unwrap_state_dict(contents, source)
     format_name = format_name or detector_format(state) or backbone_format(state)
     if format_name is None:
         known = "; ".join(f"{name}: {form.summary}" for name, form in (DETECTOR_FORMATS | BACKBONE_FORMATS).items())
         raise CheckpointError(f"{source} is in no format known here; its keys are {list(state)[:5]}. Known are {known}")
     if format_name in DETECTOR_FORMATS:
-        return _detector(DETECTOR_FORMATS[format_name].read(state, beside, source), format_name, source, overrides)
+        return _detector(DETECTOR_FORMATS[format_name].read(state, extras, source), format_name, source, overrides)
     return _classifier(contents, format_name, source, overrides)
 
 

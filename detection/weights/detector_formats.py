@@ -1,6 +1,6 @@
-"""C4 detectors of other projects, with this project's names: detectron2's, jwyang's, and the tf-faster-rcnn port's.
+"""C4 detectors of other projects, read with this project's names: detectron2's, jwyang's, and the tf-faster-rcnn port's.
 
-A anchors per cell, K classes. Their facts are compared in docs/weights.md.
+A anchors per cell, K classes. docs/weights.md compares the formats.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def detector_format(keys: Iterable[str]) -> str | None:
     return None
 
 
-def _read_detectron2(state: State, beside: Mapping[str, Any], source: str) -> ForeignDetector:
+def _read_detectron2(state: State, extras: Mapping[str, Any], source: str) -> ForeignDetector:
     renamed, entries = rename(state, DETECTRON2_RULES, source, "a C4 detector of detectron2's")
     mean, std, anchors = (renamed.pop(f"({name})", None) for name in ("mean", "std", "anchors"))
     # As detectron2 reads files without statistics: it takes the variance for 1, and adds eps to it.
@@ -116,8 +116,8 @@ def _shortest(values: Tensor) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in values.reshape(-1).numpy())
 
 
-def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> ForeignDetector:
-    if beside.get("class_agnostic"):
+def _read_jwyang(state: State, extras: Mapping[str, Any], source: str) -> ForeignDetector:
+    if extras.get("class_agnostic"):
         raise CheckpointError(f"{source} regresses one box for all classes (class_agnostic); here each class has its own")
     layers = {4: 1, 5: 2, 6: 3}
     rules = [
@@ -125,7 +125,7 @@ def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> Foreig
         RenameRule(rf"RCNN_base\.1\.{NORM_PARTS}", r"trunk.bn1.\1"),
         *[_block_rule(rf"RCNN_base\.{place}", f"trunk.layer{layer}") for place, layer in layers.items()],
         _block_rule(r"RCNN_top\.0", "roi_head.conv5.layer4"),
-        *_two_way_rpn_rules(
+        *_py_faster_rcnn_rules(
             state,
             source,
             "RCNN_rpn.RPN_Conv",
@@ -138,18 +138,18 @@ def _read_jwyang(state: State, beside: Mapping[str, Any], source: str) -> Foreig
     renamed, entries = rename(state, [STEP_COUNTS, *rules], source, "a ResNet detector of jwyang/faster-rcnn.pytorch")
     config = _py_faster_rcnn_config(renamed, source)
     config["model"]["stem_pool"] = "ceil"
-    config["roi"] = {"pooling": "max" if beside.get("pooling_mode") == "pool" else "align", "pool_size": 7}
+    config["roi"] = {"pooling": "max" if extras.get("pooling_mode") == "pool" else "align", "pool_size": 7}
     return ForeignDetector(config, CAFFE_PREPROCESSING, renamed, entries)
 
 
-def _read_tf_faster_rcnn(state: State, beside: Mapping[str, Any], source: str) -> ForeignDetector:
+def _read_tf_faster_rcnn(state: State, extras: Mapping[str, Any], source: str) -> ForeignDetector:
     rules = [
         RenameRule(r"resnet\.conv1\.weight", "trunk.conv1.weight"),
         RenameRule(rf"resnet\.bn1\.{NORM_PARTS}", r"trunk.bn1.\1"),
         *[_block_rule(rf"resnet\.layer{layer}", f"trunk.layer{layer}") for layer in (1, 2, 3)],
         _block_rule(r"resnet\.layer4", "roi_head.conv5.layer4"),
         RenameRule(r"resnet\.fc\.(weight|bias)", note="ImageNet's classifier"),
-        *_two_way_rpn_rules(
+        *_py_faster_rcnn_rules(
             state, source, "rpn_net", "rpn_cls_score_net", "rpn_bbox_pred_net", "cls_score_net", "bbox_pred_net"
         ),
     ]
@@ -201,10 +201,10 @@ def _block_rule(start: str, target: str) -> RenameRule:
     return RenameRule(rf"{start}\.{names}", rf"{target}.\1")
 
 
-def _two_way_rpn_rules(
+def _py_faster_rcnn_rules(
     state: State, source: str, conv: str, rpn_scores: str, rpn_boxes: str, scores: str, boxes: str
 ) -> list[RenameRule]:
-    """Layers after the trunk as py-faster-rcnn and its ports have them, by their names there.
+    """Rules for the RPN and the two output layers of py-faster-rcnn and its ports; the arguments are the layers' names there.
 
     The RPN's 2 A scores are A of background, then A of objects; anchors run ratio by ratio, and size by size within each.
     Background is the first class, and has box deltas too, which nothing is trained with.

@@ -1,4 +1,6 @@
-"""Published weights by name, of classifiers and of detectors: `backbones.weights.zoo` with this package's conversion."""
+"""Weights by a path or a published name, of classifiers and of detectors: `resolve_weights` gives their file.
+
+The names are those of `backbones.weights.zoo`; what is added here is the conversion of published detectors."""
 
 from __future__ import annotations
 
@@ -6,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from backbones.weights.download import ReportProgress, report_nothing
-from backbones.weights.files import load_checkpoint
+from backbones.weights.files import load_checkpoint, require_readable
 from backbones.weights.format import Kind
 from backbones.weights.zoo import classifier_checkpoint, converted_file, find_published
 from detection.weights.conversion import convert
 
 STANDARD_DETECTOR = "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"
-"""The strongest: COCO's 80 classes."""
+"""The strongest detector of the zoo, for COCO's 80 classes."""
 
 
 def resolve_weights(weights: str | Path, kind: Kind | None = None, report: ReportProgress = report_nothing) -> Path:
-    """The file that a path or a name of the zoo stands for. What a name stands for is fetched and converted once.
+    """The file that a path or a name of the zoo stands for. What a name stands for is downloaded and converted once.
 
     A path comes back as it is. `report(done, total)` is called with numbers of bytes during a download. With `kind` a name
-    of the other kind is refused before anything is downloaded. Raises CheckpointError: an unknown name, no connection,
+    of the other kind is refused before anything is downloaded. Raises CheckpointError: no such file or name, no connection,
     another file than was published, no space.
     """
     entry = find_published(weights, kind)
     if entry is None:
+        require_readable(Path(weights))
         return Path(weights)
     return converted_file(entry, _detector_checkpoint if entry.kind == "detector" else classifier_checkpoint, report)
 

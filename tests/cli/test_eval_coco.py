@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detection.cli.main import main
-from detection.evaluation.coco import KEYS
+from detection.evaluation.coco import COCO_METRICS
 from tests.cli.trained import write_trained
 from tests.evaluation.test_coco import random_files, reference
 
@@ -29,7 +29,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def test_files_equal_pycocotools(files, capsys):
     assert main(arguments(files, "--json", str(files / "out.json"))) == 0
     out = json.loads((files / "out.json").read_text())
-    assert tuple(out) == KEYS
+    assert tuple(out) == COCO_METRICS
     assert out == pytest.approx(reference(*random_files(0)), abs=1e-12)
     shown = capsys.readouterr().out
     assert f"{out['AP50']:.4f}" in shown and "AP of cat" in shown

@@ -98,7 +98,7 @@ def test_report(files):
         (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
         (lambda folder: ["eval-voc", "--devkit", str(folder)], "--devkit goes with --detections"),
         (lambda folder: ["eval-voc", "--detections", str(folder)], "--detections needs --devkit"),
-        (lambda folder: [*arguments(folder)[:-1], "2012"], "it holds VOC2007: give --year"),
+        (lambda folder: [*arguments(folder)[:-1], "2012"], "it holds VOC2007: name the year (--year)"),
         (lambda folder: arguments(folder, "--iou-threshold", "2"), "--iou-threshold must be"),
         (lambda folder: ["eval-voc", "--weights", str(folder / "no.pt")], "no.pt"),
         (lambda folder: ["eval-voc", "--config", str(folder / "no.yaml")], "no.yaml"),

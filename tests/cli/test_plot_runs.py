@@ -25,9 +25,9 @@ def test_runs_are_drawn(tmp_path, capsys):
     [
         (["--metric", "top1_eror"], "did you mean 'top1_error'?"),
         (["--metric", "top1_eror"], "it has top1_error, top5_error"),
-        (["--metric", "loss_x"], "it is of the training: --train-metric loss_x"),
+        (["--metric", "loss_x"], "it is a metric of the training: give it as train_metric (--train-metric)"),
         (["--train-metric", "AP"], "has no training metric 'AP'"),
-        (["--labels", "a", "b"], "--labels needs 1 different names, got 2"),
+        (["--labels", "a", "b"], "labels (--labels) must be 1 different names, got 2"),
         (["--smooth", "0"], "--smooth must be at least 1"),
         (["--output", "curves.xyz"], "cannot draw 'curves.xyz'"),
     ],

@@ -106,7 +106,7 @@ def test_a_detector_of_other_classes_is_a_start(
     [
         (["--resume", "--weights", "x.pt"], "--resume goes on with a run, --weights starts a new one"),
         (["--resume", "--output-dir", "{tmp}/none"], "nothing to resume: "),
-        (["--output-dir", "{trained}"], "holds another run (last.pt): continue it with --resume"),
+        (["--output-dir", "{trained}"], "holds another run (last.pt): resume it (--resume)"),
         (["--output-dir", "{trained}", "--resume", "train.momentum=0.5"], "train.momentum (0.9 -> 0.5)"),
         (["--weights", "{tmp}/none.pt"], "cannot read checkpoint"),
         (["--weights", "{trained}/last.pt", "model.stride_in_1x1=true"], "model.stride_in_1x1=False, not True"),

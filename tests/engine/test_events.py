@@ -14,7 +14,7 @@ def test_tensorboard_reads_the_curves_and_forgets_what_was_repeated(tmp_path: Pa
     for first, last in ((1, 5), (4, 6)):  # a run killed at step 5 and resumed at step 3
         events = EventFile(tmp_path, first)
         for step in range(first, last + 1):
-            events.scalars(step, {"loss": first * 10.0 + step, "rate": 0.5})
+            events.add_scalars(step, {"loss": first * 10.0 + step, "rate": 0.5})
         events.close()
     read = EventAccumulator(str(tmp_path))
     read.Reload()

@@ -57,11 +57,15 @@ def test_checkpoints_hold_all_that_is_promised(tmp_path: Path) -> None:
     assert "optimizer" not in best["training"]
 
 
-@pytest.mark.parametrize(("best_metric", "expected"), [("score", 2), ("-score", 6)])
-def test_best_follows_the_metric(tmp_path: Path, best_metric: str, expected: int) -> None:
+@pytest.mark.parametrize(("higher_is_better", "expected"), [(True, 2), (False, 6)])
+def test_best_follows_the_metric(tmp_path: Path, higher_is_better: bool, expected: int) -> None:
     scores = iter([3.0, float("nan"), 1.0, 2.0])
     config = CONFIG.model_copy(update={"steps": 8, "eval_every": 2})
-    run(tmp_path, config, evaluate=lambda model: {"score": next(scores)}, best_metric=best_metric)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        return {"score": next(scores)}
+
+    run(tmp_path, config, evaluate=evaluate, best_metric="score", higher_is_better=higher_is_better)
     assert torch.load(tmp_path / "best.pt", weights_only=True)["training"]["step"] == expected
 
 
@@ -151,7 +155,7 @@ def test_data_that_ends_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     before = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(TrainingError, match=r"holds another run \(last.pt\): .*--resume.*--output-dir"):
+    with pytest.raises(TrainingError, match=r"holds another run \(last.pt\): resume it \(--resume\), or .*--output-dir"):
         run(tmp_path)
     assert (tmp_path / "last.pt").read_bytes() == before
 
@@ -176,7 +180,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path: Path, mo
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("not a folder")
-    with pytest.raises(TrainingError, match="cannot write .*tensorboard: .*free some space or choose another --output-dir"):
+    with pytest.raises(TrainingError, match="cannot write .*tensorboard: .*free some space or choose another output folder"):
         run(tmp_path)
 
 

@@ -95,6 +95,7 @@ def run(
     batches: Callable[[int], Iterator[Any]] = toy_batches,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = measure,
     best_metric: str | None = "AP",
+    higher_is_better: bool = True,
     resume: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> TrainResult:
@@ -110,5 +111,6 @@ def run(
         metadata=toy_metadata({"train": config.model_dump(mode="json"), **(settings or {})}),
         evaluate=evaluate,
         best_metric=best_metric,
+        higher_is_better=higher_is_better,
         resume=resume,
     )

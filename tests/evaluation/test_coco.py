@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detection.errors import DatasetError
 from detection.evaluation.coco import (
-    KEYS,
+    COCO_METRICS,
     evaluate_coco,
     evaluate_coco_files,
     evaluate_coco_records,
@@ -41,7 +41,7 @@ def reference(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[st
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(KEYS, evaluation.stats.tolist(), strict=True))
+    return dict(zip(COCO_METRICS, evaluation.stats.tolist(), strict=True))
 
 
 @settings(max_examples=60)
@@ -113,7 +113,7 @@ def test_coco_mini_equals_pycocotools(real_data: Path, tmp_path: Path):
 def test_perfect_detections_score_one():
     records = [make_record(1, [A, B])]
     numbers = evaluate_coco(records, {1: make_detections([A, B], [0.9, 0.8])}, ["cat"])
-    assert tuple(numbers) == KEYS
+    assert tuple(numbers) == COCO_METRICS
     assert numbers["AP"] == numbers["AP50"] == numbers["APs"] == numbers["AR100"] == pytest.approx(1)
     assert numbers["AR1"] == pytest.approx(0.5)
     assert numbers["APm"] == numbers["APl"] == -1

@@ -87,5 +87,5 @@ def test_find_year(tmp_path):
     one_image(tmp_path / "VOC2007")
     assert find_year(tmp_path, "2007") == tmp_path / "VOC2007"
     assert find_year(tmp_path / "VOC2007", None) == find_year(tmp_path / "VOC2007", "2007") == tmp_path / "VOC2007"
-    with pytest.raises(DatasetError, match="it holds VOC2007: give --year"):
+    with pytest.raises(DatasetError, match=r"it holds VOC2007: name the year \(--year\)"):
         find_year(tmp_path, None)

@@ -10,20 +10,21 @@ from hypothesis import strategies as st
 
 from detection.errors import DatasetError
 from detection.evaluation import voc
-from detection.evaluation.voc import Metric, aligned_iou, evaluate_voc
+from detection.evaluation.metrics import VocMetric
+from detection.evaluation.voc import aligned_iou, evaluate_voc
 from detection.structures import Detections, DetectionsByImage, Record
 from tests.evaluation import devkit
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene
 
-METRICS: list[Metric] = ["voc07", "area"]
+METRICS: list[VocMetric] = ["voc07", "area"]
 A, B, FAR = (0, 0, 10, 10), (50, 50, 70, 70), (100, 100, 110, 110)
 
 
-def one_class(records: list[Record], detections: DetectionsByImage, metric: Metric = "area") -> float:
+def one_class(records: list[Record], detections: DetectionsByImage, metric: VocMetric = "area") -> float:
     return evaluate_voc(records, detections, ["cat"], metric=metric).mean_ap
 
 
-def oracle(records: list[Record], detections: DetectionsByImage, label: int, metric: Metric, least: float = 0.5) -> float:
+def oracle(records: list[Record], detections: DetectionsByImage, label: int, metric: VocMetric, least: float = 0.5) -> float:
     """The kit's AP: boxes are handed to it in its own convention."""
     images, rows = {}, []
     for record in records:

@@ -45,5 +45,5 @@ def test_a_class_that_only_the_files_have_comes_last(folder):
 
 
 def test_a_missing_year_is_named(folder):
-    with pytest.raises(DatasetError, match="it holds VOC2007: give --year"):
+    with pytest.raises(DatasetError, match=r"it holds VOC2007: name the year \(--year\)"):
         evaluate_voc_files(folder, folder / "found", "2012")

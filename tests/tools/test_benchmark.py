@@ -21,7 +21,7 @@ from tools.benchmarks import cost, scaling, start_up
 from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
 from tools.benchmarks.command import batch_sizes, main, show, to_dict
 from tools.benchmarks.detector import (
-    Task,
+    DetectorCase,
     build_torchvision,
     images_and_boxes,
     no_span,
@@ -37,7 +37,7 @@ from tools.benchmarks.processes import run_benchmark
 from tools.benchmarks.profile import Stopwatch, profiled_work, synchronisations, time_steps, timed_inference
 from tools.benchmarks.worker import count_gigaflops
 
-TINY = Task("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
+TINY = DetectorCase("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
@@ -95,22 +95,22 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
     assert count_gigaflops(lambda: a @ b) == pytest.approx(2 * 10 * 20 * 30 / 1e9)
 
 
-@pytest.mark.parametrize("job", ["train", "infer"])
-def test_both_detectors_do_the_same_work(job):
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_both_detectors_do_the_same_work(mode):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
-    task = Task(job, "fp32", size_hw=(96, 128), num_rois=16, proposals=10)
-    mine, theirs = (count_gigaflops(build(task)) for build in (our_work, torchvision_work))
+    case = DetectorCase(mode, "fp32", size_hw=(96, 128), num_rois=16, proposals=10)
+    mine, theirs = (count_gigaflops(setup(case)) for setup in (our_work, torchvision_work))
     assert 0.7 * theirs < mine <= theirs
 
 
 @torch.no_grad()
 def test_both_detectors_have_the_same_proposals_and_find_the_same():
-    task = Task("infer", "fp32", size_hw=(96, 128), proposals=10)
-    model = our_detector(task).eval()
-    reference: Any = build_torchvision(task).eval()
-    images = images_and_boxes(task)[0]
-    features = model.extract(Batch(images, [task.size_hw]))
-    mine = model.propose(features, [task.size_hw])[0]
+    case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10)
+    model = our_detector(case).eval()
+    reference: Any = build_torchvision(case).eval()
+    images = images_and_boxes(case)[0]
+    features = model.extract(Batch(images, [case.size_hw]))
+    mine = model.propose(features, [case.size_hw])[0]
     inputs = reference.transform(list(images.float() / 255))[0]
     theirs = reference.rpn(inputs, {"0": reference.backbone(inputs.tensors)})[0][0]
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
@@ -142,16 +142,16 @@ def test_both_evaluations_give_the_same_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("job", "spans"),
+    ("mode", "spans"),
     [
         ("train", {"conv5", "conv5, backward", "RoI pooling, backward", "RPN, backward", "trunk, backward", "optimizer"}),
         ("infer", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS per class"}),
     ],
 )
-def test_a_profile_tells_the_steps_apart(job, spans, monkeypatch):
+def test_a_profile_tells_the_steps_apart(mode, spans, monkeypatch):
     """By a clock that shows 0, 1, 2, ...: every tick between the first look at it and the last belongs to one step."""
     backward = torch.Tensor.backward
-    work = profiled_work(replace(TINY, job=job))
+    work = profiled_work(replace(TINY, mode=mode))
     work()
     shown: list[int] = []
 
@@ -163,7 +163,7 @@ def test_a_profile_tells_the_steps_apart(job, spans, monkeypatch):
     result: Any = work()
     found = result["spans"]
     assert spans <= set(found) and sum(found.values()) == shown[-1]
-    assert not any(name.endswith("backward") for name in found) or job == "train"
+    assert not any(name.endswith("backward") for name in found) or mode == "train"
     assert torch.Tensor.backward is backward  # nothing stays wrapped
 
 
@@ -183,14 +183,14 @@ def test_a_profile_changes_no_gradient():
 
 
 def test_a_profiled_inference_detects_what_predict_does():
-    task = replace(TINY, job="infer")
-    model, watched = our_detector(task), our_detector(task)
+    case = replace(TINY, mode="infer")
+    model, watched = our_detector(case), our_detector(case)
     for each in (model, watched):
         each.use_test_config(each.config.test.model_copy(update={"score_threshold": 0.0}))
     watch = Stopwatch(torch.device("cpu"))
     time_steps(watched, watch)
-    (found,) = timed_inference(watched, task, watch)()
-    (expected,) = model.predict(list(images_and_boxes(task)[0]))
+    (found,) = timed_inference(watched, case, watch)()
+    (expected,) = model.predict(list(images_and_boxes(case)[0]))
     assert len(expected)
     for name in ("boxes", "scores", "labels"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
@@ -221,7 +221,7 @@ def test_joined_processes_train(monkeypatch):
     monkeypatch.setattr(scaling, "SIZE_HW", (96, 128))
     monkeypatch.setattr(scaling, "ROIS", 8)
     (benchmark,) = scaling.benchmarks(Options(processes=2), Path())
-    groups = {name: [build] if callable(build) else list(build) for name, build in benchmark.implementations.items()}
+    groups = {name: [setup] if callable(setup) else list(setup) for name, setup in benchmark.implementations.items()}
     assert [len(group) for group in groups.values()] == [1, 2, 2] and benchmark.threads == 1
     joined = {name: group for name, group in groups.items() if name.startswith("ours")}
     (result,) = run_benchmark(replace(benchmark, implementations=joined), rounds=1).values()
@@ -231,7 +231,7 @@ def test_joined_processes_train(monkeypatch):
 def test_what_a_command_adds(tmp_path):
     results = {start_up.WHOLE: Result([5.0]), start_up.PREDICTION: Result([1.5]), start_up.IMPORTS: Result([2.5])}
     assert list(start_up.added_seconds(results).values()) == [3.5, 1.0]
-    work = start_up.demo_work(str(tmp_path), replace(TINY, job="infer"))
+    work = start_up.demo_work(str(tmp_path), replace(TINY, mode="infer"))
     work()
     assert (tmp_path / "drawn/detections.json").exists() and start_up.prediction_work(str(tmp_path), TINY)()
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
@@ -240,7 +240,7 @@ def test_what_a_command_adds(tmp_path):
 
 @pytest.mark.parametrize("part", sorted(set(PARTS) - {"loader"}))
 def test_each_part_has_benchmarks(part, tmp_path):
-    """Described, not run; ours is in each, and its builds can be sent to another process."""
+    """Described, not run; ours is in each, and its setups can be sent to another process."""
     options = Options(size_hw=(96, 128), rois=8, proposals=8, batches=(1, 2), precision="fp32", processes=2)
     found = list(benchmarks(part, options, tmp_path))
     assert found and len({benchmark.title for benchmark in found}) == len(found)
@@ -348,11 +348,12 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("job", ["train", "infer"])
-@pytest.mark.parametrize("build", [our_work, torchvision_work, profiled_work])
+@pytest.mark.parametrize("mode", ["train", "infer"])
+@pytest.mark.parametrize("implementation", [our_work, torchvision_work, profiled_work])
 @pytest.mark.parametrize("who", [pytest.param("cuda", marks=on_gpu)])
-def test_implementations_compute_on_a_gpu(build, job, who):
-    benchmark = Benchmark("gpu", {"ours": partial(build, replace(TINY, job=job, precision="bf16", device=who))}, images=1)
+def test_implementations_compute_on_a_gpu(implementation, mode, who):
+    case = replace(TINY, mode=mode, precision="bf16", device=who)
+    benchmark = Benchmark("gpu", {"ours": partial(implementation, case)}, images=1)
     (result,) = run_benchmark(benchmark, rounds=1, device=who).values()
     assert result.median > 0 and result.peak_mb > 1 and result.gigaflops > 0
 
@@ -360,9 +361,9 @@ def test_implementations_compute_on_a_gpu(build, job, who):
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=on_gpu)])
 def test_a_training_step_waits_for_the_gpu_only_at_known_places(device):
     """Numbers of candidates that only the data decide, NMS, and constants that are copied; nothing of the loop's own."""
-    task = replace(TINY, device=device)
-    model = our_detector(task)
-    work = our_training(model, model, task)
+    case = replace(TINY, device=device)
+    model = our_detector(case)
+    work = our_training(model, model, case)
     work()
     known = {"preprocessing.py", "boxes.py", "matching.py", "rpn.py", "roi_head.py", "roi_pool.py", "_ops.py"}
     assert {place.split(":")[0] for place in synchronisations(work)} <= known

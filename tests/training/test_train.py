@@ -15,7 +15,7 @@ from backbones import build_backbone, save_checkpoint
 from detection import Config, TrainResult, load_detector, train_detector
 from detection.config import load_config, with_weights
 from detection.data import load_dataset
-from detection.errors import DatasetError, TrainingError
+from detection.errors import CheckpointError, DatasetError, TrainingError
 from tests.shapes import write_config
 
 
@@ -75,6 +75,15 @@ def test_weights_are_found_once_and_told(config: Config, tmp_path: Path) -> None
     assert asked == [Path("some/name")] * 2
     assert sum("the backbone starts from the plain weights" in sentence for sentence in said) == 3  # steps 1 and 2
     assert [sentence for sentence in said if sentence.startswith("step ")][0] == "step 1 of 4: the RPN"
+
+
+@pytest.mark.parametrize("approach", ["joint", "alternating"])
+def test_weights_are_found_before_the_data_are_read(config: Config, approach: str) -> None:
+    unreadable = changed(config, train=()).model_copy(update={"approach": approach})
+    with pytest.raises(CheckpointError, match="cannot read checkpoint missing.pt"):
+        train_detector(with_weights(unreadable, Path("missing.pt")))
+    with pytest.raises(DatasetError):
+        train_detector(unreadable)
 
 
 def test_a_run_is_not_overwritten_and_a_finished_one_resumes_at_once(config: Config) -> None:

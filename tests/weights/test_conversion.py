@@ -173,7 +173,7 @@ def test_two_way_rpns(style, depth, num_sizes, classes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "beside", "message"),
+    ("changes", "extras", "message"),
     [
         ({}, {"class_agnostic": True}, "class_agnostic"),
         ({"RCNN_rpn.RPN_cls_score.bias": (30,)}, {}, r"shape \(18, 512, 1, 1\) where the anchors need \(2, 15\) rows"),
@@ -183,10 +183,10 @@ def test_two_way_rpns(style, depth, num_sizes, classes):
         ({"RCNN_base.9.weight": (1,)}, {}, "no place in that: 'RCNN_base.9.weight'"),
     ],
 )  # fmt: skip
-def test_jwyang_refused(changes, beside, message):
+def test_jwyang_refused(changes, extras, message):
     state = py_faster_rcnn_detector("jwyang", 18, 3) | {key: torch.zeros(shape) for key, shape in changes.items()}
     with pytest.raises(CheckpointError, match=message):
-        convert({"model": state, **beside}, "x.pth")
+        convert({"model": state, **extras}, "x.pth")
 
 
 def test_formats():

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Work = Callable[[], object]
-"""Does the work once. Where it returns a dict, that of the last round is kept: numbers to be compared, a profile."""
+"""What is timed: a call does the work once. Of a dict that it returns, such as a profile, the last round's is kept."""
 
-Build = Callable[[], Work]
-"""Prepares the work, in the process that measures it: it must be a module's function, or a `partial` of one."""
+Setup = Callable[[], Work]
+"""What is not timed: it prepares the work, in the process that measures it. A module's function, or a `partial` of one."""
 
 OURS = "ours"
-"""The first word of the names of our own implementations."""
+"""The first word in the names of this project's implementations, here and in docs/results/*.json."""
 
 REFERENCES = ("torchvision", "plain loop")
-"""Begin the names of the reference implementations: those that use torch without this package."""
+"""First words in the names of the implementations to compare with that use torch without this package."""
 
 PEAK = "matrix product"
-"""Begins the names of what shows the machine's limit; their last word is the precision, as in all names."""
+"""First words in the names of what shows the machine's limit; their last word is the precision, as in all names."""
 
 
 @dataclass
@@ -60,21 +60,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is done, and the implementations by name: what builds the work, or a list where several processes work together."""
+    """What is done, and its implementations by name: a setup, or a list of them for processes that work together."""
 
     title: str
-    implementations: Mapping[str, Build | Sequence[Build]]
+    implementations: Mapping[str, Setup | Sequence[Setup]]
     images: int = 0  # of doing the work once, in each process
     threads: int | None = None  # of each process; None: as many as this one uses
     count_flops: bool = True
     measure_memory: bool = True  # False where the processes start others that do the work
     repeats: int = 1  # how often a round does the work: more where it takes milliseconds
-    settings: Mapping[str, Any] = field(default_factory=dict)  # in what the benchmarks of a part differ, for a plot
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what tells this one from others of its part, for a plot
     summarize: Callable[[Mapping[str, Result]], dict[str, float]] | None = None  # figures that follow from all results
 
 
 def ratios(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, float]]]:
-    """For each of ours ("ours", "ours bf16") and each other implementation: how many times as fast, what share of memory.
+    """ratios["ours bf16"]["torchvision bf16"]: how many times as fast ours is, and its memory as a share of the other's.
 
     The machine's limit is other work, and left out.
     """

@@ -38,19 +38,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmark",
         description=__doc__,
-        epilog="parts:\n" + "\n".join(_described(*part) for part in PARTS.items()),
+        epilog="parts, each a group of benchmarks:\n" + "\n".join(_described(*part) for part in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="of those below; default: detector")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each is timed; default: 3")
-    parser.add_argument("--threads", type=int, metavar="N", help="of a process; default: torch's own choice")
-    parser.add_argument("--size", default="600x800", metavar="HxW", help="image of the detector; default: 600x800")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="one or several of the parts listed below; default: detector")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each implementation is timed; default: 3")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each process; default: torch's own choice")
+    parser.add_argument("--size", default="600x800", metavar="HxW", help="pixels of the detector's images; default: 600x800")
     parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs per image in training; default: 512")
     parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs per image in inference; default: 300")
     parser.add_argument("--batch", default="1", metavar="N,N", help="images per step of the detector, e.g. 1,8,16; default: 1")
-    parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both, or what suits the machine")
-    parser.add_argument("--processes", type=int, metavar="N", help="of the scaling; default: the machine's cores, 2 to 8")
+    parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both for detector, else the machine's own")
+    parser.add_argument("--processes", type=int, metavar="N", help="processes of scaling; default: one for each core, 2 to 8")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, as docs/results/*.json hold them")
     return parser
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write the JSON that is asked for."""
     arguments = build_parser().parse_args(argv)
     parts = arguments.parts or ["detector"]
-    options = check(arguments, parts)
+    options = checked_options(arguments, parts)
     import torch
 
     from detection.files import write_json
@@ -93,8 +93,8 @@ def benchmarks_of_parts(parts: Sequence[str], options: Options) -> Iterator[tupl
                 yield part, benchmark
 
 
-def check(arguments: argparse.Namespace, parts: Sequence[str]) -> Options:
-    """The options as asked for. Raises ConfigError."""
+def checked_options(arguments: argparse.Namespace, parts: Sequence[str]) -> Options:
+    """What the parts need of the arguments. Raises ConfigError for a value that cannot be used."""
     for part in parts:
         if part not in PARTS:
             raise ConfigError(f"unknown part '{part}' of the benchmark: choose of {', '.join(PARTS)}")
@@ -158,18 +158,19 @@ def to_dict(part: str, benchmark: Benchmark, results: Mapping[str, Result]) -> d
 
 
 def heading(device: torch.device) -> dict[str, Any]:
-    """All of the JSON file but the figures."""
-    from detection.analysis.provenance import provenance
+    """The entries of the JSON file before the figures: its kind and title, where and when it was measured."""
+    from detection.analysis.provenance import current_provenance
     from detection.weights.checkpoint import software_versions
 
-    found = provenance(device, None)
+    # The precision stands in the name of each implementation.
+    provenance = current_provenance(device, None)
     versions = software_versions()
     return {
         "kind": "benchmark",
         "title": "Speed and memory on the same work, in one run",
-        **found,
-        # The precision stands in the name of each implementation.
-        "hardware": found["hardware"].partition(";")[0],
+        "hardware": provenance.machine,
+        "date": provenance.date,
+        "commit": provenance.commit,
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "python")),
     }
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tools.benchmarks.benchmark import Benchmark
-from tools.benchmarks.detector import Task, our_work, suitable_precision
+from tools.benchmarks.detector import DetectorCase, our_work, suitable_precision
 from tools.benchmarks.parts import Options
 
 SIZES_HW = ((300, 400), (450, 600), (600, 800), (750, 1000))
@@ -41,8 +41,8 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
         yield Benchmark(
             f"ResNet-18 C4, {precision}, batch {point.batch}, {point.height}x{point.width}, {point.rois} RoIs per image",
             {
-                "ours training": partial(our_work, Task("train", *rest)),
-                "ours inference": partial(our_work, Task("infer", *rest)),
+                "ours training": partial(our_work, DetectorCase("train", *rest)),
+                "ours inference": partial(our_work, DetectorCase("infer", *rest)),
             },
             images=point.batch,
             count_flops=False,

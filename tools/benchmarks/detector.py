@@ -21,16 +21,16 @@ from detection.engine.precision import autocast, resolve_precision
 from detection.engine.train import total_loss
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
-from tools.benchmarks.benchmark import PEAK, Benchmark, Build, Work
+from tools.benchmarks.benchmark import PEAK, Benchmark, Setup, Work
 from tools.benchmarks.operators import matrix_product
 from tools.benchmarks.parts import Options, Precision
 
-Job = Literal["train", "infer"]
+Mode = Literal["train", "infer"]
 Span = Callable[[str], AbstractContextManager[None]]
 """The context that a named step runs in: one that times it, or none."""
 
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
-JOBS: tuple[Job, ...] = ("train", "infer")
+MODES: tuple[Mode, ...] = ("train", "infer")
 NUM_CLASSES = 80
 NUM_BOXES = 12
 
@@ -51,10 +51,10 @@ TORCHVISION_NAMES = {
 
 
 @dataclass(frozen=True)
-class Task:
-    """The work of both implementations. The reference is a ResNet-50 whatever `backbone` says."""
+class DetectorCase:
+    """What both implementations do, with which images. The reference is a ResNet-50 whatever `backbone` says."""
 
-    job: Job
+    mode: Mode
     precision: Precision
     size_hw: tuple[int, int] = (600, 800)
     num_rois: int = 512  # per image, in training
@@ -70,27 +70,27 @@ class Task:
 
 
 def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
-    """Per batch size and job: torchvision's detector, ours, and the machine's matrix products beside them."""
+    """One for each batch size and mode: torchvision's detector, ours, and the machine's matrix products."""
     side = 4096 if options.device == "cpu" else 8192  # enough work to show what the machine can do
     precisions = DTYPES if options.precision is None else {options.precision: DTYPES[options.precision]}
     for batch in options.batches:
-        for job in JOBS:
-            implementations: dict[str, Build] = {}
+        for mode in MODES:
+            implementations: dict[str, Setup] = {}
             for precision in precisions:
-                task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
-                implementations[f"torchvision {precision}"] = partial(torchvision_work, task)
-                implementations[f"ours {precision}"] = partial(our_work, task)
+                case = DetectorCase(mode, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+                implementations[f"torchvision {precision}"] = partial(torchvision_work, case)
+                implementations[f"ours {precision}"] = partial(our_work, case)
             for precision, dtype in precisions.items():
                 implementations[f"{PEAK} {precision}"] = partial(matrix_product, dtype or torch.float32, options.device, side)
-            yield Benchmark(f"ResNet-50 C4, {describe(task)}", implementations, images=batch, repeats=options.repeats)
+            yield Benchmark(f"ResNet-50 C4, {describe(case)}", implementations, images=batch, repeats=options.repeats)
 
 
-def describe(task: Task) -> str:
+def describe(case: DetectorCase) -> str:
     """'training, 2 images of 600x800, 128 RoIs each'."""
-    job, rois = ("training", task.num_rois) if task.job == "train" else ("inference", task.proposals)
-    height, width = task.size_hw
-    images, each = ("1 image", "") if task.batch == 1 else (f"{task.batch} images", " each")
-    return f"{job}, {images} of {height}x{width}, {rois} RoIs{each}"
+    mode, rois = ("training", case.num_rois) if case.mode == "train" else ("inference", case.proposals)
+    height, width = case.size_hw
+    images, each = ("1 image", "") if case.batch == 1 else (f"{case.batch} images", " each")
+    return f"{mode}, {images} of {height}x{width}, {rois} RoIs{each}"
 
 
 def suitable_precision(device: str) -> Precision:
@@ -98,14 +98,14 @@ def suitable_precision(device: str) -> Precision:
     return "fp32" if resolve_precision("auto", device) is None else "bf16"
 
 
-def benchmark_config(task: Task) -> Config:
+def benchmark_config(case: DetectorCase) -> Config:
     """Our side's config: C4 with the paper's anchors."""
     return Config.model_validate(
         {
-            "model": {"backbone": task.backbone, "freeze_stages": 2},
+            "model": {"backbone": case.backbone, "freeze_stages": 2},
             "rpn": {
-                "channels": 1024 if task.backbone == "resnet50" else 256,  # as torchvision's, which has those of the features
-                "post_nms_test": task.proposals,
+                "channels": 1024 if case.backbone == "resnet50" else 256,  # as torchvision's, which has those of the features
+                "post_nms_test": case.proposals,
                 "ignore_straddling": False,
                 "min_size": 0,
             },
@@ -113,38 +113,38 @@ def benchmark_config(task: Task) -> Config:
                 "pooling": "align",
                 "pool_size": 14,
                 "sampling_ratio": 2,
-                "sample_size": task.num_rois,
+                "sample_size": case.num_rois,
                 "negative_iou": [0, 0.5],
             },
             "data": {"classes": [f"class {number}" for number in range(NUM_CLASSES)]},
-            "test": {"shorter_side": min(task.size_hw), "longer_side": max(task.size_hw), "batch_size": task.batch},
+            "test": {"shorter_side": min(case.size_hw), "longer_side": max(case.size_hw), "batch_size": case.batch},
         }
     )
 
 
-def images_and_boxes(task: Task) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def images_and_boxes(case: DetectorCase) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """(N, 3, H, W) uint8, and the boxes and labels of each image; the same for the same seed."""
-    numbers = torch.Generator().manual_seed(task.seed)
-    (height, width), batch = task.size_hw, task.batch
+    numbers = torch.Generator().manual_seed(case.seed)
+    (height, width), batch = case.size_hw, case.batch
     images = torch.randint(0, 256, (batch, 3, height, width), generator=numbers, dtype=torch.uint8)
     corners = torch.rand(batch, NUM_BOXES, 2, generator=numbers) * torch.tensor([width * 0.7, height * 0.7])
-    sides = 32 + torch.rand(batch, NUM_BOXES, 2, generator=numbers) * (min(task.size_hw) * 0.3 - 32)
+    sides = 32 + torch.rand(batch, NUM_BOXES, 2, generator=numbers) * (min(case.size_hw) * 0.3 - 32)
     boxes = torch.cat([corners, corners + sides], dim=2)
     labels = torch.randint(0, NUM_CLASSES, (batch, NUM_BOXES), generator=numbers)
     return images, list(boxes), list(labels)
 
 
-def our_work(task: Task) -> Work:
+def our_work(case: DetectorCase) -> Work:
     """Training or inference of our detector."""
-    model = our_detector(task)
-    return our_training(model, model, task) if task.job == "train" else our_inference(model, task)
+    model = our_detector(case)
+    return our_training(model, model, case) if case.mode == "train" else our_inference(model, case)
 
 
-def our_detector(task: Task) -> Detector:
+def our_detector(case: DetectorCase) -> Detector:
     """Our detector with random weights, always the same."""
-    config = benchmark_config(task)
+    config = benchmark_config(case)
     torch.manual_seed(0)
-    return Detector(config).to(task.device)
+    return Detector(config).to(case.device)
 
 
 def no_span(name: str) -> AbstractContextManager[None]:
@@ -152,66 +152,66 @@ def no_span(name: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def our_training(model: Detector, parallel: nn.Module, task: Task, span: Span = no_span) -> Work:
+def our_training(model: Detector, parallel: nn.Module, case: DetectorCase, span: Span = no_span) -> Work:
     """A step of the model through `parallel`, the module that averages gradients over processes, or the model itself."""
-    images, boxes, labels = images_and_boxes(task)
+    images, boxes, labels = images_and_boxes(case)
     targets = [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
-    batch = Batch(images, [task.size_hw] * task.batch, targets, [""] * task.batch)
-    data = batch.pin_memory() if task.device != "cpu" else batch
+    batch = Batch(images, [case.size_hw] * case.batch, targets, [""] * case.batch)
+    data = batch.pin_memory() if case.device != "cpu" else batch
 
     def loss() -> Tensor:
         with span("transfer"):
-            moved = data.to(task.device)
+            moved = data.to(case.device)
         return total_loss(parallel(moved))
 
-    return _training_step(model, loss, task, span)
+    return _training_step(model, loss, case, span)
 
 
-def our_inference(model: Detector, task: Task) -> Work:
-    """From the images of a task to detections."""
-    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(task)[0]]
+def our_inference(model: Detector, case: DetectorCase) -> Work:
+    """Our detector's `predict` on the images of a case."""
+    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(case)[0]]
     model.eval()
 
     def infer() -> None:
-        with task.autocast():
+        with case.autocast():
             model.predict(arrays)
 
     return infer
 
 
-def torchvision_work(task: Task) -> Work:
+def torchvision_work(case: DetectorCase) -> Work:
     """Training or inference of torchvision's detector on the same images; it takes floats."""
     torch.manual_seed(0)
-    model = build_torchvision(task).to(task.device)
-    images, boxes, labels = images_and_boxes(task)
+    model = build_torchvision(case).to(case.device)
+    images, boxes, labels = images_and_boxes(case)
     floats = images.float() / 255
-    floats = floats.pin_memory() if task.device != "cpu" and task.job == "train" else floats
-    if task.job == "infer":
+    floats = floats.pin_memory() if case.device != "cpu" and case.mode == "train" else floats
+    if case.mode == "infer":
         model.eval()
 
         @torch.inference_mode()
         def infer() -> None:
-            with task.autocast():
-                model(list(floats.to(task.device)))
+            with case.autocast():
+                model(list(floats.to(case.device)))
 
         return infer
 
     def loss() -> Tensor:
         pairs = zip(boxes, labels, strict=True)
-        targets = [{"boxes": box.to(task.device), "labels": label.to(task.device) + 1} for box, label in pairs]
-        return total_loss(model(list(floats.to(task.device, non_blocking=True)), targets))
+        targets = [{"boxes": box.to(case.device), "labels": label.to(case.device) + 1} for box, label in pairs]
+        return total_loss(model(list(floats.to(case.device, non_blocking=True)), targets))
 
-    return _training_step(model, loss, task)
+    return _training_step(model, loss, case)
 
 
-def _training_step(model: nn.Module, loss: Callable[[], Tensor], task: Task, span: Span = no_span) -> Work:
+def _training_step(model: nn.Module, loss: Callable[[], Tensor], case: DetectorCase, span: Span = no_span) -> Work:
     """Forward, backward and SGD, as in the training loop."""
     model.train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
         optimizer.zero_grad()
-        with task.autocast():
+        with case.autocast():
             value = loss()
         with span("backward"):
             value.backward()
@@ -227,7 +227,7 @@ class _Trunk(nn.Sequential):
     out_channels = 1024
 
 
-def build_torchvision(task: Task) -> nn.Module:
+def build_torchvision(case: DetectorCase) -> nn.Module:
     """torchvision's FasterRCNN around its own ResNet-50, conv1..conv4 shared and conv5 on each RoI."""
     from torchvision.models import resnet50
     from torchvision.models.detection import FasterRCNN
@@ -240,7 +240,7 @@ def build_torchvision(task: Task) -> nn.Module:
     for part in (net.conv1, net.layer1):
         part.requires_grad_(False)
     trunk = _Trunk(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
-    model = our_detector(task)
+    model = our_detector(case)
     rpn = model.config.rpn
     anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
     anchors.cell_anchors = [model.rpn.get_buffer("cell_anchors")]  # its own are in another order
@@ -250,13 +250,13 @@ def build_torchvision(task: Task) -> nn.Module:
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
         box_head=nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         box_predictor=FastRCNNPredictor(2048, NUM_CLASSES + 1),
-        min_size=min(task.size_hw),
-        max_size=max(task.size_hw),
+        min_size=min(case.size_hw),
+        max_size=max(case.size_hw),
         rpn_pre_nms_top_n_train=rpn.pre_nms_train,
         rpn_post_nms_top_n_train=rpn.post_nms_train,
         rpn_pre_nms_top_n_test=rpn.pre_nms_test,
         rpn_post_nms_top_n_test=rpn.post_nms_test,
-        box_batch_size_per_image=task.num_rois,
+        box_batch_size_per_image=case.num_rois,
     )
     # With other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
     reference.load_state_dict(torchvision_state(model.state_dict()))

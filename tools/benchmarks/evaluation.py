@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detection.evaluation.coco import KEYS, evaluate_coco_results
+from detection.evaluation.coco import COCO_METRICS, evaluate_coco_results
 from tools.benchmarks.benchmark import Benchmark, Work
 from tools.benchmarks.parts import Options
 
@@ -25,7 +25,7 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     yield Benchmark(f"evaluation of {title}", implementations, count_flops=False)
 
 
-def evaluation_task(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluation_data(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Annotations and results of COCO val's size: detections around true boxes and anywhere."""
     numbers = np.random.default_rng(seed)
     count = EVALUATION_COUNTS
@@ -59,7 +59,7 @@ def evaluation_task(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]
 
 def evaluation_work(who: Literal["ours", "pycocotools"]) -> Work:
     """COCO's twelve numbers from annotations and results in memory."""
-    dataset, results = evaluation_task()
+    dataset, results = evaluation_data()
     if who == "ours":
         return lambda: evaluate_coco_results(dataset, results).numbers
 
@@ -75,6 +75,6 @@ def evaluation_work(who: Literal["ours", "pycocotools"]) -> Work:
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        return dict(zip(KEYS, map(float, evaluation.stats), strict=True))
+        return dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
 
     return reference

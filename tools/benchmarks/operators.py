@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
-from tools.benchmarks.benchmark import Benchmark, Build, Work
+from tools.benchmarks.benchmark import Benchmark, Setup, Work
 from tools.benchmarks.parts import Options
 
 MAP = (1024, 38, 50)
@@ -25,13 +25,13 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 
 
 def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
-    """RoI pooling alone. On a CPU torchvision's operators know no bf16: ours is compared with their fp32."""
+    """RoI pooling alone. On a CPU torchvision's operators have no bf16: ours is compared with their fp32."""
     for kind, direction in product(NAMES, DIRECTIONS):
-        build = partial(pooling_work, kind=kind, direction=direction, num_rois=options.rois)
-        implementations: dict[str, Build] = {
-            "torchvision fp32": partial(build, "torchvision", dtype=torch.float32),
-            "ours fp32": partial(build, "ours", dtype=torch.float32),
-            "ours bf16": partial(build, "ours", dtype=torch.bfloat16),
+        setup = partial(pooling_work, kind=kind, direction=direction, num_rois=options.rois)
+        implementations: dict[str, Setup] = {
+            "torchvision fp32": partial(setup, "torchvision", dtype=torch.float32),
+            "ours fp32": partial(setup, "ours", dtype=torch.float32),
+            "ours bf16": partial(setup, "ours", dtype=torch.bfloat16),
         }
         yield Benchmark(f"{NAMES[kind]} {direction}, {options.rois} RoIs of {SIZE}x{SIZE}x{MAP[0]}", implementations)
 

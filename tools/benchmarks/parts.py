@@ -1,4 +1,4 @@
-"""The parts of the benchmark, and what a user can choose of them. Each part's module makes its benchmarks.
+"""The parts of the benchmark, and the options that they share. Each part's module makes its benchmarks.
 
 Nothing here imports torch: naming the parts in a help text does not need it.
 """
@@ -36,7 +36,7 @@ MODULES = {"roi-pooling": "operators", "start-up": "start_up"}
 
 @dataclass(frozen=True)
 class Options:
-    """What a user can choose of a run."""
+    """What a user can choose on the command line."""
 
     device: str = "cpu"
     size_hw: tuple[int, int] = (600, 800)  # of the detector's image

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from detection.errors import TrainingError
-from tools.benchmarks.benchmark import REFERENCES, Benchmark, Build, Result
-from tools.benchmarks.worker import Request, Settings, start
+from tools.benchmarks.benchmark import REFERENCES, Benchmark, Result, Setup
+from tools.benchmarks.worker import Request, WorkerSettings, start
 
 REFERENCE_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "0"}
 """Environment of the references: what importing `detection` does for all of torch is not theirs."""
@@ -22,23 +22,23 @@ PATIENCE = 10.0
 """Seconds that a process has to end by itself."""
 
 
-class ProcessGroup:
+class Workers:
     """The processes of one implementation, which work at the same time; most have one."""
 
-    def __init__(self, name: str, builds: Sequence[Build], settings: Settings) -> None:
+    def __init__(self, name: str, setups: Sequence[Setup], settings: WorkerSettings) -> None:
         context = multiprocessing.get_context("spawn")
         environment = REFERENCE_ENVIRONMENT if name.startswith(REFERENCES) else {}
         self.name = name
         self.processes: list[Any] = []
         self.connections: list[Connection] = []
-        for build in builds:
-            ours, theirs = context.Pipe()
+        for setup in setups:
+            here, there = context.Pipe()
             # Pickled here, for unpickling imports torch: the process sets its environment before.
-            work = pickle.dumps((build, settings))
-            self.processes.append(context.Process(target=start, args=(environment, work, theirs), daemon=True))
+            pickled = pickle.dumps((setup, settings))
+            self.processes.append(context.Process(target=start, args=(environment, pickled, there), daemon=True))
             self.processes[-1].start()
-            theirs.close()  # so that the end of the process ends the connection
-            self.connections.append(ours)
+            there.close()  # so that the end of the process ends the connection
+            self.connections.append(here)
 
     def ask(self, request: Request) -> list[dict[str, Any]]:
         """All processes do the work at the same time: their answers, the first to end first. TrainingError where one fails."""
@@ -70,19 +70,19 @@ class ProcessGroup:
 def run_benchmark(
     benchmark: Benchmark, *, rounds: int = 3, device: str = "cpu", report: Callable[[str], object] = str
 ) -> dict[str, Result]:
-    """Time each implementation once per round, after an untimed run; `report` hears of the progress.
+    """Time each implementation once per round, after an untimed run; `report` is called with a line of progress at a time.
 
     Raises TrainingError where one fails.
     """
-    settings = Settings(benchmark.threads or torch.get_num_threads(), device, benchmark.repeats)
+    settings = WorkerSettings(benchmark.threads or torch.get_num_threads(), device, benchmark.repeats)
     results: dict[str, Result] = {}
-    groups: list[ProcessGroup] = []
+    groups: list[Workers] = []
     patience = 0.0
     try:
-        for name, build in benchmark.implementations.items():
-            builds = [build] if callable(build) else build
-            results[name] = Result(images=benchmark.images * len(builds))
-            groups.append(ProcessGroup(name, builds, settings))
+        for name, setup in benchmark.implementations.items():
+            setups = [setup] if callable(setup) else setup
+            results[name] = Result(images=benchmark.images * len(setups))
+            groups.append(Workers(name, setups, settings))
         for group in groups:  # they have begun to import, all at once
             report(f"{group.name}: getting ready")
             answers = group.ask("count" if benchmark.count_flops else "warm up")

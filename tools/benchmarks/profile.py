@@ -25,7 +25,15 @@ from detection.inference.images import batch_of_size
 from detection.inference.select import select_detections
 from detection.structures import Detections
 from tools.benchmarks.benchmark import Benchmark, Work
-from tools.benchmarks.detector import JOBS, Task, describe, images_and_boxes, our_detector, our_training, suitable_precision
+from tools.benchmarks.detector import (
+    MODES,
+    DetectorCase,
+    describe,
+    images_and_boxes,
+    our_detector,
+    our_training,
+    suitable_precision,
+)
 from tools.benchmarks.parts import Options
 
 REST = "rest"
@@ -36,22 +44,22 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     """Ours alone, in the precision that suits the hardware unless told otherwise."""
     precision = options.precision or suitable_precision(options.device)
     for batch in options.batches:
-        for job in JOBS:
-            task = Task(job, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
-            implementations = {f"ours {precision}": partial(profiled_work, task)}
+        for mode in MODES:
+            case = DetectorCase(mode, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+            implementations = {f"ours {precision}": partial(profiled_work, case)}
             yield Benchmark(
-                f"ResNet-50 C4, {describe(task)}", implementations, images=batch, count_flops=False, repeats=options.repeats
+                f"ResNet-50 C4, {describe(case)}", implementations, images=batch, count_flops=False, repeats=options.repeats
             )
 
 
-def profiled_work(task: Task) -> Work:
+def profiled_work(case: DetectorCase) -> Work:
     """Work that returns the median seconds of each step, the first time left out, and where the host waits for a GPU."""
-    model, watch = our_detector(task), Stopwatch(torch.device(task.device))
+    model, watch = our_detector(case), Stopwatch(torch.device(case.device))
     time_steps(model, watch)
-    training = task.job == "train"
-    work = our_training(model, model, task, watch.span) if training else timed_inference(model, task, watch)
+    training = case.mode == "train"
+    work = our_training(model, model, case, watch.span) if training else timed_inference(model, case, watch)
     waits = {}
-    if task.device != "cpu":
+    if case.device != "cpu":
         work()  # the first time prepares what the others find
         waits = {"synchronisations": synchronisations(work)}
     history: list[dict[str, float]] = []
@@ -139,26 +147,26 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
     for module, method, name in forward_only:
         setattr(module, method, _in_span(getattr(module, method), name, watch))
     for module, method, name in with_backward:
-        setattr(module, method, _in_spans(getattr(module, method), name, watch))
+        setattr(module, method, _in_two_spans(getattr(module, method), name, watch))
 
 
-def timed_inference(model: Detector, task: Task, watch: Stopwatch) -> Callable[[], list[Detections]]:
-    """What `model.predict` does with the images of a task, its steps in spans."""
-    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(task)[0]]
+def timed_inference(model: Detector, case: DetectorCase, watch: Stopwatch) -> Callable[[], list[Detections]]:
+    """What `model.predict` does with the images of a case, its steps in spans."""
+    arrays = [image.permute(1, 2, 0).numpy() for image in images_and_boxes(case)[0]]
     model.eval()
 
     @torch.inference_mode()
     def infer() -> list[Detections]:
-        with task.autocast():
+        with case.autocast():
             with watch.span("resizing"):
-                batch = batch_of_size(arrays, task.size_hw, model.config.data.resizing)
+                batch = batch_of_size(arrays, case.size_hw, model.config.data.resizing)
             with watch.span("transfer"):
                 batch = batch.to(model.device)
             features = model.extract(batch)
             proposals = model.propose(features, batch.sizes_hw)
             regions = model.classify(features, proposals, batch.sizes_hw)
             with watch.span("selection, NMS per class"):
-                return select_detections(regions, task.size_hw, batch.sizes_hw, model.config.test)
+                return select_detections(regions, case.size_hw, batch.sizes_hw, model.config.test)
 
     return infer
 
@@ -173,7 +181,7 @@ def _in_span(function: Callable[..., Any], name: str, watch: Stopwatch) -> Calla
     return call
 
 
-def _in_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
+def _in_two_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> Callable[..., Any]:
     """The function in a span, and its backward pass in another."""
     forward = _in_span(function, name, watch)
     back = f"{name}, {BACKWARD}"

@@ -20,7 +20,7 @@ import torch
 from detection.engine.distributed import World, data_parallel, process_group
 from detection.errors import ConfigError
 from tools.benchmarks.benchmark import Benchmark, Work
-from tools.benchmarks.detector import Task, our_detector, our_training, our_work, suitable_precision
+from tools.benchmarks.detector import DetectorCase, our_detector, our_training, our_work, suitable_precision
 from tools.benchmarks.parts import Options
 
 SIZE_HW, ROIS = (300, 400), 64
@@ -32,17 +32,17 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     """One process, several, and several joined; images per second are those of all together. Raises ConfigError."""
     if options.device != "cpu":
         raise ConfigError(f"the part scaling measures processes on the CPU's cores: not with --device {options.device}")
-    task = Task("train", suitable_precision("cpu"), SIZE_HW, ROIS, backbone="resnet18")
+    case = DetectorCase("train", suitable_precision("cpu"), SIZE_HW, ROIS, backbone="resnet18")
     size = options.processes or min(max(num_cores(), 2), MAX_PROCESSES)
     port = free_port()
     yield Benchmark(
-        f"ResNet-18 C4, {task.precision}, training step of 1 image of 300x400, 64 RoIs, one thread per process",
+        f"ResNet-18 C4, {case.precision}, training step of 1 image of 300x400, 64 RoIs, one thread per process",
         {
-            "1 process": partial(our_work, task),
-            f"{size} processes that share nothing": [partial(our_work, replace(task, seed=rank)) for rank in range(size)],
-            f"ours in {size} processes": [partial(joined_work, task, rank, size, port) for rank in range(size)],
+            "1 process": partial(our_work, case),
+            f"{size} processes that share nothing": [partial(our_work, replace(case, seed=rank)) for rank in range(size)],
+            f"ours in {size} processes": [partial(joined_work, case, rank, size, port) for rank in range(size)],
         },
-        images=task.batch,
+        images=case.batch,
         repeats=STEPS,
         threads=1,
         count_flops=False,
@@ -61,13 +61,13 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def joined_work(task: Task, rank: int, size: int, port: int) -> Work:
+def joined_work(case: DetectorCase, rank: int, size: int, port: int) -> Work:
     """The training step of one of several processes, which are told of each other as torchrun would."""
-    describe = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in describe.items()})
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()})
     world = World(rank, size, torch.device("cpu"))
     stack = ExitStack()
     stack.enter_context(process_group(world))
     atexit.register(stack.close)
-    model = our_detector(task)
-    return our_training(model, data_parallel(model, world), replace(task, seed=rank))
+    model = our_detector(case)
+    return our_training(model, data_parallel(model, world), replace(case, seed=rank))

@@ -23,7 +23,7 @@ from detection.inference.detector import load_detector
 from detection.structures import Detections
 from detection.weights.checkpoint import detector_metadata, write_checkpoint
 from tools.benchmarks.benchmark import Benchmark, Result, Work
-from tools.benchmarks.detector import Task, our_detector, suitable_precision
+from tools.benchmarks.detector import DetectorCase, our_detector, suitable_precision
 from tools.benchmarks.parts import Options
 
 # What tools/demo.py does.
@@ -34,13 +34,13 @@ WHOLE, PREDICTION, IMPORTS = "ours, the whole command", "the prediction alone", 
 
 def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     """The whole command, its prediction, and the import of torch."""
-    task = Task("infer", suitable_precision(options.device), device=options.device)
-    height, width = task.size_hw
+    case = DetectorCase("infer", suitable_precision(options.device), device=options.device)
+    height, width = case.size_hw
     yield Benchmark(
-        f"demo on one picture of {height}x{width}, ResNet-50 C4, {task.precision}",
+        f"demo on one picture of {height}x{width}, ResNet-50 C4, {case.precision}",
         {
-            WHOLE: partial(demo_work, str(folder), task),
-            PREDICTION: partial(prediction_work, str(folder), task),
+            WHOLE: partial(demo_work, str(folder), case),
+            PREDICTION: partial(prediction_work, str(folder), case),
             IMPORTS: partial(python_work, ["-c", "import torch"], options.device),
         },
         count_flops=False,
@@ -58,12 +58,12 @@ def added_seconds(results: Mapping[str, Result]) -> dict[str, float]:
     }
 
 
-def demo_work(folder: str, task: Task) -> Work:
+def demo_work(folder: str, case: DetectorCase) -> Work:
     """The demo command as a process of its own."""
-    prepare(Path(folder), task)
+    prepare(Path(folder), case)
     weights, picture = Path(folder, WEIGHTS), Path(folder, PICTURE)
     output = Path(folder, "drawn")
-    return python_work(["-c", DEMO, str(picture), "--weights", str(weights), "--output", str(output)], task.device)
+    return python_work(["-c", DEMO, str(picture), "--weights", str(weights), "--output", str(output)], case.device)
 
 
 def python_work(arguments: list[str], device: str) -> Work:
@@ -80,23 +80,23 @@ def python_work(arguments: list[str], device: str) -> Work:
     return run
 
 
-def prediction_work(folder: str, task: Task) -> Work:
+def prediction_work(folder: str, case: DetectorCase) -> Work:
     """The prediction alone: what lies in the middle of the demo."""
-    prepare(Path(folder), task)
-    model, image = load_detector(Path(folder, WEIGHTS), device=task.device), read_image(Path(folder, PICTURE))
+    prepare(Path(folder), case)
+    model, image = load_detector(Path(folder, WEIGHTS), device=case.device), read_image(Path(folder, PICTURE))
 
     def predict() -> list[Detections]:
-        with task.autocast():
+        with case.autocast():
             return model.predict([image])
 
     return predict
 
 
-def prepare(folder: Path, task: Task) -> None:
+def prepare(folder: Path, case: DetectorCase) -> None:
     """Write the checkpoint, with random weights, and the picture, unless they are there."""
     if (folder / PICTURE).exists():
         return
-    model = our_detector(task)
+    model = our_detector(case)
     write_checkpoint(detector_metadata(model), model.state_dict(), folder / WEIGHTS)
     coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-    cv2.imwrite(str(folder / PICTURE), cv2.resize(coarse, task.size_hw[::-1], interpolation=cv2.INTER_CUBIC))
+    cv2.imwrite(str(folder / PICTURE), cv2.resize(coarse, case.size_hw[::-1], interpolation=cv2.INTER_CUBIC))

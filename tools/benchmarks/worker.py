@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-    from tools.benchmarks.benchmark import Build, Work
+    from tools.benchmarks.benchmark import Setup, Work
 
 Request = Literal["warm up", "count", "time"]
-"""Do the work once untimed; the same and count its FLOPs; time it."""
+"""Do the work once untimed, do that and count its FLOPs, or time the work."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class WorkerSettings:
     """How a process measures."""
 
     threads: int
@@ -31,14 +31,14 @@ class Settings:
     repeats: int  # how often the work is done for one timing
 
 
-def start(environment: Mapping[str, str], work: bytes, requests: Connection) -> None:
-    """The life of the process: `work` is the pickled pair of Build and Settings."""
+def start(environment: Mapping[str, str], pickled: bytes, requests: Connection) -> None:
+    """What the process runs. `pickled` is the pair of a Setup and WorkerSettings."""
     os.environ.update(environment)
-    build, settings = pickle.loads(work)
-    serve(build, settings, requests)
+    setup, settings = pickle.loads(pickled)
+    serve(setup, settings, requests)
 
 
-def serve(build: Build, settings: Settings, requests: Connection) -> None:
+def serve(setup: Setup, settings: WorkerSettings, requests: Connection) -> None:
     """Answer requests until the connection ends. A failure is an answer too."""
     import torch
 
@@ -50,13 +50,13 @@ def serve(build: Build, settings: Settings, requests: Connection) -> None:
         except EOFError:
             return
         try:
-            work = work or build()
+            work = work or setup()
             requests.send(measure(work, request, settings))
         except (RuntimeError, ValueError, ImportError, OSError) as error:
             requests.send({"error": f"{type(error).__name__}: {error}"})
 
 
-def measure(work: Work, request: Request, settings: Settings) -> dict[str, Any]:
+def measure(work: Work, request: Request, settings: WorkerSettings) -> dict[str, Any]:
     """Do the work: seconds, gigaflops, peak_mb and the numbers that it returns."""
     import torch
 

@@ -1,0 +1,1 @@
+"""The commands of `resdet`, one module each; `main` of a module runs its command."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
-from detection.cli.output import predict_with_bar
+from detection.cli.output import predict_split
 
 if TYPE_CHECKING:
     from detection.evaluation.coco import CocoResult
@@ -64,8 +64,7 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult:
 
     model, weights = load_model(options)
     split = load_evaluation_split(model.config)
-    console.print(f"{weights}: {len(split.records)} images", soft_wrap=True, markup=False)
-    detections = predict_with_bar(model, split.records, console)
+    detections = predict_split(model, weights, split.records, console)
     ground_truth = coco_ground_truth(split)
     results = as_coco_results(ground_truth, detections, split.class_names)
     if options.write_detections:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
-from detection.cli.output import predict_with_bar
+from detection.cli.output import predict_split
 from detection.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
     split = load_evaluation_split(model.config)
     if split.unannotated and not options.write_detections:
         raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
-    console.print(f"{weights}: {len(split.records)} images", soft_wrap=True, markup=False)
-    detections = predict_with_bar(model, split.records, console)
+    detections = predict_split(model, weights, split.records, console)
     if options.write_detections:
         write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
         console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
@@ -94,7 +93,7 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
 def print_result(console: Console, result: VocResult, without_file: Sequence[str]) -> None:
     """AP by class, the mean, and which classes are not in it. Raises DatasetError if there is nothing to measure."""
     from detection.analysis.report import voc_table
-    from detection.evaluation.voc import METRIC_TITLES
+    from detection.evaluation.metrics import VOC_METRIC_TITLES
 
     if without_file:
         missing = ", ".join(without_file)
@@ -104,7 +103,7 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
     if math.isnan(result.mean_ap):
         raise DatasetError("none of the classes has an object in the evaluated split: there is nothing to measure")
     console.print(voc_table(result))
-    title = f"{METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}, {len(result.ap)} classes"
+    title = f"{VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}, {len(result.ap)} classes"
     console.print(f"mAP {result.mean_ap:.4f} ({title})", soft_wrap=True)
 
 

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (options.config, options.pretrain_config) == (CONFIG, PRETRAIN_CONFIG):
         make_sample_data(tell)
     console = Console(highlight=False)
-    result = run_quickstart(config, pretrain_config, options.output_dir, tell=tell, begin_stage=console.rule)
+    result = run_quickstart(config, pretrain_config, options.output_dir, tell=tell, on_stage=console.rule)
     console.print(results_table(result))
     for path in (*result.pictures, result.summary):
         console.print(path, soft_wrap=True)
