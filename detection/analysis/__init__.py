@@ -1,1 +1,1 @@
-"""What a trained network does, looked at: ablation, layer responses, curves, reports."""
+"""Trained networks examined: ablation, layer responses, training curves, reports of an evaluation."""

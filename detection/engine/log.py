@@ -32,7 +32,7 @@ OnLog = Callable[[LogLine], object]
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around the writing of `path`: a full disk or a forbidden folder raises TrainingError, which says what to do."""
+    """A context for writing `path`: a full disk or a forbidden folder raises TrainingError, which says what to do."""
     try:
         yield
     except OSError as error:

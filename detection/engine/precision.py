@@ -1,4 +1,4 @@
-"""Which numbers a run computes in: fp32, or bf16 autocast where the hardware has it."""
+"""The precision of a run: fp32, or bf16 autocast where the hardware has it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from detection.config import ClassifierConfig
 from detection.engine.distributed import World
 from detection.engine.log import OnLog
 from detection.engine.precision import autocast, resolve_precision
-from detection.engine.state import LAST
+from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult, train
 from detection.evaluation.metrics import METRICS
 from detection.pretraining.data import ImageBatch, mean_image, train_loader, training_splits
@@ -63,7 +63,9 @@ def train_classifier(
     DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
-    # First of all: a wrong name shows at once, not after the images are read.
+    # A folder in use and a wrong name of weights show at once, not after the images are read.
+    if not resume:
+        require_no_other_run(config.output_dir)
     resumed = resume and (config.output_dir / LAST).exists()
     weights = None if config.model.weights is None or resumed else find_weights(config.model.weights)
     train_split, val_split = training_splits(config)

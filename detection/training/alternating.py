@@ -114,7 +114,7 @@ def train_alternating(
         start = on_main(world, lambda: _resumed_start(folders) if resume else _new_start(folders))
         # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
         config = with_weights(config, config.model.weights or start.weights)
-        # First of all: a wrong name shows at once, not after the annotations are read.
+        # Before the data: a wrong name shows at once, not after the annotations are read.
         weights = _find_first_weights(config, start, resume, find_weights)
         data = load_training_data(config, training, validation, tell)
         seconds = start.seconds

@@ -11,6 +11,7 @@ import torch
 from detection.config import Config
 from detection.data.catalog import Dataset
 from detection.engine.log import OnLog
+from detection.engine.state import require_no_other_run
 from detection.engine.train import TrainResult
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
@@ -65,8 +66,13 @@ def train_jointly(
     on_log: OnLog | None,
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
-    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run; parameters as of `train_detector`."""
-    # First of all: a wrong name shows at once, not after the annotations are read.
+    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run.
+
+    The parameters are those of `train_detector`.
+    """
+    # A folder in use and a wrong name of weights show at once, not after the annotations are read.
+    if not resume:
+        require_no_other_run(config.output_dir)
     weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
     data = load_training_data(config, training, validation, tell)
     torch.manual_seed(config.train.seed)

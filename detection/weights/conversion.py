@@ -1,7 +1,7 @@
 """Checkpoints of ours from the weights of other projects: classifiers and C4 detectors.
 
-The format is told from the names of the tensors. Each of them gets its place here or a reason why it is left out; what gives
-the weights their meaning (channel order, mean, strides, anchors, classes) is set from the source.
+The format is recognised by the names of the tensors. Each tensor gets its place here or a reason why it is left out; what
+gives the weights their meaning (channel order, mean, strides, anchors, classes) is set as in the source.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def convert(
         known = "; ".join(f"{name}: {form.summary}" for name, form in (DETECTOR_FORMATS | BACKBONE_FORMATS).items())
         raise CheckpointError(f"{source} is in no format known here; its keys are {list(state)[:5]}. Known are {known}")
     if format_name in DETECTOR_FORMATS:
-        return _detector(DETECTOR_FORMATS[format_name].read(state, extras, source), format_name, source, overrides)
-    return _classifier(contents, format_name, source, overrides)
+        return _convert_detector(DETECTOR_FORMATS[format_name].read(state, extras, source), format_name, source, overrides)
+    return _convert_classifier(contents, format_name, source, overrides)
 
 
-def _classifier(contents: Mapping[str, Any], format_name: str, source: str, overrides: Sequence[str]) -> Conversion:
+def _convert_classifier(contents: Mapping[str, Any], format_name: str, source: str, overrides: Sequence[str]) -> Conversion:
     found = convert_backbone(contents, source, format_name)
     model = ClassifierModelConfig(backbone=found.name, stride_in_1x1=found.stride_in_1x1, stem_pool=found.stem_pool)
     config = override_config(ClassifierConfig(model=model), overrides)
@@ -85,7 +85,7 @@ def _classifier(contents: Mapping[str, Any], format_name: str, source: str, over
     return Conversion(Checkpoint(metadata, found.state), found.format, found.entries)
 
 
-def _detector(found: ForeignDetector, format_name: str, source: str, overrides: Sequence[str]) -> Conversion:
+def _convert_detector(found: ForeignDetector, format_name: str, source: str, overrides: Sequence[str]) -> Conversion:
     config = override_config(parse_config(Config, found.config, source), overrides)
     _require_backbone(found.backbone, config.model.backbone, source)
     names = config.data.class_names

@@ -6,7 +6,7 @@ import torchvision
 
 from backbones import load_checkpoint
 from detection.config import Config, parse_config
-from detection.errors import CheckpointError, DatasetError
+from detection.errors import CheckpointError, DatasetError, TrainingError
 from detection.inference.detector import build_detector
 from detection.pretraining import train_classifier
 from detection.pretraining.data import train_loader
@@ -88,8 +88,12 @@ def test_splits_with_different_classes_stop_before_anything_is_written(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_are_found_before_the_images_are_read(tmp_path):
+def test_quick_checks_come_before_the_images_are_read(tmp_path):
     config = make_config(tmp_path / "nowhere", tmp_path / "run", model={"weights": "missing.pt"})
     with pytest.raises(CheckpointError, match="cannot read checkpoint missing.pt"):
         train_classifier(config)
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").touch()
+    with pytest.raises(TrainingError, match="holds another run"):
+        train_classifier(config)

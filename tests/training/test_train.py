@@ -78,11 +78,15 @@ def test_weights_are_found_once_and_told(config: Config, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("approach", ["joint", "alternating"])
-def test_weights_are_found_before_the_data_are_read(config: Config, approach: str) -> None:
+def test_quick_checks_come_before_the_data_are_read(config: Config, approach: str) -> None:
     unreadable = changed(config, train=()).model_copy(update={"approach": approach})
+    with pytest.raises(DatasetError, match="no source of images"):
+        train_detector(unreadable)
     with pytest.raises(CheckpointError, match="cannot read checkpoint missing.pt"):
         train_detector(with_weights(unreadable, Path("missing.pt")))
-    with pytest.raises(DatasetError):
+    config.output_dir.mkdir()
+    (config.output_dir / "last.pt").touch()
+    with pytest.raises(TrainingError, match="holds another run"):
         train_detector(unreadable)
 
 

@@ -2,7 +2,8 @@
 
 The prediction is that of a process that has already made one. What the first one of a process takes longer, for memory and
 for choosing kernels, therefore counts as start-up, as do starting Python, imports, reading the checkpoint and the picture,
-drawing and writing. Python's start and the import of torch are most of it, and nobody's choice here; they stand beside.
+drawing and writing. Python's start and the import of torch are most of it, which no code here can change: they are measured
+by themselves too.
 """
 
 from __future__ import annotations
