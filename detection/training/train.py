@@ -44,32 +44,16 @@ def train_detector(
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
     nothing can be resumed, or the loss is no longer finite.
     """
-    approach = train_alternating if config.approach == "alternating" else train_jointly
-    return approach(
-        config,
-        training=training,
-        validation=validation,
-        resume=resume,
-        tell=tell,
-        on_log=on_log,
-        find_weights=find_weights,
-    )
-
-
-def train_jointly(
-    config: Config,
-    *,
-    training: Dataset | None,
-    validation: Dataset | None,
-    resume: bool,
-    tell: Tell,
-    on_log: OnLog | None,
-    find_weights: Callable[[Path], Path],
-) -> TrainResult:
-    """Train RPN and Fast R-CNN together, by the sum of their four losses, in one run.
-
-    The parameters are those of `train_detector`.
-    """
+    if config.approach == "alternating":
+        return train_alternating(
+            config,
+            training=training,
+            validation=validation,
+            resume=resume,
+            tell=tell,
+            on_log=on_log,
+            find_weights=find_weights,
+        )
     # A folder in use and a wrong name of weights show at once, not after the annotations are read.
     if not resume:
         require_no_other_run(config.output_dir)
