@@ -68,7 +68,8 @@ def test_weights_start_a_new_run(config_file, tmp_path, capsys):
     first, second = (load_checkpoint(tmp_path / run / "model.pt")["model"] for run in ("run", "next"))
     torch.testing.assert_close(first["conv1.weight"], second["conv1.weight"], rtol=0, atol=1e-6)
     assert "one of the two" in refused(capsys, *pretrain, "--weights", weights, "--resume")
-    assert "resnet34" in refused(capsys, *arguments, "model.backbone=resnet34", f"output_dir={tmp_path / 'other'}")
+    other = [*pretrain, "--weights", weights, "--output-dir", tmp_path / "other"]
+    assert "resnet34" in refused(capsys, *other, "model.backbone=resnet34")
 
 
 @pytest.mark.parametrize(
