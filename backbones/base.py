@@ -62,13 +62,18 @@ class C4Head(StagedModule):
     pool_size: int | None = None
 
     def before_pooling(self, features: Tensor) -> list[MapToPool]:
-        """The trunk's features (N, C, H, W) -> the maps to pool: here those features; a head may begin to compute before a
-        linear pooling what is then computed once for all regions."""
+        """The maps to pool, made of the trunk's features (N, C, H, W). By default these are the features themselves.
+
+        Where the pooling is linear, a head may apply its first 1x1 convolutions here: once to the whole map and not to every
+        region.
+        """
         return [MapToPool(features)]
 
     def after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
-        """The cells of each of these maps, in their order, (R, C, S, S) -> (R, channels): what `self(cells)` gives where the
-        features themselves were pooled."""
+        """The rest of the head: the pooled cells (R, C, S, S) of each map of `before_pooling`, in their order -> (R, channels).
+
+        Gives what `self(pooled_features)` gives, up to rounding.
+        """
         (pooled_features,) = cells
         return self(pooled_features)
 

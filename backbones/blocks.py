@@ -57,7 +57,8 @@ class Projection(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
-        return conv_norm(*self.conv_and_norm(), x)
+        conv, norm = self.conv_and_norm()
+        return conv_norm(conv, norm, x)
 
     def conv_and_norm(self) -> tuple[nn.Conv2d, nn.Module]:
         """The two layers."""
@@ -160,7 +161,7 @@ class Bottleneck(nn.Module):
         return [shortcut, MapToPool(narrow, self.conv1.stride[0])]
 
     def after_pooling(self, shortcut: Tensor, narrow: Tensor) -> Tensor:
-        """The cells of these two maps -> the block's output: what `self(cells)` gives where the features were pooled."""
+        """The pooled cells of these two maps -> the block's output, which is that of `self(pooled_features)` up to rounding."""
         identity = shortcut
         if isinstance(self.downsample, Projection):
             _, norm = self.downsample.conv_and_norm()

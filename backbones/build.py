@@ -14,15 +14,16 @@ from backbones.foreign.net import LIBRARIES, build_foreign
 from backbones.options import BackboneOptions, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
 from backbones.registry import Builder, registered_builder, registered_names
-from backbones.weights.classifier import load_classifier, read_classifier
+from backbones.weights.classifier import load_classifier_weights, read_classifier_weights
 from backbones.weights.files import load_state
 from backbones.weights.zoo import classifier_file
 
 
 def list_backbones() -> list[str]:
-    """The registered names and those that installed packages offer, sorted; these are not imported for it.
+    """The registered names and those that installed packages offer, sorted. Imports none of these packages.
 
-    Of a family only those depths that are registered by themselves; of timm and torchvision none."""
+    Of a family only those depths that are registered by themselves; of timm and torchvision none.
+    """
     return sorted(registered_names() | plugin_names())
 
 
@@ -50,8 +51,8 @@ def build_backbone(
     options = BackboneOptions(norm, num_classes, stride_in_1x1, freeze_stages, stem_pool)
     network = _build(name, options)
     if weights is not None:
-        found = read_classifier(classifier_file(weights), name, options, network.preprocessing)
-        load_classifier(network, found, with_classifier=num_classes is not None)
+        found = read_classifier_weights(classifier_file(weights), name, options, network.preprocessing)
+        load_classifier_weights(network, found, with_classifier=num_classes is not None)
     return network
 
 
@@ -71,7 +72,7 @@ def build_c4(
     options = BackboneOptions(norm, None, stride_in_1x1, freeze_stages, stem_pool)
     trunk, head = _build(name, options).split_c4()
     if weights is not None:
-        found = read_classifier(classifier_file(weights), name, options, trunk.preprocessing)
+        found = read_classifier_weights(classifier_file(weights), name, options, trunk.preprocessing)
         load_c4(trunk, head, found.state, found.source)
         trunk.preprocessing = found.preprocessing
     return trunk, head
@@ -102,7 +103,7 @@ def load_c4(
     backbone_state: Mapping[str, Tensor],
     source: str = "the backbone's state dict",
 ) -> None:
-    """Load a whole backbone's state dict into its two halves; its classifier has no place there and is left out.
+    """Load a whole backbone's state dict into its two halves. The classifier is left out: neither half has one.
 
     A key goes to the head if it begins with the name of one of the head's child modules, unless the trunk has that very key;
     all others go to the trunk. Raises CheckpointError, naming `source` and the first keys, on anything else missing,

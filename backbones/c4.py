@@ -39,11 +39,11 @@ class SequentialHead(C4Head):
         _share_modules(self, backbone, names)
         self.channels = backbone.channels[feature_map]
 
-    def forward(self, regions: Tensor) -> Tensor:
+    def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
         for module in self.children():
-            regions = module(regions)
-        return global_average(regions)
+            pooled_features = module(pooled_features)
+        return global_average(pooled_features)
 
 
 def split_modules(

@@ -5,7 +5,7 @@ Imports no torch, which takes seconds: a mistake in a config is reported before 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class BackboneError(ValueError):
@@ -21,6 +21,11 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     by_lower_case = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
     return by_lower_case[found[0]] if found else None
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first three names for a message, with "..." where there are more: "'a', 'b', 'c', ..."."""
+    return ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from backbones.base import Backbone
 from backbones.errors import BackboneError
+from backbones.modes import restored_modes
 
 LayerKind = Literal["conv", "max_pool", "linear"]
 
@@ -62,20 +63,16 @@ def multiply_adds(network: Backbone, image_size: int) -> int:
 
 @torch.no_grad()
 def _run(network: Backbone, image_size: int, observer: AbstractContextManager[Any]) -> None:
-    """Run the network on a black image inside `observer`, in evaluation mode. Its own mode is restored."""
+    """Run the network on a black image inside `observer`, in evaluation mode. The network's own modes are restored."""
     parameters = dict(network.named_parameters())
-    modes = {module: module.training for module in network.modules()}
     image = torch.zeros(1, 3, image_size, image_size, device=next(iter(parameters.values())).device)
-    network.eval()
-    try:
+    with restored_modes(network):
+        network.eval()
         with observer:
             if parameters.keys() & set(network.classifier_keys):
                 network.logits(image)
             else:
                 network(image)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class _Recorder(TorchFunctionMode):
@@ -97,9 +94,9 @@ class _Recorder(TorchFunctionMode):
         elif func is F.linear:
             self._add("linear", output, args[1], args[2], 1, 0)
         elif func is F.max_pool2d:
-            sides = _side(args[1]), _side(kwargs["stride"]), _side(kwargs["padding"])
+            kernel, stride, padding = _side(args[1]), _side(kwargs["stride"]), _side(kwargs["padding"])
             channels = output.shape[1]
-            self.layers.append(Layer("max_pool", "", *sides, channels, channels, ceil=kwargs["ceil_mode"]))
+            self.layers.append(Layer("max_pool", "", kernel, stride, padding, channels, channels, ceil=kwargs["ceil_mode"]))
         elif func is F.batch_norm and args[0] is self.last_output:
             self.layers[-1] = replace(self.layers[-1], norm=self._name(kwargs["weight"]))
         return output

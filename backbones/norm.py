@@ -5,12 +5,14 @@ N images, C channels, H x W feature cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from backbones.modes import restored_modes
 
 TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
@@ -125,7 +127,7 @@ class _Statistics:
     def __init__(self, num_features: int) -> None:
         self.count = 0
         self.mean = torch.zeros(num_features, dtype=torch.float64)
-        self.squares = torch.zeros(num_features, dtype=torch.float64)
+        self.squared_deviations = torch.zeros(num_features, dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
         """Add one batch of (N, C, H, W) values."""
@@ -133,13 +135,13 @@ class _Statistics:
         count = x.numel() // x.shape[1]
         total = self.count + count
         delta = mean - self.mean
-        self.squares += var * count + delta.square() * (self.count * count / total)
+        self.squared_deviations += var * count + delta.square() * (self.count * count / total)
         self.mean += delta * (count / total)
         self.count = total
 
     def variance(self) -> Tensor:
         """(C,) unbiased variance, which is what BatchNorm2d keeps."""
-        return self.squares / max(self.count - 1, 1)
+        return self.squared_deviations / max(self.count - 1, 1)
 
 
 @torch.no_grad()
@@ -152,18 +154,14 @@ def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
     of the means). Layers of frozen stages keep theirs. Modes are restored. Returns the number of layers renewed.
     Raises ValueError if there is no batch.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    norms = [module for module in model.modules() if isinstance(module, TrainableNorm)]
-    layers = [norm for norm in norms if norm.training and norm.track_running_stats]
-    if not layers:
-        _restore(modes)
-        return 0  # no norm whose statistics could be computed
-    model.eval()
-    try:
+    with restored_modes(model):
+        model.train()
+        norms = [module for module in model.modules() if isinstance(module, TrainableNorm)]
+        layers = [norm for norm in norms if norm.training and norm.track_running_stats]
+        if not layers:
+            return 0  # no norm whose statistics could be computed
+        model.eval()
         statistics = _observe(model, layers, batches)
-    finally:
-        _restore(modes)
     for layer, seen in zip(layers, statistics, strict=True):
         if seen.count == 0:
             raise ValueError("recomputing BatchNorm statistics needs at least one batch that reaches every layer")
@@ -171,11 +169,6 @@ def recompute_bn_statistics(model: nn.Module, batches: Iterable[Any]) -> int:
         layer.running_mean.copy_(seen.mean)
         layer.running_var.copy_(seen.variance())
     return len(layers)
-
-
-def _restore(modes: Mapping[nn.Module, bool]) -> None:
-    for module, mode in modes.items():
-        module.training = mode
 
 
 def _observe(model: nn.Module, layers: Sequence[TrainableNorm], batches: Iterable[Any]) -> list[_Statistics]:

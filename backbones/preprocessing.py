@@ -14,7 +14,10 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Travels with the weights. `mean` and `std` follow `channel_order`. Raises ValueError on values out of range."""
+    """How images are normalised for a set of weights, with which it is stored: (pixel - mean) / std for each channel.
+
+    `mean` and `std` are in units of 0..255, in the order of `channel_order`. Raises ValueError for values out of range.
+    """
 
     channel_order: ChannelOrder = "rgb"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

@@ -121,25 +121,26 @@ class ResNetHead(C4Head):
         self.channels = resnet.channels["c5"]
         self.freeze([name for name in resnet.frozen if name == "layer4"])
 
-    def forward(self, regions: Tensor) -> Tensor:
+    def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        return global_average(self.layer4(regions))
+        return global_average(self.layer4(pooled_features))
 
     def before_pooling(self, features: Tensor) -> list[MapToPool]:
-        """The trunk's features -> the maps to pool: of a bottleneck the first 1x1 convolutions run on the whole map."""
+        """The trunk's features -> the maps to pool. A bottleneck's first 1x1 convolutions have been applied to them already."""
         first = self.layer4[0]
-        return first.before_pooling(features) if isinstance(first, Bottleneck) else super().before_pooling(features)
+        return first.before_pooling(features) if isinstance(first, Bottleneck) else [MapToPool(features)]
 
     def after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
         """The cells of these maps -> one vector per region."""
         first, *others = self.layer4
         if not isinstance(first, Bottleneck):
-            return super().after_pooling(cells)
+            (pooled_features,) = cells
+            return self(pooled_features)
         shortcut, narrow = cells
-        regions = first.after_pooling(shortcut, narrow)
+        x = first.after_pooling(shortcut, narrow)
         for block in others:
-            regions = block(regions)
-        return global_average(regions)
+            x = block(x)
+        return global_average(x)
 
 
 def _check_layout(depth: int, shortcut: Shortcut) -> None:

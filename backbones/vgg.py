@@ -122,9 +122,9 @@ class VGG16Head(C4Head):
         else:
             self.classifier = vgg.classifier[:NUM_HEAD_LAYERS]
 
-    def forward(self, regions: Tensor) -> Tensor:
+    def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        return self.classifier(regions.flatten(1))
+        return self.classifier(pooled_features.flatten(1))
 
 
 def conv_stages(widths: list[int]) -> nn.Sequential:

@@ -37,7 +37,7 @@ class Record:
         return ~(self.difficult | self.crowd)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Target:
     """What a detector learns from one image: boxes in the pixels of the (transformed) image."""
 
@@ -54,7 +54,7 @@ class Target:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """N images padded at the right and bottom to one size, with their true sizes."""
 
@@ -88,7 +88,7 @@ class ScoredRegions:
     boxes: list[Tensor]  # N x (P, K, 4): one box per class, not clipped
 
 
-@dataclass
+@dataclass(frozen=True)
 class Detections:
     """The objects found in one image, by descending score. No detection is a valid value: all three are empty."""
 

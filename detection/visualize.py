@@ -51,7 +51,7 @@ def class_color(label: int) -> Color:
 
 
 def font_size(size_hw: Sequence[int]) -> int:
-    """Height of a label's text in pixels, to be readable when the whole picture is looked at."""
+    """Height of a label's text in pixels, to be readable when the whole image is looked at."""
     return int(np.clip(round(max(size_hw) / 48), 10, 60))
 
 
@@ -115,6 +115,6 @@ def _area(box: Sequence[float]) -> float:
 
 
 def _shrink(image: np.ndarray, cell_size: int) -> np.ndarray:
-    picture = Image.fromarray(image)
-    picture.thumbnail((cell_size, cell_size))
-    return np.array(picture)
+    shrunk = Image.fromarray(image)
+    shrunk.thumbnail((cell_size, cell_size))
+    return np.array(shrunk)

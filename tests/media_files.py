@@ -17,6 +17,6 @@ def write_picture(path: Path, value: int = 200) -> Path:
 def write_video(path: Path, num_frames: int = 6) -> Path:
     writer = FrameWriter(path, (48, 64), 10.0)
     for index in range(num_frames):
-        writer.show(np.full((48, 64, 3), 30 * index, np.uint8), index / 10)
+        writer.write(np.full((48, 64, 3), 30 * index, np.uint8), index / 10)
     writer.close()
     return path

@@ -80,17 +80,17 @@ class ForeignTrunk(C4Trunk):
 
     def __init__(self, whole: ForeignNet) -> None:
         super().__init__()
-        run = fx.GraphModule(whole, subgraph(whole.traced.graph, None, whole.traced.cut.node))
-        take_over_parts(self, run)
-        self._run = forward_function(run)
-        self.channels = whole.traced.cut.channels
+        graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, None, whole.traced.c4.node))
+        take_over_parts(self, graph_module)
+        self._forward = forward_function(graph_module)
+        self.channels = whole.traced.c4.channels
         self.preprocessing = whole.preprocessing
         self.classifier_keys = (*whole.head_keys, *whole.classifier_keys)
         self.freeze(_existing_modules(whole.frozen, self))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images -> the features that the RPN and all regions share."""
-        return self._run(self, images)
+        return self._forward(self, images)
 
 
 class ForeignHead(C4Head):
@@ -98,15 +98,15 @@ class ForeignHead(C4Head):
 
     def __init__(self, whole: ForeignNet) -> None:
         super().__init__()
-        run = fx.GraphModule(whole, subgraph(whole.traced.graph, whole.traced.cut.node, whole.traced.last.node))
-        take_over_parts(self, run)
-        self._run = forward_function(run)
+        graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, whole.traced.c4.node, whole.traced.last.node))
+        take_over_parts(self, graph_module)
+        self._forward = forward_function(graph_module)
         self.channels = whole.traced.last.channels
         self.freeze(_existing_modules(whole.frozen, self))
 
-    def forward(self, regions: Tensor) -> Tensor:
+    def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        return global_average(self._run(self, regions))
+        return global_average(self._forward(self, pooled_features))
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):

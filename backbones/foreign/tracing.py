@@ -37,13 +37,13 @@ class TracedMap:
 class TracedNet:
     """A traced network with its feature maps.
 
-    `by_stride` has the last map of each stride; `cut` is that of stride 16, through which everything after it passes; `last`
-    is the last map of all.
+    `by_stride` has the last map of each stride; `c4` is that of stride 16, from which alone everything after it is computed;
+    `last` is the last map of all.
     """
 
     graph: fx.Graph
     by_stride: Mapping[int, TracedMap]
-    cut: TracedMap
+    c4: TracedMap
     last: TracedMap
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TracedNet:
@@ -112,6 +112,7 @@ class _ShapeRecorder(fx.Interpreter):
 
 @torch.no_grad()
 def _all_maps(net: nn.Module, graph: fx.Graph) -> dict[fx.Node, TracedMap]:
+    """Every feature map of the graph with its stride, found by running images of two sizes."""
     runner = _ShapeRecorder(fx.GraphModule(net, graph), graph=graph)
     for height, width in PROBE_SIZES_HW:
         runner.run(torch.empty(1, 3, height, width, device="meta"))
@@ -150,19 +151,20 @@ def _modules_to_open(net: nn.Module, graph: fx.Graph, maps: Mapping[fx.Node, Tra
 
 
 def _choose_maps(name: str, graph: fx.Graph, maps: Mapping[fx.Node, TracedMap], end: int) -> TracedNet:
+    """The maps before node number `end` by their strides. Raises BackboneError where none of stride 16 can be c4."""
     nodes = list(graph.nodes)
     ordered = [maps[node] for node in nodes[:end] if node in maps]
-    cuts = [found for found in ordered if found.stride == 16 and _is_only_way(nodes[:end], ordered[-1].node, found.node)]
-    if not cuts:
+    candidates = [found for found in ordered if found.stride == 16 and _is_only_way(nodes[:end], ordered[-1].node, found.node)]
+    if not candidates:
         strides = sorted({found.stride for found in ordered})
         raise BackboneError(
             f"{name} cannot be a backbone: it has no map (N, C, H/16, W/16) through which all passes; its strides are {strides}"
         )
-    cut = cuts[-1]
-    before = [found for found in ordered if found.stride < 16 and nodes.index(found.node) < nodes.index(cut.node)]
-    after = [found for found in ordered if nodes.index(found.node) > nodes.index(cut.node)]
-    by_stride = {found.stride: found for found in (*before, cut, *after) if found.stride != 16 or found is cut}
-    return TracedNet(graph, by_stride, cut, after[-1] if after else cut)
+    c4 = candidates[-1]
+    before = [found for found in ordered if found.stride < 16 and nodes.index(found.node) < nodes.index(c4.node)]
+    after = [found for found in ordered if nodes.index(found.node) > nodes.index(c4.node)]
+    by_stride = {found.stride: found for found in (*before, c4, *after) if found.stride != 16 or found is c4}
+    return TracedNet(graph, by_stride, c4, after[-1] if after else c4)
 
 
 def _is_only_way(nodes: list[fx.Node], last: fx.Node, cut: fx.Node) -> bool:
@@ -177,7 +179,7 @@ def subgraph(graph: fx.Graph, start: fx.Node | None, wanted: fx.Node | Mapping[s
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     if start is not None:
-        copies[start] = part.placeholder("regions")
+        copies[start] = part.placeholder("pooled_features")
     for node in graph.nodes:
         is_image = node.op == "placeholder" and start is not None
         if node.op != "output" and not is_image and node is not start and copies.keys() >= set(node.all_input_nodes):
@@ -187,9 +189,9 @@ def subgraph(graph: fx.Graph, start: fx.Node | None, wanted: fx.Node | Mapping[s
     return part
 
 
-def forward_function(run: fx.GraphModule) -> Callable[..., Any]:
+def forward_function(graph_module: fx.GraphModule) -> Callable[..., Any]:
     """The generated `forward` of a traced module, to be called with any module that has the same parts by the same names."""
-    return type(run).forward
+    return type(graph_module).forward
 
 
 def take_over_parts(owner: nn.Module, source: nn.Module) -> None:

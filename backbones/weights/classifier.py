@@ -28,12 +28,12 @@ class ClassifierWeights:
     metadata: CheckpointMetadata | None = None  # of a checkpoint of ours
 
 
-def read_classifier(path: Path, name: str, options: BackboneOptions, default: Preprocessing) -> ClassifierWeights:
-    """The weights in a file, as `classifier_weights` finds them. Raises CheckpointError."""
-    return classifier_weights(load_checkpoint(path), str(path), name, options, default)
+def read_classifier_weights(path: Path, name: str, options: BackboneOptions, default: Preprocessing) -> ClassifierWeights:
+    """The weights in a file, by `parse_classifier_weights`. Raises CheckpointError."""
+    return parse_classifier_weights(load_checkpoint(path), str(path), name, options, default)
 
 
-def classifier_weights(
+def parse_classifier_weights(
     contents: Mapping[str, Any], source: str, name: str, options: BackboneOptions, default: Preprocessing
 ) -> ClassifierWeights:
     """The weights for the backbone `name` in what `load_checkpoint` read from `source`.
@@ -54,7 +54,7 @@ def classifier_weights(
     return ClassifierWeights(source, dict(contents), default)
 
 
-def load_classifier(model: Backbone, weights: ClassifierWeights, *, with_classifier: bool) -> None:
+def load_classifier_weights(model: Backbone, weights: ClassifierWeights, *, with_classifier: bool) -> None:
     """Load the weights, and take over their preprocessing. Their classifier is left out unless `with_classifier`.
 
     Raises CheckpointError naming the first keys that do not fit, or both numbers of classes.

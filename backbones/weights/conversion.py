@@ -76,7 +76,9 @@ def _from_torchvision(state: State, extras: Mapping[str, Any], source: str) -> C
     renamed, entries = rename(state, TORCHVISION_RULES, source, "torchvision's or timm's")
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("torchvision", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+    return ConvertedBackbone(
+        "torchvision", name, checked, IMAGENET_PREPROCESSING, stride_in_1x1=False, stem_pool="pad1", entries=entries
+    )
 
 
 def _from_msra(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
@@ -94,7 +96,7 @@ def _from_msra(state: State, extras: Mapping[str, Any], source: str) -> Converte
     entries += add_running_statistics(renamed, variance=1 - EPS)
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("msra", name, checked, MSRA_PREPROCESSING, True, "ceil", entries)
+    return ConvertedBackbone("msra", name, checked, MSRA_PREPROCESSING, stride_in_1x1=True, stem_pool="ceil", entries=entries)
 
 
 def _from_detectron2(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
@@ -107,14 +109,18 @@ def _from_detectron2(state: State, extras: Mapping[str, Any], source: str) -> Co
     renamed, entries = rename(state, [*detectron2_rules("", "", range(2, 6)), linear], source, "detectron2's")
     name = network_name(renamed, source)
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("detectron2-backbone", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+    return ConvertedBackbone(
+        "detectron2-backbone", name, checked, IMAGENET_PREPROCESSING, stride_in_1x1=False, stem_pool="pad1", entries=entries
+    )
 
 
 def _from_akamaster(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     renamed, entries = rename(state, AKAMASTER_RULES, source, "a CIFAR ResNet with the classifier `linear`")
     name = cifar_name(renamed, source)
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("akamaster", name, checked, IMAGENET_PREPROCESSING, False, "pad1", entries)
+    return ConvertedBackbone(
+        "akamaster", name, checked, IMAGENET_PREPROCESSING, stride_in_1x1=False, stem_pool="pad1", entries=entries
+    )
 
 
 def _from_caffe(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
@@ -123,7 +129,7 @@ def _from_caffe(state: State, extras: Mapping[str, Any], source: str) -> Convert
     if not name.startswith("resnet"):
         raise CheckpointError(f"{source} is a {name}; the format 'caffe' is one of ResNets")
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("caffe", name, checked, CAFFE_PREPROCESSING, True, "ceil", entries)
+    return ConvertedBackbone("caffe", name, checked, CAFFE_PREPROCESSING, stride_in_1x1=True, stem_pool="ceil", entries=entries)
 
 
 BACKBONE_FORMATS = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, first_names
 from backbones.files import replacing
 from backbones.weights.pickles import DamagedPickleError, ForbiddenPickleError, is_plain_pickle, load_pickle
 
@@ -141,10 +141,8 @@ def fitting_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], s
 
 def _check_keys(keys: list[str], problem: str, source: str) -> None:
     if keys:
-        first = ", ".join(f"'{key}'" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
-        raise CheckpointError(
-            f"{source} does not fit the model: {len(keys)} {problem}: {first}; take weights of the same architecture"
-        )
+        found = f"{len(keys)} {problem}: {first_names(keys)}"
+        raise CheckpointError(f"{source} does not fit the model: {found}; take weights of the same architecture")
 
 
 def is_named_tensor(key: Any, value: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, first_names
 
 State = dict[str, Tensor]
 _WRAPPERS = ("model", "blobs", "state_dict", "model_state")
@@ -91,7 +91,7 @@ def rename(
     if unexplained:
         raise CheckpointError(
             f"{source} looks like {format_name}, but {len(unexplained)} of its {len(state)} tensors have no place in that: "
-            f"{_first_names(unexplained)}"
+            f"{first_names(unexplained)}"
         )
     renamed, entries = {}, []
     for key, rule in found.items():
@@ -105,7 +105,7 @@ def rename(
     twice = [name for name, count in Counter(entry.target for entry in entries).items() if name and count > 1]
     if twice:
         keys = [entry.source or "" for entry in entries if entry.target == twice[0]]
-        raise CheckpointError(f"{source} gives '{twice[0]}' more than once: {_first_names(keys)}")
+        raise CheckpointError(f"{source} gives '{twice[0]}' more than once: {first_names(keys)}")
     return float32_state(renamed), entries
 
 
@@ -116,7 +116,3 @@ def float32_state(state: Mapping[str, Tensor]) -> State:
 
 def _first_match(key: str, rules: Sequence[RenameRule]) -> RenameRule | None:
     return next((rule for rule in rules if re.fullmatch(rule.pattern, key)), None)
-
-
-def _first_names(keys: Sequence[str]) -> str:
-    return ", ".join(f"'{key}'" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """A file of weights on the publisher's server."""
 
     name: str
@@ -93,10 +93,10 @@ _DETECTORS = {
     "COCO-Detection/faster_rcnn_R_101_C4_3x": "138204752/model_final_298dad.pkl",
     "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
 }
-ZOO: dict[str, Published] = {
-    **{name: Published(name, url, "classifier") for name, url in _CLASSIFIERS.items()},
+ZOO: dict[str, PublishedWeights] = {
+    **{name: PublishedWeights(name, url, "classifier") for name, url in _CLASSIFIERS.items()},
     **{
-        f"detectron2/{name}": Published(f"detectron2/{name}", f"{_DETECTRON2}/{name}/{file}", "detector")
+        f"detectron2/{name}": PublishedWeights(f"detectron2/{name}", f"{_DETECTRON2}/{name}/{file}", "detector")
         for name, file in _DETECTORS.items()
     },
 }
@@ -117,7 +117,7 @@ def classifier_file(weights: str | Path, report: ReportProgress = report_nothing
     return Path(weights) if entry is None else converted_file(entry, classifier_checkpoint, report)
 
 
-def find_published(weights: str | Path, kind: Kind | None = None) -> Published | None:
+def find_published(weights: str | Path, kind: Kind | None = None) -> PublishedWeights | None:
     """The published weights that `weights` names; None if it is a file. With `kind` they must be of that kind.
 
     Raises CheckpointError for a name of the other kind, and for what is no file and similar to a name.
@@ -148,19 +148,19 @@ def _refuse_unknown(name: str) -> None:
 
 def cache_folder() -> Path:
     """Where published weights are kept."""
-    if own := os.environ.get("RESDET_CACHE"):
-        return Path(own).expanduser()
+    if chosen := os.environ.get("RESDET_CACHE"):
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "resdet"
 
 
-def published_file(entry: Published, report: ReportProgress = report_nothing) -> Path:
+def published_file(entry: PublishedWeights, report: ReportProgress = report_nothing) -> Path:
     """The file as it was published, downloaded unless it is there already, and verified. Raises CheckpointError."""
     with _as_checkpoint_errors(entry), locked(entry.file):
         fetch(entry.url, entry.file, entry.digest, report)
     return entry.file
 
 
-def converted_file(entry: Published, convert: Converter, report: ReportProgress = report_nothing) -> Path:
+def converted_file(entry: PublishedWeights, convert: Converter, report: ReportProgress = report_nothing) -> Path:
     """The checkpoint made of a published file by `convert`, made unless it is there already and whole.
 
     Of several processes one downloads and converts, the others wait. Raises CheckpointError.
@@ -176,7 +176,7 @@ def converted_file(entry: Published, convert: Converter, report: ReportProgress 
 
 
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
-    """A classifier's checkpoint of ours from another project's file. Raises CheckpointError."""
+    """The contents of a checkpoint of ours, made of another project's file of a classifier. Raises CheckpointError."""
     found = convert_backbone(load_checkpoint(source), str(source))
     model = {"backbone": found.name, "stride_in_1x1": found.stride_in_1x1, "stem_pool": found.stem_pool}
     versions = {"torch": str(torch.__version__)}
@@ -185,10 +185,11 @@ def classifier_checkpoint(source: Path) -> dict[str, Any]:
     return Checkpoint(metadata, found.state).contents()
 
 
-def find_cached(entry: Published) -> Path | None:
+def find_cached(entry: PublishedWeights) -> Path | None:
     """The cached checkpoint made of a published file; None if there is none, or only a damaged one.
 
-    A whole one's bytes have the hash in its name."""
+    A whole one has the hash that its name says.
+    """
     stem = _cached_stem(entry)
     for file in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):
         fault = mismatch(file, Digest("sha256", file.stem.rpartition("-")[2]))
@@ -198,7 +199,7 @@ def find_cached(entry: Published) -> Path | None:
     return None
 
 
-def _cached_stem(entry: Published) -> Path:
+def _cached_stem(entry: PublishedWeights) -> Path:
     return cache_folder() / LAYOUT / entry.name
 
 
@@ -216,7 +217,7 @@ def _store(checkpoint: Mapping[str, Any], stem: Path) -> Path:
 
 
 @contextmanager
-def _as_checkpoint_errors(entry: Published) -> Iterator[None]:
+def _as_checkpoint_errors(entry: PublishedWeights) -> Iterator[None]:
     """Inside, errors of downloading and storing become a CheckpointError of one line that says what to do."""
     try:
         yield

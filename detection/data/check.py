@@ -42,12 +42,12 @@ class CheckedSplit:
 class SplitStatistics:
     """What is in a split. Counts of objects include difficult and crowd ones."""
 
-    images: int
-    landscape: int  # images that are at least as wide as high
-    without_objects: int  # images
-    objects: int
-    difficult: int
-    crowd: int
+    num_images: int
+    num_landscape: int  # images that are at least as wide as high
+    num_without_objects: int  # images
+    num_objects: int
+    num_difficult: int  # objects
+    num_crowd: int  # objects
     objects_by_class: dict[str, int]
     box_sizes: dict[int, int]  # percentile -> square root of the box's area; empty without boxes
 
@@ -79,12 +79,12 @@ def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitSt
     """Counts of images and objects, and percentiles of the boxes' sizes, to choose anchors by."""
     records = split.records
     return SplitStatistics(
-        images=len(records),
-        landscape=sum(record.size_hw[1] >= record.size_hw[0] for record in records),
-        without_objects=sum(len(record.labels) == 0 for record in records),
-        objects=sum(len(record.labels) for record in records),
-        difficult=sum(int(record.difficult.sum()) for record in records),
-        crowd=sum(int(record.crowd.sum()) for record in records),
+        num_images=len(records),
+        num_landscape=sum(record.size_hw[1] >= record.size_hw[0] for record in records),
+        num_without_objects=sum(len(record.labels) == 0 for record in records),
+        num_objects=sum(len(record.labels) for record in records),
+        num_difficult=sum(int(record.difficult.sum()) for record in records),
+        num_crowd=sum(int(record.crowd.sum()) for record in records),
         objects_by_class=count_classes(records, class_names),
         box_sizes=box_size_percentiles(records),
     )
@@ -127,7 +127,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str]) ->
 
 
 def save_ground_truth_sheet(records: Sequence[Record], class_names: Sequence[str], file: Path, count: int = 12) -> None:
-    """Draw the boxes of `count` images, spread evenly over the records, on one picture. Unreadable images are left out.
+    """Draw the boxes of `count` images, spread evenly over the records, on one contact sheet. Unreadable images are left out.
 
     Raises DatasetError for a suffix of no image format.
     """

@@ -40,7 +40,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     kind = next((kind for kind in _END if data.startswith(kind)), None)
     try:
         if kind is not None and _END[kind] not in data[-_END_WITHIN:]:
-            # OpenCV fills a cut picture with grey and says nothing; Pillow refuses, and accepts data after the end.
+            # OpenCV silently fills the missing rest of an image with grey; Pillow refuses it, and accepts data after the end.
             Image.open(io.BytesIO(data)).load()
         quick = kind == _PNG or (kind == _JPEG and header.mode in ("RGB", "L"))
         pixels = _decode_opencv(data, kind) if quick else None
@@ -83,7 +83,7 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
 
 
 def _orientation(header: Image.Image) -> int:
-    # PNG's getexif() would decode the whole picture in search of one after the pixels.
+    # PNG's getexif() would decode the whole image in search of one after the pixels.
     if "exif" not in header.info:
         return 1
     return int(header.getexif().get(ExifTags.Base.Orientation, 1))

@@ -83,8 +83,9 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
         image = read_checked(self.records.file(index), self.records.size_hw(index))
         config = self.config
         target = self.records.target(index)
-        sides = config.shorter_sides, config.longer_side
-        return prepare(image, target, self.augmentation, *sides, seed, config.resizing)
+        return prepare(
+            image, target, self.augmentation, config.shorter_sides, config.longer_side, seed=seed, resizing=config.resizing
+        )
 
 
 class TestDataset(TorchDataset[Tensor | DatasetError]):
@@ -98,12 +99,13 @@ class TestDataset(TorchDataset[Tensor | DatasetError]):
 
     def __getitem__(self, index: int) -> Tensor | DatasetError:
         try:
-            return torch.from_numpy(read_checked(*self.files[index])).permute(2, 0, 1)
+            file, size_hw = self.files[index]
+            return torch.from_numpy(read_checked(file, size_hw)).permute(2, 0, 1)
         except DatasetError as error:
             return error
 
 
-class ImageCheck(TorchDataset[str | None]):
+class ImageCheckDataset(TorchDataset[str | None]):
     """Decodes each image and returns its error message, or None."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -139,11 +141,11 @@ def train_loader(
     DatasetError or ConfigError at the batch that holds the image concerned. `close()` ends the workers.
     """
     train, data = config.train, config.data
-    records = TrainDataset(dataset.records, data)
-    groups = records.records.is_wide if data.aspect_grouping else None
-    batches = GroupedBatchSampler(len(records), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
+    images = TrainDataset(dataset.records, data)
+    groups = images.records.is_wide if data.aspect_grouping else None
+    batches = GroupedBatchSampler(len(images), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
     loader = DataLoader(
-        records,
+        images,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=data.workers,
@@ -209,4 +211,4 @@ def test_loader(
 
 def find_bad_images(records: Sequence[Record], workers: int = 0) -> Iterator[str | None]:
     """Decode every image: for each in its order what is wrong with it, or None."""
-    return iter(DataLoader(ImageCheck(records), batch_size=None, num_workers=workers, worker_init_fn=start_worker))
+    return iter(DataLoader(ImageCheckDataset(records), batch_size=None, num_workers=workers, worker_init_fn=start_worker))

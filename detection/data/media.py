@@ -58,7 +58,7 @@ def find_all_inputs(texts: Sequence[str]) -> tuple[list[MediaInput], list[str]]:
 def find_inputs(text: str) -> list[MediaInput]:
     """What a command-line argument stands for, in the order of the names: at least one. Raises DatasetError.
 
-    `camera` or `camera:1`, a file, a folder (the pictures and videos in it, not those in its sub-folders), or a glob.
+    `camera` or `camera:1`, a file, a folder (the images and videos in it, not those in its sub-folders), or a glob.
     """
     if match := _CAMERA.fullmatch(text):
         return [MediaInput("camera", Path(text), int(match[1] or 0))]
@@ -86,7 +86,7 @@ def _require_any(paths: Iterator[Path], problem: str) -> list[MediaInput]:
     from detection.data.images import IMAGE_SUFFIXES
 
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    # macOS writes files like '._picture.jpg' that are no pictures.
+    # macOS writes files like '._photo.jpg' that are no images.
     kept = [path for path in paths if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")]
     if not kept:
         raise DatasetError(problem)
@@ -183,8 +183,8 @@ class FrameWriter:
         if not self._writer.isOpened():
             raise DatasetError(f"cannot write {path}: the folder is not writable, or this OpenCV has no MPEG-4 encoder")
 
-    def show(self, frame: np.ndarray, seconds: float) -> None:
-        """Add a frame to be seen `seconds` after the start. To keep the rate it is written several times, or not at all."""
+    def write(self, frame: np.ndarray, seconds: float) -> None:
+        """Add a frame (H, W, 3) to be seen `seconds` after the start: several times, or not at all, to keep the rate."""
         import cv2
 
         bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)

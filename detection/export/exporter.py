@@ -69,9 +69,13 @@ def exportable_detector(detector: Detector) -> Exportable:
     def graph(suffix: str) -> nn.Module:
         if suffix == PROGRAM:
             return DetectorGraph(detector)
-        from detection.export.onnx_operators import suppress
+        from detection.export.onnx_operators import grouped_nms
 
-        return DetectorGraph(detector, suppress)
+        return DetectorGraph(detector, grouped_nms)
+
+    def compare(outputs: Outputs) -> Agreement:
+        boxes, scores, labels, _ = outputs
+        return compare_detections(Detections(boxes, scores, labels), detector.predict(list(image))[0].to("cpu"))
 
     image = _random_image(config.test.shorter_side, config.test.longer_side)
     metadata = _metadata("detector", config.model.backbone, detector.preprocessing.to_dict())
@@ -82,7 +86,7 @@ def exportable_detector(detector: Detector) -> Exportable:
         metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=METADATA_SETTINGS),
         shortest_side,
         image,
-        lambda outputs: compare_detections(Detections(*outputs[:3]), detector.predict(list(image))[0].to("cpu")),
+        compare,
     )
 
 
@@ -100,6 +104,22 @@ def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
         image,
         lambda outputs: compare_features(outputs, graph(image)),
     )
+
+
+def export_detector(detector: Detector, path: str | Path) -> str:
+    """Write a detector's inference at one scale, by its `config.test`, to an .onnx or .pt2 file: `export` says how.
+
+    Returns a sentence that compares the file's results with PyTorch's. Raises what `exportable_detector` and `export` raise.
+    """
+    return export(exportable_detector(detector), Path(path))
+
+
+def export_backbone(backbone: Backbone, name: str, path: str | Path) -> str:
+    """Write a backbone's feature maps to an .onnx or .pt2 file: `export` says how. `name` is for the file's metadata.
+
+    Returns a sentence that compares the file's results with PyTorch's. Raises what `export` raises.
+    """
+    return export(exportable_backbone(backbone, name), Path(path))
 
 
 def export(exportable: Exportable, path: Path) -> str:
@@ -140,10 +160,10 @@ def check_format(path: Path) -> str:
 
 
 def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
-    for key, exportable in (("voting", False), ("scales", ()), ("flip", False)):
+    for key, supported in (("voting", False), ("scales", ()), ("flip", False)):
         value = getattr(test, key)
-        if value != exportable:
-            given, wanted = json.dumps(value), json.dumps(exportable)
+        if value != supported:
+            given, wanted = json.dumps(value), json.dumps(supported)
             raise ConfigError(f"test.{key}={given} cannot be exported, only one view at one scale can: set test.{key}={wanted}")
     for key in ("shorter_side", "longer_side"):
         if getattr(test, key) < shortest_side:

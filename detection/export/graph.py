@@ -28,13 +28,13 @@ from detection.modeling import FasterRCNN
 from detection.modeling.boxes import clip_boxes_to, decode_boxes, nonempty_boxes
 
 Network = TypeVar("Network", bound=nn.Module)
-Suppress = Callable[[Tensor, Tensor, float, int], Tensor]
+GroupedNms = Callable[[Tensor, Tensor, float, int], Tensor]
 """NMS in each of G groups: boxes (G, P, 4), scores (G, P) (-inf: no box), IoU threshold, and the most boxes of a group that are
 needed -> which boxes are kept, (G, P) bool."""
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """NMS in each group (`Suppress`) by torchvision's operator. It may keep more than `limit` boxes of a group."""
+def grouped_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    """NMS in each group (`GroupedNms`) by torchvision's operator. It may keep more than `limit` boxes of a group."""
     # Shifted by more than the largest coordinate, boxes of different groups never overlap. In float64: a large shift in float32
     # would cost a box its fractions of a pixel.
     shifts = torch.arange(scores.shape[0], device=boxes.device) * (boxes.amax().double() + 1)
@@ -54,10 +54,10 @@ class DetectorGraph(nn.Module):
     image by image and by descending score.
     """
 
-    def __init__(self, detector: FasterRCNN, suppress: Suppress = suppress) -> None:
+    def __init__(self, detector: FasterRCNN, nms: GroupedNms = grouped_nms) -> None:
         super().__init__()
         self.detector: FasterRCNN = frozen_copy(detector)
-        self.suppress = suppress
+        self.nms = nms
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes, scores, labels and image_index of the detections, as the class describes them."""
@@ -85,7 +85,7 @@ class DetectorGraph(nn.Module):
         best = best.clamp(max=output.anchors.shape[0] - 1)
         boxes = clip_boxes_to(decode_boxes(_at(output.deltas, best), output.anchors[best]), limits[:, None])
         scores = scores.masked_fill(~nonempty_boxes(boxes, config.min_size), -torch.inf)
-        kept = self.suppress(boxes, scores, config.nms_threshold, config.post_nms_test)
+        kept = self.nms(boxes, scores, config.nms_threshold, config.post_nms_test)
         places = torch.arange(config.pre_nms_test, device=boxes.device)
         nowhere = config.pre_nms_test
         first = torch.where(kept, places, nowhere).topk(min(config.post_nms_test, nowhere), largest=False).values
@@ -108,8 +108,8 @@ class DetectorGraph(nn.Module):
         """Class probabilities (N, P, K), background left out, and one box per class (N, P, K, 4), not clipped, of (N, P, 4)."""
         head, num_regions = self.detector.roi_head, regions.shape[1]
         vectors = head.conv5(self.pool(features, regions))
-        context_per_region = None if context is None else context.repeat_interleave(num_regions, dim=0)
-        logits, deltas = head.predict(vectors, context_per_region)
+        context_per_roi = None if context is None else context.repeat_interleave(num_regions, dim=0)
+        logits, deltas = head.logits_and_deltas(vectors, context_per_roi)
         scores, boxes = head.decode(logits, deltas, regions.flatten(0, 1))
         return scores.unflatten(0, (-1, num_regions)), boxes.unflatten(0, (-1, num_regions))
 
@@ -134,8 +134,9 @@ class DetectorGraph(nn.Module):
         test, num_classes = self.detector.config.test, scores.shape[2]
         boxes = clip_boxes_to(boxes, limits[:, None, None])
         scores = scores.masked_fill(~(scores > test.score_threshold), -torch.inf)
-        by_class = (boxes.transpose(1, 2).flatten(0, 1), scores.transpose(1, 2).flatten(0, 1))  # (N * K, P, ...)
-        kept = self.suppress(*by_class, test.nms_threshold, test.max_detections)
+        boxes_by_class = boxes.transpose(1, 2).flatten(0, 1)  # (N * K, P, 4)
+        scores_by_class = scores.transpose(1, 2).flatten(0, 1)  # (N * K, P)
+        kept = self.nms(boxes_by_class, scores_by_class, test.nms_threshold, test.max_detections)
         kept = kept.unflatten(0, (-1, num_classes)).transpose(1, 2)
         scores = scores.masked_fill(~kept, -torch.inf).flatten(1)
         best_scores, best = scores.topk(min(test.max_detections, scores.shape[1]))

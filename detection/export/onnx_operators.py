@@ -14,14 +14,14 @@ LOWEST_SCORE = -3.0e38  # above -inf, which stands for no box
 
 
 @torch.library.custom_op(
-    "resdet::suppress", mutates_args=(), schema="(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor"
+    "resdet::grouped_nms", mutates_args=(), schema="(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor"
 )
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """`graph.suppress` as one operator, for which ONNX has a counterpart; it has none for torchvision's single NMS."""
-    return graph.suppress(boxes, scores, iou_threshold, limit)
+def grouped_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    """`graph.grouped_nms` as one operator, for which ONNX has a counterpart; it has none for torchvision's single NMS."""
+    return graph.grouped_nms(boxes, scores, iou_threshold, limit)
 
 
-@suppress.register_fake
+@grouped_nms.register_fake
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
@@ -32,7 +32,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     op: Any = onnxscript.opset18  # its type hints do not know that Python's numbers and lists become constants
 
-    def onnx_suppress(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
+    def onnx_grouped_nms(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
         chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), limit, iou_threshold, LOWEST_SCORE)  # (S, 3)
         places = op.Gather(chosen, [0, 2], axis=1)  # (S, 2): group, box
         ones = op.Expand(1.0, op.Shape(chosen, start=0, end=1))
@@ -44,6 +44,6 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return pooled, pooled  # the second is where the maxima were, which only a gradient needs
 
     return {
-        torch.ops.resdet.suppress.default: onnx_suppress,
+        torch.ops.resdet.grouped_nms.default: onnx_grouped_nms,
         torch.ops.torchvision.roi_pool.default: onnx_roi_pool,
     }

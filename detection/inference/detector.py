@@ -83,11 +83,12 @@ def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> li
     for index, array in enumerate(arrays):
         sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]
         groups[tuple(sizes)].append(index)
+    batch_size = detectors[0].config.test.batch_size
     results: dict[int, Detections] = {}
     with evaluating(detectors):
         for indices in groups.values():
-            for chunk in torch.tensor(indices).split(detectors[0].config.test.batch_size):
-                members = chunk.tolist()
+            for start in range(0, len(indices), batch_size):
+                members = indices[start : start + batch_size]
                 results |= zip(members, detect(detectors, [arrays[index] for index in members]), strict=True)
     return [results[index] for index in range(len(arrays))]
 
@@ -131,12 +132,12 @@ def views_of(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> l
 
 @contextmanager
 def evaluating(detectors: Sequence[FasterRCNN]) -> Iterator[None]:
-    """Put the detectors in evaluation mode for as long as the context lasts."""
-    modes = [detector.training for detector in detectors]
-    for detector in detectors:
-        detector.eval()
+    """Inside, the detectors are in evaluation mode; afterwards each of their modules is in the mode that it had before."""
+    in_training = [module for detector in detectors for module in detector.modules() if module.training]
+    for module in in_training:
+        module.training = False
     try:
         yield
     finally:
-        for detector, mode in zip(detectors, modes, strict=True):
-            detector.train(mode)
+        for module in in_training:
+            module.training = True

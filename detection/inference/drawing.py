@@ -1,6 +1,6 @@
 """Detections drawn on images, videos and cameras, and written as plain data.
 
-`draw_media` leaves a picture for each image (NAME.jpg) and one detections.json, and for each video or camera NAME.mp4 and
+`draw_media` writes a drawing for each image (NAME.jpg) and one detections.json, and for each video or camera NAME.mp4 and
 NAME.jsonl with a line for each frame. Images are (H, W, 3) uint8 RGB, boxes xyxy pixels.
 """
 
@@ -168,7 +168,7 @@ def draw_video(
                 found = [each.as_json() for each in objects]
                 line = {"frame": reader.num_frames - 1, "seconds": round(seconds, 3), "detections": found}
                 lines.write(json.dumps(line) + "\n")
-                writer.show(drawn, seconds)
+                writer.write(drawn, seconds)
         except KeyboardInterrupt:
             if source.kind != "camera":
                 raise

@@ -43,7 +43,7 @@ def evaluate(
 
 
 def evaluate_detections(dataset: Dataset, detections: DetectionsByImage) -> EvaluationResult:
-    """Every metric of detections that are there already. Images that have none count as searched in vain.
+    """Every metric of given detections. An image without detections counts as one in which nothing was found.
 
     Raises DatasetError for detections of an image that the data set does not hold.
     """

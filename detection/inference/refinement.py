@@ -1,4 +1,4 @@
-"""Iterative box refinement (appendix B): pool again from where the first pass says the objects are.
+"""Iterative box refinement (appendix B): the boxes that the first pass predicts are pooled and classified again.
 
 N images, P regions each, K classes. Boxes: xyxy pixels.
 """
@@ -14,7 +14,7 @@ from detection.modeling.boxes import clip_boxes, nonempty_boxes
 from detection.structures import ScoredRegions
 
 Classify = Callable[[Sequence[Tensor]], ScoredRegions]
-"""A function that says what is in the regions N x (P, 4), and where."""
+"""A function from regions N x (P, 4) to their class probabilities and boxes."""
 
 
 def refine_boxes(classify: Classify, proposals: Sequence[Tensor], size_hw: tuple[int, int], passes: int) -> ScoredRegions:

@@ -1,4 +1,4 @@
-"""Views: the same images at several scales, mirrored, or seen by another detector, and what several views find together.
+"""Views: the same images at several scales, mirrored, or seen by another detector, and the mean of several views.
 
 N images that have the same size for the network, P regions each, K classes, C feature channels. Boxes are xyxy pixels of the
 size at which the view's detector proposes, `test.shorter_side`; those of several views together are in the first view's pixels.
@@ -34,9 +34,9 @@ class View:
         self.mirrored = mirrored
         self._features: dict[tuple[tuple[int, int], int], Tensor] = {}
         self._proposals: dict[tuple[int, int], list[Tensor]] = {}
-        self._set(detector.config.test)
+        self._apply_settings(detector.config.test)
 
-    def _set(self, test: TestConfig) -> None:
+    def _apply_settings(self, test: TestConfig) -> None:
         self.test = test
         self.sizes_hw = network_sizes(self.arrays[0].shape[:2], test)
         self.size_hw = self.sizes_hw[test.shorter_side]
@@ -45,7 +45,7 @@ class View:
     def with_settings(self, test: TestConfig) -> View:
         """The same images under other settings. Both views share their feature maps and proposals, by size."""
         other = copy.copy(self)
-        other._set(test)
+        other._apply_settings(test)
         return other
 
     def extract(self, shorter_side: int, indices: Sequence[int]) -> Tensor:
@@ -66,7 +66,10 @@ class View:
         return self._mirror(self._proposals[self.size_hw])
 
     def classify(self, regions: Sequence[Tensor]) -> ScoredRegions:
-        """What is in the regions N x (P, 4), and where. A mirrored view takes and gives boxes of the images as they are."""
+        """Class probabilities and boxes of the regions N x (P, 4).
+
+        A mirrored view, too, takes and gives boxes in the pixels of the images as they are.
+        """
         if not any(len(boxes) for boxes in regions):
             return self.detector.no_regions(len(regions))
         seen = self._mirror(regions)
@@ -116,7 +119,7 @@ def unite_proposals(views: Sequence[View]) -> list[Tensor]:
 
 
 def classify_in_views(views: Sequence[View], regions: Sequence[Tensor]) -> ScoredRegions:
-    """What is in the regions N x (P, 4), and where: the means of the views' scores and boxes."""
+    """Class probabilities and boxes of the regions N x (P, 4): the means of what the views give."""
     first = views[0].size_hw
     found = [view.classify([scale_boxes(boxes, first, view.size_hw) for boxes in regions]) for view in views]
     scores = [each.scores for each in found]

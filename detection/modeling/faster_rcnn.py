@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from backbones import Preprocessing, build_c4
-from backbones.build import load_c4
+from backbones import Preprocessing, build_c4, load_c4
 from detection.config import Config, TestConfig
 from detection.errors import ConfigError
 from detection.modeling.roi_head import RoiHead, whole_image_box
@@ -44,7 +43,7 @@ class FasterRCNN(nn.Module):
                 f"{conv5.pool_size} only: set roi.pool_size={conv5.pool_size}"
             )
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.stride, config.rpn)
-        self.roi_head = RoiHead(conv5, conv5.channels, self.trunk.stride, len(self.class_names), config.roi)
+        self.roi_head = RoiHead(conv5, self.trunk.stride, len(self.class_names), config.roi)
         # Convolutions are faster in this memory order, on CPUs and GPUs, and RoIAlign gives it.
         self.to(memory_format=torch.channels_last)
 
@@ -54,7 +53,7 @@ class FasterRCNN(nn.Module):
         return self.config.data.class_names
 
     def use_test_config(self, test: TestConfig) -> None:
-        """Predict with other settings of inference from now on."""
+        """Use these settings of inference from now on."""
         self.config = self.config.model_copy(update={"test": test})
 
     @property
@@ -88,25 +87,28 @@ class FasterRCNN(nn.Module):
         return self.rpn.test_proposals(self.rpn(features), sizes_hw)
 
     def classify(self, features: Tensor, regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> ScoredRegions:
-        """What is in the regions N x (P, 4), proposals or others, and where."""
+        """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels."""
         if not any(len(boxes) for boxes in regions):
             return self.no_regions(len(regions))
         context = None
         if self.config.roi.context:
+            # Pooled as any other region, so that this equals `View.classify` to the last bit.
             whole_images = [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]
             context = self.roi_head.vectors(features, whole_images)
         return self.classify_vectors(self.roi_head.vectors(features, regions), regions, context)
 
     def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
-        """The second half of `classify`, from conv5's vectors: (R, D) of the regions N x (P, 4), and (N, D) of the whole
-        images where the config asks for context."""
-        logits, deltas = self.roi_head.predict(vectors, self.roi_head.context_per_region(context, regions))
+        """The rest of `classify` after conv5: from the vectors (R, D) of the regions N x (P, 4).
+
+        `context` (N, D) are the vectors of the whole images, None where the config asks for none.
+        """
+        logits, deltas = self.roi_head.logits_and_deltas(vectors, self.roi_head.context_per_roi(context, regions))
         scores, boxes = self.roi_head.decode(logits, deltas, torch.cat(list(regions)))
         counts = [len(image_regions) for image_regions in regions]
         return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)))
 
     def no_regions(self, num_images: int) -> ScoredRegions:
-        """What `classify` gives where no image has a region."""
+        """The result for N images none of which has a region: N empty tensors of each kind."""
         scores = torch.zeros((0, len(self.class_names)), device=self.device)
         boxes = torch.zeros((0, len(self.class_names), 4), device=self.device)
         return ScoredRegions([scores] * num_images, [boxes] * num_images)

@@ -18,23 +18,29 @@ from torch import Tensor
 
 
 def roi_align(
-    features: Tensor, rois: Sequence[Tensor], scale: float, size: int, sampling_ratio: int = 0, cell_stride: int = 1
+    features: Tensor,
+    rois: Sequence[Tensor],
+    output_size: int,
+    spatial_scale: float,
+    sampling_ratio: int = 0,
+    cell_stride: int = 1,
 ) -> Tensor:
     """RoIAlign with aligned corners: (N, C, H, W) and N x (P, 4) pixels -> (R, C, S, S), channels last in memory.
 
-    `scale` is features / pixels. `sampling_ratio` is K; 0 takes as many samples as a cell has features, rounded up. Of the
-    `size` cells along each axis S are computed: each `cell_stride`-th one from the first. Equal to torchvision's op with
-    `aligned=True`; differentiable in the features.
+    `spatial_scale` is features / pixels. `sampling_ratio` is K; 0 takes as many samples as a cell has features, rounded up. Of
+    the `output_size` cells along each axis S are computed: each `cell_stride`-th one from the first. Equal to torchvision's op
+    with `aligned=True`; differentiable in the features.
     """
     channels, height, width = features.shape[1:]
     # Half a pixel less: feature i is the value at the centre of pixel i, that is at i + 0.5.
-    boxes = torch.cat(list(rois)) * scale - 0.5
-    rows = axis_weights(boxes[:, 1], boxes[:, 3], size, height, sampling_ratio)[:, ::cell_stride]  # (R, S, H)
-    columns = axis_weights(boxes[:, 0], boxes[:, 2], size, width, sampling_ratio)[:, ::cell_stride]  # (R, S, W)
+    boxes = torch.cat(list(rois)) * spatial_scale - 0.5
+    rows = axis_weights(boxes[:, 1], boxes[:, 3], output_size, height, sampling_ratio)[:, ::cell_stride]  # (R, S, H)
+    columns = axis_weights(boxes[:, 0], boxes[:, 2], output_size, width, sampling_ratio)[:, ::cell_stride]  # (R, S, W)
     counts = torch.tensor([len(image_rois) for image_rois in rois], device=features.device)
     first_rows = torch.arange(len(rois), device=features.device).repeat_interleave(counts) * height  # of each RoI's image
     pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (N * H * W, C)
-    cells = _WeightedSums.apply(pixels, *sparse_weights(rows, columns, first_rows))
+    weights, numbers, starts = sparse_weights(rows, columns, first_rows)
+    cells = _WeightedSums.apply(pixels, weights, numbers, starts)
     return cells.view(len(boxes), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
 
 
@@ -82,7 +88,8 @@ class _WeightedSums(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """(cells, C) -> (pixels, C)."""
         weights, features, starts = ctx.saved_tensors
-        return _weighted_sums(gradient, *_transposed(weights, features, starts, ctx.num_pixels)), None, None, None
+        weights, cells, starts = _transposed(weights, features, starts, ctx.num_pixels)
+        return _weighted_sums(gradient, weights, cells, starts), None, None, None
 
 
 def _weighted_sums(rows: Tensor, weights: Tensor, numbers: Tensor, starts: Tensor) -> Tensor:

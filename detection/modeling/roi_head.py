@@ -22,14 +22,14 @@ from detection.structures import Target
 class RoiHead(nn.Module):
     """Classifies RoIs and regresses one box per class."""
 
-    def __init__(self, conv5: C4Head, channels: int, stride: int, num_classes: int, config: RoiConfig) -> None:
+    def __init__(self, conv5: C4Head, stride: int, num_classes: int, config: RoiConfig) -> None:
         super().__init__()
         self.config = config
         self.stride = stride
         self.num_classes = num_classes
         self.conv5 = conv5
         # With context, the columns after the RoI's own D are for the vector of the whole image.
-        width = 2 * channels if config.context else channels
+        width = 2 * conv5.channels if config.context else conv5.channels
         self.class_scores = nn.Linear(width, num_classes + 1)
         self.box_deltas = nn.Linear(width, num_classes * 4)
         nn.init.normal_(self.class_scores.weight, std=0.01)
@@ -37,27 +37,25 @@ class RoiHead(nn.Module):
         nn.init.zeros_(self.class_scores.bias)
         nn.init.zeros_(self.box_deltas.bias)
 
-    def forward(
-        self, features: Tensor, proposals: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor]:
-        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from features (N, C, H, W) and proposals N x (P, 4)."""
-        vectors = self.vectors(features, proposals)
-        return self.predict(vectors, self.context_per_region(self.context(features, sizes_hw), proposals))
+    def forward(self, features: Tensor, rois: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from features (N, C, H, W) and RoIs N x (P, 4)."""
+        vectors = self.vectors(features, rois)
+        return self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
 
-    def vectors(self, features: Tensor, proposals: Sequence[Tensor]) -> Tensor:
+    def vectors(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
         """conv5's vector of each RoI: (N, C, H, W) and N x (P, 4) -> (R, D)."""
         if self.config.pooling == "align" and features.device.type == "cpu":
             # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
             maps = self.conv5.before_pooling(features)
-            cells = [self.pool(each.features, proposals, each.cell_stride) for each in maps]
+            cells = [self.pool(each.features, rois, each.cell_stride) for each in maps]
             return self.conv5.after_pooling(cells)
-        return self.conv5(self.pool(features, proposals))
+        return self.conv5(self.pool(features, rois))
 
-    def pool(self, features: Tensor, proposals: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
-        """The cells of each RoI, (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals; of the cells
+    def pool(self, features: Tensor, rois: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
+        """The cells of each RoI, (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the RoIs; of the cells
         along both axes only each `cell_stride`-th one."""
         config = self.config
-        return pool_rois(features, proposals, self.stride, config.pool_size, config.pooling, config.sampling_ratio, cell_stride)
+        return pool_rois(features, rois, config.pool_size, self.stride, config.pooling, config.sampling_ratio, cell_stride)
 
     def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
         """One vector per image, (N, D): the whole image as a RoI. None where the config asks for no context."""
@@ -66,14 +64,14 @@ class RoiHead(nn.Module):
         # Not by `vectors`: for one RoI per image it is cheaper to pool before conv5 begins.
         return self.conv5(self.pool(features, [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]))
 
-    def context_per_region(self, context: Tensor | None, proposals: Sequence[Tensor]) -> Tensor | None:
+    def context_per_roi(self, context: Tensor | None, rois: Sequence[Tensor]) -> Tensor | None:
         """Each RoI's vector of its whole image: (N, D) and N x (P, 4) -> (R, D). None stays None."""
         if context is None:
             return None
-        counts = torch.tensor([len(boxes) for boxes in proposals], device=context.device)
+        counts = torch.tensor([len(boxes) for boxes in rois], device=context.device)
         return context.repeat_interleave(counts, dim=0)
 
-    def predict(self, vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def logits_and_deltas(self, vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sibling layers: (R, D) and, with context, (R, D) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
         if context is not None:
             vectors = torch.cat([vectors, context], dim=1)
@@ -81,8 +79,10 @@ class RoiHead(nn.Module):
         return self.class_scores(vectors).float(), deltas
 
     def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """What `predict` gives for RoIs (R, 4), as class probabilities (R, K), background left out, and one box per class
-        (R, K, 4), not clipped."""
+        """Class probabilities (R, K), background left out, and one box per class (R, K, 4), not clipped.
+
+        From logits (R, K + 1) and deltas (R, K, 4) of the RoIs (R, 4).
+        """
         boxes = decode_boxes(deltas, rois[:, None], self.config.delta_std)
         return logits.softmax(dim=1)[:, :-1], boxes
 

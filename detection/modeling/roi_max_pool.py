@@ -18,13 +18,16 @@ from torch import Tensor
 CHUNK = 2**12  # cells at a time, so that what several passes read and write stays in the processor's cache
 
 
-def roi_max_pool(features: Tensor, rois: Sequence[Tensor], scale: float, size: int, cell_stride: int = 1) -> Tensor:
+def roi_max_pool(
+    features: Tensor, rois: Sequence[Tensor], output_size: int, spatial_scale: float, cell_stride: int = 1
+) -> Tensor:
     """Fast R-CNN's RoI max pooling: (N, C, H, W) and N x (P, 4) pixels -> (R, C, S, S), channels last in memory.
 
-    `scale` is features / pixels. Of the `size` cells along each axis S are computed: each `cell_stride`-th one from the first.
-    A cell without features is 0. Equal to torchvision's op, in its gradient too: of equal features the first gets it.
+    `spatial_scale` is features / pixels. Of the `output_size` cells along each axis S are computed: each `cell_stride`-th one
+    from the first. A cell without features is 0. Equal to torchvision's op, in its gradient too: of equal features the first
+    gets it.
     """
-    pooled = [_pool(maps, boxes * scale, size, cell_stride) for maps, boxes in zip(features, rois, strict=True)]
+    pooled = [_pool(maps, boxes * spatial_scale, output_size, cell_stride) for maps, boxes in zip(features, rois, strict=True)]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled)
 
 
@@ -33,7 +36,8 @@ def _pool(maps: Tensor, boxes: Tensor, size: int, cell_stride: int) -> Tensor:
     channels, height, width = maps.shape
     rows = cell_ranges(boxes[:, 1], boxes[:, 3], size, height)[:, ::cell_stride]
     columns = cell_ranges(boxes[:, 0], boxes[:, 2], size, width)[:, ::cell_stride]
-    cells = _Maxima.apply(maps.permute(1, 2, 0), *_rectangles(rows, columns))
+    cell_rows, cell_columns = _rectangles(rows, columns)
+    cells = _Maxima.apply(maps.permute(1, 2, 0), cell_rows, cell_columns)
     return cells.view(len(boxes), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
 
 

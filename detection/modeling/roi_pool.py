@@ -1,6 +1,7 @@
 """RoI pooling: a fixed number of cells from each region of a feature map.
 
-N images, R RoIs in all, C channels, S x S cells. Proposals are given as one (P, 4) tensor of image pixels per image.
+N images, R RoIs in all, C channels, S x S cells. RoIs are proposals, refined boxes or whole images: for each
+image one tensor (P, 4) of xyxy pixels.
 """
 
 from __future__ import annotations
@@ -17,32 +18,32 @@ from detection.modeling.roi_max_pool import roi_max_pool
 
 def pool_rois(
     features: Tensor,
-    proposals: Sequence[Tensor],
+    rois: Sequence[Tensor],
+    output_size: int,
     stride: int,
-    size: int,
     pooling: Pooling,
     sampling_ratio: int = 0,
     cell_stride: int = 1,
 ) -> Tensor:
-    """(N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the proposals. Differentiable in the features.
+    """The cells of each RoI: (N, C, H, W) and N x (P, 4) -> (R, C, S, S). Differentiable in the features.
 
-    `size` cells per side; each `cell_stride`-th of them is computed, from the first on, as a convolution of that stride takes
-    them: S is size / cell_stride, rounded up.
+    `stride` is pixels / features. A RoI has `output_size` cells per side; each `cell_stride`-th of them is computed, from the
+    first on, as a convolution of that stride takes them: S is output_size / cell_stride, rounded up.
 
     "max": Fast R-CNN's RoI max pooling, cells rounded to whole features. "align": RoIAlign with continuous cells, the
-    mean of sampling_ratio^2 bilinear samples each (0: one sample a feature cell).
+    mean of sampling_ratio^2 bilinear samples each (0: one sample per feature).
     """
-    rois = [boxes.float() for boxes in proposals]
+    boxes_float32 = [boxes.float() for boxes in rois]
     if features.device.type == "cpu":
         if pooling == "max":
-            return roi_max_pool(features, rois, 1 / stride, size, cell_stride)
-        return roi_align(features, proposals, 1 / stride, size, sampling_ratio, cell_stride)
+            return roi_max_pool(features, boxes_float32, output_size, 1 / stride, cell_stride)
+        return roi_align(features, rois, output_size, 1 / stride, sampling_ratio, cell_stride)
     from torchvision import ops  # slow to import, and a CPU needs none of it
 
     # Its kernels are fast on a GPU, but know fp32 and fp16 only.
     with torch.autocast(features.device.type, enabled=False):
         if pooling == "max":
-            pooled = ops.roi_pool(features.float(), rois, size, 1 / stride)
+            pooled = ops.roi_pool(features.float(), boxes_float32, output_size, 1 / stride)
         else:
-            pooled = ops.roi_align(features.float(), rois, size, 1 / stride, sampling_ratio, aligned=True)
+            pooled = ops.roi_align(features.float(), boxes_float32, output_size, 1 / stride, sampling_ratio, aligned=True)
     return pooled[:, :, ::cell_stride, ::cell_stride].to(features.dtype)

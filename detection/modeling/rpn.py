@@ -20,7 +20,7 @@ from detection.modeling.nms import nms
 from detection.structures import Target
 
 
-@dataclass
+@dataclass(frozen=True)
 class RpnOutput:
     """What the network predicts for every anchor of N images."""
 
@@ -77,7 +77,8 @@ class RegionProposalNetwork(nn.Module):
     def _proposals_of_image(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
     ) -> Tensor:
-        logits = self.mask_padding(logits, anchors, *size_hw)
+        height, width = size_hw
+        logits = self.mask_padding(logits, anchors, height, width)
         scores, best = logits.topk(min(pre_nms, len(logits)))
         boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
         valid = nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf)
@@ -136,4 +137,5 @@ class RegionProposalNetwork(nn.Module):
             return inside_image(anchors, size_hw)
         if self.config.anchors_on_padding:
             return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
-        return centered_on_image(anchors, *size_hw)
+        height, width = size_hw
+        return centered_on_image(anchors, height, width)

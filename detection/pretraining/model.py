@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
 from backbones.options import BackboneOptions
-from backbones.weights.classifier import ClassifierWeights, classifier_weights
+from backbones.weights.classifier import ClassifierWeights, parse_classifier_weights
 from backbones.weights.format import is_own_format, parse_checkpoint
 from detection.config import ClassifierModelConfig
 from detection.errors import CheckpointError
@@ -142,7 +142,7 @@ def _read_weights(
 ) -> ClassifierWeights:
     """The weights for `model`, built from `config`, in a file's contents. Raises CheckpointError for another network."""
     options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
-    return classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
+    return parse_classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
 
 
 def _load_weights(model: ClassificationModel, weights: ClassifierWeights) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backbones.errors import CheckpointError
 from backbones.options import BackboneOptions
-from backbones.weights.classifier import classifier_weights
+from backbones.weights.classifier import parse_classifier_weights
 from backbones.weights.files import load_checkpoint, load_state, save_checkpoint
 from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind, is_own_format, parse_checkpoint
 from detection.config import Config, parse_config
@@ -102,7 +102,7 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
         return _initialise_from_detector(model, checkpoint, path)
     network = model.config.model
     options = BackboneOptions(stride_in_1x1=network.stride_in_1x1, stem_pool=network.stem_pool)
-    found = classifier_weights(contents, str(path), network.backbone, options, model.trunk.preprocessing)
+    found = parse_classifier_weights(contents, str(path), network.backbone, options, model.trunk.preprocessing)
     model.load_backbone(found.state, found.preprocessing)
     source = "plain weights" if found.metadata is None else _describe_classifier(found.metadata.class_names)
     return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"

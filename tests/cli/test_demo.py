@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.weights.zoo import ZOO, Published
+from backbones.weights.zoo import ZOO, PublishedWeights
 from detection.cli.commands import demo
 from detection.cli.main import main
 from detection.config import Config
@@ -168,7 +168,7 @@ def test_without_weights_the_quickstarts_or_the_zoos_are_used(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    offline = Published(STANDARD_DETECTOR, "http://127.0.0.1:9/model_final_298dad.pkl", "detector")
+    offline = PublishedWeights(STANDARD_DETECTOR, "http://127.0.0.1:9/model_final_298dad.pkl", "detector")
     monkeypatch.setitem(ZOO, STANDARD_DETECTOR, offline)
     picture = write_picture(tmp_path / "a.jpg")
     assert run(picture, folder=tmp_path / "out") == 2

@@ -28,8 +28,14 @@ def test_splits_are_checked_in_order_and_progress_is_reported(config):
 
 def test_statistics(config):
     train, test = (split_statistics(split, CLASSES) for split in check_data(config.data))
-    assert (train.images, train.landscape, train.without_objects, train.objects, train.difficult) == (4, 3, 1, 5, 1)
-    assert train.objects_by_class == {"cat": 3, "dog": 2} and (test.difficult, test.crowd) == (0, 1)
+    assert (train.num_images, train.num_landscape, train.num_without_objects, train.num_objects, train.num_difficult) == (
+        4,
+        3,
+        1,
+        5,
+        1,
+    )
+    assert train.objects_by_class == {"cat": 3, "dog": 2} and (test.num_difficult, test.num_crowd) == (0, 1)
     assert list(train.box_sizes) == [1, 10, 50, 90, 99] and list(train.box_sizes.values()) == sorted(train.box_sizes.values())
 
 

@@ -34,7 +34,7 @@ def test_frames_of_a_camera_keep_real_time(tmp_path):
     """A slow detector's frames are repeated, a quick one's left out."""
     writer = FrameWriter(tmp_path / "camera0.mp4", (48, 64), 10.0)
     for seconds in (0.0, 0.01, 0.02, 0.5):
-        writer.show(np.zeros((48, 64, 3), np.uint8), seconds)
+        writer.write(np.zeros((48, 64, 3), np.uint8), seconds)
     writer.close()
     assert len(list(FrameReader(MediaInput("video", tmp_path / "camera0.mp4")))) == 6
 

@@ -11,10 +11,10 @@ from torchvision.ops import batched_nms
 
 from backbones import build_backbone
 from detection.errors import CheckpointError, ConfigError
+from detection.export import export_backbone, export_detector, graph
 from detection.export import exporter as exporting
-from detection.export import graph
 from detection.export.agreement import Agreement, compare_detections
-from detection.export.exporter import Exportable, export, exportable_backbone, exportable_detector
+from detection.export.exporter import Exportable, export, exportable_detector
 from detection.inference.select import select
 from detection.structures import Batch, Detections, pad_images
 from tests.small_detector import detector, noise
@@ -67,14 +67,14 @@ def onnx_file(model, module_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     file = module_path / "detector.onnx"
-    assert "20 of 20 detections agree" in export(exportable_detector(model), file)
+    assert "20 of 20 detections agree" in export_detector(model, file)
     return file
 
 
 @pytest.fixture(scope="module")
 def program_file(model, module_path):
     file = module_path / "detector.pt2"
-    assert "20 of 20 detections agree" in export(exportable_detector(model), file)
+    assert "20 of 20 detections agree" in export_detector(model, str(file))
     return file
 
 
@@ -130,7 +130,8 @@ def test_the_file_says_what_it_is(onnx_file, program_file):
         entry.name: [dim.dim_param or dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in model.graph.input
     }
     assert shapes == {"images": ["batch", 3, "height", "width"], "sizes_hw": ["batch", 2]}
-    assert b"detection/inference" not in onnx_file.read_bytes()
+    contents = onnx_file.read_bytes()
+    assert b"detection/export" not in contents and b"detection/modeling" not in contents  # paths of this machine
 
 
 def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
@@ -142,7 +143,7 @@ def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
         roi={"context": True, "pooling": "max"},
         test={"refinement_passes": 1, "max_detections": 50},
     ).eval()
-    export(exportable_detector(model), tmp_path / "detector.onnx")
+    export_detector(model, tmp_path / "detector.onnx")
     images = [noise(65, 97), noise(65, 97)]
     found = by_image(run_onnx(tmp_path / "detector.onnx", torch.stack(images), torch.tensor([[65, 97]] * 2)), 2)
     for ours, theirs in zip(found, detector_predictions_at(model, images), strict=True):
@@ -162,7 +163,7 @@ def test_backbone(tmp_path, suffix):
     for package in ("onnxscript", "onnxruntime") if suffix == ".onnx" else ():
         pytest.importorskip(package, reason=f"{package} is not installed")
     backbone = build_backbone("cifar_resnet8", norm="frozen_bn").eval()
-    assert "features differ" in export(exportable_backbone(backbone, "cifar_resnet8"), tmp_path / f"backbone{suffix}")
+    assert "features differ" in export_backbone(backbone, "cifar_resnet8", tmp_path / f"backbone{suffix}")
     images = torch.stack([noise(37, 61)] * 3)
     found = (run_onnx if suffix == ".onnx" else run_program)(tmp_path / f"backbone{suffix}", images)
     with torch.no_grad():
@@ -243,18 +244,18 @@ def test_a_file_that_onnxruntime_cannot_run():
         exporting._run_onnx(contents, trifle(Halved(), True, ""))
 
 
-def test_suppress_is_nms_in_each_group():
+def test_grouped_nms_is_nms_in_each_group():
     corners = torch.rand(3, 40, 2) * 50
     boxes = torch.cat([corners, corners + torch.rand(3, 40, 2) * 50], dim=2)
     scores = torch.rand(3, 40)
     scores[0, ::2] = -torch.inf
     scores[1] = -torch.inf
-    kept = graph.suppress(boxes, scores, 0.5, 40)
+    kept = graph.grouped_nms(boxes, scores, 0.5, 40)
     there = scores > -torch.inf
     groups = torch.arange(3)[:, None].expand(3, 40)
     expected = batched_nms(boxes[there], scores[there], groups[there], 0.5)
     assert kept.nonzero().tolist() == there.nonzero()[expected.sort().values].tolist()
-    assert not graph.suppress(boxes, torch.full_like(scores, -torch.inf), 0.5, 40).any()
+    assert not graph.grouped_nms(boxes, torch.full_like(scores, -torch.inf), 0.5, 40).any()
 
 
 def test_compare_detections():

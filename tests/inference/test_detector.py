@@ -75,6 +75,15 @@ def test_predict_takes_arrays_and_tensors_and_keeps_the_mode():
     assert model.training and model.predict([]) == []
 
 
+def test_predict_evaluates_and_leaves_each_module_in_its_mode():
+    model = confident().eval()
+    expected = model.predict([noise(64, 80)])
+    model.trunk.train()  # the whole model's own mode stays evaluation
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert_same(model.predict([noise(64, 80)])[0], expected[0], exactly=True)
+    assert {name: module.training for name, module in model.named_modules()} == modes and any(modes.values())
+
+
 def test_predict_reads_files(tmp_path):
     model = confident()
     image = noise(64, 80).permute(1, 2, 0).numpy()

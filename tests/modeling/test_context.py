@@ -26,7 +26,7 @@ def test_each_region_gets_its_own_images_context():
     regions = [torch.zeros(2, 4), torch.zeros(0, 4), torch.zeros(1, 4)]
     vectors, context = torch.rand(3, width), torch.rand(3, width)
     with torch.inference_mode():
-        logits, deltas = head.predict(vectors, head.context_per_region(context, regions))
+        logits, deltas = head.logits_and_deltas(vectors, head.context_per_roi(context, regions))
         joined = torch.cat([vectors, context[[0, 0, 2]]], dim=1)
         torch.testing.assert_close(logits, head.class_scores(joined))
         torch.testing.assert_close(deltas, head.box_deltas(joined).reshape(3, 2, 4))

@@ -21,7 +21,7 @@ def both(features, rois, size, cell_stride=1):
     """Cells and the gradient of ours and of torchvision's, of a loss that weighs each cell."""
     found = []
     for pool in (
-        lambda maps: roi_max_pool(maps, rois, SCALE, size, cell_stride),
+        lambda maps: roi_max_pool(maps, rois, size, SCALE, cell_stride),
         lambda maps: ops.roi_pool(maps, rois, size, SCALE)[:, :, ::cell_stride, ::cell_stride],
     ):
         maps = features.clone().requires_grad_()
@@ -56,7 +56,7 @@ def test_several_images_one_without_proposals(monkeypatch):
 
 def test_no_proposals():
     features = torch.randn(1, 4, 5, 6, requires_grad=True)
-    cells = roi_max_pool(features, [torch.zeros(0, 4)], SCALE, 7)
+    cells = roi_max_pool(features, [torch.zeros(0, 4)], 7, SCALE)
     assert cells.shape == (0, 4, 7, 7)
     cells.sum().backward()
     assert features.grad is not None and not features.grad.any()
@@ -67,7 +67,7 @@ def test_other_types(dtype):
     torch.manual_seed(0)
     features = torch.randn(1, 8, 9, 14).to(dtype)
     boxes = torch.tensor([[0.0, 0, 200, 140], [30, 20, 90, 130]])
-    cells = roi_max_pool(features, [boxes], SCALE, 4)
+    cells = roi_max_pool(features, [boxes], 4, SCALE)
     assert cells.dtype == dtype and cells.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(cells, ops.roi_pool(features.double(), [boxes.double()], 4, SCALE).to(dtype))
     if dtype == torch.float64:

@@ -116,7 +116,7 @@ def test_both_detectors_have_the_same_proposals_and_find_the_same():
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
     assert len(mine) == 10
     vectors = torch.randn(3, 2048)
-    logits, deltas = model.roi_head.predict(vectors, None)
+    logits, deltas = model.roi_head.logits_and_deltas(vectors, None)
     their_logits, their_deltas = reference.roi_heads.box_predictor(vectors)
     torch.testing.assert_close(their_logits, logits.roll(1, dims=1))
     torch.testing.assert_close(their_deltas[:, 4:], deltas.flatten(1))

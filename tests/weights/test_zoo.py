@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from backbones import load_checkpoint
-from backbones.weights.zoo import ZOO, Published
+from backbones.weights.zoo import ZOO, PublishedWeights
 from detection import load_detector
 from detection.cli.main import main
 from detection.config import ClassifierModelConfig
@@ -46,7 +46,7 @@ def server(server, files, monkeypatch, tmp_path):
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
     for name, (file, content) in files.items():
         server.files[file] = content
-        monkeypatch.setitem(ZOO, name, Published(name, f"{server.url}/{file}", ZOO[name].kind))
+        monkeypatch.setitem(ZOO, name, PublishedWeights(name, f"{server.url}/{file}", ZOO[name].kind))
     return server
 
 

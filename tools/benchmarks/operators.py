@@ -61,9 +61,9 @@ def pooling_work(
 
     def forward() -> Tensor:
         if who == "ours" and kind == "align":
-            return roi_align(features, [rois], 1 / 16, SIZE, 2)
+            return roi_align(features, [rois], SIZE, 1 / 16, 2)
         if who == "ours":
-            return roi_max_pool(features, [rois], 1 / 16, SIZE)
+            return roi_max_pool(features, [rois], SIZE, 1 / 16)
         from torchvision import ops
 
         if kind == "align":

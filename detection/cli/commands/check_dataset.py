@@ -95,12 +95,12 @@ def without_warnings(logger: logging.Logger) -> Iterator[None]:
 def overview_table(splits: Sequence[CheckedSplit], statistics: Mapping[str, SplitStatistics]) -> Table:
     """What is in each split, a column a split."""
     rows = {
-        "images": [split.images for split in statistics.values()],
-        "landscape or square": [split.landscape for split in statistics.values()],
-        "without objects": [split.without_objects for split in statistics.values()],
-        "objects": [split.objects for split in statistics.values()],
-        "difficult": [split.difficult for split in statistics.values()],
-        "crowd": [split.crowd for split in statistics.values()],
+        "images": [split.num_images for split in statistics.values()],
+        "landscape or square": [split.num_landscape for split in statistics.values()],
+        "without objects": [split.num_without_objects for split in statistics.values()],
+        "objects": [split.num_objects for split in statistics.values()],
+        "difficult": [split.num_difficult for split in statistics.values()],
+        "crowd": [split.num_crowd for split in statistics.values()],
         "faults refused": [len(split.faults.errors) for split in splits],
         "faults repaired": [len(split.faults.notes) for split in splits],
     }

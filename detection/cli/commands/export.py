@@ -10,14 +10,10 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detection.cli.options import is_override
 from detection.cli.output import fetch_weights
 from detection.errors import ConfigError
-
-if TYPE_CHECKING:
-    from detection.export.exporter import Exportable
 
 DETECTOR_KEYS = ("test.",)
 BACKBONE_KEYS = ("model.stride_in_1x1=", "model.stem_pool=")
@@ -54,12 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = output_file([text for text in options.arguments if text not in overrides])
     check_options(options, overrides)
     # Only now: torch is slow to load.
-    from detection.export.exporter import check_format, export
+    from detection.export import check_format
 
     check_format(output)  # before anything is downloaded
-    load = load_exportable_backbone if options.backbone else load_exportable_detector
-    verdict = export(load(options, overrides), output)
-    print(f"{output}: {verdict}")
+    write = write_backbone if options.backbone else write_detector
+    print(f"{output}: {write(options, overrides, output)}")
     return 0
 
 
@@ -80,24 +75,27 @@ def check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None
         raise ConfigError("--backbone-weights goes with --backbone; a detector has its backbone's weights in --weights")
 
 
-def load_exportable_detector(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
-    """The detector of --weights. Raises CheckpointError or ConfigError."""
+def write_detector(options: argparse.Namespace, overrides: Sequence[str], output: Path) -> str:
+    """Export the detector of --weights; returns a sentence about the file. Raises CheckpointError or ConfigError."""
     from detection.config import override_config
-    from detection.export.exporter import exportable_detector
+    from detection.export import export_detector
     from detection.inference.detector import load_detector
 
     find_weights = partial(fetch_weights, kind="detector")
     detector = load_detector(options.weights, lambda own: override_config(own, overrides), find_weights=find_weights)
-    return exportable_detector(detector)
+    return export_detector(detector, output)
 
 
-def load_exportable_backbone(options: argparse.Namespace, overrides: Sequence[str]) -> Exportable:
-    """The network of --backbone. Raises BackboneError, CheckpointError or ConfigError."""
+def write_backbone(options: argparse.Namespace, overrides: Sequence[str], output: Path) -> str:
+    """Export the network of --backbone; returns a sentence about the file.
+
+    Raises BackboneError, CheckpointError or ConfigError.
+    """
     from backbones import build_backbone
     from detection.config import Config, override_config
-    from detection.export.exporter import exportable_backbone
+    from detection.export import export_backbone
 
     model = override_config(Config(), overrides).model
     weights = None if options.backbone_weights is None else fetch_weights(options.backbone_weights)
     network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
-    return exportable_backbone(network, options.backbone)
+    return export_backbone(network, options.backbone, output)

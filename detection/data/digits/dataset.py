@@ -24,7 +24,7 @@ from detection.data.digits.drawing import (
     CLASSES,
     Image,
     Material,
-    Thing,
+    SceneObject,
     load_material,
     make_crop,
     make_scene,
@@ -139,37 +139,37 @@ def read_stamp(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def voc_xml(name: str, image: Image, things: list[Thing]) -> str:
+def voc_xml(name: str, image: Image, objects: list[SceneObject]) -> str:
     """A devkit annotation: 1-based boxes with both ends included. A crowd has no place in VOC but as a difficult object."""
     height, width = image.shape[:2]
     lines = ["<annotation>", f"  <folder>VOC2007</folder>\n  <filename>{escape(name)}</filename>"]
     lines.append(f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n  <segmented>0</segmented>")
-    for thing in things:
-        x1, y1, x2, y2 = thing.box
+    for each in objects:
+        x1, y1, x2, y2 = each.box
         lines.append(
-            f"  <object>\n    <name>{CLASSES[thing.label]}</name>\n    <pose>Unspecified</pose>\n    <truncated>0</truncated>\n"
-            f"    <difficult>{int(thing.difficult or thing.crowd)}</difficult>\n"
+            f"  <object>\n    <name>{CLASSES[each.label]}</name>\n    <pose>Unspecified</pose>\n    <truncated>0</truncated>\n"
+            f"    <difficult>{int(each.difficult or each.crowd)}</difficult>\n"
             f"    <bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>\n  </object>"
         )
     return "\n".join([*lines, "</annotation>"]) + "\n"
 
 
-def coco_json(scenes: list[tuple[str, Image, list[Thing]]]) -> dict[str, Any]:
+def coco_json(scenes: list[tuple[str, Image, list[SceneObject]]]) -> dict[str, Any]:
     """COCO's annotations of the same images."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (name, image, things) in enumerate(scenes, start=1):
+    for image_id, (name, image, objects) in enumerate(scenes, start=1):
         images.append({"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]})
-        for thing in things:
-            x1, y1, x2, y2 = thing.box
+        for each in objects:
+            x1, y1, x2, y2 = each.box
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": thing.label + 1,
+                    "category_id": each.label + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(thing.crowd),
+                    "iscrowd": int(each.crowd),
                 }
             )
     categories = [{"id": label + 1, "name": name, "supercategory": "digit"} for label, name in enumerate(CLASSES)]
@@ -197,11 +197,11 @@ def write_scenes(
         (devkit / name).mkdir(parents=True, exist_ok=True)
     scenes = []
     for index in range(num_images):
-        image, things = make_scene(material, scans, rng, options.image_size, (options.min_digit, options.max_digit))
+        image, objects = make_scene(material, scans, rng, options.image_size, (options.min_digit, options.max_digit))
         name = f"{split}_{index:05d}"
         write_image(devkit / "JPEGImages" / f"{name}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        (devkit / "Annotations" / f"{name}.xml").write_text(voc_xml(f"{name}.jpg", image, things))
-        scenes.append((f"{name}.jpg", image, things))
+        (devkit / "Annotations" / f"{name}.xml").write_text(voc_xml(f"{name}.jpg", image, objects))
+        scenes.append((f"{name}.jpg", image, objects))
     stems = "".join(f"{Path(name).stem}\n" for name, _, _ in scenes)
     (devkit / "ImageSets" / "Main" / f"{split}.txt").write_text(stems)
     annotations = folder / "coco" / "annotations"

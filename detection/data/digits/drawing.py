@@ -24,7 +24,7 @@ Alpha = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One annotated object of an image: an xyxy box in continuous pixels, and its flags."""
 
     label: int
@@ -91,7 +91,7 @@ def background(photographs: list[Image], size_hw: tuple[int, int], rng: np.rando
     return np.clip(crop * rng.uniform(0.6, 1.1) + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
 
 
-def ink_colour(patch: Image, rng: np.random.Generator, faint: bool) -> npt.NDArray[np.float32]:
+def ink_color(patch: Image, rng: np.random.Generator, faint: bool) -> npt.NDArray[np.float32]:
     """A colour that stands out from the patch's mean brightness, or hardly does."""
     brightness = float(patch.mean())
     contrast = rng.uniform(18, 30) if faint else rng.uniform(80, 150)
@@ -105,7 +105,7 @@ def paint(image: Image, alpha: Alpha, x: int, y: int, rng: np.random.Generator, 
     height, width = alpha.shape
     patch = image[y : y + height, x : x + width]
     mask = (alpha * rng.uniform(0.8, 1.0))[..., None]
-    patch[:] = (patch * (1 - mask) + ink_colour(patch, rng, faint) * mask).astype(np.uint8)
+    patch[:] = (patch * (1 - mask) + ink_color(patch, rng, faint) * mask).astype(np.uint8)
 
 
 def add_noise(image: Image, rng: np.random.Generator) -> Image:
@@ -122,7 +122,7 @@ def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float
 
 
 def place(
-    alpha: Alpha, size_hw: tuple[int, int], things: list[Thing], rng: np.random.Generator
+    alpha: Alpha, size_hw: tuple[int, int], objects: list[SceneObject], rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
     """A free place for the ink, its box overlapping others by 30% at most; None if ten tries find none."""
     height, width = alpha.shape
@@ -131,7 +131,7 @@ def place(
     for _ in range(10):
         x, y = int(rng.integers(size_hw[1] - width + 1)), int(rng.integers(size_hw[0] - height + 1))
         box = (x, y, x + width, y + height)
-        if all(overlap(box, thing.box) <= 0.3 for thing in things):
+        if all(overlap(box, each.box) <= 0.3 for each in objects):
             return box
     return None
 
@@ -142,7 +142,7 @@ def random_alpha(material: Material, scan: int, rng: np.random.Generator, sides:
 
 
 def add_crowd(
-    image: Image, material: Material, scans: npt.NDArray[np.int64], things: list[Thing], rng: np.random.Generator
+    image: Image, material: Material, scans: npt.NDArray[np.int64], objects: list[SceneObject], rng: np.random.Generator
 ) -> None:
     """A heap of small digits of one class, annotated as one region."""
     label = int(rng.integers(len(CLASSES)))
@@ -157,31 +157,31 @@ def add_crowd(
         boxes.append((x, y, x + alpha.shape[1], y + alpha.shape[0]))
     corners = np.array(boxes)
     box = (*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
-    things.append(Thing(label, box, crowd=True))
+    objects.append(SceneObject(label, box, crowd=True))
 
 
 def make_scene(
     material: Material, scans: npt.NDArray[np.int64], rng: np.random.Generator, long_side: int, sides: tuple[int, int]
-) -> tuple[Image, list[Thing]]:
+) -> tuple[Image, list[SceneObject]]:
     """An image, landscape or portrait, and what is in it: often 2 to 5 digits, sometimes nothing."""
     short = long_side * 3 // 4
     size_hw = (short, long_side) if rng.random() < 0.6 else (long_side, short)
     image = background(material.photographs, size_hw, rng)
-    things: list[Thing] = []
+    objects: list[SceneObject] = []
     kind = rng.random()
     if kind < 0.05:
-        return add_noise(image, rng), things
+        return add_noise(image, rng), objects
     if kind < 0.10:
-        add_crowd(image, material, scans, things, rng)
+        add_crowd(image, material, scans, objects, rng)
     for scan in rng.choice(scans, size=rng.integers(1, 6)):
         alpha = random_alpha(material, int(scan), rng, sides)
-        box = place(alpha, size_hw, things, rng)
+        box = place(alpha, size_hw, objects, rng)
         if box is None:
             continue
         faint = rng.random() < 0.04
         paint(image, alpha, box[0], box[1], rng, faint)
-        things.append(Thing(int(material.labels[scan]), box, difficult=faint))
-    return add_noise(image, rng), things
+        objects.append(SceneObject(int(material.labels[scan]), box, difficult=faint))
+    return add_noise(image, rng), objects
 
 
 def make_crop(material: Material, scan: int, rng: np.random.Generator) -> Image:

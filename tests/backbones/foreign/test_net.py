@@ -331,7 +331,7 @@ class WithoutLayers(nn.Module):
 
 def test_how_far_a_network_is_opened():
     traced = trace_feature_maps("wrapped", Wrapped())
-    assert (traced.cut.node.target, traced.last.node.target) == ("net.0.3", "net.0.4")
+    assert (traced.c4.node.target, traced.last.node.target) == ("net.0.3", "net.0.4")
     assert sorted(traced.by_stride) == [1, 2, 4, 8, 16, 32]
     with pytest.raises(BackboneError, match=r"branches cannot be a backbone: .* its strides are \[1, 4, 16, 32\]"):
         trace_feature_maps("branches", Branches())

@@ -18,7 +18,7 @@ import torchvision
 from backbones import CheckpointError, build_backbone, build_c4, list_weights, load_checkpoint
 from backbones.weights import zoo
 from backbones.weights.download import Digest
-from backbones.weights.zoo import Published, classifier_file, converted_file, find_published, published_file
+from backbones.weights.zoo import PublishedWeights, classifier_file, converted_file, find_published, published_file
 from tests.foreign_weights import msra_classifier
 
 NAME = "torchvision/resnet18"
@@ -39,11 +39,11 @@ def server(server, monkeypatch, tmp_path):
     return server
 
 
-def offer(server, monkeypatch, content: bytes, name: str = NAME) -> Published:
+def offer(server, monkeypatch, content: bytes, name: str = NAME) -> PublishedWeights:
     """Let a name of the zoo stand for a file of the server's, with its hash in its name."""
     file = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     server.files[file] = content
-    entry = Published(name, f"{server.url}/{file}", "classifier")
+    entry = PublishedWeights(name, f"{server.url}/{file}", "classifier")
     monkeypatch.setitem(zoo.ZOO, name, entry)
     return entry
 
@@ -119,7 +119,7 @@ def test_a_backbone_by_name(server, monkeypatch, published, tmp_path):
 
 def test_the_authors_models_keep_their_meaning(server, monkeypatch):
     server.files["R-50.pkl"] = pickle.dumps({"blobs": msra_classifier(50, num_classes=2)}, protocol=2)
-    monkeypatch.setitem(zoo.ZOO, "msra/R-50", Published("msra/R-50", f"{server.url}/R-50.pkl", "classifier"))
+    monkeypatch.setitem(zoo.ZOO, "msra/R-50", PublishedWeights("msra/R-50", f"{server.url}/R-50.pkl", "classifier"))
     with pytest.raises(CheckpointError, match="stride_in_1x1=True"):
         build_backbone("resnet50", "msra/R-50")
     backbone = build_backbone("resnet50", "msra/R-50", stride_in_1x1=True, stem_pool="ceil")
@@ -148,7 +148,7 @@ def test_the_published_file_may_go_once_it_is_converted(server, monkeypatch):
 
 
 def test_offline_the_url_and_the_place_are_told(server, monkeypatch, tmp_path):
-    entry = Published(NAME, "http://127.0.0.1:9/resnet18-f37072fd.pth", "classifier")
+    entry = PublishedWeights(NAME, "http://127.0.0.1:9/resnet18-f37072fd.pth", "classifier")
     monkeypatch.setitem(zoo.ZOO, NAME, entry)
     place = tmp_path / "cache" / "downloads" / "resnet18-f37072fd.pth"
     with pytest.raises(CheckpointError) as error:
@@ -160,7 +160,7 @@ def test_offline_the_url_and_the_place_are_told(server, monkeypatch, tmp_path):
 def test_a_file_put_there_by_hand_is_verified_and_used(server, monkeypatch):
     content = b"as published"
     file = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    entry = Published(NAME, f"http://127.0.0.1:9/{file}", "classifier")
+    entry = PublishedWeights(NAME, f"http://127.0.0.1:9/{file}", "classifier")
     entry.file.parent.mkdir(parents=True)
     entry.file.write_bytes(b"something else")
     with pytest.raises(CheckpointError, match=r"not the file that was published.*cannot download.*put it at"):
@@ -245,14 +245,14 @@ def test_a_file_comes_first(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from pathlib import Path
-from backbones.weights.zoo import Published, converted_file
+from backbones.weights.zoo import PublishedWeights, converted_file
 print("ready", flush=True)
-entry = Published("torchvision/resnet18", sys.argv[1], "classifier")
+entry = PublishedWeights("torchvision/resnet18", sys.argv[1], "classifier")
 print(converted_file(entry, lambda source: {"bytes": source.stat().st_size}))
 """
 
 
-def start(entry: Published) -> subprocess.Popen:
+def start(entry: PublishedWeights) -> subprocess.Popen:
     """A process that wants the entry, about to ask for it."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, entry.url]
