@@ -1,6 +1,9 @@
 """The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendices A and B).
 
-N images, P RoIs of one image, R RoIs of all images, K classes, D features per RoI. Background is class K. Boxes: xyxy pixels.
+A RoI, or region, is any box to classify: a proposal, a refined box, a whole image.
+
+N images, P RoIs of one image, R RoIs of all images, S x S cells and D features per RoI. K classes; background is class K. Boxes:
+xyxy pixels.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import C4Head
-from detection.config import RoiConfig
+from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
 from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
-from detection.modeling.roi_pool import pool_rois
+from detection.modeling.roi_align import roi_align
+from detection.modeling.roi_max_pool import roi_max_pool
 from detection.structures import Target
 
 
@@ -131,3 +135,36 @@ def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:
     """The box of a whole image, (1, 4) float32."""
     height, width = size_hw
     return torch.tensor([[0.0, 0.0, width, height]], device=device)
+
+
+def pool_rois(
+    features: Tensor,
+    rois: Sequence[Tensor],
+    output_size: int,
+    stride: int,
+    pooling: Pooling,
+    sampling_ratio: int = 0,
+    cell_stride: int = 1,
+) -> Tensor:
+    """The cells of each RoI: (N, C, H, W) and N x (P, 4) -> (R, C, S, S). Differentiable in the features.
+
+    `stride` is pixels / features. A RoI has `output_size` cells per side; each `cell_stride`-th of them is computed, from the
+    first on, as a convolution of that stride takes them: S is output_size / cell_stride, rounded up.
+
+    "max": Fast R-CNN's RoI max pooling, cells rounded to whole features. "align": RoIAlign with continuous cells, the
+    mean of sampling_ratio^2 bilinear samples each (0: one sample per feature).
+    """
+    boxes_float32 = [boxes.float() for boxes in rois]
+    if features.device.type == "cpu":
+        if pooling == "max":
+            return roi_max_pool(features, boxes_float32, output_size, 1 / stride, cell_stride)
+        return roi_align(features, rois, output_size, 1 / stride, sampling_ratio, cell_stride)
+    from torchvision import ops  # slow to import, and a CPU needs none of it
+
+    # Its kernels are fast on a GPU, but know fp32 and fp16 only.
+    with torch.autocast(features.device.type, enabled=False):
+        if pooling == "max":
+            pooled = ops.roi_pool(features.float(), boxes_float32, output_size, 1 / stride)
+        else:
+            pooled = ops.roi_align(features.float(), boxes_float32, output_size, 1 / stride, sampling_ratio, aligned=True)
+    return pooled[:, :, ::cell_stride, ::cell_stride].to(features.dtype)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchvision import ops
 
 from detection.modeling.roi_align import axis_weights, roi_align
-from detection.modeling.roi_pool import pool_rois
+from detection.modeling.roi_head import pool_rois
 
 
 def rois_in_and_around(count: int, height: int, width: int) -> torch.Tensor:
