@@ -2,8 +2,8 @@
 
 A RoI, or region, is any box to classify: a proposal, a refined box, a whole image.
 
-N images, P RoIs of one image, R RoIs of all images, S x S cells and D features per RoI. K classes; background is class K. Boxes:
-xyxy pixels.
+N images, P RoIs of one image, R RoIs of all images, S x S cells and D features per RoI, K classes; background is class K.
+Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
