@@ -49,7 +49,9 @@ logger = logging.getLogger(__name__)
 class TrainBatch(Protocol):
     """What the loop needs to know of a batch."""
 
-    files: list[str]
+    @property
+    def files(self) -> list[str]:
+        """The images' files, to name them where the loss is not finite."""
 
     def __len__(self) -> int: ...
 
