@@ -133,7 +133,7 @@ def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def train_loader(
-    dataset: Dataset, config: Config, *, rank: int = 0, world_size: int = 1, first_batch: int = 0
+    dataset: Dataset, config: Config, first_batch: int = 0, *, rank: int = 0, world_size: int = 1
 ) -> Generator[Batch, None, None]:
     """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
 

@@ -13,8 +13,8 @@ from detection.engine.state import BestEvaluation
 
 def evaluation_due(run: TrainingRun) -> bool:
     """Whether the run stands at a step whose evaluation is still to be done."""
-    state, every = run.state, run.config.eval_every
-    due = state.step == run.config.steps or (every > 0 and state.step % every == 0)
+    state, interval = run.state, run.config.eval_every
+    due = state.step == run.config.steps or (interval > 0 and state.step % interval == 0)
     return run.evaluate is not None and state.step > state.evaluated and due
 
 

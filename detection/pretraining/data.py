@@ -183,7 +183,7 @@ class ImageFolderDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError])
 
 
 def train_loader(
-    folder: ImageFolder, config: ClassifierConfig, *, rank: int = 0, world_size: int = 1, first_batch: int = 0
+    folder: ImageFolder, config: ClassifierConfig, first_batch: int = 0, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[ImageBatch]:
     """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -78,7 +79,7 @@ def train_classifier(
     warm_up_error = config.train.warmup_until_error
     training = train(
         model,
-        lambda first: train_loader(train_split, config, rank=world.rank, world_size=world.size, first_batch=first),
+        partial(train_loader, train_split, config, rank=world.rank, world_size=world.size),
         config.train,
         config.output_dir,
         metadata=metadata,

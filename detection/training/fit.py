@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -75,7 +76,7 @@ def fit(
     world, config, validation = World.from_environment(), model.config, data.validation
     return train(
         model,
-        lambda first: train_loader(data.training, config, rank=world.rank, world_size=world.size, first_batch=first),
+        partial(train_loader, data.training, config, rank=world.rank, world_size=world.size),
         config.train,
         output_dir,
         metadata=detector_metadata(model),
