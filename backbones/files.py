@@ -1,13 +1,50 @@
-"""Atomic writes: a file is absent, the old one, or the new one, whole; never half written."""
+"""Files: only regular ones are read, of a bounded size; written ones are absent, the old, or the new, whole."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+@contextmanager
+def open_regular(path: str | Path) -> Iterator[BinaryIO]:
+    """A regular file, or a link to one, open for reading. All that reads a user's file opens it here.
+
+    Raises OSError: no such file, or a folder, pipe or device, from which reading could wait or go on for ever.
+    """
+    # Opening a pipe waits for its writer, unless it is told not to; Windows has no such flag, and no such pipes.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def _require_regular(descriptor: int, path: str | Path) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file, but a pipe or a device", str(path))
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """All of a regular file. Raises OSError as `open_regular` does, or where it is larger than `max_bytes`."""
+    with open_regular(path) as file:
+        # One more than allowed: a file may grow while it is read.
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"too large: more than {max_bytes / 2**20:.4g} MB", str(path))
+    return content
 
 
 @contextmanager

@@ -1,35 +1,83 @@
-"""Text and JSON on disk: read with errors that name the file, written wholly or not at all."""
+"""Text and JSON on disk: always UTF-8, read with bounds and errors that name the file, written wholly or not at all."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
-from backbones.files import remove_leftovers, replacing, write_whole
+from backbones.errors import printable
+from backbones.files import open_regular, read_regular, remove_leftovers, replacing, write_whole
 from detection.errors import DatasetError
 
-__all__ = ["read_json", "read_text", "remove_leftovers", "replacing", "write_json", "write_whole"]
+__all__ = [
+    "open_regular",
+    "plain_json",
+    "read_json",
+    "read_regular",
+    "read_text",
+    "remove_leftovers",
+    "replacing",
+    "write_json",
+    "write_whole",
+]
+
+MAX_TEXT_BYTES = 2**32
+"""COCO's largest annotation file is a tenth of it. Larger ones are more likely a mistake than a data set."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write plain data as JSON, a list in one line. The folder is made. Raises OSError, an old file intact."""
-    write_whole(path, json.dumps(value, indent=None if isinstance(value, list) else 2) + "\n")
+    """Write plain data as JSON, a list in one line. The folder is made. Raises OSError, an old file intact.
+
+    Numbers that are not finite become null: JSON has no NaN.
+    """
+    indent = None if isinstance(value, list) else 2
+    write_whole(path, json.dumps(plain_json(value), indent=indent, allow_nan=False) + "\n")
+
+
+def plain_json(value: Any) -> Any:
+    """The same plain data with null in place of numbers that JSON has not: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises DatasetError if it is absent, cut short or not JSON."""
+    """Parse a JSON file. Raises DatasetError if it is absent, too large, cut short, nested too deep or not JSON."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path} is not valid JSON (cut short?): {error.msg}, line {error.lineno}") from None
+    except RecursionError:
+        raise DatasetError(f"{path} is nested too deep to be read") from None
+    except ValueError:  # Python's bound for the digits of a whole number
+        raise DatasetError(f"{path} holds a whole number of thousands of digits") from None
+    if _SURROGATE.search(text):
+        _refuse_half_characters(value, path)
+    return value
+
+
+def _refuse_half_characters(value: Any, path: Path) -> None:
+    r"""Raise DatasetError for a text with half a character, such as "\ud800": it can be neither written nor compared."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        found = printable(error.object[max(error.start - 20, 0) : error.end])
+        raise DatasetError(f"{path} holds text with half a character: {found}") from None
 
 
 def read_text(path: Path) -> str:
     """A text file's content in UTF-8, a byte-order mark left out. Raises DatasetError if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DatasetError(f"{path} is not a text file") from None
+        raise DatasetError(f"{path} is not a text file in UTF-8") from None

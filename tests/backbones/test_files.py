@@ -1,10 +1,38 @@
 """Writing a file as a whole: what is there before, during, after, and after a failure."""
 
 import errno
+import os
 
 import pytest
 
-from backbones.files import remove_leftovers, replacing, write_whole
+from backbones.files import open_regular, read_regular, remove_leftovers, replacing, write_whole
+
+
+def not_files(folder):
+    """A folder, a pipe that nobody writes, a device without end, a link to one, and nothing."""
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("/dev/zero")
+    return [folder / "folder", folder / "pipe", folder / "link", "/dev/zero", folder / "absent"]
+
+
+def test_only_regular_files_are_opened_and_nothing_waits(tmp_path):
+    for path in not_files(tmp_path):
+        with pytest.raises(OSError) as failure, open_regular(path):
+            pass
+        assert failure.value.strerror and str(failure.value.filename) == str(path)
+
+
+def test_links_to_regular_files_are_opened(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "link", max_bytes=7) == b"content"
+
+
+def test_a_file_over_the_bound_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    with pytest.raises(OSError, match="too large"):
+        read_regular(tmp_path / "file", max_bytes=4)
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):

@@ -1,0 +1,49 @@
+"""Text and JSON from outside: what cannot be read is one line that names the file, and takes no time."""
+
+import json
+import os
+
+import pytest
+
+from detection.errors import DatasetError
+from detection.files import plain_json, read_json, read_text, write_json
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1', "not valid JSON"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"[" + b"9" * 5000 + b"]", "thousands of digits"),
+        (rb'{"name": "a\ud800b"}', "half a character"),
+        (rb'{"a\ud800": 1}', "half a character"),
+        (b"\xff\xfe{}", "not a text file"),
+    ],
+)
+def test_broken_json_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as failure:
+        read_json(path)
+    assert str(path) in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_whole_characters_outside_the_basic_plane_are_read(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes(b"\xef\xbb\xbf" + rb'["\ud83d\ude00"]')
+    assert read_json(path) == ["\U0001f600"]
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "absent"):
+        with pytest.raises(DatasetError, match="cannot read"):
+            read_text(path)
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path):
+    write_json(tmp_path / "file.json", {"AP": float("nan"), "list": [float("inf"), 0.5], "nested": {"a": (float("-inf"),)}})
+    content = (tmp_path / "file.json").read_text()
+    assert json.loads(content, parse_constant=pytest.fail) == {"AP": None, "list": [None, 0.5], "nested": {"a": [None]}}
+    assert plain_json((1, "a", None)) == [1, "a", None]
