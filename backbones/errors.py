@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import PurePath
@@ -59,9 +60,46 @@ def shorten(value: object) -> str:
 def printable(text: str) -> str:
     """Text from outside for a message, a table or a log: control characters, escape sequences and lone surrogates are escaped.
 
-    Text of any script stays as it is.
+    Text of any script stays as it is. A byte of a file name that is not UTF-8 becomes that byte, as in "\\xff".
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+    return text if text.isprintable() else "".join(c if _harmless(c) else _escaped(c) for c in text)
+
+
+_UNSAFE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, half characters, separators of lines and paragraphs
+_REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they change the order of the text around them
+
+
+def _harmless(character: str) -> bool:
+    # Not isprintable() alone: it is false for the joiners without which Persian, Hindi and emoji cannot be written.
+    if character.isprintable():
+        return True
+    return unicodedata.category(character) not in _UNSAFE_CATEGORIES and character not in _REORDERING
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+MAX_NAME_LENGTH = 200
+"""Characters of a class name. It stands in tables, in pictures and in the names of files."""
+
+
+def name_fault(name: object) -> str | None:
+    """Why this cannot be the name of a class, to stand after "class name 3", with the fix; None for a name that can.
+
+    A name is text of any script that can be shown in one line: not empty, no control or half characters, not too long.
+    """
+    if not isinstance(name, str):
+        return f"must be text, got {shorten(name)}: put it in quotes"
+    if not name.strip():
+        return f"is empty, {shorten(name)}: give it a name"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"has {len(name)} characters, {shorten(name[:40])}...: at most {MAX_NAME_LENGTH} are allowed"
+    if all(map(_harmless, name)):
+        return None
+    return f"holds characters that cannot be shown, {shorten(name)}: leave them out"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

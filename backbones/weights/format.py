@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, name_fault
 from backbones.preprocessing import Preprocessing
 
 FORMAT_VERSION = 2
@@ -108,6 +108,9 @@ def _metadata(values: Mapping[str, Any], mean_image: Tensor | None, source: str)
     for key, wanted in (("config", Mapping), ("class_names", list | tuple)):
         if not isinstance(values[key], wanted):
             raise CheckpointError(f"{source} is not a complete resdet checkpoint: its {key} is {values[key]!r}")
+    for number, name in enumerate(values["class_names"], start=1):
+        if (fault := name_fault(name)) is not None:
+            raise CheckpointError(f"{source} is not a complete resdet checkpoint: its class name {number} {fault}")
     try:
         preprocessing = Preprocessing.from_dict(values["preprocessing"])
     except ValueError as error:

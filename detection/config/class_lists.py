@@ -1,7 +1,8 @@
-"""The class lists of the two public benchmarks, in their usual order."""
+"""The class lists of the two public benchmarks, in their usual order, and what names of classes may be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from backbones.errors import name_fault
 from detection.errors import ConfigError
 
 VOC_CLASSES = (
@@ -37,10 +38,24 @@ def canonical_name(name: str) -> str:
 
 
 def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """The K names in the order of the labels; "voc" and "coco" are those benchmarks' lists. Raises ConfigError."""
+    """The K names in the order of the labels; "voc" and "coco" are those benchmarks' lists.
+
+    Raises ConfigError for another word, and for a list that `check_class_names` refuses.
+    """
     if not isinstance(classes, str):
-        return tuple(classes)
+        return check_class_names(classes)
     named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
     if classes not in named:
         raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got '{classes}'")
     return named[classes]
+
+
+def check_class_names(names: Iterable[object]) -> tuple[str, ...]:
+    """The names, each of which `name_fault` has nothing against. Raises ConfigError naming the first that cannot be one."""
+    checked = []
+    for number, name in enumerate(names, start=1):
+        fault = name_fault(name)
+        if fault is not None or not isinstance(name, str):
+            raise ConfigError(f"class name {number} {fault}")
+        checked.append(name)
+    return tuple(checked)

@@ -197,6 +197,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _unique_classes(self) -> DataConfig:
+        resolve_classes(self.classes)
         if isinstance(self.classes, tuple) and (not self.classes or len(set(self.classes)) != len(self.classes)):
             raise ValueError(f"data.classes must be a list of different names, got {list(self.classes)}")
         return self

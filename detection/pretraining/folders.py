@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.errors import name_fault
 from detection.config import OnBadImage
 from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from detection.errors import DatasetError
@@ -135,6 +136,9 @@ def _try_image(folder: ImageFolder, index: int, on_bad_image: OnBadImage) -> np.
 
 def _folder(listing: Listing) -> ImageFolder:
     class_names = tuple(sorted(listing))
+    for name in class_names:
+        if (fault := name_fault(name)) is not None:
+            raise DatasetError(f"the name of a class folder {fault}")
     items = [(item, label) for label, name in enumerate(class_names) for item in sorted(listing[name])]
     encoded = [data for (_, data), _ in items if data is not None]
     return ImageFolder(

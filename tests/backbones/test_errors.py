@@ -48,4 +48,6 @@ def test_plain_values_are_shown_as_they_are(value):
 
 def test_what_moves_a_terminal_or_cannot_be_written_is_escaped():
     assert printable("a\x1b[2Jb\n\x00\ud800") == "a\\x1b[2Jb\\n\\x00\\ud800"
-    assert printable("häuser 家 \U0001f600") == "häuser 家 \U0001f600"
+    assert printable("file-\udcff.jpg\u202e\u2028") == "file-\\xff.jpg\\u202e\\u2028"
+    for text in ("häuser 家 \U0001f600", "می\u200cخواهم", "\U0001f469\u200d\U0001f680", "a\u00a0b"):
+        assert printable(text) == text
