@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +20,7 @@ Box = tuple[float, float, float, float]
 
 # px; COCO rounds to 0.01 px, so a box may pass the image's border by as little. That is clipped without a note.
 _ROUNDING = 0.05
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MIN_SIDE = 0.01  # px; a thinner box comes from rounding, and may have no width left in float32
 
 
@@ -60,6 +64,26 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
     if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _ROUNDING:
         faults.note(image, "box reaching out of the image", "clipped")
     return clipped
+
+
+def finite_number(value: Any) -> float | None:
+    """A JSON value that is a number, as float; None for text, true and false, NaN, and what no float holds (10^400)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def parse_number(text: str | None) -> float | None:
+    """A text that is a finite decimal number, such as " 12.5 " or "-1e3"; else None.
+
+    Python's own float() also takes "1_0", "nan", "infinity" and digits of other scripts, which no other reader does.
+    """
+    stripped = (text or "").strip()
+    return finite_number(float(stripped)) if _DECIMAL.fullmatch(stripped) else None
 
 
 def _shorter_side(box: Box) -> float:

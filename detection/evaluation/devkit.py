@@ -6,7 +6,6 @@ image is opened: annotations are enough to evaluate detection files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from xml.etree.ElementTree import Element
 
 import torch
 
+from backbones.errors import shorten
 from detection.config.class_lists import VOC_CLASSES
+from detection.data.records import parse_number
 from detection.data.voc import parse_xml, read_split
 from detection.errors import DatasetError
 from detection.structures import Record
@@ -89,12 +90,9 @@ def _object(element: Element, where: str) -> _Object:
 
 
 def _number(text: str | None, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DatasetError(f"{where} must be a number, found {'nothing' if text is None else repr(text)}")
+    value = parse_number(text)
+    if value is None:
+        raise DatasetError(f"{where} must be a number, found {'nothing' if text is None else shorten(text)}")
     return value
 
 
