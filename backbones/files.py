@@ -71,9 +71,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: str | Path, contents: bytes | str) -> None:
-    """Write bytes, or text as UTF-8, through `replacing`. Raises OSError."""
+    r"""Write bytes, or text as UTF-8, half characters as `\ud800`, through `replacing`. Raises OSError."""
     with replacing(path) as file:
-        file.write(contents.encode() if isinstance(contents, str) else contents)
+        file.write(contents.encode(errors="backslashreplace") if isinstance(contents, str) else contents)
 
 
 def remove_leftovers(path: str | Path) -> None:

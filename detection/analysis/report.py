@@ -20,6 +20,7 @@ from detection.evaluation.voc import ClassDetections, VocResult
 from detection.files import write_json
 from detection.modeling.boxes import pairwise_iou
 from detection.structures import Detections, DetectionsByImage, ImageId, Record
+from detection.terminal import plain
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
@@ -32,7 +33,7 @@ def voc_table(result: VocResult) -> Table:
     table.add_column("objects", justify="right")
     table.add_column("AP", justify="right")
     for name, ap in result.ap.items():
-        table.add_row(name, str(result.curves[name].num_objects), f"{ap:.4f}")
+        table.add_row(plain(name), str(result.curves[name].num_objects), f"{ap:.4f}")
     table.add_section()
     table.add_row("mean", str(sum(curve.num_objects for curve in result.curves.values())), f"{result.mean_ap:.4f}")
     return table
@@ -44,11 +45,11 @@ def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | Non
     table.add_column("measure")
     table.add_column("value", justify="right")
     for key, value in numbers.items():
-        table.add_row(key, f"{value:.4f}" if value >= 0 else "-")
+        table.add_row(plain(key), f"{value:.4f}" if value >= 0 else "-")
     if class_ap:
         table.add_section()
         for name, value in class_ap.items():
-            table.add_row(f"AP of {name}", f"{value:.4f}")
+            table.add_row(plain(f"AP of {name}"), f"{value:.4f}")
     return table
 
 

@@ -1,6 +1,6 @@
 """The one command, `resdet COMMAND ...`, and what all commands share: errors in one line, exit codes.
 
-Exit codes: 0 done, 2 a mistake of the user (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 some of several inputs failed, 2 a mistake of the user (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from backbones.errors import shorten
 from detection.errors import USER_ERRORS, did_you_mean
+from detection.terminal import print_error, safe_output
 
 CommandMain = Callable[[Sequence[str] | None], int | None]
 
@@ -71,22 +73,23 @@ def command_main(name: str) -> CommandMain:
 
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
-    try:
-        return _run_and_flush(command, argv)
-    except USER_ERRORS as error:
-        return _fail(_one_line(str(error)))
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; Python would complain once more when it flushes on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        # A full disk or a forbidden file is the user's to mend; a broken connection between processes is not.
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with safe_output():
+        try:
+            return _run_and_flush(command, argv)
+        except USER_ERRORS as error:
+            return _fail(_one_line(str(error)))
+        except BrokenPipeError:
+            _forget_output()
+            return 1
+        except OSError as error:
+            # A full disk or a forbidden file is the user's to mend; a broken connection between processes is not.
+            if error.filename is None and error.errno != errno.ENOSPC:
+                raise
+            _forget_output()
+            return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            return INTERRUPTED
 
 
 def _run_and_flush(command: CommandMain, argv: Sequence[str] | None) -> int:
@@ -94,14 +97,29 @@ def _run_and_flush(command: CommandMain, argv: Sequence[str] | None) -> int:
     try:
         code = command(argv) or 0
     except SystemExit:  # argparse's, after a --help
-        sys.stdout.flush()
+        _flush_output()
         raise
-    sys.stdout.flush()
+    _flush_output()
     return code
 
 
+def _flush_output() -> None:
+    if sys.stdout is not None:  # as it is where the process was started with a closed one
+        sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Let go of what could not be written, as to `| head` or a full disk; Python would complain of it again at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print_error(f"error: {message}")
     return USER_MISTAKE
 
 
@@ -128,7 +146,7 @@ def _usage() -> str:
 
 
 def _unknown(name: str) -> str:
-    return f"unknown command '{name}'{did_you_mean(name, COMMANDS, 'one of ' + ', '.join(COMMANDS))}"
+    return f"unknown command {shorten(name)}{did_you_mean(name, COMMANDS, 'one of ' + ', '.join(COMMANDS))}"
 
 
 def _version() -> str:

@@ -13,11 +13,13 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
+
+from backbones.errors import printable
+from detection.terminal import new_console, plain, plain_column
 
 if TYPE_CHECKING:
     from backbones.weights.format import Kind
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
     from detection.structures import Detections, ImageId, Record
 
 
+def say(line: object, console: Console | None = None) -> None:
+    """Print one line for people, on stdout unless a console is given. Names in it are shown as they are, never as markup."""
+    (console or new_console()).print(plain(line), soft_wrap=True)
+
+
 def tell(what: str | Table) -> None:
-    """Print text or a table for people; in a distributed run on rank 0 only."""
+    """Print a line or a table for people; in a distributed run on rank 0 only."""
     from detection.engine.distributed import World
 
     if World.from_environment().is_main:
-        Console(highlight=False).print(what, soft_wrap=True, markup=False)
+        new_console().print(plain(what) if isinstance(what, str) else what, soft_wrap=True)
 
 
 def exit_code_if_stopped(result: TrainResult) -> int | None:
@@ -50,7 +57,7 @@ def describe_errors(metrics: Mapping[str, float]) -> str:
 
 def progress_bar(console: Console) -> Progress:
     """A bar that counts images on a terminal, and disappears when it is done; nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (plain_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
@@ -60,7 +67,7 @@ def predict_split(
     """Print which `weights` see how many images, and predict with a bar. Raises DatasetError for an unreadable image."""
     from detection.inference.dataset import predict_dataset
 
-    console.print(f"{weights}: {len(records)} images", soft_wrap=True, markup=False)
+    say(f"{weights}: {len(records)} images", console)
     with progress_bar(console) as progress:
         task = progress.add_task("detecting", total=len(records))
         return predict_dataset(
@@ -75,7 +82,7 @@ def fetch_weights(weights: Path, kind: Kind | None = None) -> Path:
     """The file itself, or the checkpoint that a name of the zoo stands for, downloaded with a bar. Raises CheckpointError."""
     from detection.weights import zoo
 
-    with download_progress(f"downloading {weights}") as report:
+    with download_progress(printable(f"downloading {weights}")) as report:
         return zoo.resolve_weights(weights, kind, report)
 
 
@@ -86,7 +93,7 @@ def fetch_published_file(weights: Path) -> Path:
     entry = zoo.find_published(weights)
     if entry is None:
         return weights
-    with download_progress(f"downloading {weights}") as report:
+    with download_progress(printable(f"downloading {weights}")) as report:
         return zoo.published_file(entry, report)
 
 
@@ -98,14 +105,14 @@ def download_progress(action: str) -> Iterator[Callable[[int, int | None], None]
     """
     from detection.engine.distributed import World
 
-    console = Console(stderr=True, quiet=not World.from_environment().is_main)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = new_console(stderr=True, quiet=not World.from_environment().is_main)
+    columns = (plain_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(action, total=None, visible=False)
 
         def report(done: int, total: int | None) -> None:
             if not (console.is_terminal or progress.tasks[0].visible):
-                console.print(action, soft_wrap=True, markup=False, highlight=False)
+                say(action, console)
             progress.update(task, completed=done, total=total, visible=True)
 
         yield report

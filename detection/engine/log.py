@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from detection.engine.events import EventFile
 from detection.errors import TrainingError
 from detection.files import write_whole
+from detection.terminal import PrintableFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +72,15 @@ class RunLog:
         if self.enabled:
             with writing(self.output_dir):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
-                self._attach(_FileHandler(self.output_dir / "log.txt", encoding="utf-8"), "%(asctime)s %(message)s")
+                self._attach(
+                    _FileHandler(self.output_dir / "log.txt", encoding="utf-8", errors="backslashreplace"),
+                    "%(asctime)s %(message)s",
+                )
             self._attach(_ConsoleHandler(self.console), "%(message)s")
         return self
 
     def _attach(self, handler: logging.Handler, layout: str) -> None:
-        handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(PrintableFormatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
         self._handlers.append(handler)
         for name in LOGGED_PACKAGES:
             package = logging.getLogger(name)
@@ -163,7 +168,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "on_bar", False):
-            self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(Text(self.format(record)), soft_wrap=True)
 
 
 def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from detection.cli.options import add_model_arguments, load_detectors, parse_with_overrides
-from detection.cli.output import progress_bar
+from detection.cli.output import progress_bar, say
 from detection.errors import ConfigError
+from detection.terminal import new_console
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     if options.timed_images < 1:
         raise ConfigError(f"--timed-images must be at least 1, got {options.timed_images}")
-    console = Console(highlight=False)
+    console = new_console()
 
     from detection.analysis.ablation import plan_rows
     from detection.analysis.ablation_table import ablation_table, measure_ablation
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_out = plan_rows(detectors).left_out
     split = load_evaluation_split(detectors[0].config)
     for sentence in left_out:
-        console.print(f"left out: {sentence}", soft_wrap=True, markup=False)
+        say(f"left out: {sentence}", console)
     num_images = len(split.records)
     with progress_bar(console) as progress:
         tasks = {

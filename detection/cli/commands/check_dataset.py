@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import TaskID
 from rich.table import Table
 
-from detection.cli.output import progress_bar
+from backbones.errors import printable
+from detection.cli.output import progress_bar, say
 from detection.config import load_config
 from detection.errors import ConfigError, DatasetError
+from detection.files import write_whole
+from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
     from detection.config import DataConfig
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_intermixed_args(argv)
     config = load_config(options.config, options.overrides)
     names, folder = config.data.class_names, options.output
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console()
 
     from detection.data.check import data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
 
@@ -50,15 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{options.config} names no data: set data.train, data.val or data.test")
     folder.mkdir(parents=True, exist_ok=True)
     statistics: dict[str, SplitStatistics] = {split.name: split_statistics(split, names) for split in splits}
-    console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics))
+    console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics), soft_wrap=True)
     warnings = [f"warning: {line}" for line in data_warnings(splits, names)]
-    (folder / "faults.txt").write_text("".join(f"{line}\n" for line in fault_lines(splits) + warnings), encoding="utf-8")
+    write_whole(folder / "faults.txt", "".join(f"{printable(line)}\n" for line in fault_lines(splits) + warnings))
     for line in shortened_fault_lines(splits) + warnings:
-        console.print(line, markup=False)
+        say(line, console)
     for split in splits:
         if split.records:
             save_ground_truth_sheet(split.records, names, folder / f"{split.name}.jpg")
-            console.print(f"{split.name}: ground truth drawn in {folder / f'{split.name}.jpg'}", markup=False)
+            say(f"{split.name}: ground truth drawn in {folder / f'{split.name}.jpg'}", console)
     num_errors = sum(len(split.faults.errors) for split in splits)
     if num_errors:
         faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
@@ -71,7 +72,7 @@ def check(data: DataConfig) -> list[CheckedSplit]:
     from detection.data.check import check_data
 
     tasks: dict[str, TaskID] = {}
-    with without_warnings(logging.getLogger("detection.data")), progress_bar(Console(stderr=True)) as progress:
+    with without_warnings(logging.getLogger("detection.data")), progress_bar(new_console(stderr=True)) as progress:
 
         def report(name: str, done: int, total: int) -> None:
             if name not in tasks:
@@ -127,7 +128,7 @@ def _table(corner: str, heads: Sequence[str], rows: Mapping[str, Sequence[int]])
     for head in heads:
         table.add_column(head, justify="right")
     for name, values in rows.items():
-        table.add_row(escape(name), *map(str, values))
+        table.add_row(plain(name), *map(str, values))
     return table
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.cli.options import is_override
-from detection.cli.output import fetch_published_file
+from detection.cli.output import fetch_published_file, say
 from detection.errors import ConfigError
 
 FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     format_name = None if options.format == "auto" else options.format
     conversion = convert_file(fetch_published_file(options.source), options.destination, format_name, options.overrides)
     first, *others = describe_conversion(conversion)
-    print(f"{options.source}: {first}", *others, f"written to {options.destination}", sep="\n")
+    for line in (f"{options.source}: {first}", *others, f"written to {options.destination}"):
+        say(line)
     if options.report is not None:
         write_json(options.report, conversion_report(conversion))
     return 0

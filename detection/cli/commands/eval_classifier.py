@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.cli.options import parse_with_overrides
-from detection.cli.output import describe_errors, fetch_weights
+from detection.cli.output import describe_errors, fetch_weights, say
 from detection.config import load_classifier_config
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
-    print(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
+    say(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
     if options.json is not None:
         write_json(options.json, metrics)
     return 0

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
-from detection.cli.output import predict_split
+from detection.cli.output import predict_split, say
+from detection.terminal import new_console
 
 if TYPE_CHECKING:
     from detection.evaluation.coco import CocoResult
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
-    console = Console(highlight=False)
+    console = new_console()
     files = detections_given(options, "annotations", "FILE")
     result = evaluate_files(options) if files else evaluate_model(options, console)
 
@@ -69,5 +70,5 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult:
     results = as_coco_results(ground_truth, detections, split.class_names)
     if options.write_detections:
         write_json(options.write_detections, results)
-        console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
+        say(f"detections: {options.write_detections}", console)
     return evaluate_coco_results(ground_truth, results, split.class_names)

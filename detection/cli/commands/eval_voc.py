@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
-from detection.cli.output import predict_split
+from detection.cli.output import predict_split, say
 from detection.errors import ConfigError, DatasetError
+from detection.terminal import new_console
 
 if TYPE_CHECKING:
     from detection.evaluation.voc import VocResult
@@ -46,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     if not 0 < options.iou_threshold <= 1:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
-    console = Console(highlight=False)
+    console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
     evaluation = read_files(options) if files else predict(options, console)
     if evaluation is None:
-        console.print("the split has no annotations: the detections are for the test server", soft_wrap=True)
+        say("the split has no annotations: the detections are for the test server", console)
         return 0
 
     from detection.files import write_json
@@ -86,7 +87,7 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
     detections = predict_split(model, weights, split.records, console)
     if options.write_detections:
         write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
-        console.print(f"detections: {options.write_detections}", soft_wrap=True, markup=False)
+        say(f"detections: {options.write_detections}", console)
     return None if split.unannotated else as_voc_evaluation(split, detections)
 
 
@@ -97,14 +98,14 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
 
     if without_file:
         missing = ", ".join(without_file)
-        console.print(f"no detection file for: {missing}; the mean is over the classes present", soft_wrap=True)
+        say(f"no detection file for: {missing}; the mean is over the classes present", console)
     if result.absent:
-        console.print(f"no object of: {', '.join(result.absent)}; left out of the mean", soft_wrap=True)
+        say(f"no object of: {', '.join(result.absent)}; left out of the mean", console)
     if math.isnan(result.mean_ap):
         raise DatasetError("none of the classes has an object in the evaluated split: there is nothing to measure")
     console.print(voc_table(result))
     title = f"{VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}, {len(result.ap)} classes"
-    console.print(f"mAP {result.mean_ap:.4f} ({title})", soft_wrap=True)
+    say(f"mAP {result.mean_ap:.4f} ({title})", console)
 
 
 def write_files_of_report(folder: Path, result: VocResult, evaluation: VocEvaluation, console: Console) -> None:
@@ -114,4 +115,4 @@ def write_files_of_report(folder: Path, result: VocResult, evaluation: VocEvalua
     records, class_names = evaluation.records, evaluation.class_names
     detections = group_by_image(records, evaluation.detections, class_names)
     for file in write_report(folder, result, records, detections, class_names):
-        console.print(f"report: {file}", soft_wrap=True, markup=False)
+        say(f"report: {file}", console)

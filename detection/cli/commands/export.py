@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from detection.cli.options import is_override
-from detection.cli.output import fetch_weights
+from detection.cli.output import fetch_weights, say
 from detection.errors import ConfigError
 
 DETECTOR_KEYS = ("test.",)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_format(output)  # before anything is downloaded
     write = write_backbone if options.backbone else write_detector
-    print(f"{output}: {write(options, overrides, output)}")
+    say(f"{output}: {write(options, overrides, output)}")
     return 0
 
 

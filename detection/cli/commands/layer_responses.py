@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from detection.cli.options import is_override, parse_with_overrides
-from detection.cli.output import fetch_weights
+from detection.cli.output import fetch_weights, say
 from detection.config import load_classifier_config
 from detection.errors import ConfigError
+from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
     from detection.analysis.layer_responses import LayerResponse
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = [fetch_weights(path, "classifier") for path in options.weights]
     num_images, responses = responses_of_checkpoints(files, config, options.images)
     networks = dict(zip(labels, responses, strict=True))
-    Console(highlight=False).print(summary_table(networks, num_images))
+    new_console().print(summary_table(networks, num_images))
     if options.json:
         rows = [
             {"label": label, "weights": str(path), **as_json(layers)}
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(options.json, {"images": num_images, "networks": rows})
     if options.plot:
         plot_layer_responses(networks, options.plot)
-        print(options.plot)
+        say(options.plot)
     return 0
 
 
@@ -92,7 +91,7 @@ def summary_table(networks: Mapping[str, Sequence[LayerResponse]], num_images: i
     for label, responses in networks.items():
         values = [response.deviation for response in responses]
         summary = (mean_response(responses), min(values), max(values))
-        table.add_row(escape(label), str(len(values)), *(f"{value:.3f}" for value in summary))
+        table.add_row(plain(label), str(len(values)), *(f"{value:.3f}" for value in summary))
     return table
 
 

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.cli.output import say
 from detection.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_picture(options.output)
     plot = select_curves(options.runs, options.labels, options.metric, options.train_metric, options.smooth)
     plot_curves(plot, options.output)
-    print(options.output)
+    say(options.output)
     if options.json:
         write_json(options.json, plot.as_json())
     return 0

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from detection.cli.output import tell
+from detection.cli.output import say, tell
 from detection.config import load_classifier_config, load_config
+from detection.terminal import new_console
 
 if TYPE_CHECKING:
     from detection.training.quickstart import QuickstartResult
@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if (options.config, options.pretrain_config) == (CONFIG, PRETRAIN_CONFIG):
         make_sample_data(tell)
-    console = Console(highlight=False)
+    console = new_console()
     result = run_quickstart(config, pretrain_config, options.output_dir, tell=tell, on_stage=console.rule)
     console.print(results_table(result))
     for path in (*result.pictures, result.summary):
-        console.print(path, soft_wrap=True)
+        say(path, console)
     return 0
 
 

@@ -1,0 +1,95 @@
+"""Text on its way to a terminal, a pipe or a log: names from outside are shown as they are, never obeyed.
+
+rich reads `[red]` as markup and `:cat:` as an emoji, a terminal obeys escape sequences, and an output in cp1252 or ASCII has
+no character for most scripts. All that is printed passes here.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import TextColumn
+from rich.text import Text
+
+from backbones.errors import printable
+
+
+def plain(value: object) -> Text:
+    """Any value's text for a table's cell or a line: without markup, control characters escaped."""
+    return Text(printable(str(value)))
+
+
+def new_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that reads no markup in what it prints; names still go through `plain`, which also escapes."""
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+def plain_column(layout: str) -> TextColumn:
+    """A column of a progress bar, `layout` as in "{task.description}", that reads no markup in what it shows."""
+    return TextColumn(layout, markup=False)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines with control characters escaped: a file's name cannot make a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line without a traceback, which follows it unchanged."""
+        return printable(super().formatMessage(record))
+
+
+@contextmanager
+def safe_output() -> Iterator[None]:
+    """While a command runs: no text is too foreign for its output, and warnings are one line on stderr.
+
+    Characters that the output lacks are written as `\\xe9` or `\\u732b`. Warnings of libraries say what they say without the
+    place in the library; those that a logger without a handler records are escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _escape_unknown_characters(stream)
+    last_resort = logging.lastResort
+    logging.lastResort = _StderrHandler(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        logging.lastResort = last_resort
+
+
+def print_error(line: str) -> None:
+    """One line on stderr, control characters escaped. Quiet where stderr is closed."""
+    if sys.stderr is not None:
+        with suppress(BrokenPipeError):
+            print(printable(line), file=sys.stderr, flush=True)
+
+
+def _escape_unknown_characters(stream: TextIO | None) -> None:
+    # Closed streams are None; those of a host program, such as a notebook, have ways of their own.
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of `warnings.showwarning`, whose lines quote the source code of a library."""
+    print_error(f"warning: {' '.join(str(message).split())}")
+
+
+class _StderrHandler(logging.Handler):
+    """In place of logging's last resort, which writes names as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_error(self.format(record))
