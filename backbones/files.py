@@ -40,11 +40,13 @@ def _require_regular(descriptor: int, path: str | Path) -> None:
 def read_regular(path: str | Path, max_bytes: int) -> bytes:
     """All of a regular file. Raises OSError as `open_regular` does, or where it is larger than `max_bytes`."""
     with open_regular(path) as file:
-        # One more than allowed: a file may grow while it is read.
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"too large: more than {max_bytes / 2**20:.4g} MB", str(path))
-    return content
+        # Not `read(max_bytes)`: that takes as much memory before it reads.
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(
+                errno.EFBIG, f"too large: {size / 2**20:.4g} MB, and at most {max_bytes / 2**20:.4g} MB are read", str(path)
+            )
+        return file.read(size)
 
 
 @contextmanager
