@@ -21,6 +21,7 @@ CommandMain = Callable[[Sequence[str] | None], int | None]
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+_LONGEST_MESSAGE = 2000  # characters: a path or a list in it may have any number
 
 # Commands by name, with the line that `resdet --help` shows. Modules are imported only when called: torch is slow to load.
 COMMANDS = {
@@ -119,7 +120,7 @@ def _forget_output() -> None:
 
 
 def _fail(message: str) -> int:
-    print_error(f"error: {message}")
+    print_error(f"error: {message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + '...'}")
     return USER_MISTAKE
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights
 from detection.config import ClassifierConfig, Config, load_config, override_config, with_weights
 from detection.errors import ConfigError
@@ -24,10 +25,10 @@ QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--config, --weights and overrides, for `load_model` and `load_detectors`."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the experiment; default: the one the checkpoint carries")
+    parser.add_argument("--config", type=any_path, metavar="FILE", help="the experiment; default: the checkpoint's own")
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=any_path,
         nargs="+",
         metavar="FILE",
         help="a detector's checkpoint or a name of the zoo, or several as an ensemble; default: the config's best.pt, or else "
@@ -38,16 +39,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def training_parser(tool: str, description: str | None, weights_help: str) -> argparse.ArgumentParser:
     """The command line of a training command, `tools/TOOL.py`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description=description,
         epilog=f"Several GPUs or machines: torchrun --nproc_per_node=N tools/{tool}.py ... See docs/training.md.",
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
+    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="the experiment")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
+        "--weights", type=any_path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
     )
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument("--output-dir", type=output_folder, metavar="DIR", help="where checkpoints and logs go")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
     return parser
 

@@ -11,28 +11,27 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from detection.cli.arguments import CommandParser, output_file, whole_number
 from detection.cli.options import add_model_arguments, load_detectors, parse_with_overrides
 from detection.cli.output import progress_bar, say
-from detection.errors import ConfigError
 from detection.terminal import new_console
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
-    parser.add_argument("--timed-images", type=int, default=8, metavar="N", help="images to measure time on; default: 8")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table, as docs/results/*.json hold it")
+    parser.add_argument(
+        "--timed-images", type=whole_number(1), default=8, metavar="N", help="images to measure time on; default: 8"
+    )
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the table, as docs/results/*.json hold it")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
-    if options.timed_images < 1:
-        raise ConfigError(f"--timed-images must be at least 1, got {options.timed_images}")
     console = new_console()
 
     from detection.analysis.ablation import plan_rows

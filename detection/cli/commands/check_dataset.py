@@ -13,6 +13,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from backbones.errors import printable
+from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import progress_bar, say
 from detection.config import load_config
 from detection.errors import ConfigError, DatasetError
@@ -28,11 +29,13 @@ MESSAGES_SHOWN = 10  # of one kind on the screen; the file has all
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description=__doc__, epilog="Exit code 0: training would take it (repairs are listed); 2: training would refuse it."
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment whose data is checked")
-    parser.add_argument("--output", type=Path, default=Path("runs/check-dataset"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="the experiment whose data is checked")
+    parser.add_argument(
+        "--output", type=output_folder, default=Path("runs/check-dataset"), metavar="DIR", help="default: %(default)s"
+    )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="changes to the config")
     return parser
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from detection.cli.arguments import CommandParser, any_path, output_file
 from detection.cli.options import is_override
 from detection.cli.output import fetch_published_file, say
 from detection.errors import ConfigError
@@ -20,11 +20,11 @@ FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, metavar="SRC", help="a .pth, .pt, .safetensors or .pkl file, or a name of the zoo")
-    parser.add_argument("destination", type=Path, metavar="DST", help="the checkpoint to write")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("source", type=any_path, metavar="SRC", help=".pth, .pt, .safetensors, .pkl, or a name of the zoo")
+    parser.add_argument("destination", type=output_file, metavar="DST", help="the checkpoint to write")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised by the names of the tensors")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write what became of each tensor, as JSON")
+    parser.add_argument("--report", type=output_file, metavar="FILE", help="write what became of each tensor, as JSON")
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import track
 
+from detection.cli.arguments import CommandParser, any_path, fraction, output_folder, whole_number
 from detection.cli.options import QUICKSTART_WEIGHTS, find_trained_weights, is_override, load_model
 from detection.errors import CheckpointError, ConfigError, DatasetError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -35,14 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=any_path,
         metavar="FILE",
         help="a detector's checkpoint or a name of the zoo (docs/weights.md); default: the quickstart's or, if that has "
         "not run, detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x, which is downloaded",
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="T", help="0 to 1; default: %(default)s")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="of each video or camera; default: to the end, or Ctrl-C")
+    parser.add_argument("--output", type=output_folder, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--score-threshold", type=fraction, default=0.5, metavar="T", help="0 to 1; default: %(default)s")
+    parser.add_argument(
+        "--max-frames", type=whole_number(1), metavar="N", help="of each video or camera; default: to the end, or Ctrl-C"
+    )
     return parser
 
 
@@ -81,13 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_options(options: argparse.Namespace, texts: Sequence[str]) -> None:
-    """Raise ConfigError for a number out of its range, or if there is no input among the arguments."""
+    """Raise ConfigError if there is no input among the arguments."""
     if not texts:
         raise ConfigError("give at least one image, folder, video or camera to look at")
-    if not 0 <= options.score_threshold <= 1:
-        raise ConfigError(f"--score-threshold must be 0 to 1, got {options.score_threshold:g}")
-    if options.max_frames is not None and options.max_frames < 1:
-        raise ConfigError(f"--max-frames must be at least 1, got {options.max_frames}")
 
 
 def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:

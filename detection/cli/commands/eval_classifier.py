@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from detection.cli.arguments import CommandParser, any_path, output_file
 from detection.cli.options import parse_with_overrides
 from detection.cli.output import describe_errors, fetch_weights, say
 from detection.config import load_classifier_config
@@ -13,17 +13,17 @@ from detection.config import load_classifier_config
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="the experiment")
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=any_path,
         nargs="+",
         required=True,
         metavar="FILE",
         help="a classifier's checkpoint, or torchvision's state dict; several: the mean of their probabilities",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write top1_error and top5_error (0..1) there")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write top1_error and top5_error (0..1) there")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.views=ten_crop")
     return parser
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from detection.cli.arguments import CommandParser, any_path, output_file
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
 from detection.cli.output import predict_split, say
 from detection.terminal import new_console
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     files = parser.add_argument_group("detections already on disk, in COCO's result format")
-    files.add_argument("--annotations", type=Path, metavar="FILE", help="e.g. instances_val2017.json")
-    files.add_argument("--detections", type=Path, metavar="FILE", help="a list of image_id, category_id, bbox, score")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the twelve numbers")
-    parser.add_argument("--write-detections", type=Path, metavar="FILE", help="write the model's detections as a result file")
+    files.add_argument("--annotations", type=any_path, metavar="FILE", help="e.g. instances_val2017.json")
+    files.add_argument("--detections", type=any_path, metavar="FILE", help="a list of image_id, category_id, bbox, score")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the twelve numbers")
+    parser.add_argument(
+        "--write-detections", type=output_file, metavar="FILE", help="write the model's detections as a result file"
+    )
     return parser
 
 

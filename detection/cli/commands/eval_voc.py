@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from detection.cli.arguments import CommandParser, any_path, fraction, output_file, output_folder
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
 from detection.cli.output import predict_split, say
 from detection.errors import ConfigError, DatasetError
@@ -25,27 +26,29 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     files = parser.add_argument_group("detections already on disk, in the development kit's format")
-    files.add_argument("--detections", type=Path, metavar="DIR", help="holds comp4_det_SPLIT_CLASS.txt")
-    files.add_argument("--devkit", type=Path, metavar="DIR", help="holds VOC<year>/, or Annotations/ itself")
+    files.add_argument("--detections", type=any_path, metavar="DIR", help="holds comp4_det_SPLIT_CLASS.txt")
+    files.add_argument("--devkit", type=any_path, metavar="DIR", help="holds VOC<year>/, or Annotations/ itself")
     files.add_argument("--year", help="2007, 2012, ...")
     files.add_argument("--split", help="a file of ImageSets/Main, without .txt; default: test")
     parser.add_argument(
         "--metric", choices=("voc07", "area"), help="11-point or area; default: voc07 for the year 2007, else area"
     )
-    parser.add_argument("--iou-threshold", type=float, default=0.5, metavar="T", help="default: 0.5")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write mAP, AP by class (0 to 1) and metric")
-    parser.add_argument("--write-detections", type=Path, metavar="DIR", help="write comp4_det_SPLIT_CLASS.txt")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write precision-recall curves and the confusion matrix")
+    parser.add_argument("--iou-threshold", type=fraction, default=0.5, metavar="T", help="default: 0.5")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write mAP, AP by class (0 to 1) and metric")
+    parser.add_argument("--write-detections", type=output_folder, metavar="DIR", help="write comp4_det_SPLIT_CLASS.txt")
+    parser.add_argument(
+        "--report", type=output_folder, metavar="DIR", help="write precision-recall curves and the confusion matrix"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
-    if not 0 < options.iou_threshold <= 1:
+    if options.iou_threshold == 0:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])

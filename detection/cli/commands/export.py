@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from detection.cli.arguments import CommandParser, any_path, file_fault
 from detection.cli.options import is_override
 from detection.cli.output import fetch_weights, say
 from detection.errors import ConfigError
@@ -21,7 +22,7 @@ BACKBONE_KEYS = ("model.stride_in_1x1=", "model.stem_pool=")
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "arguments",
         nargs="+",
@@ -31,12 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a detector's checkpoint or a name of the zoo (docs/weights.md)"
+        "--weights", type=any_path, metavar="FILE", help="a detector's checkpoint or a name of the zoo (docs/weights.md)"
     )
     what.add_argument("--backbone", metavar="NAME", help="a backbone instead of a detector, e.g. resnet50")
     parser.add_argument(
         "--backbone-weights",
-        type=Path,
+        type=any_path,
         metavar="FILE",
         help="a classifier's file or name, e.g. torchvision/resnet50; default: random",
     )
@@ -62,7 +63,10 @@ def output_file(names: Sequence[str]) -> Path:
     """The one file to write. Raises ConfigError for none or several."""
     if len(names) != 1:
         raise ConfigError(f"name one file to write, not {len(names)}: {' '.join(names) or 'OUTPUT is missing'}")
-    return Path(names[0])
+    output = Path(names[0])
+    if (fault := file_fault(output)) is not None:
+        raise ConfigError(f"the output {fault}")
+    return output
 
 
 def check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None:

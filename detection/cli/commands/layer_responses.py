@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
 from detection.cli.options import is_override, parse_with_overrides
 from detection.cli.output import fetch_weights, say
 from detection.config import load_classifier_config
-from detection.errors import ConfigError
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
@@ -21,18 +20,18 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="whose validation images are shown")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="whose validation images are shown")
     parser.add_argument(
-        "--weights", type=Path, nargs="+", required=True, metavar="FILE", help="classifiers; each is the network it records"
+        "--weights", type=any_path, nargs="+", required=True, metavar="FILE", help="classifiers; each is the network it records"
     )
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="one for each file; default: names of folders or files")
     parser.add_argument(
-        "--images", type=int, default=1000, metavar="N", help="validation images; default: 1000; an even selection"
+        "--images", type=whole_number(1), default=1000, metavar="N", help="validation images; default: 1000; an even selection"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every layer's figure there")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every layer's figure there")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw them, in their order and by magnitude (.png, .svg, .pdf, .jpg)"
+        "--plot", type=output_file, metavar="FILE", help="draw them, in their order and by magnitude (.png, .svg, .pdf, .jpg)"
     )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. data.root=/data/cifar10")
     return parser
@@ -44,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.labels is not None:
         options.labels, overrides = split_labels(options.labels, len(options.weights))
         options.overrides = [*options.overrides, *overrides]
-    if options.images < 1:
-        raise ConfigError(f"--images must be at least 1, got {options.images}")
 
     from detection.analysis.plots import label_weights, require_picture
 

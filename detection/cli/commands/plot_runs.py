@@ -9,30 +9,28 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
 from detection.cli.output import say
-from detection.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="output folders of runs")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("runs", type=any_path, nargs="+", metavar="DIR", help="output folders of runs")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="one for each run; default: the folders' names")
     parser.add_argument("--metric", metavar="NAME", help="of the evaluations: top1_error, AP, ...; default: what all have")
     parser.add_argument("--train-metric", metavar="NAME", help="of the training: loss, train_top1_error, ...")
     parser.add_argument(
-        "--smooth", type=int, default=5, metavar="N", help="log intervals averaged in training curves; default: 5"
+        "--smooth", type=whole_number(1), default=5, metavar="N", help="log intervals averaged in training curves; default: 5"
     )
-    parser.add_argument("--output", type=Path, default=Path("curves.png"), metavar="FILE", help="default: curves.png")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the drawn curves there")
+    parser.add_argument("--output", type=output_file, default=Path("curves.png"), metavar="FILE", help="default: curves.png")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the drawn curves there")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, draw, write."""
     options = build_parser().parse_args(argv)
-    if options.smooth < 1:
-        raise ConfigError(f"--smooth must be at least 1, got {options.smooth}")
     from detection.analysis.curves import plot_curves, select_curves
     from detection.analysis.plots import require_picture
     from detection.files import write_json

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from detection.cli.arguments import CommandParser, output_folder
 from detection.cli.output import say, tell
 from detection.config import load_classifier_config, load_config
 from detection.terminal import new_console
@@ -21,10 +22,10 @@ CONFIG, PRETRAIN_CONFIG = "resdet:quickstart", "resdet:quickstart_pretrain"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--config", default=CONFIG, help="the detection stage; default: %(default)s")
     parser.add_argument("--pretrain-config", default=PRETRAIN_CONFIG, help="the classification stage; default: %(default)s")
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--output-dir", type=output_folder, default=Path("runs/quickstart"))
     return parser
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from detection.cli.arguments import any_path
 from detection.cli.options import load_training_config, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
 from detection.config import load_classifier_config, load_config, with_weights
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = training_parser("train_net", __doc__, "a classifier's or a detector's weights")
     parser.add_argument(
         "--pretrain",
-        type=Path,
+        type=any_path,
         metavar="FILE",
         help="a classifier's config: train that first, and start from it",
     )
