@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import Config, DataConfig, OnBadImage
+from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.data.images import read_image
 from detection.data.packing import PackedRecords
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
-from detection.data.transforms import build_augmentation, prepare
+from detection.data.transforms import prepare
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Batch, Record, Target, pad_images
@@ -80,11 +81,17 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
                 yield candidate
 
     def _load(self, index: int, seed: int) -> tuple[Tensor, Target]:
-        image = read_checked(self.records.file(index), self.records.size_hw(index))
-        config = self.config
-        target = self.records.target(index)
+        file, config = self.records.file(index), self.config
+        image = read_checked(file, self.records.size_hw(index))
         return prepare(
-            image, target, self.augmentation, config.shorter_sides, config.longer_side, seed=seed, resizing=config.resizing
+            image,
+            self.records.target(index),
+            self.augmentation,
+            config.shorter_sides,
+            config.longer_side,
+            seed=seed,
+            resizing=config.resizing,
+            file=file,
         )
 
 

@@ -18,11 +18,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import Augmentation, ClassifierConfig, ClassifierDataConfig
-from detection.data.augmentations import PAPER_TRANSFORMS
+from detection.data.augmentations import apply_augmentation, build_augmentation, find_transform, reseed
 from detection.data.catalog import resolve_root
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
-from detection.data.transforms import build_augmentation, reseed
 from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining.folders import ImageFolder, LabelFile, decode_ahead, load_folders
@@ -100,12 +99,22 @@ def train_transform(data: ClassifierDataConfig) -> Compose:
 
 
 def test_transform(data: ClassifierDataConfig) -> Compose:
-    """`data.test_transforms`; by default the shorter side becomes 256/224 of image_size and the centre is cropped."""
+    """`data.test_transforms`; by default the shorter side becomes 256/224 of image_size and the centre is cropped.
+
+    Raises ConfigError."""
     default: tuple[Augmentation, ...] = (
         {"SmallestMaxSize": {"max_size": round(data.image_size * 256 / 224)}},
         {"CenterCrop": {}},
     )
-    return build_augmentation(fill_sizes(data.test_transforms or default, data.image_size), boxes=False)
+    return build_augmentation(
+        fill_sizes(data.test_transforms or default, data.image_size), boxes=False, key="data.test_transforms"
+    )
+
+
+def check_transforms(data: ClassifierDataConfig) -> None:
+    """Raise ConfigError for transforms of either split that cannot be used: before any image is read."""
+    train_transform(data)
+    test_transform(data)
 
 
 def fill_sizes(augmentations: Sequence[Augmentation], image_size: int) -> list[Augmentation]:
@@ -120,11 +129,8 @@ def fill_sizes(augmentations: Sequence[Augmentation], image_size: int) -> list[A
 
 def _required(name: str) -> set[str]:
     """The parameters without a default of an albumentations class; none of an unknown one."""
-    # Here and not above: detection.data.transforms keeps albumentations from looking for updates when it is imported.
-    import albumentations
-
-    kind = PAPER_TRANSFORMS.get(name) or getattr(albumentations, name, None)
-    if not inspect.isclass(kind):
+    kind = find_transform(name)
+    if kind is None:
         return set()
     return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}
 
@@ -172,12 +178,13 @@ class ImageFolderDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError])
     def _view(self, index: int, seed: int) -> np.ndarray:
         """(S, S, 3) uint8 RGB. Raises ConfigError where the transforms make anything else."""
         reseed(self.transform, seed)
-        image: np.ndarray = self.transform(image=self.folder.image(index))["image"]
+        key, file = f"data.{'augmentations' if self.training else 'test_transforms'}", str(self.folder.files[index])
+        image: np.ndarray = apply_augmentation(self.transform, self.folder.image(index), None, key, file)["image"]
         size = (self.image_size, self.image_size, 3)
-        if image.shape != size or image.dtype != np.uint8:
+        if image.shape != size:
             raise ConfigError(
-                f"data.{'augmentations' if self.training else 'test_transforms'} give {tuple(image.shape)} {image.dtype} for "
-                f"{self.folder.files[index]}, not {size} uint8: let them end with a crop or Resize to data.image_size"
+                f"{key} give {tuple(image.shape)} {image.dtype} for {file}, not {size} uint8: let them end with a crop or "
+                "Resize to data.image_size"
             )
         return image
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from detection.config import ClassifierConfig
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
-from detection.pretraining.data import ImageBatch, test_loader, validation_split
+from detection.pretraining.data import ImageBatch, check_transforms, test_loader, validation_split
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, load_classifier
 from detection.pretraining.views import ViewBatch, view_loader
@@ -24,6 +24,7 @@ def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dic
 
     Raises CheckpointError where one is of another architecture or for other classes, DatasetError for bad data.
     """
+    check_transforms(config.data)
     split = validation_split(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # An ensemble's members may be of different depths: each is the network that its checkpoint records.

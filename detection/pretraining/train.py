@@ -20,7 +20,7 @@ from detection.engine.precision import autocast, resolve_precision
 from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult, train
 from detection.evaluation.metrics import METRICS
-from detection.pretraining.data import ImageBatch, mean_image, train_loader, training_splits
+from detection.pretraining.data import ImageBatch, check_transforms, mean_image, train_loader, training_splits
 from detection.pretraining.evaluate import evaluate_split
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
@@ -64,6 +64,7 @@ def train_classifier(
     DatasetError, CheckpointError or TrainingError.
     """
     world = World.from_environment()
+    check_transforms(config.data)
     # A folder in use and a wrong name of weights show at once, not after the images are read.
     if not resume:
         require_no_other_run(config.output_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from detection.config import Config
+from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.engine.log import OnLog
 from detection.engine.state import require_no_other_run
@@ -44,6 +45,7 @@ def train_detector(
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
     nothing can be resumed, or the loss is no longer finite.
     """
+    build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
     if config.approach == "alternating":
         return train_alternating(
             config,

@@ -105,7 +105,7 @@ def test_sizes_are_filled_in_only_where_they_are_needed():
     ("augmentations", "message"),
     [
         ([{"Resize": {"height": 16}}], r"data.augmentations give \(16, 32, 3\) uint8 for .*not \(32, 32, 3\)"),
-        ([{"Normalize": {}}], "float32"),
+        ([{"Normalize": {}}], "'Normalize' gives floating-point pixels"),
         ([{"HorizontalFlop": {}}], "HorizontalFlop.*HorizontalFlip"),
         ([{"CenterCrop": {"hight": 16}}], "hight"),
     ],
