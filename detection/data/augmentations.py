@@ -9,7 +9,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import albumentations as A
 import cv2
@@ -23,7 +23,7 @@ from detection.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-Node = A.BasicTransform | A.BaseCompose
+Node: TypeAlias = A.BasicTransform | A.BaseCompose
 
 # What albumentations and the libraries below it raise: documented, or seen with odd images and values.
 _FAULTS = (

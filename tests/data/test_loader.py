@@ -142,8 +142,8 @@ def test_image_of_another_size(tmp_path):
 
 
 def test_wrong_augmentation_in_a_worker(dataset):
-    with pytest.raises(ConfigError, match="must give"):
-        batches(dataset, config(1, augmentations=[{"ToFloat": {}}]), 1)
+    with pytest.raises(ConfigError, match=r"'RandomCrop' cannot be applied to a .* image \(.*0000\d\d\.jpg\)"):
+        batches(dataset, config(1, augmentations=[{"RandomCrop": {"height": 90, "width": 90}}]), 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
