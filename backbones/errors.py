@@ -109,9 +109,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return by_lower_case[found[0]] if found else None
 
 
-def first_names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[object]) -> str:
     """The first three names for a message, with "..." where there are more: "'a', 'b', 'c', ..."."""
-    return ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(shorten(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -12,13 +12,14 @@ import pickle
 import re
 import struct
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from backbones.weights.limits import UnfitContentsError, check_contents, check_pickle
+
 # Protocol 2 and torch's magic number: what torch.save wrote before it wrote zip archives.
-_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -43,27 +44,22 @@ class DamagedPickleError(ValueError):
     """Not a pickle, or one that is cut short or damaged."""
 
 
-def is_plain_pickle(path: Path) -> bool:
-    """Whether a readable file looks like a pickle that torch.save did not write."""
-    with path.open("rb") as file:
-        start = file.read(len(_LEGACY_TORCH))
-    if start == _LEGACY_TORCH or start[:2] == b"PK":  # torch.save's two formats
-        return False
-    return start[:1] == b"\x80" or path.suffix == ".pkl"
-
-
-def load_pickle(path: Path) -> Any:
+def load_pickle(file: BinaryIO, file_size: int) -> Any:
     """The plain containers, strings, numbers and numpy arrays of a pickle, Python 2's too. Runs none of its code.
 
-    Raises ForbiddenPickleError for anything else in it, DamagedPickleError where it cannot be read.
+    Raises ForbiddenPickleError for anything else in it, UnfitContentsError for what would grow beyond bounds,
+    DamagedPickleError where it cannot be read.
     """
-    with path.open("rb") as file:
-        try:
-            return _without_stand_ins(_Unpickler(file, encoding="latin1").load())
-        except (ForbiddenPickleError, DamagedPickleError):
-            raise
-        except _DAMAGE as error:
-            raise DamagedPickleError(f"{type(error).__name__}: {error}") from None
+    try:
+        check_pickle(file, file_size)
+        file.seek(0)
+        contents = _Unpickler(file, encoding="latin1").load()
+        check_contents(contents, file_size)
+        return _without_stand_ins(contents)
+    except (ForbiddenPickleError, DamagedPickleError, UnfitContentsError):
+        raise
+    except _DAMAGE as error:
+        raise DamagedPickleError(f"{type(error).__name__}: {error}") from None
 
 
 class _SafeCallable:
