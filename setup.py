@@ -79,7 +79,7 @@ if __name__ == "__main__":
             "opencv-python-headless>=4.9",
             "pycocotools>=2.0.8",
             "faster-coco-eval>=1.6.5",
-            "filelock>=3.12",
+            "filelock>=4.1",
             "matplotlib>=3.8",
             "rich>=13",
             "tensorboard>=2.16",

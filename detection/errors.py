@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "OtherProcessError",
     "TrainingError",
     "did_you_mean",
     "nearest",
@@ -29,6 +30,10 @@ class DatasetError(ValueError):
 
 class TrainingError(ValueError):
     """Training cannot go on: a non-finite loss, or an output folder that holds another run."""
+
+
+class OtherProcessError(Exception):
+    """The `__cause__` of an error that another process of a distributed run raised first, and tells the user."""
 
 
 USER_ERRORS = (BackboneError, CheckpointError, ConfigError, DatasetError, TrainingError)

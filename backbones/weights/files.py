@@ -162,8 +162,10 @@ def save_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
         with replacing(path) as file:
             torch.save(dict(contents), file)
     except (OSError, RuntimeError) as error:
-        # Closing its archive on a full disk, torch raises a RuntimeError over the OSError.
+        # Closing its archive after a full disk or a Ctrl-C, torch raises a RuntimeError over what has happened.
         cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
         if not isinstance(cause, OSError):
             raise
         raise CheckpointError(

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from backbones.errors import shorten
-from detection.errors import USER_ERRORS, did_you_mean
+from detection.errors import USER_ERRORS, OtherProcessError, did_you_mean
 from detection.terminal import print_error, safe_output
 
 CommandMain = Callable[[Sequence[str] | None], int | None]
@@ -78,6 +78,8 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
         try:
             return _run_and_flush(command, argv)
         except USER_ERRORS as error:
+            if isinstance(error.__cause__, OtherProcessError):
+                return USER_MISTAKE  # one line for a distributed run, not one for each process
             return _fail(_one_line(str(error)))
         except BrokenPipeError:
             _forget_output()

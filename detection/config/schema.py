@@ -17,6 +17,7 @@ from detection.config.class_lists import resolve_classes
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=31536000)]  # up to a year
 PositiveInt = Annotated[int, Field(ge=1)]
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
@@ -234,6 +235,12 @@ class TrainConfig(Section):
     log_every: PositiveInt = Field(20, description="steps between log lines")
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     eval_every: Count = Field(0, description="steps between evaluations; 0: only at the end")
+    connect_timeout: Seconds = Field(
+        60.0, description="seconds that the processes of a distributed run wait for each other at the start"
+    )
+    collective_timeout: Seconds = Field(
+        86400.0, description="seconds that they wait for each other later, such as for an evaluation, which one of them does"
+    )
 
     @model_validator(mode="after")
     def _check_plateau(self) -> TrainConfig:

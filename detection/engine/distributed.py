@@ -1,15 +1,14 @@
 """Several processes, one model: what a run under `torchrun` needs beyond DistributedDataParallel.
 
 torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; without it a run is a world of one and nothing here communicates.
+`detection/engine/group.py` connects the processes, and tells all of them how one ended.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,12 +20,10 @@ import torch.distributed.nn.functional
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detection.errors import USER_ERRORS, ConfigError
+from backbones.errors import shorten
+from detection.errors import USER_ERRORS, ConfigError, OtherProcessError
 
 T = TypeVar("T")
-
-# The other ranks wait while rank 0 evaluates, which may take hours on a big validation split.
-TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -44,34 +41,41 @@ class World:
 
     @staticmethod
     def from_environment() -> World:
-        """The world that torchrun describes, or a world of one. Raises ConfigError for more processes than GPUs."""
-        rank, size, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        """The world that torchrun describes, or a world of one. Raises ConfigError for what cannot be one.
+
+        That is: a variable that is no such number, a rank that is not below the size, or more processes than GPUs.
+        """
+        size = environment_number("WORLD_SIZE", 1, default=1)
+        rank, local_rank = environment_number("RANK", 0, default=0), environment_number("LOCAL_RANK", 0, default=0)
+        if rank >= size:
+            raise ConfigError(
+                f"the environment says RANK={rank} and WORLD_SIZE={size}: ranks go from 0 to {size - 1}; start with torchrun, "
+                f"or give each process its own RANK and all the same WORLD_SIZE"
+            )
         if not torch.cuda.is_available():
-            return World(rank, max(size, 1), torch.device("cpu"))
+            return World(rank, size, torch.device("cpu"))
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(
                 f"process {local_rank} of this machine has no GPU: torchrun --nproc_per_node must be at most "
                 f"{torch.cuda.device_count()}"
             )
-        return World(rank, max(size, 1), torch.device("cuda", local_rank))
+        return World(rank, size, torch.device("cuda", local_rank))
 
 
-@contextmanager
-def process_group(world: World) -> Iterator[None]:
-    """Connect the processes for as long as the context lasts; nothing to do for one, or inside another's group.
-
-    Leaving it ends the group's threads: one that still held a tensor when Python exits would abort the process.
-    """
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
-    if world.size == 1 or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("nccl" if world.device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+def environment_number(key: str, least: int, *, default: int | None = None, greatest: int = 2**31 - 1) -> int:
+    """A whole number of the environment. Raises ConfigError where it is another, or absent and has no default."""
+    text = os.environ.get(key)
+    if text is None and default is not None:
+        return default
+    # int() also takes signs, underscores and other scripts' digits.
+    number = int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 12 else None
+    if number is None or not least <= number <= greatest:
+        found = "not set" if text is None else shorten(text)
+        raise ConfigError(
+            f"the environment variable {key} is {found}, but must be a whole number from {least} to {greatest} in each process "
+            f"of a distributed run; torchrun sets it"
+        )
+    return number
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
@@ -109,7 +113,10 @@ def all_gather(world: World, value: T) -> list[T]:
 
 
 def on_main(world: World, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0 while the others wait; all get its result, or all raise its error."""
+    """Do `work` on rank 0 while the others wait; all get its result, or all raise its error.
+
+    On the others the error's cause is OtherProcessError: rank 0 tells it.
+    """
     if world.size == 1:
         return work()
     message: list[Any] = [None, None]
@@ -121,5 +128,5 @@ def on_main(world: World, work: Callable[[], T]) -> T:
     dist.broadcast_object_list(message, src=0, device=world.device)
     result, failure = message
     if failure is not None:
-        raise failure
+        raise failure from None if world.is_main else OtherProcessError("rank 0 raised it")
     return result

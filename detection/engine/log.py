@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from rich.console import Console
@@ -19,7 +21,7 @@ from rich.text import Text
 
 from detection.engine.events import EventFile
 from detection.errors import TrainingError
-from detection.files import write_whole
+from detection.files import plain_json, write_whole
 from detection.terminal import PrintableFormatter
 
 logger = logging.getLogger(__name__)
@@ -42,8 +44,15 @@ def writing(path: Path) -> Iterator[None]:
         raise TrainingError(f"cannot write {path}: {error.strerror or error}; {fix}") from None
 
 
+def do_nothing() -> None:
+    """The default of what is called when something happens."""
+
+
 class RunLog:
     """The log of one run on rank 0; on other ranks (`enabled=False`) every method does nothing.
+
+    `before_write` is called before each line of metrics.jsonl, `on_closed_output` when the console cannot be written any more:
+    its reader or its terminal has gone.
 
     While the context lasts, what the loggers "detection" and "backbones" and those below them record, from level INFO on,
     goes to the console and to log.txt.
@@ -57,11 +66,15 @@ class RunLog:
         enabled: bool = True,
         console: Console | None = None,
         on_log: OnLog | None = None,
+        before_write: Callable[[], None] = do_nothing,
+        on_closed_output: Callable[[], None] = do_nothing,
     ) -> None:
         self.output_dir = output_dir
+        self.before_write = before_write
+        self.on_closed_output = on_closed_output
         self.steps = steps
         self.enabled = enabled
-        self.console = console or Console(file=sys.stdout)
+        self.console = console or _Console(file=sys.stdout)
         self.on_log = on_log
         self._handlers: list[logging.Handler] = []
         self._progress: Progress | None = None
@@ -76,7 +89,7 @@ class RunLog:
                     _FileHandler(self.output_dir / "log.txt", encoding="utf-8", errors="backslashreplace"),
                     "%(asctime)s %(message)s",
                 )
-            self._attach(_ConsoleHandler(self.console), "%(message)s")
+            self._attach(_ConsoleHandler(self.console, self._close_output), "%(message)s")
         return self
 
     def _attach(self, handler: logging.Handler, layout: str) -> None:
@@ -99,7 +112,8 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):  # the terminal has gone
+                self._progress.stop()
         self._detach()
         if self._events is not None:
             with writing(self.output_dir / "tensorboard"):
@@ -117,6 +131,14 @@ class RunLog:
             self._progress = _progress_bar(self.console)
             self._progress.start()
             self._progress.add_task("training", total=self.steps, completed=step, loss="")
+
+    def _close_output(self, error: OSError) -> None:
+        """Write no more to the console, nor, where that is standard output, does anything else."""
+        self.console.quiet = True
+        self._progress = None
+        silence(self.console.file)
+        self.on_closed_output()
+        logger.warning("the output cannot be written any more (%s): the run ends after this step", error.strerror or error)
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -141,9 +163,11 @@ class RunLog:
 
     def _write(self, line: LogLine, scalars: dict[str, float]) -> None:
         path = self.output_dir / METRICS_FILE
+        line = plain_json(line)
+        self.before_write()
         # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
         with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
         with writing(self.output_dir / "tensorboard"):
             if self._events is not None:
                 self._events.add_scalars(line["step"], scalars)
@@ -159,16 +183,34 @@ class _FileHandler(logging.FileHandler):
             raise  # noqa: PLE0704
 
 
-class _ConsoleHandler(logging.Handler):
-    """Prints above the progress bar; what the bar itself shows is left out."""
+class _Console(Console):
+    """Raises BrokenPipeError where rich would end the program."""
 
-    def __init__(self, console: Console) -> None:
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "its reader has gone")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above the progress bar; what the bar itself shows is left out. Calls `on_closed` where that cannot be written."""
+
+    def __init__(self, console: Console, on_closed: Callable[[OSError], None]) -> None:
         super().__init__()
         self._console = console
+        self._on_closed = on_closed
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, "on_bar", False):
+        if getattr(record, "on_bar", False):
+            return
+        try:
             self._console.print(Text(self.format(record)), soft_wrap=True)
+        except OSError as error:
+            self._on_closed(error)
+
+
+def silence(file: IO[str]) -> None:
+    """Send what is written to a file of the system's, such as standard output, nowhere: its reader has gone."""
+    with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), file.fileno())
 
 
 def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which stop a run after its current step."""
+"""Ctrl-C, SIGTERM and SIGHUP, which stop a run after its current step, and the end of its output's reader, which does too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+CLOSED_OUTPUT = 13
+"""SIGPIPE's number, where there is one and where not: a program that does not catch it ends by it when its reader has gone."""
 
 
 class StopSignals:
@@ -22,7 +25,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         # Python delivers signals to the main thread only; elsewhere they are not ours to catch.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _stopping_signals():
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -34,6 +37,10 @@ class StopSignals:
         self._restore()
         if self._raises_at_once:
             raise KeyboardInterrupt
+
+    def note_closed_output(self) -> None:
+        """Stop as if SIGPIPE had come, unless another signal has: Python ignores that one, and raises an error instead."""
+        self.received = self.received or CLOSED_OUTPUT
 
     def _restore(self) -> None:
         while self._previous:
@@ -49,3 +56,11 @@ class StopSignals:
             yield
         finally:
             self._raises_at_once = False
+
+
+def _stopping_signals() -> list[int]:
+    """The signals that stop a run. `nohup` and shells that keep a job ignore SIGHUP, and so does the run then."""
+    numbers = [int(signal.SIGINT), int(signal.SIGTERM)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(int(signal.SIGHUP))
+    return numbers

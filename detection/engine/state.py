@@ -42,6 +42,8 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "train.log_every",
         "train.checkpoint_every",
         "train.eval_every",
+        "train.connect_timeout",
+        "train.collective_timeout",
     )
 )
 

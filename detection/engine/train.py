@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detection.config import TrainConfig
-from detection.engine.distributed import World, all_gather, data_parallel, on_main, process_group, reduce_max, reduce_mean
+from detection.engine.distributed import World, all_gather, data_parallel, on_main, reduce_max, reduce_mean
+from detection.engine.folder import hold_folder
+from detection.engine.group import process_group
 from detection.engine.log import METRICS_FILE, LogLine, OnLog, RunLog, peak_memory_mb, writing
 from detection.engine.optim import (
     build_ema,
@@ -40,10 +42,12 @@ from detection.engine.state import BEST, LAST, TrainState, read_last_checkpoint,
 from detection.engine.validation import evaluate_run, evaluation_due
 from detection.engine.window import GRADIENT_NORM, LOG_ONLY_PREFIX, LogWindow
 from detection.errors import TrainingError
-from detection.files import remove_leftovers
+from detection.files import remove_leftovers, write_whole
 from detection.weights.checkpoint import Checkpoint, CheckpointMetadata
 
 logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
 
 
 class TrainBatch(Protocol):
@@ -75,7 +79,7 @@ class TrainResult:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended it before its last step."""
+        """Whether a signal or the end of its output's reader ended it before its last step."""
         return self.signal is not None
 
 
@@ -102,16 +106,30 @@ def train(
     weights are evaluated and kept in best.pt, and are the model's at the end. `on_log` gets each line of metrics.jsonl, on
     rank 0.
 
-    Raises TrainingError for a loss that is not finite, an output folder that holds another run, or a run that cannot be
-    resumed; CheckpointError for a damaged or foreign last.pt.
+    The folder is held until the end (`detection.engine.folder`). SIGINT, SIGTERM and SIGHUP end the run after its current
+    step, saved; so does a standard output whose reader has gone, as if by SIGPIPE.
+
+    Raises TrainingError for a loss or weights that are not finite, an output folder that is in use, holds another run or is
+    deleted meanwhile, a run that cannot be resumed, or another process that is lost; CheckpointError for a damaged or
+    foreign last.pt.
     """
     world = World.from_environment()
     scaled = scale_schedule(config, world.size)
-    with process_group(world):
+    with process_group(world, config), hold_folder(world, output_dir) as folder:
         checkpoint = on_main(world, lambda: _find_checkpoint(output_dir, metadata, scaled, world, resume))
         model.to(world.device)
         optimizer = build_optimizer(model, scaled)
-        with RunLog(output_dir, scaled.steps, enabled=world.is_main, on_log=on_log) as log, StopSignals() as stop:
+        with (
+            StopSignals() as stop,
+            RunLog(
+                output_dir,
+                scaled.steps,
+                enabled=world.is_main,
+                on_log=on_log,
+                before_write=folder.require_intact,
+                on_closed_output=stop.note_closed_output,
+            ) as log,
+        ):
             logger.info("%s", describe_schedule(config, scaled))
             run = TrainingRun(
                 model=model,
@@ -119,7 +137,7 @@ def train(
                 optimizer=optimizer,
                 config=scaled,
                 world=world,
-                output_dir=output_dir,
+                folder=folder,
                 metadata=metadata,
                 evaluate=evaluate,
                 best_metric=best_metric,
@@ -151,10 +169,10 @@ def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
         run.metadata = replace(run.metadata, preprocessing=checkpoint.metadata.preprocessing)
         logger.info("%s", _describe_restored(run))
     if run.world.is_main:
-        for name in (LAST, BEST, METRICS_FILE):
+        for name in (LAST, BEST, METRICS_FILE, CONFIG_FILE):
             remove_leftovers(run.output_dir / name)
-        with writing(run.output_dir / "config.yaml"):
-            (run.output_dir / "config.yaml").write_text(yaml.safe_dump(dict(run.metadata.config), sort_keys=False))
+        with writing(run.output_dir / CONFIG_FILE):
+            write_whole(run.output_dir / CONFIG_FILE, yaml.safe_dump(dict(run.metadata.config), sort_keys=False))
     if checkpoint is None:
         save_last(run)  # from now on there is something to resume, whenever the run is killed
     state = run.state

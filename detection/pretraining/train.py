@@ -14,17 +14,21 @@ from torch import nn
 
 from backbones import recompute_bn_statistics
 from detection.config import ClassifierConfig
-from detection.engine.distributed import World
+from detection.engine.distributed import World, on_main
+from detection.engine.folder import RunFolder, hold_folder
+from detection.engine.group import process_group
 from detection.engine.log import OnLog
 from detection.engine.precision import autocast, resolve_precision
+from detection.engine.run import require_finite
 from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult, train
 from detection.evaluation.metrics import METRICS
+from detection.files import remove_leftovers
 from detection.pretraining.data import ImageBatch, check_transforms, mean_image, train_loader, training_splits
 from detection.pretraining.evaluate import evaluate_split
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
-from detection.weights.checkpoint import CheckpointMetadata, read_checkpoint, software_versions, write_checkpoint
+from detection.weights.checkpoint import Checkpoint, CheckpointMetadata, read_checkpoint, software_versions, write_checkpoint
 from detection.weights.zoo import find_classifier
 
 logger = logging.getLogger(__name__)
@@ -44,7 +48,7 @@ class PretrainResult:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended it before its last step."""
+        """Whether a signal or the end of its output's reader ended it before its last step."""
         return self.training.interrupted
 
 
@@ -60,14 +64,31 @@ def train_classifier(
 
     A new run starts from `config.model.weights`, a file or a name of the zoo, which `find_weights` turns into a file. With
     `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the run's own
-    log; `on_log`, on rank 0, each line of metrics.jsonl as a dict. Under torchrun each process calls this. Raises ConfigError,
-    DatasetError, CheckpointError or TrainingError.
+    log; `on_log`, on rank 0, each line of metrics.jsonl as a dict. Under torchrun each process calls this.
+
+    `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile. Raises
+    ConfigError, DatasetError, CheckpointError or TrainingError; under torchrun all processes raise what one does.
     """
     world = World.from_environment()
     check_transforms(config.data)
+    with process_group(world, config.train), hold_folder(world, config.output_dir) as folder:
+        return _train_classifier(config, world, folder, resume=resume, tell=tell, on_log=on_log, find_weights=find_weights)
+
+
+def _train_classifier(
+    config: ClassifierConfig,
+    world: World,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    tell: Callable[[str], object],
+    on_log: OnLog | None,
+    find_weights: Callable[[Path], Path],
+) -> PretrainResult:
+    """`train_classifier` in a folder that is held."""
     # A folder in use and a wrong name of weights show at once, not after the images are read.
     if not resume:
-        require_no_other_run(config.output_dir)
+        on_main(world, lambda: require_no_other_run(config.output_dir))
     resumed = resume and (config.output_dir / LAST).exists()
     weights = None if config.model.weights is None or resumed else find_weights(config.model.weights)
     train_split, val_split = training_splits(config)
@@ -96,6 +117,9 @@ def train_classifier(
         return PretrainResult(trained, training.metrics, training)
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
+    folder.require_intact()
+    remove_leftovers(trained)
+    require_finite(Checkpoint(metadata, model.state_dict()), training.steps, trained)
     write_checkpoint(metadata, model.state_dict(), trained)
     return PretrainResult(trained, evaluate_split([model], val_split, config), training)
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.data.catalog import Dataset
-from detection.engine.distributed import World, on_main, process_group
+from detection.engine.distributed import World, on_main
+from detection.engine.folder import hold_folder
+from detection.engine.group import process_group
 from detection.engine.log import OnLog
 from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult
@@ -110,7 +112,7 @@ def train_alternating(
     """
     folders = [config.output_dir / folder for folder in FOLDERS]
     world = World.from_environment()
-    with process_group(world):
+    with process_group(world, config.train), hold_folder(world, config.output_dir):
         start = on_main(world, lambda: _resumed_start(folders) if resume else _new_start(folders))
         # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
         config = with_weights(config, config.model.weights or start.weights)

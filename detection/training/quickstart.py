@@ -12,6 +12,9 @@ from detection.config import ClassifierConfig, Config, with_weights
 from detection.data.catalog import Dataset
 from detection.data.digits import default_folder, make_digits
 from detection.data.images import read_image
+from detection.engine.distributed import World
+from detection.engine.folder import hold_folder
+from detection.engine.group import process_group
 from detection.engine.state import BEST, has_begun
 from detection.errors import TrainingError
 from detection.evaluation.split import load_evaluation_split
@@ -60,10 +63,22 @@ def run_quickstart(
     """Run both training stages, evaluate on the test split, draw, and write `output_dir`/summary.json.
 
     The stages' own folders are `output_dir`/classifier and `output_dir`/detector, whatever the configs say. A stage that
-    was begun goes on, a finished one is not trained again. `on_stage` is called with each stage's name as it begins, `tell`
-    with the sentences that precede the runs' own logs. Raises TrainingError where a signal stopped a stage, and the errors
-    of `train_detector`.
+    was begun goes on, a finished one is not trained again. `output_dir` is held meanwhile. `on_stage` is
+    called with each stage's name as it begins, `tell` with the sentences that precede the runs' own logs. Raises
+    TrainingError where a signal stopped a stage, and the errors of `train_detector`.
     """
+    world = World.from_environment()
+    with process_group(world, config.train), hold_folder(world, output_dir):
+        return _run_stages(config, pretrain_config, output_dir, tell, on_stage)
+
+
+def _run_stages(
+    config: Config,
+    pretrain_config: ClassifierConfig,
+    output_dir: Path,
+    tell: Tell,
+    on_stage: Callable[[str], object],
+) -> QuickstartResult:
     pretrain_config = pretrain_config.model_copy(update={"output_dir": output_dir / "classifier"})
     config = config.model_copy(update={"output_dir": output_dir / "detector"})
     on_stage("pretrain")

@@ -11,6 +11,9 @@ import torch
 from detection.config import Config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
+from detection.engine.distributed import World, on_main
+from detection.engine.folder import hold_folder
+from detection.engine.group import process_group
 from detection.engine.log import OnLog
 from detection.engine.state import require_no_other_run
 from detection.engine.train import TrainResult
@@ -42,10 +45,41 @@ def train_detector(
     each line of metrics.jsonl as a dict: the losses of a log interval or the metrics of an evaluation. Under torchrun each
     process calls this.
 
-    Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` holds another run,
-    nothing can be resumed, or the loss is no longer finite.
+    `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile.
+
+    Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` is in use or holds
+    another run, nothing can be resumed, or the loss is no longer finite. Under torchrun all processes raise what one does.
     """
+<<<<<<< HEAD
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
+=======
+    world = World.from_environment()
+    with process_group(world, config.train), hold_folder(world, config.output_dir):
+        return _train_detector(
+            config,
+            world,
+            training=training,
+            validation=validation,
+            resume=resume,
+            tell=tell,
+            on_log=on_log,
+            find_weights=find_weights,
+        )
+
+
+def _train_detector(
+    config: Config,
+    world: World,
+    *,
+    training: Dataset | None,
+    validation: Dataset | None,
+    resume: bool,
+    tell: Tell,
+    on_log: OnLog | None,
+    find_weights: Callable[[Path], Path],
+) -> TrainResult:
+    """`train_detector` in a folder that is held."""
+>>>>>>> 7ad3a0e (An output folder belongs to one run at a time; the processes of a distributed run end with one error; weights that are not finite are not saved)
     if config.approach == "alternating":
         return train_alternating(
             config,
@@ -58,7 +92,7 @@ def train_detector(
         )
     # A folder in use and a wrong name of weights show at once, not after the annotations are read.
     if not resume:
-        require_no_other_run(config.output_dir)
+        on_main(world, lambda: require_no_other_run(config.output_dir))
     weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
     data = load_training_data(config, training, validation, tell)
     torch.manual_seed(config.train.seed)

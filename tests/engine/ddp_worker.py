@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from detection.engine.distributed import World, process_group
+from detection.engine.distributed import World
+from detection.engine.group import process_group
 from detection.errors import TrainingError
 from tests.engine.test_train import Exploding
 from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch

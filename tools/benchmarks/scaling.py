@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from detection.engine.distributed import World, data_parallel, process_group
+from detection.engine.distributed import World, data_parallel
+from detection.engine.group import process_group
 from detection.errors import ConfigError
 from tools.benchmarks.benchmark import Benchmark, Work
 from tools.benchmarks.detector import DetectorCase, our_detector, our_training, our_work, suitable_precision

@@ -15,6 +15,7 @@ from detection.config import load_classifier_config, load_config, with_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detection.config import Config
     from detection.engine.train import TrainResult
 
 SHOWN_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
@@ -36,20 +37,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
     config = load_training_config(options, load_config)
+    if options.pretrain is None or options.resume:
+        return _train(config, resume=options.resume)
+    if options.weights is not None:
+        raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
+    pretrain_config = load_classifier_config(options.pretrain)
+    from detection.engine.distributed import World, on_main
+    from detection.engine.folder import hold_folder
+    from detection.engine.group import process_group
     from detection.engine.state import has_begun, require_no_other_run
     from detection.pretraining import train_classifier
-    from detection.training import train_detector
 
-    if options.pretrain is not None and not options.resume:
-        if options.weights is not None:
-            raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
-        require_no_other_run(config.output_dir)  # now, not after the classifier's hours
-        pretrain_config = load_classifier_config(options.pretrain)
-        classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
+    world = World.from_environment()
+    with process_group(world, config.train), hold_folder(world, config.output_dir):
+        on_main(world, lambda: require_no_other_run(config.output_dir))  # now, not after the classifier's hours
+        begun = on_main(world, lambda: has_begun(pretrain_config.output_dir))
+        classifier = train_classifier(pretrain_config, resume=begun, tell=tell)
         if (code := exit_code_if_stopped(classifier.training)) is not None:
             return code
-        config = with_weights(config, classifier.weights)
-    result = train_detector(config, resume=options.resume, tell=tell, find_weights=fetch_weights)
+        return _train(with_weights(config, classifier.weights), resume=False)
+
+
+def _train(config: Config, *, resume: bool) -> int:
+    """Train the detector and print how it went; returns the exit code."""
+    from detection.training import train_detector
+
+    result = train_detector(config, resume=resume, tell=tell, find_weights=fetch_weights)
     if (code := exit_code_if_stopped(result)) is not None:
         return code
     if result.metrics:
