@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -55,7 +55,7 @@ def font_size(size_hw: Sequence[int]) -> int:
     return int(np.clip(round(max(size_hw) / 48), 10, 60))
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, cell_size: int = 480) -> np.ndarray:
+def contact_sheet(images: Iterable[np.ndarray], columns: int = 4, cell_size: int = 480) -> np.ndarray:
     """Images in rows of `columns`, each shrunk to at most `cell_size` pixels a side; without images one grey cell."""
     shrunk = [_shrink(image, cell_size) for image in images] or [np.full((cell_size, cell_size, 3), 128, np.uint8)]
     rows = [shrunk[start : start + columns] for start in range(0, len(shrunk), columns)]

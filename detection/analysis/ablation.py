@@ -139,7 +139,8 @@ def predict_rows(
     device = detectors[0].device
     precision = resolve_precision(detectors[0].config.train.precision, device)
     found: dict[AblationRow, dict[ImageId, Detections]] = {row: {} for row in rows}
-    for done, ((record,), (image,)) in enumerate(test_loader(records, workers=workers), start=1):
+    images = test_loader(records, workers=workers, max_pixels=detectors[0].config.data.max_pixels)
+    for done, ((record,), (image,)) in enumerate(images, start=1):
         with autocast(device, precision):
             results = detect_rows(detectors, rows, to_array(image))
         for row, detections in zip(rows, results, strict=True):
@@ -174,7 +175,8 @@ def time_rows(
 
     seconds: dict[AblationRow, list[float]] = {row: [] for row in rows}
     known_shapes: set[tuple[int, ...]] = set()
-    for done, (_, (image,)) in enumerate(test_loader(records), start=1):
+    images = test_loader(records, max_pixels=detectors[0].config.data.max_pixels)
+    for done, (_, (image,)) in enumerate(images, start=1):
         array = to_array(image)
         if array.shape not in known_shapes:
             known_shapes.add(array.shape)

@@ -19,10 +19,14 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, le=31536000)]  # up to a year
 PositiveInt = Annotated[int, Field(ge=1)]
+MaxPixels = Annotated[int, Field(ge=1, le=2**30)]  # OpenCV decodes no larger images
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 Pooling = Literal["max", "align"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+MAX_PIXELS = 120_000_000
+"""Of an image file, by default: few cameras give more. Decoded it takes 360 MB."""
 
 
 class Section(BaseModel):
@@ -179,6 +183,7 @@ class DataConfig(Section):
     test: tuple[Source, ...] = Field((), description="evaluated by the eval tools; `val` where it is empty")
     strict: bool = Field(False, description="refuse faulty boxes and tags instead of clipping or dropping them with a count")
     on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
+    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
     shorter_sides: tuple[PositiveInt, ...] = Field((600,), min_length=1, description="training: one is drawn per image")
     longer_side: PositiveInt = Field(1000, description="training: greatest length of the longer side")
     resizing: Resizing = Field(
@@ -287,6 +292,7 @@ class ClassifierDataConfig(Section):
         (), description="the same for validation; empty: shorter side to 256/224 of image_size, then the centre"
     )
     on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
+    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
     workers: Count = Field(2, description="loader processes per training process")
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from detection.config import DataConfig, Source
+from detection.config import MAX_PIXELS, DataConfig, Source
 from detection.data.catalog import read_sources
 from detection.data.faults import Faults
 from detection.data.images import read_image
@@ -65,7 +65,7 @@ def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, 
     """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
     faults = Faults(strict=data.strict, collect=True)
     records = read_sources(getattr(data, name), data.class_names, faults)
-    for done, problem in enumerate(find_bad_images(records, data.workers), start=1):
+    for done, problem in enumerate(find_bad_images(records, data.workers, data.max_pixels), start=1):
         if problem is not None and data.on_bad_image == "skip" and not data.strict:
             faults.note(problem, "image that cannot be used", "skipped")
         elif problem is not None:
@@ -126,21 +126,23 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str]) ->
     return lines
 
 
-def save_ground_truth_sheet(records: Sequence[Record], class_names: Sequence[str], file: Path, count: int = 12) -> None:
+def save_ground_truth_sheet(
+    records: Sequence[Record], class_names: Sequence[str], file: Path, count: int = 12, max_pixels: int = MAX_PIXELS
+) -> None:
     """Draw the boxes of `count` images, spread evenly over the records, on one contact sheet. Unreadable images are left out.
 
     Raises DatasetError for a suffix of no image format.
     """
     selected = records[:: max(len(records) // count, 1)][:count]
-    save_image(file, contact_sheet(list(_drawn(selected, class_names))))
+    save_image(file, contact_sheet(_drawn(selected, class_names, max_pixels)))
 
 
-def _drawn(records: Sequence[Record], class_names: Sequence[str]) -> Iterator[np.ndarray]:
+def _drawn(records: Sequence[Record], class_names: Sequence[str], max_pixels: int) -> Iterator[np.ndarray]:
     num_classes = len(class_names)
     titles = [*class_names, *(f"{name} (difficult)" for name in class_names), *(f"{name} (crowd)" for name in class_names)]
     for record in records:
         try:
-            image = read_image(record.file)
+            image = read_image(record.file, max_pixels)
         except DatasetError:
             continue  # it is among the faults
         labels = record.labels + num_classes * (record.difficult + 2 * (record.crowd & ~record.difficult))

@@ -1,58 +1,116 @@
 """Image files -> pixels, the same for every kind of file: (H, W, 3) uint8 RGB, rotated as EXIF says.
 
 Greyscale is repeated in the three channels, alpha is dropped (not blended), 16 bits become 8 by division by 257, palettes
-are looked up, CMYK is converted. OpenCV decodes JPEG and PNG because it is faster; Pillow decodes all other files, and
-JPEGs in CMYK, whose inverted values OpenCV does not undo.
+are looked up, CMYK is converted. Of several frames or pages the first is taken. OpenCV decodes JPEG and PNG because it is
+faster; Pillow decodes all other files, and JPEGs in CMYK, whose inverted values OpenCV does not undo.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
+from backbones.errors import printable
+from backbones.files import open_regular
+from detection.config import MAX_PIXELS
 from detection.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"}
+)
+"""Of the files of a folder that are images."""
+
+UNREAD_SUFFIXES = frozenset(
+    {".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".eps", ".psd", ".exr", ".hdr", ".ico", ".tga", ".dds"}
+    | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+)
+"""Of images that are left out of a folder, with a word: what their kinds hold cannot be decoded here, or not for sure."""
+
+# What Pillow decodes by itself, in the order in which it is tried. Others of its readers start programs (EPS: Ghostscript).
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "GIF",
+    "WEBP",
+    "TIFF",
+    "PPM",
+    "AVIF",
+    "JPEG2000",
+    "DIB",
+    "PCX",
+    "QOI",
+    "SGI",
+    "TGA",
+    "ICO",
+    "PSD",
+)
+_ONE_PICTURE = ("MPO",)  # a photograph with its preview or its depth
+_EXIF_IN_HEADER = ("JPEG", "MPO", "PNG")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _END = {_JPEG: b"\xff\xd9", _PNG: b"IEND"}
 _END_WITHIN = 64  # bytes at the end of a whole file; a marker further from the end may be a thumbnail's
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, cv2.error)
+_MAX_BYTES_PER_PIXEL = 8  # of an image that is not compressed: four channels of 16 bits
+_MAX_OTHER_BYTES = 1 << 26  # of a file: what it may hold beside its pixels
+_ROWS_AT_A_TIME = 256
+# Pillow's readers raise all of these for damaged files.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    RuntimeError,
+)
+_DECODE_ERRORS = (*_PILLOW_ERRORS, cv2.error)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """The pixels of a file, (H, W, 3) uint8 RGB. Raises DatasetError: missing, cut short, or no image."""
+class LoadedImage(NamedTuple):
+    """A file's pixels, and whether it has more frames or pages than the one that they are of."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB
+    more_frames: bool
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a file, (H, W, 3) uint8 RGB. Raises DatasetError: missing, cut short, no image, or too large."""
+    return load_image(path, max_pixels).pixels
+
+
+def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """The same pixels as `read_image`'s, and whether they are all that the file shows. Raises DatasetError."""
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            _check_bytes(file, str(path), max_pixels)
+            data = file.read()
     except OSError as error:
         raise DatasetError(f"cannot read image {path}: {error.strerror}") from None
-    return decode_image(data, str(path))
+    return _decode(data, str(path), max_pixels)
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The pixels of an encoded image, (H, W, 3) uint8 RGB. `name` is for the DatasetError: cut short, or no image."""
-    header = _open(io.BytesIO(data), name)
-    kind = next((kind for kind in _END if data.startswith(kind)), None)
-    try:
-        if kind is not None and _END[kind] not in data[-_END_WITHIN:]:
-            # OpenCV silently fills the missing rest of an image with grey; Pillow refuses it, and accepts data after the end.
-            Image.open(io.BytesIO(data)).load()
-        quick = kind == _PNG or (kind == _JPEG and header.mode in ("RGB", "L"))
-        pixels = _decode_opencv(data, kind) if quick else None
-        return _decode_pillow(header) if pixels is None else apply_orientation(pixels, _orientation(header))
-    except _DECODE_ERRORS as error:
-        raise DatasetError(f"image {name} is damaged or cut short: {error}") from None
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of an encoded image, (H, W, 3) uint8 RGB. Raises DatasetError with `name`: cut short, no image, too large."""
+    return _decode(data, name, max_pixels).pixels
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as displayed (after EXIF rotation), from the header alone. Raises DatasetError: missing, or no image."""
     try:
-        with _open(Path(path).open("rb"), str(path)) as header:
+        with open_regular(path) as file:
+            _check_bytes(file, str(path), MAX_PIXELS)
+            header = _open(file, str(path))
             width, height = header.size
             # Pillow has applied the orientation of a TIFF to its size already.
             swapped = header.format != "TIFF" and _orientation(header) >= 5
@@ -72,21 +130,80 @@ def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _open(stream: IO[bytes], name: str) -> Image.Image:
-    """Read the header only."""
+def _decode(data: bytes, name: str, max_pixels: int) -> LoadedImage:
+    header = _open(io.BytesIO(data), name)
+    width, height = header.size
+    if width * height > max_pixels:
+        raise DatasetError(
+            f"image {name} is too large: {width}x{height}, more than {max_pixels} pixels (data.max_pixels): "
+            f"make it smaller or raise that"
+        )
     try:
-        return Image.open(stream)
-    except UnidentifiedImageError:
-        raise DatasetError(f"{name} is not an image in a known format") from None
+        return LoadedImage(_pixels(header, data), header.format not in _ONE_PICTURE and getattr(header, "is_animated", False))
+    except (Image.DecompressionBombError, MemoryError) as error:
+        reason = "for this machine's memory" if isinstance(error, MemoryError) else f"for Pillow ({error})"
+        raise DatasetError(f"image {name} is too large {reason}: {width}x{height}") from None
     except _DECODE_ERRORS as error:
-        raise DatasetError(f"image {name} is damaged or cut short: {error}") from None
+        raise DatasetError(f"image {name} is damaged or cut short: {printable(str(error))}") from None
 
 
-def _orientation(header: Image.Image) -> int:
+def _pixels(header: ImageFile.ImageFile, data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as displayed."""
+    kind = next((kind for kind in _END if data.startswith(kind)), None)
+    if kind is not None and _END[kind] not in data[-_END_WITHIN:]:
+        # OpenCV silently fills the missing rest of an image with grey; Pillow refuses it, and accepts data after the end.
+        _open(io.BytesIO(data), "").load()
+    quick = kind == _PNG or (kind == _JPEG and header.mode in ("RGB", "L"))
+    pixels = _decode_opencv(data, kind) if quick else None
+    if pixels is None:
+        pixels = _decode_pillow(header)
+    return apply_orientation(pixels, _orientation(header))
+
+
+def _check_bytes(file: BinaryIO, name: str, max_pixels: int) -> None:
+    """Raise DatasetError for a file that is larger than any image of `max_pixels`, before anything of it is read."""
+    found, most = os.fstat(file.fileno()).st_size, max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_OTHER_BYTES
+    if found > most:
+        raise DatasetError(
+            f"image {name} is too large: {found >> 20} MiB, more than the {most >> 20} MiB that an image of {max_pixels} "
+            f"pixels (data.max_pixels) may take"
+        )
+
+
+def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """Read the header only. Unlike Image.open, without bounds and warnings of its own: `max_pixels` is the bound."""
+    Image.preinit()
+    try:
+        prefix = stream.read(16)
+        for kind in _FORMATS:
+            if kind not in Image.OPEN:
+                Image.init()
+            factory, accept = Image.OPEN.get(kind, (None, None))
+            if factory is not None and (accept is None or accept(prefix) is True):
+                stream.seek(0)
+                try:
+                    return factory(stream, "")
+                except (SyntaxError, IndexError, TypeError, struct.error):
+                    continue  # it began like an image of this kind only
+    except MemoryError:
+        raise DatasetError(f"image {name} is too large for this machine's memory") from None
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"image {name} is too large for Pillow ({error})") from None
+    except _PILLOW_ERRORS as error:
+        raise DatasetError(f"image {name} is damaged or cut short: {printable(str(error))}") from None
+    raise DatasetError(f"{name} is not an image in a known format")
+
+
+def _orientation(header: ImageFile.ImageFile) -> int:
+    """EXIF's orientation, 1..8. Anything else that stands in its place, and EXIF that cannot be read, means none: 1."""
     # PNG's getexif() would decode the whole image in search of one after the pixels.
-    if "exif" not in header.info:
+    if header.format in _EXIF_IN_HEADER and "exif" not in header.info:
         return 1
-    return int(header.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        found = header.getexif().get(ExifTags.Base.Orientation)
+    except _PILLOW_ERRORS:
+        return 1
+    return next((orientation for orientation in range(2, 9) if found == orientation), 1)
 
 
 def _decode_opencv(data: bytes, kind: bytes | None) -> np.ndarray | None:
@@ -101,9 +218,10 @@ def _decode_opencv(data: bytes, kind: bytes | None) -> np.ndarray | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
-def _decode_pillow(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as displayed."""
-    image = ImageOps.exif_transpose(image)
+def _decode_pillow(header: ImageFile.ImageFile) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as stored; a TIFF, which Pillow turns by itself, as displayed."""
+    header.load()
+    image: Image.Image = header
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.mode in ("P", "PA"):
@@ -114,4 +232,9 @@ def _decode_pillow(image: Image.Image) -> np.ndarray:
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    shallow = np.empty(pixels.shape, np.uint8)
+    # A few rows at a time: the sums need four times the memory.
+    for start in range(0, len(pixels), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        shallow[rows] = (pixels[rows].astype(np.uint32) + 128) // 257
+    return shallow

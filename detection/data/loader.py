@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from detection.config import Config, DataConfig, OnBadImage
+from detection.config import MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.data.images import read_image
@@ -82,7 +82,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
 
     def _load(self, index: int, seed: int) -> tuple[Tensor, Target]:
         file, config = self.records.file(index), self.config
-        image = read_checked(file, self.records.size_hw(index))
+        image = read_checked(file, self.records.size_hw(index), config.max_pixels)
         return prepare(
             image,
             self.records.target(index),
@@ -98,8 +98,9 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
 class TestDataset(TorchDataset[Tensor | DatasetError]):
     """Decodes: index -> (3, H, W) uint8 RGB at its own size, or the error as a value."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> None:
         self.files = [(str(record.file), record.size_hw) for record in records]
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -107,7 +108,7 @@ class TestDataset(TorchDataset[Tensor | DatasetError]):
     def __getitem__(self, index: int) -> Tensor | DatasetError:
         try:
             file, size_hw = self.files[index]
-            return torch.from_numpy(read_checked(file, size_hw)).permute(2, 0, 1)
+            return torch.from_numpy(read_checked(file, size_hw, self.max_pixels)).permute(2, 0, 1)
         except DatasetError as error:
             return error
 
@@ -115,8 +116,8 @@ class TestDataset(TorchDataset[Tensor | DatasetError]):
 class ImageCheckDataset(TorchDataset[str | None]):
     """Decodes each image and returns its error message, or None."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.images = TestDataset(records)
+    def __init__(self, records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> None:
+        self.images = TestDataset(records, max_pixels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -127,14 +128,16 @@ class ImageCheckDataset(TorchDataset[str | None]):
         return str(problem) if isinstance(problem, DatasetError) else None
 
 
-def read_checked(file: str, size_hw: tuple[int, int]) -> np.ndarray:
+def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels of a file, (H, W, 3) uint8 RGB. Raises DatasetError, also where (H, W) is not `size_hw`, the annotation's."""
-    image = read_image(file)
+    image = read_image(file, max_pixels)
     height, width = image.shape[:2]
     if (height, width) != size_hw:
         annotated = f"{size_hw[1]}x{size_hw[0]}"
+        turned = "; was it annotated without its EXIF rotation, or are width and height swapped?"
+        turned = turned if (width, height) == size_hw else ""
         raise DatasetError(
-            f"image {file} is {width}x{height} as displayed, but its annotation says {annotated}: its boxes cannot fit"
+            f"image {file} is {width}x{height} as displayed, but its annotation says {annotated}: its boxes cannot fit{turned}"
         )
     return image
 
@@ -192,14 +195,23 @@ def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Genera
 
 
 def test_loader(
-    records: Sequence[Record], batch_size: int = 1, workers: int = 0, on_bad_image: OnBadImage = "error"
+    records: Sequence[Record],
+    batch_size: int = 1,
+    workers: int = 0,
+    on_bad_image: OnBadImage = "error",
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[list[Record], list[Tensor]]]:
     """The records in their order, in groups of `batch_size`, with their images (3, H, W) uint8 RGB at their own size.
 
-    Raises DatasetError for an image that cannot be read; with "skip" it is left out of its group, and logged.
+    Raises DatasetError for an image that cannot be read or has more than `max_pixels`; with "skip" it is left out of its
+    group, and logged.
     """
     loader = DataLoader(
-        TestDataset(records), batch_size=batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+        TestDataset(records, max_pixels),
+        batch_size=batch_size,
+        collate_fn=list,
+        num_workers=workers,
+        worker_init_fn=start_worker,
     )
     num_skipped = 0
     for number, images in enumerate(loader):
@@ -216,6 +228,8 @@ def test_loader(
             yield [record for record, _ in good], [image for _, image in good]
 
 
-def find_bad_images(records: Sequence[Record], workers: int = 0) -> Iterator[str | None]:
+def find_bad_images(records: Sequence[Record], workers: int = 0, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
     """Decode every image: for each in its order what is wrong with it, or None."""
-    return iter(DataLoader(ImageCheckDataset(records), batch_size=None, num_workers=workers, worker_init_fn=start_worker))
+    return iter(
+        DataLoader(ImageCheckDataset(records, max_pixels), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
+    )

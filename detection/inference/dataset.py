@@ -29,7 +29,7 @@ def predict_dataset(
     found: dict[ImageId, Detections] = {}
     # More images than a batch at a time, so that `predict` finds some of equal size to run together.
     images_at_a_time = max(model.config.test.batch_size * 4, 4)
-    for members, images in test_loader(records, batch_size=images_at_a_time, workers=workers):
+    for members, images in test_loader(records, images_at_a_time, workers, max_pixels=model.config.data.max_pixels):
         with autocast(model.device, precision):
             detections = model.predict(images)
         for record, image_detections in zip(members, detections, strict=True):

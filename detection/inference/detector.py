@@ -78,7 +78,8 @@ def load_detector(
 @torch.inference_mode()
 def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> list[Detections]:
     """Objects in each image, boxes in its own pixels, by one detector or several as one."""
-    arrays = [to_array(image) for image in images]
+    max_pixels = detectors[0].config.data.max_pixels
+    arrays = [to_array(image, max_pixels) for image in images]
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)  # images by all their sizes for the networks
     for index, array in enumerate(arrays):
         sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]

@@ -135,7 +135,7 @@ def draw_input(
 
 def draw_image_file(model: Detector | Ensemble, source: MediaInput, drawing: Path) -> DrawnImage:
     """Draw one image. Raises DatasetError where it cannot be read."""
-    image = read_image(source.path)
+    image = read_image(source.path, model.config.data.max_pixels)
     drawn, objects = draw_detections(model, image)
     save_image(drawing, drawn)
     return DrawnImage(source, drawing, (image.shape[0], image.shape[1]), objects)

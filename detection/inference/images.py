@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.config import Resizing, TestConfig
+from detection.config import MAX_PIXELS, Resizing, TestConfig
 from detection.data.images import read_image
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch
@@ -18,13 +18,14 @@ ImageInput = str | Path | np.ndarray | Tensor
 """An image file's path, or uint8 RGB pixels of any size: an array (H, W, 3) or a tensor (3, H, W)."""
 
 
-def to_array(image: ImageInput) -> np.ndarray:
+def to_array(image: ImageInput, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels of an image given in any of the forms, (H, W, 3) uint8 RGB.
 
-    Raises DatasetError, naming the file, for a path that leads to no image, and ValueError for pixels of another form.
+    Raises DatasetError, naming the file, for a path that leads to no image or to one of more than
+    `max_pixels`, and ValueError for pixels of another form.
     """
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_image(image, max_pixels)
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(

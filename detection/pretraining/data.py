@@ -56,7 +56,8 @@ def load_splits(data: ClassifierDataConfig, *splits: str) -> list[ImageFolder]:
     if data.val_labels is not None and data.val in splits:
         order = None if data.class_order is None else resolve_root(data.class_order)
         labels[data.val] = LabelFile(resolve_root(data.val_labels), data.train, order)
-    return [decode_ahead(folder, data.on_bad_image) for folder in load_folders(resolve_root(data.root), splits, labels)]
+    folders = load_folders(resolve_root(data.root), splits, labels, data.max_pixels)
+    return [decode_ahead(folder, data.on_bad_image) for folder in folders]
 
 
 def training_splits(config: ClassifierConfig) -> tuple[ImageFolder, ImageFolder]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import name_fault
-from detection.config import OnBadImage
+from detection.config import MAX_PIXELS, OnBadImage
 from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from detection.errors import DatasetError
 from detection.pretraining.labels import read_class_order, read_labels
@@ -41,6 +41,7 @@ class ImageFolder:
     labels: Tensor  # (N,) int64
     encoded: list[bytes] | None = None  # N
     pixels: Tensor | None = None  # (N, H, W, 3) uint8 RGB; a tensor, as loader processes share its memory
+    max_pixels: int = MAX_PIXELS  # an image of more is refused
 
     def __len__(self) -> int:
         return len(self.files)
@@ -61,8 +62,8 @@ class ImageFolder:
         if self.pixels is not None:
             return self.pixels[index].numpy()
         if self.encoded is not None:
-            return decode_image(self.encoded[index], self.files[index])
-        return read_image(Path(self.files[index]))
+            return decode_image(self.encoded[index], self.files[index], self.max_pixels)
+        return read_image(self.files[index], self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class LabelFile:
 
 
 def load_folders(
-    root: Path, splits: Sequence[str], labels: Mapping[str, LabelFile] = MappingProxyType({})
+    root: Path,
+    splits: Sequence[str],
+    labels: Mapping[str, LabelFile] = MappingProxyType({}),
+    max_pixels: int = MAX_PIXELS,
 ) -> list[ImageFolder]:
     """The splits of a folder or archive, indexed but not decoded. `labels` are those of splits without class folders.
 
@@ -94,7 +98,7 @@ def load_folders(
     for split, listing in zip(splits, listings, strict=True):
         _check_listing(root, split, listing)
         _check_same_classes(root, splits[0], listings[0], split, listing)
-    return [_folder(listing) for listing in listings]
+    return [_folder(listing, max_pixels) for listing in listings]
 
 
 def decode_ahead(folder: ImageFolder, on_bad_image: OnBadImage = "error") -> ImageFolder:
@@ -134,7 +138,7 @@ def _try_image(folder: ImageFolder, index: int, on_bad_image: OnBadImage) -> np.
         return None
 
 
-def _folder(listing: Listing) -> ImageFolder:
+def _folder(listing: Listing, max_pixels: int) -> ImageFolder:
     class_names = tuple(sorted(listing))
     for name in class_names:
         if (fault := name_fault(name)) is not None:
@@ -146,6 +150,7 @@ def _folder(listing: Listing) -> ImageFolder:
         [file for (file, _), _ in items],
         torch.tensor([label for _, label in items], dtype=torch.long),
         encoded or None,
+        max_pixels=max_pixels,
     )
 
 

@@ -61,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(line, console)
     for split in splits:
         if split.records:
-            save_ground_truth_sheet(split.records, names, folder / f"{split.name}.jpg")
-            say(f"{split.name}: ground truth drawn in {folder / f'{split.name}.jpg'}", console)
+            sheet = folder / f"{split.name}.jpg"
+            save_ground_truth_sheet(split.records, names, sheet, max_pixels=config.data.max_pixels)
+            say(f"{split.name}: ground truth drawn in {sheet}", console)
     num_errors = sum(len(split.faults.errors) for split in splits)
     if num_errors:
         faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
