@@ -50,9 +50,7 @@ def train_detector(
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` is in use or holds
     another run, nothing can be resumed, or the loss is no longer finite. Under torchrun all processes raise what one does.
     """
-<<<<<<< HEAD
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
-=======
     world = World.from_environment()
     with process_group(world, config.train), hold_folder(world, config.output_dir):
         return _train_detector(
@@ -79,7 +77,6 @@ def _train_detector(
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """`train_detector` in a folder that is held."""
->>>>>>> 7ad3a0e (An output folder belongs to one run at a time; the processes of a distributed run end with one error; weights that are not finite are not saved)
     if config.approach == "alternating":
         return train_alternating(
             config,
