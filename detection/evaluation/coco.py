@@ -10,18 +10,25 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detection.evaluation.coco_files import read_annotations, read_results
+from detection.data.coco_format import CocoId
+from detection.errors import DatasetError
+from detection.evaluation.coco_files import read_annotations, read_results, sorted_ids
 from detection.evaluation.detection_files import coco_results, corners_to_xywh
 from detection.evaluation.voc import check_images
 from detection.structures import DetectionsByImage, ImageId, Record
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
+
+MAX_CATEGORIES = 20_000
+"""With objects, in one evaluation: 100 KB of tables each."""
+
+_MAX_PAIRS = 30_000_000  # of an image and a category, of which the algorithm makes a list; 200 bytes each
 
 
 @dataclass(frozen=True)
@@ -73,53 +80,93 @@ def evaluate_coco_results(
 ) -> CocoResult:
     """Run COCO's algorithm on the content of an annotation and a result file, both already checked.
 
-    `class_names`: only these categories count; all if None."""
-    names = {category["id"]: category["name"] for category in dataset["categories"]}
-    kept = sorted(key for key, name in names.items() if class_names is None or name in class_names)
-    numbers = _image_numbers(dataset)
-    truth = _index(dataset, [_ground_truth(each, numbers) for each in dataset["annotations"]], numbers)
-    found = _index(dataset, [_detection(each, position, numbers) for position, each in enumerate(results, 1)], numbers)
-    evaluation = COCOeval_faster(truth, found, "bbox")
+    `class_names`: only these categories count; all if None. Categories of one name are one class. Raises DatasetError where
+    more categories than MAX_CATEGORIES have objects."""
+    classes = _class_numbers(dataset)
+    annotated = {classes.by_id[each["category_id"]] for each in dataset["annotations"]}
+    wanted = (
+        {classes.by_name[name] for name in class_names if name in classes.by_name} if class_names is not None else annotated
+    )
+    # A category without objects has no AP and is in no mean; thousands of them would fill the memory.
+    kept = sorted(wanted & annotated)
+    if len(kept) > MAX_CATEGORIES:
+        raise DatasetError(f"{len(kept)} categories have objects; at most {MAX_CATEGORIES} can be evaluated together")
+    if not kept:
+        return CocoResult(dict.fromkeys(COCO_METRICS, -1.0), {})
+    images = _image_numbers(dataset)
+    truth = [_ground_truth(each, number, images, classes) for number, each in enumerate(dataset["annotations"], 1)]
+    found = [_detection(each, number, images, classes) for number, each in enumerate(results, 1)]
+    evaluation = COCOeval_faster(_index(truth, images, classes), _index(found, images, classes), "bbox")
+    evaluation.eval = _evaluate_classes(evaluation, kept, len(images))
     evaluation.params.catIds = kept
-    evaluation.run()
+    evaluation.summarize()
     values = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
-    return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[key] for key in kept]))
+    names = {number: name for name, number in classes.by_name.items()}
+    return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[number] for number in kept]))
+
+
+def _evaluate_classes(evaluation: COCOeval_faster, kept: Sequence[int], num_images: int) -> dict[str, Any]:
+    """The tables of precision and recall, some categories at a time where there are very many: each is measured by itself."""
+    size = max(_MAX_PAIRS // max(num_images, 1), 1)
+    parts = []
+    for start in range(0, len(kept), size):
+        evaluation.params.catIds = list(kept[start : start + size])
+        evaluation.evaluate()
+        evaluation.accumulate()
+        parts.append(evaluation.eval)
+    axes = {"precision": 2, "recall": 1, "scores": 2}  # the one of the categories
+    joined = {key: np.concatenate([np.asarray(part[key]) for part in parts], axis) for key, axis in axes.items()}
+    return parts[0] | joined if len(parts) > 1 else parts[0]
+
+
+class _ClassNumbers(NamedTuple):
+    """Categories as numbers 1, 2, ... in the reference's order of their ids; those of one name have one number."""
+
+    by_name: dict[str, int]
+    by_id: dict[CocoId, int]
+
+
+def _class_numbers(dataset: Mapping[str, Any]) -> _ClassNumbers:
+    names = {category["id"]: category["name"] for category in dataset["categories"]}
+    by_name = {name: number for number, name in enumerate(dict.fromkeys(names[each] for each in sorted_ids(list(names))), 1)}
+    return _ClassNumbers(by_name, {key: by_name[name] for key, name in names.items()})
 
 
 def _image_numbers(dataset: Mapping[str, Any]) -> dict[ImageId, int]:
     """Image id of any type -> 1, 2, ... In sorted order, because the reference orders equal scores by image id."""
-    ids = [image["id"] for image in dataset["images"]]
-    ordered = sorted(ids) if len({type(each) for each in ids}) == 1 else ids
-    return {image_id: number for number, image_id in enumerate(ordered, 1)}
+    return {image_id: number for number, image_id in enumerate(sorted_ids([image["id"] for image in dataset["images"]]), 1)}
 
 
-def _index(dataset: Mapping[str, Any], annotations: list[dict[str, Any]], numbers: Mapping[ImageId, int]) -> COCO:
-    images = [{"id": number} for number in numbers.values()]
-    categories = [dict(category) for category in dataset["categories"]]
+def _index(annotations: list[dict[str, Any]], images: Mapping[ImageId, int], classes: _ClassNumbers) -> COCO:
+    categories = [{"id": number, "name": name} for name, number in classes.by_name.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about an annotation with id 0, which read_annotations reports
-        return COCO({"images": images, "annotations": annotations, "categories": categories})
+        content = {"images": [{"id": number} for number in images.values()], "annotations": annotations}
+        return COCO(content | {"categories": categories})
 
 
-def _ground_truth(annotation: Mapping[str, Any], numbers: Mapping[ImageId, int]) -> dict[str, Any]:
+def _ground_truth(
+    annotation: Mapping[str, Any], number: int, images: Mapping[ImageId, int], classes: _ClassNumbers
+) -> dict[str, Any]:
     """An annotation with what the algorithm reads and nothing else: segmentations take most of a file's memory."""
     box = annotation["bbox"]
     return {
-        "id": int(annotation["id"]),
-        "image_id": numbers[annotation["image_id"]],
-        "category_id": int(annotation["category_id"]),
+        # Only 0 means something to the reference, which never finds such an object; it takes no negative or huge ids.
+        "id": 0 if annotation["id"] == 0 else number,
+        "image_id": images[annotation["image_id"]],
+        "category_id": classes.by_id[annotation["category_id"]],
         "bbox": box,
         "area": annotation.get("area", box[2] * box[3]),
         "iscrowd": annotation.get("iscrowd", 0),
     }
 
 
-def _detection(result: Mapping[str, Any], position: int, numbers: Mapping[ImageId, int]) -> dict[str, Any]:
+def _detection(result: Mapping[str, Any], number: int, images: Mapping[ImageId, int], classes: _ClassNumbers) -> dict[str, Any]:
     box = result["bbox"]
     return {
-        "id": position,
-        "image_id": numbers[result["image_id"]],
-        "category_id": int(result["category_id"]),
+        "id": number,
+        "image_id": images[result["image_id"]],
+        "category_id": classes.by_id[result["category_id"]],
         "bbox": box,
         "area": box[2] * box[3],
         "iscrowd": 0,

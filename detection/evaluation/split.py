@@ -8,9 +8,11 @@ from typing import Any
 
 from detection.config import CocoSource, Config, Source, VocSource
 from detection.data.catalog import Dataset, load_dataset, resolve_root
+from detection.data.coco_format import read_coco_file
+from detection.data.faults import Faults
 from detection.errors import ConfigError, DatasetError
 from detection.evaluation.coco import records_as_coco
-from detection.evaluation.coco_files import read_annotations
+from detection.evaluation.coco_files import as_dataset, category_ids
 from detection.evaluation.detection_files import coco_results
 from detection.evaluation.devkit import find_year, read_devkit
 from detection.evaluation.voc import split_by_class
@@ -58,9 +60,11 @@ def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
     """The content of an annotation file: the data's own where they are one COCO file, else made from the records."""
     source = split.sources[0]
     if len(split.sources) == 1 and isinstance(source, CocoSource):
-        own = read_annotations(resolve_root(source.root) / source.annotations)
-        if set(split.class_names) <= {category["name"] for category in own["categories"]}:
-            return own
+        # Not warned of: the data loader has already told what was repaired.
+        faults = Faults()
+        own = read_coco_file(resolve_root(source.root) / source.annotations, faults)
+        if set(split.class_names) <= set(own.categories.values()):
+            return as_dataset(own, faults, split.class_names)
     return records_as_coco(split.records, split.class_names)
 
 
@@ -82,7 +86,7 @@ def as_coco_results(
 
     Raises DatasetError for a class that is none of its categories.
     """
-    return coco_results(detections, class_names, {category["name"]: category["id"] for category in ground_truth["categories"]})
+    return coco_results(detections, class_names, category_ids(ground_truth))
 
 
 def as_voc_evaluation(split: EvaluationSplit, detections: DetectionsByImage) -> VocEvaluation:

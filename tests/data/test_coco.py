@@ -120,7 +120,8 @@ def remove(key, index=None, name=None):
         (remove("images", 0, "file_name"), r"images\[0\] has no 'file_name'"),
         (remove("annotations", 1, "image_id"), r"annotations\[1\] has no 'image_id'"),
         (remove("categories", 0, "name"), r"categories\[0\] has no 'name'"),
-        (change("images", 0, "id", [1]), r"images\[0\] has no 'id'"),
+        (change("images", 0, "id", [1]), r"images\[0\]: 'id' must be a whole number or text, found \[1\]"),
+        (change("images", 0, "file_name", 7), r"images\[0\]: 'file_name' must be text, found 7"),
     ],
 )
 def test_refused(tmp_path, spoil, message):

@@ -45,10 +45,10 @@ def test_annotation_zero_is_warned_of(tmp_path, caplog):
     ("change", "message"),
     [
         ({"image_id": 9}, r"results\.json: results\[0\] is of image 9"),
-        ({"image_id": "1"}, r"results\[0\] is of image '1'"),
+        ({"image_id": "1"}, r"results\[0\] is of image '1', which .* do not hold; it is the number 1 there: write both alike"),
         ({"image_id": [1]}, r"'image_id' must be a whole number or text, found \[1\]"),
         ({"category_id": 4}, "is of category 4"),
-        ({"category_id": None}, "'category_id' must be a whole number, found None"),
+        ({"category_id": None}, "'category_id' must be a whole number or text, found None"),
         ({"bbox": [0, 0, 1]}, "'bbox' must be four finite numbers"),
         ({"bbox": [0, 0, 1, float("nan")]}, "'bbox' must be four finite numbers"),
         ({"score": "high"}, "'score' must be a finite number, found 'high'"),
@@ -65,14 +65,20 @@ def test_faulty_results(tmp_path, change, message):
     [
         ([], "is no COCO annotation file"),
         ({"images": []}, "is no COCO annotation file"),
-        (changed("images", id="two"), "images: id 'two' is used twice"),
-        (changed("annotations", image_id=5), r"annotations\[0\] is of image 5"),
-        (changed("annotations", category_id=5), r"annotations\[0\] is of category 5"),
-        (changed("annotations", bbox="box"), r"annotations\[0\]: 'bbox' must be four finite numbers"),
-        (changed("annotations", area="big"), "'area' must be a finite number, found 'big'"),
-        (changed("categories", name=3), "'name' must be text, found 3"),
-        ({**DATASET, "annotations": [{"id": 1}]}, r"annotations\[0\] lacks 'image_id'"),
-        ({**DATASET, "images": [7]}, r"images\[0\] must be an object with id, found 7"),
+        (changed("images", id="two"), "lists 1 image ids more than once; the first: 'two'"),
+        (
+            changed("annotations", image_id=5),
+            "1 annotations refer to none of its images; the first: annotation 1 has image_id 5",
+        ),
+        (
+            changed("annotations", category_id=5),
+            "1 annotations refer to none of its categories; the first: annotation 1 has category_id 5",
+        ),
+        (changed("annotations", iscrowd="yes"), "annotation 1 of image 1: 'iscrowd' must be 0 or 1, found 'yes'"),
+        (changed("annotations", iscrowd=2), "'iscrowd' must be 0 or 1, found 2"),
+        (changed("categories", name=3.5), "'name' must be text, found 3.5"),
+        ({**DATASET, "annotations": [{"id": 1}]}, r"annotations\[0\] has no 'image_id'"),
+        ({**DATASET, "images": [7]}, r"images\[0\] must be an object, found 7"),
     ],
 )
 def test_faulty_annotations(tmp_path, dataset, message):
@@ -86,7 +92,7 @@ def test_results_must_be_a_list(tmp_path):
 
 
 def test_a_result_must_have_a_score(tmp_path):
-    with pytest.raises(DatasetError, match=r"results\[0\] lacks 'score'"):
+    with pytest.raises(DatasetError, match=r"results\[0\] has no 'score'"):
         run(tmp_path, results=[{key: RESULT[key] for key in ("image_id", "category_id", "bbox")}])
 
 
