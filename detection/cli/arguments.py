@@ -17,9 +17,10 @@ from backbones.errors import shorten
 from detection.errors import ConfigError
 
 _LONGEST_MESSAGE = 500  # characters: an argument may have millions
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, of the common file systems
+# Bytes, of the common file systems; a name may have 255, but `replacing` writes under a longer one first.
+_LONGEST_NAME, _LONGEST_PATH = 240, 4000
 _TOO_LONG = "cannot be written: {} is too long for a file system"
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -85,7 +86,10 @@ def file_fault(file: Path) -> str | None:
     """Why this file cannot be written, to stand after what it is; None where nothing is against it."""
     if not _fits(file):
         return _TOO_LONG.format(shorten(str(file)))
-    return f"must be a file to write; {shorten(str(file))} is a folder" if file.is_dir() else folder_fault(file.parent)
+    if file.exists() and not file.is_file():
+        kind = "folder" if file.is_dir() else "pipe or a device"
+        return f"must be a file to write; {shorten(str(file))} is a {kind}"
+    return folder_fault(file.parent)
 
 
 def folder_fault(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights
 from detection.config import ClassifierConfig, Config, load_config, override_config, with_weights
@@ -95,6 +96,18 @@ def detections_given(options: argparse.Namespace, ground_truth: str, metavar: st
     if getattr(options, ground_truth) is None:
         raise ConfigError(f"--detections needs {_flag(ground_truth)} {metavar}, the ground truth to compare with")
     return True
+
+
+def require_distinct(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise ConfigError if two of these options name one file: the second to be written would replace the other."""
+    taken: dict[Path, str] = {}
+    for name in names:
+        path: Path | None = getattr(options, name)
+        place = None if path is None else path.absolute()
+        if place in taken:
+            raise ConfigError(f"{_flag(taken[place])} and {_flag(name)} are one file, {shorten(str(path))}: name two")
+        if place is not None:
+            taken[place] = name
 
 
 def _refuse_without(options: argparse.Namespace, needed: str, names: Sequence[str]) -> None:

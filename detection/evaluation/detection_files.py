@@ -6,9 +6,9 @@ memory boxes are xyxy pixels, continuous: (x1 - 1, y1 - 1, x2, y2). COCO's boxes
 
 from __future__ import annotations
 
-import math
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.errors import name_fault, printable, shorten
+from detection.data.coco_format import MAX_COORDINATE
+from detection.data.records import parse_number
 from detection.errors import DatasetError
 from detection.evaluation.voc import ClassDetections
 from detection.files import read_text, write_whole
@@ -23,17 +26,17 @@ from detection.structures import DetectionsByImage, ImageId, Record
 
 FIELDS = "stem score x1 y1 x2 y2"
 
+_MAX_NAME_BYTES = 100  # of a class or a split: a file's name has 255, and `replacing` adds to it
+
 
 def write_voc_detections(
     folder: Path, detections: DetectionsByImage, class_names: Sequence[str], split: str = "test"
 ) -> list[Path]:
     """Write one file per class, empty if nothing was found, and return their paths.
 
-    Raises DatasetError for a class name that cannot be part of a file name.
+    Raises DatasetError as `check_voc_names` does, before anything is written.
     """
-    bad = next((name for name in class_names if "/" in name or "\\" in name), None)
-    if bad is not None:
-        raise DatasetError(f"class '{bad}' cannot be part of a file name: rename it to write detection files")
+    check_voc_names(class_names, detections, split)
     lines: list[list[str]] = [[] for _ in class_names]
     for image_id, found in detections.items():
         for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
@@ -42,6 +45,24 @@ def write_voc_detections(
     for file, rows in zip(files, lines, strict=True):
         write_whole(file, "".join(rows))
     return files
+
+
+def check_voc_names(class_names: Sequence[str], image_ids: Iterable[ImageId], split: str = "test") -> None:
+    """Raise DatasetError if detections of these classes and images cannot be written as the kit's files and read back.
+
+    A class and the split are parts of a file's name, an image id is the first word of a line, and two ids must not be one
+    text, as 1 and "1" are.
+    """
+    for what, name in [*(("class", name) for name in class_names), ("split", split)]:
+        if name_fault(name) is not None or "/" in name or "\\" in name or len(os.fsencode(name)) > _MAX_NAME_BYTES:
+            raise DatasetError(f"{what} {shorten(name)} cannot be part of a file name: rename it to write detection files")
+    seen: set[str] = set()
+    for image_id in image_ids:
+        stem = str(image_id)
+        if stem in seen or stem != stem.strip() or not stem or "\n" in stem or "\r" in stem:
+            fault = "is one text with another id" if stem in seen else "cannot be a word of a line"
+            raise DatasetError(f"image id {shorten(image_id)} {fault}: change it to write detection files")
+        seen.add(stem)
 
 
 def _voc_line(image_id: ImageId, box: Sequence[float], score: float) -> str:
@@ -89,7 +110,7 @@ def read_voc_detections(file: Path, records: Sequence[Record]) -> ClassDetection
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, numbered from 1."""
-    for number, text in enumerate(read_text(file).splitlines(), start=1):
+    for number, text in enumerate(read_text(file).split("\n"), start=1):
         if text.strip():
             yield number, text
 
@@ -99,28 +120,28 @@ def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[in
     stem, *fields = text.strip().rsplit(maxsplit=5)
     if len(fields) != 5:
         raise DatasetError(f"{where}: expected 6 fields ({FIELDS}), found {len(fields) + 1}")
-    try:
-        numbers = [float(field) for field in fields]
-    except ValueError:
-        raise DatasetError(f"{where}: expected five numbers after the stem ({FIELDS}), found '{text.strip()}'") from None
-    if not all(map(math.isfinite, numbers)):
-        raise DatasetError(f"{where}: numbers must be finite, found '{text.strip()}'")
+    numbers = [number for field in fields if (number := parse_number(field)) is not None]
+    if len(numbers) != 5:
+        raise DatasetError(f"{where}: expected five finite numbers after the stem ({FIELDS}), found {shorten(text.strip())}")
+    if max(map(abs, numbers[1:])) > MAX_COORDINATE:
+        raise DatasetError(f"{where}: boxes must lie within {MAX_COORDINATE:.0e} px, found {shorten(text.strip())}")
     if stem not in positions:
         extra = f"; expected 6 fields ({FIELDS}), found {len(text.split())}" if len(text.split()) > 6 else ""
-        raise DatasetError(f"{where}: image '{stem}' is not in the evaluated split{extra}")
+        raise DatasetError(f"{where}: image {shorten(stem)} is not in the evaluated split{extra}")
     return positions[stem], numbers
 
 
 def coco_results(
-    detections: DetectionsByImage, class_names: Sequence[str], category_ids: Mapping[str, int]
+    detections: DetectionsByImage, class_names: Sequence[str], category_ids: Mapping[str, int | str]
 ) -> list[dict[str, Any]]:
-    """Detections as the content of a COCO result file. `category_ids`: class name -> category id.
+    """Detections as the content of a COCO result file. `category_ids`: class name -> category id, whole number or text.
 
     Raises DatasetError for a class without a category.
     """
     missing = [name for name in class_names if name not in category_ids]
     if missing:
-        raise DatasetError(f"class '{missing[0]}' is no category of the annotations: {', '.join(category_ids)}")
+        known = ", ".join(printable(name) for name in list(category_ids)[:10])
+        raise DatasetError(f"class '{missing[0]}' is no category of the annotations: {known}")
     results = []
     for image_id, found in detections.items():
         for box, score, label in zip(corners_to_xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), strict=True):

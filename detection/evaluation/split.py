@@ -89,12 +89,15 @@ def as_coco_results(
     return coco_results(detections, class_names, category_ids(ground_truth))
 
 
-def as_voc_evaluation(split: EvaluationSplit, detections: DetectionsByImage) -> VocEvaluation:
+def as_voc_evaluation(
+    split: EvaluationSplit, detections: DetectionsByImage, records: Sequence[Record] | None = None
+) -> VocEvaluation:
     """A model's detections beside the ground truth of the split, by VOC's classes.
 
-    Raises DatasetError for detections of an image that the split does not hold.
+    `records` is `voc_ground_truth(split)` where that was read before the detections were made. Raises DatasetError for
+    detections of an image that the split does not hold.
     """
-    records, source = voc_ground_truth(split), split.sources[0]
+    records, source = voc_ground_truth(split) if records is None else records, split.sources[0]
     year = source.year if isinstance(source, VocSource) else None
     return VocEvaluation(records, split.class_names, split_by_class(records, detections, split.class_names), year)
 

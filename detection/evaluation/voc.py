@@ -125,6 +125,11 @@ def check_images(records: Sequence[Record], detections: DetectionsByImage) -> No
         raise DatasetError(f"detections of image '{min(unknown, key=str)}', which the evaluated split does not hold")
 
 
+def num_objects(records: Sequence[Record]) -> int:
+    """How many objects there are to find: neither difficult nor crowd."""
+    return sum(int(record.trainable.sum()) for record in records)
+
+
 def objects_by_class(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, ClassObjects]:
     """The records' ground truth per class; G may be 0."""
     images = np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64)

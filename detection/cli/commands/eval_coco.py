@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
+from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
 from detection.cli.output import predict_split, say
+from detection.errors import ConfigError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
@@ -39,14 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
     files = detections_given(options, "annotations", "FILE")
+    require_distinct(options, ["annotations", "detections", "json", "write_detections"])
     result = evaluate_files(options) if files else evaluate_model(options, console)
+    if result is None:
+        say("the split has no annotations: the detections are for the test server", console)
+        return 0
 
     from detection.analysis.report import coco_table
     from detection.files import write_json
 
-    console.print(coco_table(result.numbers, result.class_ap))
+    # The file first: a terminal may fail.
     if options.json:
         write_json(options.json, result.numbers)
+    console.print(coco_table(result.numbers, result.class_ap))
     return 0
 
 
@@ -59,18 +65,24 @@ def evaluate_files(options: argparse.Namespace) -> CocoResult:
     return evaluate_coco_results(ground_truth, read_results(options.detections, ground_truth))
 
 
-def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult:
-    """The result of a model on its test split; its detections are written where --write-detections says."""
+def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult | None:
+    """The result of a model on its test split; its detections are written where --write-detections says.
+
+    None for a split without annotations. All that can be refused is refused before the first image, and the detections are
+    written before they are evaluated. Raises ConfigError if such a run would leave nothing.
+    """
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.split import as_coco_results, coco_ground_truth, load_evaluation_split
     from detection.files import write_json
 
     model, weights = load_model(options)
     split = load_evaluation_split(model.config)
-    detections = predict_split(model, weights, split.records, console)
+    if split.unannotated and not options.write_detections:
+        raise ConfigError("the split has no annotations to evaluate with: give --write-detections FILE")
     ground_truth = coco_ground_truth(split)
+    detections = predict_split(model, weights, split.records, console)
     results = as_coco_results(ground_truth, detections, split.class_names)
     if options.write_detections:
         write_json(options.write_detections, results)
         say(f"detections: {options.write_detections}", console)
-    return evaluate_coco_results(ground_truth, results, split.class_names)
+    return None if split.unannotated else evaluate_coco_results(ground_truth, results, split.class_names)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from detection.evaluation.voc import VocResult
     from detection.evaluation.voc_files import VocEvaluation
 
+NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -60,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.files import write_json
 
     result = evaluation.evaluate(options.iou_threshold, options.metric)
-    print_result(console, result, evaluation.classes_without_file)
+    if math.isnan(result.mean_ap):
+        raise DatasetError(NOTHING_TO_MEASURE)
+    # The file first: a terminal or a plot may fail.
     if options.json:
         write_json(options.json, result.as_json())
+    print_result(console, result, evaluation.classes_without_file)
     if options.report:
         write_files_of_report(options.report, result, evaluation, console)
     return 0
@@ -76,26 +81,33 @@ def read_files(options: argparse.Namespace) -> VocEvaluation:
 
 
 def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | None:
-    """Run a model on its test split; its detections are written where --write-detections says.
+    """Run a model on its test split; its detections are written where --write-detections says, before they are evaluated.
 
-    None for a split without annotations. Raises ConfigError if such a run would leave nothing.
+    None for a split without annotations. Raises ConfigError or DatasetError before the first image: for names that no
+    detection file can have, and if such a run would leave nothing.
     """
-    from detection.evaluation.detection_files import write_voc_detections
-    from detection.evaluation.split import as_voc_evaluation, load_evaluation_split
+    from detection.evaluation.detection_files import check_voc_names, write_voc_detections
+    from detection.evaluation.split import as_voc_evaluation, load_evaluation_split, voc_ground_truth
+    from detection.evaluation.voc import num_objects
 
     model, weights = load_model(options)
     split = load_evaluation_split(model.config)
     if split.unannotated and not options.write_detections:
         raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
+    if options.write_detections:
+        check_voc_names(split.class_names, [record.image_id for record in split.records], split.voc_name)
+    ground_truth = [] if split.unannotated else voc_ground_truth(split)
+    if num_objects(ground_truth) == 0 and not options.write_detections:
+        raise DatasetError(NOTHING_TO_MEASURE)
     detections = predict_split(model, weights, split.records, console)
     if options.write_detections:
         write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
         say(f"detections: {options.write_detections}", console)
-    return None if split.unannotated else as_voc_evaluation(split, detections)
+    return None if split.unannotated else as_voc_evaluation(split, detections, ground_truth)
 
 
 def print_result(console: Console, result: VocResult, without_file: Sequence[str]) -> None:
-    """AP by class, the mean, and which classes are not in it. Raises DatasetError if there is nothing to measure."""
+    """AP by class, the mean, and which classes are not in it."""
     from detection.analysis.report import voc_table
     from detection.evaluation.metrics import VOC_METRIC_TITLES
 
@@ -104,8 +116,6 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
         say(f"no detection file for: {missing}; the mean is over the classes present", console)
     if result.absent:
         say(f"no object of: {', '.join(result.absent)}; left out of the mean", console)
-    if math.isnan(result.mean_ap):
-        raise DatasetError("none of the classes has an object in the evaluated split: there is nothing to measure")
     console.print(voc_table(result))
     title = f"{VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}, {len(result.ap)} classes"
     say(f"mAP {result.mean_ap:.4f} ({title})", console)
