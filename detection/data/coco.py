@@ -75,7 +75,7 @@ def _find_image(folder: Path, image: CocoImage, present: set[str], path: Path) -
         raise DatasetError(f"{path}: images[{image.position}]: 'file_name' must be text, found {shorten(name)}")
     file = folder / name
     if name not in present and not _is_file(file):
-        raise DatasetError(f"{path} lists an image that does not exist: {printable(str(file))}")
+        raise DatasetError(f"{path} lists an image that does not exist: {shorten(name)} in {folder}")
     return file
 
 
