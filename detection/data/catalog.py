@@ -11,6 +11,7 @@ from detection.config import CocoSource, VocSource
 from detection.config.class_lists import resolve_classes
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
+from detection.data.records import describe_duplicates
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.structures import ImageId, Record
@@ -55,6 +56,9 @@ def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequenc
                 with faults.guard():
                     _check_new(record, seen)
                     records.append(record)
+    duplicates = describe_duplicates(records)
+    if duplicates is not None:
+        faults.inform(duplicates)
     return records
 
 

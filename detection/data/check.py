@@ -19,6 +19,7 @@ from detection.data.catalog import read_sources
 from detection.data.faults import Faults
 from detection.data.images import read_image
 from detection.data.loader import find_bad_images
+from detection.data.records import describe_crowded
 from detection.errors import DatasetError
 from detection.structures import Record
 from detection.visualize import contact_sheet, draw_boxes, save_image
@@ -112,10 +113,13 @@ def fault_lines(splits: Sequence[CheckedSplit]) -> list[str]:
     return refused + repaired
 
 
-def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str]) -> list[str]:
-    """What training accepts but people should know: classes without objects, images in two splits, categories left out."""
+def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], max_detections: int | None = None) -> list[str]:
+    """What training accepts but people should know: classes without objects, images in two splits, categories left out,
+    duplicates, and, with `max_detections` of an image, objects beyond it in the splits that are evaluated."""
     lines = [f"{split.name}: {message}" for split in splits for message in split.faults.information]
     for split in splits:
+        crowded = describe_crowded(split.records, max_detections) if max_detections and split.name != "train" else None
+        lines += [] if crowded is None else [f"{split.name}: {crowded}"]
         empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
         if empty:
             lines.append(f"{split.name}: no object of {', '.join(empty)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from detection.config import CocoSource, Config, Source, VocSource
 from detection.data.catalog import Dataset, load_dataset, resolve_root
 from detection.data.coco_format import read_coco_file
 from detection.data.faults import Faults
+from detection.data.records import describe_crowded
 from detection.errors import ConfigError, DatasetError
 from detection.evaluation.coco import records_as_coco
 from detection.evaluation.coco_files import as_dataset, category_ids
@@ -18,6 +20,8 @@ from detection.evaluation.devkit import find_year, read_devkit
 from detection.evaluation.voc import split_by_class
 from detection.evaluation.voc_files import VocEvaluation
 from detection.structures import DetectionsByImage, Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,16 @@ def load_evaluation_split(config: Config) -> EvaluationSplit:
     sources = config.data.test or config.data.val
     if not sources:
         raise ConfigError("the config names no images to evaluate: set data.test or data.val")
-    return EvaluationSplit(sources, load_dataset(sources, config.data.classes, config.data.strict))
+    dataset = load_dataset(sources, config.data.classes, config.data.strict)
+    warn_of_crowded(dataset, config)
+    return EvaluationSplit(sources, dataset)
+
+
+def warn_of_crowded(dataset: Dataset, config: Config) -> None:
+    """Log how many objects cannot be found, because their image has more than `test.max_detections`."""
+    crowded = describe_crowded(dataset.records, config.test.max_detections)
+    if crowded is not None:
+        logger.warning("%s", crowded)
 
 
 def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from detection.engine.log import OnLog
 from detection.engine.train import TrainResult, train
 from detection.errors import DatasetError
 from detection.evaluation.metrics import METRICS
+from detection.evaluation.split import warn_of_crowded
 from detection.inference.detector import Detector
 from detection.inference.evaluate import evaluate
 from detection.weights.checkpoint import detector_metadata
@@ -50,6 +51,7 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
         validation = load_dataset(config.data.val, classes, strict)
     if validation is not None:
         _require_classes("val", validation, config)
+        warn_of_crowded(validation, config)
         tell(_describe_size("val", validation))
     return TrainingData(training, validation)
 

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     statistics: dict[str, SplitStatistics] = {split.name: split_statistics(split, names) for split in splits}
     console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics), soft_wrap=True)
-    warnings = [f"warning: {line}" for line in data_warnings(splits, names)]
+    warnings = [f"warning: {line}" for line in data_warnings(splits, names, config.test.max_detections)]
     write_whole(folder / "faults.txt", "".join(f"{printable(line)}\n" for line in fault_lines(splits) + warnings))
     for line in shortened_fault_lines(splits) + warnings:
         say(line, console)
