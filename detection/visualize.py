@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import io
+import math
+import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from detection.errors import DatasetError
 Color = tuple[int, int, int]
 
 _HUE_STEP = 0.618034  # of the colour circle: by the golden ratio neighbouring classes differ, however many there are
+_GREATEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # px; beyond it the encoders write to stderr by themselves
 _GAP = 6  # px between the images of a sheet
 
 
@@ -72,12 +76,39 @@ def contact_sheet(images: Iterable[np.ndarray], columns: int = 4, cell_size: int
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an image in the format of the suffix; the folder is made. Raises DatasetError for an unknown suffix."""
+    """Write an image in the format of the suffix; the folder is made.
+
+    Raises DatasetError for an unknown suffix, and for an image that the format cannot hold; nothing is written then. Raises
+    OSError where the file cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() not in Image.registered_extensions():
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    if image_format is None:
         raise DatasetError(f"cannot write {path}: '{path.suffix}' is not the suffix of an image format; take .png or .jpg")
-    Image.fromarray(image).save(path)
+    height, width = image.shape[:2]
+    if max(height, width) > _GREATEST_SIDE.get(image_format, math.inf):
+        limit = _GREATEST_SIDE[image_format]
+        raise DatasetError(
+            f"cannot write {path}: {width} x {height} pixels, and {image_format} takes {limit} a side; take .png, or shrink it"
+        )
+    encoded = io.BytesIO()
+    try:
+        Image.fromarray(image).save(encoded, image_format)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        struct.error,
+    ) as error:  # each format has its own way to refuse a size
+        raise DatasetError(f"cannot write {path}: {image_format} does not take {width} x {height} pixels ({error})") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            file.write(encoded.getbuffer())
+        except OSError:  # a full disk
+            path.unlink()
+            raise
 
 
 def _draw_label(

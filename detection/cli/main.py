@@ -19,6 +19,7 @@ from detection.terminal import print_error, safe_output
 
 CommandMain = Callable[[Sequence[str] | None], int | None]
 
+SOME_FAILED = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
 _LONGEST_MESSAGE = 2000  # characters: a path or a list in it may have any number

@@ -10,19 +10,25 @@ import itertools
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from detection.errors import DatasetError
+from detection.files import open_regular
 
 if TYPE_CHECKING:
+    import cv2
     import numpy as np
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 _CAMERA = re.compile(r"camera(?::(\d+))?")
+_RATES = (0.01, 1000.0)  # frames per second that a video may have; others, such as 0, NaN or 90000, are no rates but mistakes
+_ASSUMED_RATE = 25.0
+_NAME_BYTES = 200  # of the name of a drawing, without its suffix; file systems take 255
 _MIN_SHARE = 0.9  # of the frames that a video's header promises; some containers only estimate the number
 
 
@@ -52,6 +58,8 @@ def find_all_inputs(texts: Sequence[str]) -> tuple[list[MediaInput], list[str]]:
             inputs |= dict.fromkeys(find_inputs(text))
         except DatasetError as error:
             problems.append(str(error))
+        except OSError as error:  # a name too long, or a folder that may not be read
+            problems.append(f"cannot read '{text}': {error.strerror}")
     return list(inputs), problems
 
 
@@ -100,7 +108,8 @@ def _input_of(path: Path) -> MediaInput:
 def drawing_paths(inputs: Sequence[MediaInput], folder: Path) -> list[Path]:
     """A different file of `folder` for the drawing of each input, never one of the inputs themselves.
 
-    The input's stem; if it is taken, its folder's name and its stem; then its stem and a number.
+    The input's stem; if it is taken, its folder's name and its stem; then its stem and a number. Beside a video's .mp4 the
+    .jsonl of that name is free too. Names are valid and of a length that every file system takes.
     """
     taken = {_comparable(each.path) for each in inputs if each.kind != "camera"}
     drawings = []
@@ -108,27 +117,48 @@ def drawing_paths(inputs: Sequence[MediaInput], folder: Path) -> list[Path]:
         suffix = ".jpg" if each.kind == "image" else ".mp4"
         for name in _possible_names(each):
             drawing = folder / f"{name}{suffix}"
-            if _comparable(drawing) not in taken:
+            written = {_comparable(drawing), _comparable(drawing.with_suffix(".jsonl" if suffix == ".mp4" else suffix))}
+            if not written & taken:
                 break
-        taken.add(_comparable(drawing))
+        taken |= written
         drawings.append(drawing)
     return drawings
 
 
 def _possible_names(source: MediaInput) -> Iterator[str]:
-    yield source.stem
+    stem = _file_name(source.stem, _NAME_BYTES)
+    yield stem
     if parent := source.path.absolute().parent.name:
-        yield f"{parent}_{source.stem}"
-    yield from (f"{source.stem}_{number}" for number in itertools.count(2))
+        yield _file_name(f"{parent}_{source.stem}", _NAME_BYTES)
+    stem = _file_name(stem, _NAME_BYTES - 10)
+    yield from (f"{stem}_{number}" for number in itertools.count(2))
+
+
+def _file_name(name: str, max_bytes: int) -> str:
+    """The name with "_" for control and half characters, cut to a number of bytes. Decoders cannot open names with them."""
+    kept = "".join("_" if unicodedata.category(character) in ("Cc", "Cs") else character for character in name)
+    return kept.encode()[:max_bytes].decode(errors="ignore")
 
 
 def _comparable(path: Path) -> str:
-    # Some file systems do not distinguish capitals from small letters.
-    return str(path.resolve()).lower()
+    # Some file systems do not distinguish capitals from small letters, or the ways to write one accented letter.
+    return unicodedata.normalize("NFC", os.path.realpath(path)).lower()
+
+
+def _decoder_path(path: Path) -> str:
+    """The path as OpenCV takes it. Raises DatasetError for one that is not UTF-8, with which it crashes."""
+    try:
+        # Absolute: "http:a.mp4" would be taken for an address.
+        return path.absolute().as_posix().encode().decode()
+    except UnicodeEncodeError:
+        raise DatasetError(f"{path}: OpenCV opens no video whose path is not UTF-8; rename it") from None
 
 
 class FrameReader:
-    """The frames of a video or camera, one by one. Raises DatasetError where not even the first one can be read."""
+    """The frames of a video or camera, one by one. Raises DatasetError where not even the first one can be read.
+
+    `frames_per_second` is what the video's header says, or 25 where it says nothing sensible; `note` tells that in words.
+    """
 
     def __init__(self, source: MediaInput) -> None:
         import cv2
@@ -136,15 +166,31 @@ class FrameReader:
         _silence_decoders()
         self.source = source
         self.num_frames = 0  # read so far
-        self._capture = cv2.VideoCapture(source.camera if source.kind == "camera" else str(source.path))
+        self._capture = self._open()
         self._first = self._read()
         if self._first is None:
             what = "is it there, and free?" if source.kind == "camera" else "it is damaged, or no video"
             raise DatasetError(f"cannot read {source}: {what}")
         self.size_hw = self._first.shape[:2]
         rate, promised = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.frames_per_second = rate if math.isfinite(rate) and 1 <= rate <= 240 else 25.0
-        self.promised_frames = int(promised) if source.kind == "video" and promised > 0 else None
+        known = math.isfinite(rate) and _RATES[0] <= rate <= _RATES[1]
+        self.frames_per_second = rate if known else _ASSUMED_RATE
+        self.note = None
+        if not known and source.kind == "video":
+            self.note = f"its header says {rate:g} frames per second; {_ASSUMED_RATE:g} are assumed, times are a guess"
+        self.promised_frames = int(promised) if source.kind == "video" and 0 < promised < math.inf else None
+
+    def _open(self) -> cv2.VideoCapture:
+        import cv2
+
+        if self.source.kind == "camera":
+            return cv2.VideoCapture(self.source.camera)
+        path = _decoder_path(self.source.path)
+        try:
+            with open_regular(self.source.path):  # OpenCV would wait for ever for a pipe's writer
+                return cv2.VideoCapture(path)
+        except OSError as error:
+            raise DatasetError(f"cannot read {self.source}: {error.strerror}") from None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, self._first = self._first, None
@@ -156,7 +202,10 @@ class FrameReader:
     def _read(self) -> np.ndarray | None:
         import cv2
 
-        found, frame = self._capture.read()
+        try:
+            found, frame = self._capture.read()
+        except (cv2.error, MemoryError) as error:
+            raise DatasetError(f"{self.source} is damaged: frame {self.num_frames + 1} cannot be decoded: {error}") from None
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype("uint8", copy=False) if found else None
 
     def missing_frames(self) -> str | None:
@@ -178,8 +227,8 @@ class FrameWriter:
         import cv2
 
         _silence_decoders()
-        self._rate, self._count = frames_per_second, 0
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (size_hw[1], size_hw[0]))
+        self._rate, self._count, self._size_wh = frames_per_second, 0, (size_hw[1], size_hw[0])
+        self._writer = cv2.VideoWriter(_decoder_path(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, self._size_wh)
         if not self._writer.isOpened():
             raise DatasetError(f"cannot write {path}: the folder is not writable, or this OpenCV has no MPEG-4 encoder")
 
@@ -188,6 +237,8 @@ class FrameWriter:
         import cv2
 
         bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        if (bgr.shape[1], bgr.shape[0]) != self._size_wh:  # OpenCV would leave it out without a word
+            bgr = cv2.resize(bgr, self._size_wh)
         while self._count <= round(seconds * self._rate):
             self._writer.write(bgr)
             self._count += 1

@@ -7,16 +7,18 @@ NAME.jsonl with a line for each frame. Images are (H, W, 3) uint8 RGB, boxes xyx
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from detection.data.images import read_image
 from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_paths
@@ -62,7 +64,7 @@ class DrawnImage:
         """The image's entry of detections.json."""
         height, width = self.size_hw
         found = [each.as_json() for each in self.objects]
-        return {"file": str(self.source), "width": width, "height": height, "detections": found}
+        return {"file": _as_utf8(self.source), "width": width, "height": height, "detections": found}
 
     def __str__(self) -> str:
         counts = Counter(each.class_name for each in self.objects)
@@ -78,9 +80,11 @@ class DrawnVideo:
     num_frames: int
     counts: Counter[str]
     problem: str | None  # where the video breaks off before the end that its header promises
+    note: str | None = None  # where the header does not tell the frames per second
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.num_frames} frames, {describe_counts(self.counts)} -> {self.drawing}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.source}: {self.num_frames} frames, {describe_counts(self.counts)} -> {self.drawing}{note}"
 
 
 def draw_media(
@@ -95,16 +99,21 @@ def draw_media(
 ) -> list[DrawnImage | DrawnVideo]:
     """Draw what the model finds in each input (see `find_all_inputs`) into a folder, which is made.
 
-    Videos and cameras stop after `max_frames`. `on_drawn` is called after each input. Where one cannot be read, or breaks
-    off, `on_error` is called and the others are drawn; without `on_error` DatasetError is raised. detections.json is
-    written even then.
+    Videos and cameras stop after `max_frames`. `on_drawn` is called after each input. Where one cannot be read, breaks off or
+    its drawing cannot be written, `on_error` is called and the others are drawn; without `on_error` DatasetError is raised.
+    detections.json is written even then. Raises OSError where the folder or detections.json cannot be written, DatasetError
+    where an input is that file.
     """
+    summary = folder / "detections.json"
+    if any(source.kind != "camera" and os.path.realpath(source.path) == os.path.realpath(summary) for source in inputs):
+        raise DatasetError(f"{summary} is an input and would be overwritten: choose another folder for the output")
     folder.mkdir(parents=True, exist_ok=True)
     results: list[DrawnImage | DrawnVideo] = []
     try:
         for source, drawing in zip(inputs, drawing_paths(inputs, folder), strict=True):
             try:
-                result = draw_input(model, source, drawing, max_frames, progress)
+                with _naming(source):
+                    result = draw_input(model, source, drawing, max_frames, progress)
                 results.append(result)
                 if on_drawn is not None:
                     on_drawn(result)
@@ -115,9 +124,24 @@ def draw_media(
                     raise
                 on_error(error)
     finally:
-        images = [result.as_json() for result in results if isinstance(result, DrawnImage)]
-        write_json(folder / "detections.json", images)
+        write_json(summary, [result.as_json() for result in results if isinstance(result, DrawnImage)])
     return results
+
+
+@contextmanager
+def _naming(source: MediaInput) -> Iterator[None]:
+    """Raise DatasetError with the input's name where its drawing cannot be written, or it does not fit into memory."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{source} is not drawn: {error.filename or 'its drawing'}: {error.strerror or error}") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise DatasetError(f"{source} is not drawn: it is too large for the memory") from None
+
+
+def _as_utf8(source: MediaInput) -> str:
+    r"""The input's name for JSON: bytes that are not UTF-8 become `\xff`."""
+    return os.fsencode(str(source)).decode(errors="backslashreplace")
 
 
 def draw_input(
@@ -173,7 +197,7 @@ def draw_video(
             if source.kind != "camera":
                 raise
     problem = None if reader.num_frames == max_frames else reader.missing_frames()
-    return DrawnVideo(source, drawing, reader.num_frames, counts, problem)
+    return DrawnVideo(source, drawing, reader.num_frames, counts, problem, reader.note)
 
 
 def timed_frames(frames: Iterable[np.ndarray], reader: FrameReader) -> Iterator[TimedFrame]:

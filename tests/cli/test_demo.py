@@ -88,7 +88,7 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_done(stub, tmp_path, cap
     good, bad, last = (write_picture(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
     bad.write_bytes(bad.read_bytes()[:200])
     missing = tmp_path / "nowhere.jpg"
-    assert run(good, bad, missing, last, folder=tmp_path / "out") == 2
+    assert run(good, bad, missing, last, folder=tmp_path / "out") == 1
     assert [entry["file"] for entry in read_json(tmp_path / "out")] == [str(good), str(last)]
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
@@ -152,7 +152,7 @@ def test_max_frames(stub, tmp_path):
 def test_a_damaged_video_is_one_line(stub, tmp_path, capfd):
     film = tmp_path / "film.mp4"
     film.write_bytes(b"no video at all" * 20)
-    assert run(film, write_picture(tmp_path / "a.jpg"), folder=tmp_path / "out") == 2
+    assert run(film, write_picture(tmp_path / "a.jpg"), folder=tmp_path / "out") == 1
     errors = capfd.readouterr().err.splitlines()
     assert errors[0] == f"error: cannot read {film}: it is damaged, or no video" and len(errors) == 2
     assert len(read_json(tmp_path / "out")) == 1

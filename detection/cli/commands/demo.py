@@ -7,17 +7,17 @@ DIR/NAME.jsonl, with a line for each frame. Boxes are [x1, y1, x2, y2] in pixels
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import track
-
+from backbones.errors import printable
 from detection.cli.arguments import CommandParser, any_path, fraction, output_folder, whole_number
+from detection.cli.main import SOME_FAILED, USER_MISTAKE
 from detection.cli.options import QUICKSTART_WEIGHTS, find_trained_weights, is_override, load_model
+from detection.cli.output import progress_bar, say
 from detection.errors import CheckpointError, ConfigError, DatasetError
+from detection.terminal import new_console, print_error
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw everything that can be read. What cannot is named at once, the rest is done, and the exit code is 2."""
+    """Draw everything that can be read; what cannot is listed at the end. Returns 0, 1 if some inputs failed, 2 if all did."""
     options = build_parser().parse_intermixed_args(argv)
     overrides = [text for text in options.inputs if is_override(text)]
     texts = [text for text in options.inputs if text not in overrides]
@@ -59,28 +59,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.data.media import find_all_inputs
 
     inputs, problems = find_all_inputs(texts)
+    num_absent = len(problems)
     if not inputs:
         raise DatasetError("; ".join(problems))
     model = load(options.weights, [*overrides, f"test.score_threshold={options.score_threshold}"])
-    for problem in problems:
-        print_error(problem)
-
     from detection.inference.drawing import draw_media
 
-    errors: list[DatasetError] = []
+    try:
+        draw_media(
+            model,
+            inputs,
+            options.output,
+            max_frames=options.max_frames,
+            on_drawn=say,
+            on_error=lambda error: problems.append(str(error)),
+            progress=frame_bar,
+        )
+    finally:
+        for problem in problems:
+            print_error(f"error: {problem}")
+    return exit_code(len(problems), len(inputs) + num_absent)
 
-    def on_error(error: DatasetError) -> None:
-        errors.append(error)
-        print_error(str(error))
 
-    draw_media(
-        model, inputs, options.output, max_frames=options.max_frames, on_drawn=print, on_error=on_error, progress=frame_bar
-    )
-    num_bad = len(problems) + len(errors)
-    if num_bad == 0:
+def exit_code(num_failed: int, num_inputs: int) -> int:
+    """0, or 1 if some of the inputs failed, 2 if all did, after saying how many."""
+    if num_failed == 0:
         return 0
-    print_error(f"{num_bad} of {len(inputs) + len(problems)} inputs could not be used; the others are drawn")
-    return 2
+    others = "the others are drawn" if num_failed < num_inputs else "none is drawn whole"
+    print_error(f"error: {num_failed} of {num_inputs} inputs could not be used; {others}")
+    return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
 
 
 def check_options(options: argparse.Namespace, texts: Sequence[str]) -> None:
@@ -107,16 +114,11 @@ def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
 
 def _load(weights: Path, overrides: Sequence[str], remark: str) -> Detector | Ensemble:
     model, name = load_model(argparse.Namespace(config=None, weights=[weights], overrides=overrides))
-    print(f"weights: {name}{remark}")
+    say(f"weights: {name}{remark}")
     return model
 
 
 def frame_bar(frames: Iterator[TimedFrame], total: int | None, name: str) -> Iterable[TimedFrame]:
     """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    return track(frames, name, total, console=console, transient=True, disable=not console.is_terminal)
-
-
-def print_error(problem: str) -> None:
-    """One line on stderr."""
-    print(f"error: {problem}", file=sys.stderr)
+    with progress_bar(new_console(stderr=True)) as progress:
+        yield from progress.track(frames, total, description=printable(name))
