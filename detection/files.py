@@ -73,10 +73,10 @@ def _refuse_half_characters(value: Any, path: Path) -> None:
         raise DatasetError(f"{path} holds text with half a character: {found}") from None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """A text file's content in UTF-8, a byte-order mark left out. Raises DatasetError if it cannot be read."""
     try:
-        return read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return read_regular(path, max_bytes).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, BinaryIO, NamedTuple
 
 import cv2
@@ -75,6 +75,11 @@ _PILLOW_ERRORS = (
     RuntimeError,
 )
 _DECODE_ERRORS = (*_PILLOW_ERRORS, cv2.error)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image that can be read, by its suffix."""
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 class LoadedImage(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from backbones.errors import shorten
 from detection.config.class_lists import VOC_CLASSES
 from detection.data.records import parse_number
-from detection.data.voc import parse_xml, read_split
+from detection.data.voc import annotated_stems, list_images, parse_xml, read_split
 from detection.errors import DatasetError
 from detection.structures import Record
 
@@ -55,10 +55,11 @@ def read_devkit(folder: Path, split: str, class_names: Sequence[str] | None = No
     Without `class_names` the classes are those found, and an object that cannot be read raises DatasetError. With them
     objects of other classes are left out, and unreadable ones too: the data loader has already warned of those.
     """
-    stems = read_split(folder, split)
+    pictures = list_images(folder).keys() if (folder / "JPEGImages").is_dir() else set[str]()
+    stems = [entry.stem for entry in read_split(folder, split, annotated_stems(folder) | pictures)]
     repeated = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
     if repeated is not None:
-        raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image '{repeated}' twice")
+        raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image {shorten(repeated)} twice")
     tolerant = class_names is not None
     images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant))) for stem in stems]
     names = tuple(class_names or sort_classes({each.name for _, objects in images for each in objects}))
