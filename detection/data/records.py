@@ -22,6 +22,7 @@ Box = tuple[float, float, float, float]
 # px; COCO rounds to 0.01 px, so a box may pass the image's border by as little. That is clipped without a note.
 _ROUNDING = 0.05
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MAX_DIGITS = 400  # of a number as text: no float is written with more
 MIN_SIDE = 0.01  # px; a thinner box comes from rounding, and may have no width left in float32
 
 
@@ -84,7 +85,7 @@ def parse_number(text: str | None) -> float | None:
     Python's own float() also takes "1_0", "nan", "infinity" and digits of other scripts, which no other reader does.
     """
     stripped = (text or "").strip()
-    return finite_number(float(stripped)) if _DECIMAL.fullmatch(stripped) else None
+    return finite_number(float(stripped)) if len(stripped) <= _MAX_DIGITS and _DECIMAL.fullmatch(stripped) else None
 
 
 def _shorter_side(box: Box) -> float:

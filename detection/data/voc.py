@@ -23,7 +23,7 @@ from detection.errors import DatasetError, did_you_mean
 from detection.files import read_text
 from detection.structures import Record
 
-MAX_XML_BYTES = 1 << 24  # of one annotation: some 50,000 objects
+MAX_XML_BYTES = 1 << 23  # of one annotation: some 25,000 objects
 MAX_SPLIT_BYTES = 1 << 28
 
 _FLAG = re.compile(r"\s+(-1|0|1)$")
@@ -117,7 +117,8 @@ def read_split(root: Path, split: str, known: Container[str]) -> list[SplitEntry
 
 def _read_line(line: str, root: Path, known: Container[str]) -> SplitEntry:
     stripped = line.strip()
-    readings = [reading for text in (line, stripped, _FLAG.sub("", stripped)) for reading in _readings(text, root)]
+    texts = (line, stripped, _FLAG.sub("", line.rstrip()), _FLAG.sub("", stripped))
+    readings = [reading for text in texts for reading in _readings(text, root)]
     # Where none is known, the last one is what is said to be missing.
     return next((reading for reading in readings if reading.stem in known), readings[-1])
 

@@ -86,7 +86,7 @@ def _object(element: Element, where: str) -> _Object:
     if not name:
         raise DatasetError(f"{where} has no <name>")
     xmin, ymin, xmax, ymax = (_number(element.findtext(f"bndbox/{tag}"), f"{where}: <{tag}>") for tag in CORNERS)
-    difficult = _number(element.findtext("difficult") or "0", f"{where}: <difficult>") != 0
+    difficult = _number((element.findtext("difficult") or "").strip() or "0", f"{where}: <difficult>") != 0
     return _Object(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
 
 
