@@ -4,6 +4,8 @@ import contextlib
 import copy
 import io
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detection.errors import DatasetError
+from detection.evaluation import coco
 from detection.evaluation.coco import (
     COCO_METRICS,
     evaluate_coco,
@@ -23,6 +26,7 @@ from detection.evaluation.coco import (
     evaluate_coco_results,
     records_as_coco,
 )
+from detection.evaluation.coco_files import category_ids
 from detection.evaluation.detection_files import coco_results
 from detection.structures import Detections
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene
@@ -149,6 +153,87 @@ def test_only_the_asked_categories_count():
     without["annotations"] = [row for row in dataset["annotations"] if row["category_id"] != 90]
     kept = [row for row in results if row["category_id"] != 90]
     assert evaluate_coco_results(dataset, results, ["cat", "dog"]).numbers == pytest.approx(reference(without, kept), abs=1e-12)
+
+
+def with_ids(content: Any, ids: dict[str, Callable[[int], Any]]) -> Any:
+    """A copy of a file's content with other ids: by the key, for images "image_id", for categories "category_id"."""
+    content = copy.deepcopy(content)
+    if isinstance(content, list):
+        return [{**row, **{key: ids[key](row[key]) for key in ids if key in row}} for row in content]
+    lists = {"images": {"id": "image_id"}, "categories": {"id": "category_id"}, "annotations": {"id": "id"}}
+    for name, keys in lists.items():
+        for row in content[name]:
+            row.update({key: ids[of](row[key]) for key, of in keys.items() if of in ids})
+    content["annotations"] = [
+        {**row, **{key: ids[key](row[key]) for key in ("image_id", "category_id") if key in ids}}
+        for row in content["annotations"]
+    ]
+    return content
+
+
+@pytest.mark.parametrize(
+    "shift", [-1000, -(2**63) - 1000, 2**31, 2**53, 2**63 - 3, 2**63, 2**64, 10**30, "text", "float"], ids=str
+)
+@pytest.mark.parametrize("key", ["id", "image_id", "category_id"])
+def test_ids_of_any_size_or_kind_give_what_ordinary_ids_give(tmp_path, key, shift):
+    """The order of the ids stays, on which ties depend; ordinary ids give what pycocotools gives."""
+
+    def moved(number: int) -> Any:
+        return f"{number:05}" if shift == "text" else float(number) if shift == "float" else number + int(shift)
+
+    dataset, results = random_files(11)
+    dataset["annotations"] = [{**row, "id": row["id"] + 1} for row in dataset["annotations"]]  # without annotation 0
+    ids = {key: moved}
+    (tmp_path / "a.json").write_text(json.dumps(with_ids(dataset, ids)))
+    (tmp_path / "r.json").write_text(json.dumps(with_ids(results, ids) if key != "id" else results))
+    numbers = evaluate_coco_files(tmp_path / "a.json", tmp_path / "r.json")
+    assert numbers == evaluate_coco_results(dataset, results).numbers
+    assert numbers == pytest.approx(reference(dataset, results), abs=1e-12)
+
+
+def test_repeated_and_missing_annotation_ids_all_count(tmp_path):
+    dataset, results = random_files(11)
+    ordinary = {**dataset, "annotations": [{**row, "id": row["id"] + 1} for row in dataset["annotations"]]}
+    expected = reference(ordinary, results)
+    for ids in ([None] * 99, [5] * 99, [0, 0, *range(97)], [True, float("nan"), [1], *range(2, 99)]):
+        rows = [{**row, "id": each} for row, each in zip(dataset["annotations"], ids, strict=False)]
+        (tmp_path / "a.json").write_text(json.dumps({**dataset, "annotations": rows}))
+        (tmp_path / "r.json").write_text(json.dumps(results))
+        assert evaluate_coco_files(tmp_path / "a.json", tmp_path / "r.json") == pytest.approx(expected, abs=1e-12)
+
+
+def test_categories_of_one_name_are_one_class_in_evaluation_too(tmp_path):
+    dataset, results = random_files(4)
+    merged_ids = {"category_id": lambda number: 7 if number == 90 else number}
+    merged = with_ids(dataset, merged_ids)
+    merged["categories"] = [row for row in dataset["categories"] if row["id"] != 90]
+    twice = {
+        **dataset,
+        "categories": [{**row, "name": "dog" if row["id"] in (7, 90) else "cat"} for row in dataset["categories"]],
+    }
+    expected = evaluate_coco_results(merged, with_ids(results, merged_ids))
+    assert evaluate_coco_results(twice, results) == expected
+    (tmp_path / "a.json").write_text(json.dumps(twice))
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    assert evaluate_coco_files(tmp_path / "a.json", tmp_path / "r.json") == expected.numbers
+    counts = Counter(row["category_id"] for row in dataset["annotations"])
+    assert category_ids(twice) == {"dog": max((7, 90), key=counts.__getitem__), "cat": 1}
+
+
+def test_categories_without_objects_cost_nothing():
+    dataset, results = random_files(2)
+    many = {**dataset, "categories": [*dataset["categories"], *({"id": n, "name": f"c{n}"} for n in range(1000, 101_000))]}
+    assert evaluate_coco_results(many, results) == evaluate_coco_results(dataset, results)
+
+
+def test_very_many_categories_are_measured_some_at_a_time(monkeypatch):
+    dataset, results = random_files(8)
+    whole = evaluate_coco_results(dataset, results)
+    monkeypatch.setattr(coco, "_MAX_PAIRS", 1)
+    assert evaluate_coco_results(dataset, results) == whole
+    monkeypatch.setattr(coco, "MAX_CATEGORIES", 2)
+    with pytest.raises(DatasetError, match="3 categories have objects; at most 2 can be evaluated together"):
+        evaluate_coco_results(dataset, results)
 
 
 def test_an_unknown_image_is_refused():
