@@ -135,7 +135,8 @@ def test_iscrowd_as_text_is_its_number_and_never_simply_true():
         found, notes = read_one(iscrowd=text)
         assert found.crowd is crowd
         assert notes == [f"here: iscrowd '{text}': text for a number, taken as that number"]
-    for value in ("true", "", 2, -1, math.nan, 10**400, [], {}):
+    others: list[Any] = ["true", "", 2, -1, math.nan, 10**400, [], {}]
+    for value in others:
         with pytest.raises(DatasetError, match="here: 'iscrowd' must be 0 or 1, found"):
             read_one(iscrowd=value)
 

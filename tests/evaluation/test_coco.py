@@ -175,7 +175,7 @@ def with_ids(content: Any, ids: dict[str, Callable[[int], Any]]) -> Any:
     "shift", [-1000, -(2**63) - 1000, 2**31, 2**53, 2**63 - 3, 2**63, 2**64, 10**30, "text", "float"], ids=str
 )
 @pytest.mark.parametrize("key", ["id", "image_id", "category_id"])
-def test_ids_of_any_size_or_kind_give_what_ordinary_ids_give(tmp_path, key, shift):
+def test_ids_of_any_size_or_kind_give_what_ordinary_ids_give(tmp_path, key: str, shift: Any):
     """The order of the ids stays, on which ties depend; ordinary ids give what pycocotools gives."""
 
     def moved(number: int) -> Any:
@@ -183,7 +183,7 @@ def test_ids_of_any_size_or_kind_give_what_ordinary_ids_give(tmp_path, key, shif
 
     dataset, results = random_files(11)
     dataset["annotations"] = [{**row, "id": row["id"] + 1} for row in dataset["annotations"]]  # without annotation 0
-    ids = {key: moved}
+    ids: dict[str, Callable[[int], Any]] = {key: moved}
     (tmp_path / "a.json").write_text(json.dumps(with_ids(dataset, ids)))
     (tmp_path / "r.json").write_text(json.dumps(with_ids(results, ids) if key != "id" else results))
     numbers = evaluate_coco_files(tmp_path / "a.json", tmp_path / "r.json")
@@ -204,7 +204,7 @@ def test_repeated_and_missing_annotation_ids_all_count(tmp_path):
 
 def test_categories_of_one_name_are_one_class_in_evaluation_too(tmp_path):
     dataset, results = random_files(4)
-    merged_ids = {"category_id": lambda number: 7 if number == 90 else number}
+    merged_ids: dict[str, Callable[[int], Any]] = {"category_id": lambda number: 7 if number == 90 else number}
     merged = with_ids(dataset, merged_ids)
     merged["categories"] = [row for row in dataset["categories"] if row["id"] != 90]
     twice = {
