@@ -139,7 +139,8 @@ def predict_rows(
     device = detectors[0].device
     precision = resolve_precision(detectors[0].config.train.precision, device)
     found: dict[AblationRow, dict[ImageId, Detections]] = {row: {} for row in rows}
-    images = test_loader(records, workers=workers, max_pixels=detectors[0].config.data.max_pixels)
+    data = detectors[0].config.data
+    images = test_loader(records, workers=workers, max_pixels=data.max_pixels, timeout=data.loader_timeout)
     for done, ((record,), (image,)) in enumerate(images, start=1):
         with autocast(device, precision):
             results = detect_rows(detectors, rows, to_array(image))

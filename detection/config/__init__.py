@@ -5,6 +5,7 @@ Imports neither torch nor anything else of `detection` but its errors: a mistake
 from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
 from detection.config.packaged import config_file, list_configs
 from detection.config.schema import (
+    LOADER_TIMEOUT,
     MAX_PIXELS,
     Augmentation,
     ClassifierConfig,
@@ -30,6 +31,7 @@ from detection.config.schema import (
 )
 
 __all__ = [
+    "LOADER_TIMEOUT",
     "MAX_PIXELS",
     "Augmentation",
     "ClassifierConfig",

@@ -24,6 +24,10 @@ Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 Pooling = Literal["max", "align"]
 Precision = Literal["auto", "fp32", "bf16"]
+Seconds = Annotated[float, Field(ge=0)]
+
+LOADER_TIMEOUT = 300.0
+"""Seconds: the default of `data.loader_timeout`."""
 
 MAX_PIXELS = 120_000_000
 """Of an image file, by default: few cameras give more. Decoded it takes 360 MB."""
@@ -195,6 +199,9 @@ class DataConfig(Section):
     )
     aspect_grouping: bool = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Count = Field(2, description="loader processes per training process")
+    loader_timeout: Seconds = Field(
+        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
+    )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -294,6 +301,9 @@ class ClassifierDataConfig(Section):
     on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
     max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
     workers: Count = Field(2, description="loader processes per training process")
+    loader_timeout: Seconds = Field(
+        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
+    )
 
 
 class ClassifierModelConfig(Section):

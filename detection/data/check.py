@@ -66,7 +66,8 @@ def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, 
     """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
     faults = Faults(strict=data.strict, collect=True)
     records = read_sources(getattr(data, name), data.class_names, faults)
-    for done, problem in enumerate(find_bad_images(records, data.workers, data.max_pixels), start=1):
+    problems = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)
+    for done, problem in enumerate(problems, start=1):
         if problem is not None and data.on_bad_image == "skip" and not data.strict:
             faults.note(problem, "image that cannot be used", "skipped")
         elif problem is not None:

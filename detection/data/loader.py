@@ -1,29 +1,29 @@
 """Batches of images: an endless, resumable stream for training; each image once, at its own size, for tests.
 
-Workers may be spawned: everything they get is a module-level class and pickles. Errors travel back from them as values
-and are raised here, so that the user sees one line instead of a worker's traceback.
+Workers may be spawned: everything they get is a module-level class and pickles. Errors of images travel back from them as
+values and are raised here, so that the user sees one line instead of a worker's traceback.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from detection.config import MAX_PIXELS, Config, DataConfig, OnBadImage
+from detection.config import LOADER_TIMEOUT, MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.data.images import read_image
 from detection.data.packing import PackedRecords
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import prepare
-from detection.data.workers import start_worker
+from detection.data.workers import load
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Batch, Record, Target, pad_images
 
@@ -148,21 +148,24 @@ def train_loader(
     """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
 
     Batch n of a rank is a function of (train.seed, n, rank, world_size) alone, whatever the number of workers. Raises
-    DatasetError or ConfigError at the batch that holds the image concerned. `close()` ends the workers.
+    DatasetError or ConfigError at the batch that holds the image concerned, and DatasetError where none comes for
+    `data.loader_timeout` seconds. `close()` ends the workers.
     """
     train, data = config.train, config.data
     images = TrainDataset(dataset.records, data)
     groups = images.records.is_wide if data.aspect_grouping else None
     batches = GroupedBatchSampler(len(images), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
-    loader = DataLoader(
-        images,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=data.workers,
-        worker_init_fn=start_worker,
-        pin_memory=torch.cuda.is_available(),
+    return unwrap(
+        load(
+            images,
+            batches,
+            data.workers,
+            data.loader_timeout,
+            name_files=lambda samples: [images.records.file(sample.image) for sample in samples],
+            collate=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
     )
-    return unwrap(loader)
 
 
 def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> LoadedBatch | ConfigError | DatasetError:
@@ -200,36 +203,43 @@ def test_loader(
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
     max_pixels: int = MAX_PIXELS,
+    timeout: float = LOADER_TIMEOUT,
 ) -> Iterator[tuple[list[Record], list[Tensor]]]:
     """The records in their order, in groups of `batch_size`, with their images (3, H, W) uint8 RGB at their own size.
 
-    Raises DatasetError for an image that cannot be read or has more than `max_pixels`; with "skip" it is left out of its
-    group, and logged.
+    Raises DatasetError for an image that cannot be read, has more than `max_pixels`, or does not come for `timeout` seconds;
+    with "skip" one that cannot be read or is too large is left out of its group, and logged.
     """
-    loader = DataLoader(
-        TestDataset(records, max_pixels),
-        batch_size=batch_size,
-        collate_fn=list,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-    )
+    # Image by image, not by group: fewer large images wait in shared memory.
     num_skipped = 0
-    for number, images in enumerate(loader):
-        good: list[tuple[Record, Tensor]] = []
-        for record, image in zip(records[number * batch_size :], images, strict=False):
-            if isinstance(image, Tensor):
-                good.append((record, image))
-            elif on_bad_image == "error":
-                raise image
-            else:
-                num_skipped += 1
-                logger.warning("skipped image number %d: %s", num_skipped, image)
-        if good:
-            yield [record for record, _ in good], [image for _, image in good]
+    with closing(_load_each(TestDataset(records, max_pixels), records, workers, timeout)) as loaded:
+        for start in range(0, len(records), batch_size):
+            good: list[tuple[Record, Tensor]] = []
+            for record, image in zip(records[start : start + batch_size], loaded, strict=False):
+                if isinstance(image, Tensor):
+                    good.append((record, image))
+                elif on_bad_image == "error":
+                    raise image
+                else:
+                    num_skipped += 1
+                    logger.warning("skipped image number %d: %s", num_skipped, image)
+            if good:
+                yield [record for record, _ in good], [image for _, image in good]
 
 
-def find_bad_images(records: Sequence[Record], workers: int = 0, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
-    """Decode every image: for each in its order what is wrong with it, or None."""
-    return iter(
-        DataLoader(ImageCheckDataset(records, max_pixels), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
-    )
+def find_bad_images(
+    records: Sequence[Record], workers: int = 0, max_pixels: int = MAX_PIXELS, timeout: float = LOADER_TIMEOUT
+) -> Iterator[str | None]:
+    """Decode every image: for each in its order what is wrong with it, or None.
+
+    Raises DatasetError where none is decoded for `timeout` seconds, or a worker dies.
+    """
+    return _load_each(ImageCheckDataset(records, max_pixels), records, workers, timeout)
+
+
+def _load_each(
+    dataset: TorchDataset[Any], records: Sequence[Record], workers: int, timeout: float
+) -> Generator[Any, None, None]:
+    """The items of a data set of single images, in their order."""
+    order = range(len(records))
+    return load(dataset, order, workers, timeout, name_files=lambda index: [str(records[index].file)])

@@ -11,6 +11,8 @@ from typing import Any
 
 CLOSED_OUTPUT = 13
 """SIGPIPE's number, where there is one and where not: a program that does not catch it ends by it when its reader has gone."""
+DATA_GRACE = 5.0
+"""Seconds after a signal in which data that the run waits for may still come, so that the step is finished."""
 
 
 class StopSignals:
@@ -21,6 +23,8 @@ class StopSignals:
         self.agreed: int | None = None  # number of the signal that all processes stop for
         self._previous: dict[int, Any] = {}
         self._raises_at_once = False
+        self._waits_for_data = False
+        self._previous_alarm: Any = None
 
     def __enter__(self) -> StopSignals:
         # Python delivers signals to the main thread only; elsewhere they are not ours to catch.
@@ -37,6 +41,8 @@ class StopSignals:
         self._restore()
         if self._raises_at_once:
             raise KeyboardInterrupt
+        if self._waits_for_data:
+            self._limit_wait()
 
     def note_closed_output(self) -> None:
         """Stop as if SIGPIPE had come, unless another signal has: Python ignores that one, and raises an error instead."""
@@ -56,6 +62,33 @@ class StopSignals:
             yield
         finally:
             self._raises_at_once = False
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """While this context lasts, a signal raises KeyboardInterrupt after `DATA_GRACE` seconds: the data may never come."""
+        self._waits_for_data = True
+        try:
+            if self.received is not None:
+                self._limit_wait()
+            yield
+        finally:
+            self._waits_for_data = False
+            if self._previous_alarm is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, self._previous_alarm)
+                self._previous_alarm = None
+
+    def _limit_wait(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if not hasattr(signal, "setitimer"):
+            raise KeyboardInterrupt
+        self._previous_alarm = signal.signal(signal.SIGALRM, self._give_up)
+        signal.setitimer(signal.ITIMER_REAL, DATA_GRACE)
+
+    def _give_up(self, number: int, frame: FrameType | None) -> None:
+        if self._waits_for_data:
+            raise KeyboardInterrupt
 
 
 def _stopping_signals() -> list[int]:

@@ -37,6 +37,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "output_dir",
         "model.weights",
         "data.workers",
+        "data.loader_timeout",
         "data.test",
         "test.batch_size",
         "train.log_every",

@@ -63,6 +63,10 @@ class TrainBatch(Protocol):
         """The same batch on a device."""
 
 
+class WaitBrokenOffError(Exception):
+    """A signal came, and then no data."""
+
+
 MakeBatches = Callable[[int], Iterable[TrainBatch]]
 """Number of a micro-batch -> this process's endless stream of batches from that one on; equal numbers give equal streams."""
 
@@ -202,7 +206,11 @@ def _loop(run: TrainingRun, make_batches: MakeBatches) -> None:
         started = time.perf_counter()
         set_learning_rate(optimizer, learning_rate(state.step, config, drops=state.drops, warm=state.warm))
         optimizer.zero_grad()
-        _backward(run, parallel, stream, dtype)
+        try:
+            _backward(run, parallel, stream, dtype)
+        except WaitBrokenOffError:
+            _stop_before_step(run)
+            break
         run.window.add_gradient_norm(state.step + 1, gradient_norm(run.model, config.clip_norm))
         _check_losses_and_signals(run)  # raises on a value that is not finite, before it reaches the weights
         optimizer.step()
@@ -235,12 +243,32 @@ def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
 
 def _next_batch(run: TrainingRun, stream: Iterator[TrainBatch]) -> TrainBatch:
     started = time.perf_counter()
-    batch = next(stream, None)
+    try:
+        with run.stop.waiting_for_data():
+            batch = next(stream, None)
+    except KeyboardInterrupt:
+        if run.stop.received is None:
+            raise
+        raise WaitBrokenOffError from None
     if batch is None:
         raise TrainingError(f"the training data ended at step {run.state.step}; is the training split empty?")
     run.window.data_seconds += time.perf_counter() - started
     run.window.images += len(batch) * run.world.size
     return batch
+
+
+def _stop_before_step(run: TrainingRun) -> None:
+    """Save what the last whole step left, after a signal and data that did not come."""
+    assert run.stop.received is not None
+    step, name = run.state.step, signal.Signals(run.stop.received).name
+    if run.world.size > 1:
+        raise TrainingError(f"{name} at step {step}, while no data came; --resume goes on from the last save of {LAST}")
+    run.window.forget(step + 1)
+    problem = run.window.check()
+    if problem is not None:
+        raise TrainingError(problem.message)
+    run.stop.agreed = run.stop.received
+    save_last(run)
 
 
 def _unsynchronised(parallel: nn.Module) -> AbstractContextManager[None]:

@@ -75,6 +75,10 @@ class LogWindow:
                 self.counts[name] += 1
         return None
 
+    def forget(self, step: int) -> None:
+        """Drop what was noted of a step that will not be finished."""
+        self._pending = [item for item in self._pending if item.step != step]
+
     def means(self) -> dict[str, float]:
         """The mean of each checked value, by name."""
         return {name: total / self.counts[name] for name, total in self.totals.items()}

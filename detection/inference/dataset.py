@@ -29,7 +29,9 @@ def predict_dataset(
     found: dict[ImageId, Detections] = {}
     # More images than a batch at a time, so that `predict` finds some of equal size to run together.
     images_at_a_time = max(model.config.test.batch_size * 4, 4)
-    for members, images in test_loader(records, images_at_a_time, workers, max_pixels=model.config.data.max_pixels):
+    data = model.config.data
+    loader = test_loader(records, images_at_a_time, workers, max_pixels=data.max_pixels, timeout=data.loader_timeout)
+    for members, images in loader:
         with autocast(model.device, precision):
             detections = model.predict(images)
         for record, image_detections in zip(members, detections, strict=True):

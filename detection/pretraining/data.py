@@ -7,14 +7,13 @@ whatever the number of workers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import Augmentation, ClassifierConfig, ClassifierDataConfig
@@ -22,7 +21,7 @@ from detection.data.augmentations import apply_augmentation, build_augmentation,
 from detection.data.catalog import resolve_root
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
-from detection.data.workers import start_worker
+from detection.data.workers import load
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining.folders import ImageFolder, LabelFile, decode_ahead, load_folders
 
@@ -200,7 +199,7 @@ def train_loader(
     dataset = ImageFolderDataset(folder, train_transform(config.data), config.data, training=True)
     train = config.train
     batches = GroupedBatchSampler(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
-    return _batches(dataset, batches, config.data.workers)
+    return _batches(dataset, batches, config.data)
 
 
 def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch]:
@@ -209,17 +208,20 @@ def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[Image
     size = config.train.images_per_device
     starts = range(0, len(folder), size)
     batches = [[SampleIndex(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
-    return (batch for batch in _batches(dataset, batches, config.data.workers) if len(batch))
+    return (batch for batch in _batches(dataset, batches, config.data) if len(batch))
 
 
-def _batches(dataset: ImageFolderDataset, batches: Iterable[list[SampleIndex]], workers: int) -> Iterator[ImageBatch]:
-    # Automatic batching is off: a worker is asked for a whole batch at a time.
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        pin_memory=torch.cuda.is_available(),
+def _batches(
+    dataset: ImageFolderDataset, batches: Iterable[list[SampleIndex]], data: ClassifierDataConfig
+) -> Generator[ImageBatch, None, None]:
+    # A worker is asked for a whole batch at a time.
+    return unwrap(
+        load(
+            dataset,
+            batches,
+            data.workers,
+            data.loader_timeout,
+            name_files=lambda items: [dataset.folder.files[item.image] for item in items],
+            pin_memory=torch.cuda.is_available(),
+        )
     )
-    return unwrap(loader)

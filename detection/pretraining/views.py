@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detection.config import ClassifierConfig, ClassifierTestConfig
 from detection.data.loader import LoadedBatch, unwrap
-from detection.data.workers import start_worker
+from detection.data.workers import load
 from detection.errors import DatasetError
 from detection.pretraining.folders import ImageFolder
 from detection.resize import resize_image
@@ -117,11 +116,11 @@ def view_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ViewB
     if config.test.views == "ten_crop":
         size = max(1, size // 10)
     indices = [list(range(start, min(start + size, len(folder)))) for start in range(0, len(folder), size)]
-    loader = DataLoader(
+    loaded = load(
         _ViewDataset(folder, config),
-        batch_size=None,
-        sampler=indices,
-        num_workers=config.data.workers,
-        worker_init_fn=start_worker,
+        indices,
+        config.data.workers,
+        config.data.loader_timeout,
+        name_files=lambda wanted: [folder.files[index] for index in wanted],
     )
-    return (batch for batch in unwrap(loader) if len(batch))
+    return (batch for batch in unwrap(loaded) if len(batch))

@@ -15,6 +15,7 @@ from detection.config import Config, parse_config
 from detection.data import loader
 from detection.data.catalog import load_dataset
 from detection.data.sampler import GroupedBatchSampler
+from detection.data.workers import start_worker
 from detection.errors import ConfigError, DatasetError
 from tests.data.pictures import CLASSES, PICTURES, voc_source, write_devkit
 
@@ -91,7 +92,7 @@ def test_workers_may_be_spawned(dataset):
         batch_sampler=sampler,
         collate_fn=loader.collate,
         num_workers=1,
-        worker_init_fn=loader.start_worker,
+        worker_init_fn=start_worker,
         multiprocessing_context="spawn",
     )
     stream = iter(spawned)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 
+from detection.engine import signals
 from detection.engine.signals import StopSignals
 from detection.engine.state import rng_state, set_rng_state
 from detection.errors import CheckpointError, TrainingError
@@ -101,6 +103,26 @@ def test_a_signal_finishes_the_step_and_saves(
     assert not run(tmp_path, resume=True).interrupted
     said = capsys.readouterr().out
     assert "at step 7 of 12: restored weights, optimizer, schedule" in said and "batch 14" in said
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("stuck_at", [12, 13])  # the first and the second micro-batch of step 7
+def test_a_signal_is_heard_while_no_data_come(
+    stuck_at: int, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "DATA_GRACE", 0.2)
+
+    def batches(first: int) -> Iterator[ToyBatch]:
+        for index, value in enumerate(toy_batches(first), start=first):
+            if index == stuck_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+                pytest.fail("waited in vain")
+            yield value
+
+    result = run(tmp_path, batches=batches)
+    assert (result.steps, result.signal) == (6, signal.SIGTERM)
+    run(tmp_path, resume=True)
     assert_same_run(tmp_path, uninterrupted)
 
 
