@@ -18,13 +18,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, le=31536000)]  # up to a year
+Timeout = Annotated[float, Field(ge=0, le=31536000)]  # seconds; 0: none
 PositiveInt = Annotated[int, Field(ge=1)]
 MaxPixels = Annotated[int, Field(ge=1, le=2**30)]  # OpenCV decodes no larger images
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 Pooling = Literal["max", "align"]
 Precision = Literal["auto", "fp32", "bf16"]
-Seconds = Annotated[float, Field(ge=0)]
 
 LOADER_TIMEOUT = 300.0
 """Seconds: the default of `data.loader_timeout`."""
@@ -199,7 +199,7 @@ class DataConfig(Section):
     )
     aspect_grouping: bool = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Count = Field(2, description="loader processes per training process")
-    loader_timeout: Seconds = Field(
+    loader_timeout: Timeout = Field(
         LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
     )
 
@@ -301,7 +301,7 @@ class ClassifierDataConfig(Section):
     on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
     max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
     workers: Count = Field(2, description="loader processes per training process")
-    loader_timeout: Seconds = Field(
+    loader_timeout: Timeout = Field(
         LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
     )
 

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class Numbers(torch.utils.data.Dataset):
         return self.happens() if index == 5 else torch.tensor(index)
 
 
-def numbers(happens: Callable[[], object], workers: int = 2, timeout: float = 60) -> Iterator[object]:
+def numbers(happens: Callable[[], object], workers: int = 2, timeout: float = 60) -> Generator[Any, None, None]:
     return load(Numbers(happens), range(9), workers, timeout, name_files=lambda index: [f"{index}.jpg"])
 
 
@@ -59,7 +60,8 @@ NO_HANDLES = OSError(errno.EMFILE, "Too many open files")
     ],
 )
 def test_a_worker_that_dies_is_one_line(happens, words, workers):
-    handler, got = signal.getsignal(signal.SIGCHLD), []
+    handler = signal.getsignal(signal.SIGCHLD)
+    got: list[Any] = []
     with pytest.raises(DatasetError) as caught:
         got.extend(numbers(happens, workers))
     # What a dead worker had passed on may be lost with it.
@@ -130,6 +132,7 @@ def test_workers_end_with_their_main_process(number):
 SPAWNING = """
 import multiprocessing, sys
 from pathlib import Path
+from typing import Any
 multiprocessing.set_start_method("spawn")
 from detection.data.catalog import load_dataset
 from detection.data.loader import test_loader
