@@ -9,12 +9,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detection.errors import DatasetError
+from detection.fonts import drawable, font_for
 
 Color = tuple[int, int, int]
 
@@ -34,8 +34,7 @@ def draw_boxes(
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     size = font_size(image.shape[:2])
-    # DejaVu comes with matplotlib: Latin, Greek, Cyrillic and more, where Pillow's own font has little beyond ASCII.
-    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    fonts: dict[Path, ImageFont.FreeTypeFont] = {}
     # Large boxes first: a small one in front of them stays visible.
     order = sorted(range(len(boxes)), key=lambda row: -_area(boxes[row].tolist()))
     for row in order:
@@ -43,7 +42,10 @@ def draw_boxes(
     for row in order:
         name = class_names[int(labels[row])]
         text = name if scores is None else f"{name} {float(scores[row]):.2f}"
-        _draw_label(pen, text, boxes[row].tolist(), font, class_color(int(labels[row])), canvas.size)
+        file = font_for(text)  # not Pillow's own font, which has little beyond ASCII
+        if file not in fonts:
+            fonts[file] = ImageFont.truetype(file, size)
+        _draw_label(pen, drawable(text, [file]), boxes[row].tolist(), fonts[file], class_color(int(labels[row])), canvas.size)
     return np.array(canvas)
 
 

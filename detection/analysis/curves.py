@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from backbones.errors import printable, shorten
 from detection.analysis.plots import curve_colors, label_runs, new_figure, save_figure
 from detection.errors import ConfigError, DatasetError, nearest
+from detection.files import read_regular
+from detection.fonts import plot_families, plot_text
 
 METRICS_FILE = "metrics.jsonl"  # as in detection.engine.log, whose import would take seconds: it loads torch
 DEFAULT_METRICS = ("top1_error", "AP")
 """What is drawn by default: the first of these that the evaluations have."""
+MAX_BYTES = 2**30  # of a metrics file: some millions of log intervals
+MAX_STEP = 2**53  # beyond it floating point cannot tell one step from the next
+LARGEST = 1e30  # a value beyond it is one of a run that has diverged, and would leave nothing to see of the others
 CurveKind = Literal["evaluation", "training"]
 CHOSEN_BY: dict[CurveKind, str] = {"evaluation": "metric (--metric)", "training": "train_metric (--train-metric)"}
 """What chooses the curve of each kind: the parameter of `select_curves`, and the option of `plot-runs`."""
@@ -92,24 +99,28 @@ def select_curves(
 
 
 def read_run(folder: Path) -> RunCurves:
-    """The curves of a run; an incomplete last line is left out. Raises DatasetError naming the file, and the line at fault."""
-    file = folder if folder.is_file() else folder / METRICS_FILE
+    """The curves of a run; an incomplete last line is left out. Raises DatasetError naming the file, and the line at fault.
+
+    A value that is null, as JSON has no NaN, or NaN is a gap in its curve: not drawn, and left out of means.
+    """
+    file = folder / METRICS_FILE if folder.is_dir() else folder
     try:
-        lines = file.read_bytes().splitlines()
+        lines = read_regular(file, MAX_BYTES).splitlines()
     except OSError as error:
         raise DatasetError(f"cannot read {file}: {error.strerror}; name the output folder of a run") from None
     run = RunCurves(file, {}, {})
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:  # not JSON, or not even text
+            numbers = _numbers(record) if _is_record(record) else None
+        except (ValueError, RecursionError):  # not JSON, or not even text
             if number == len(lines):
                 break  # the run is still writing it, or was killed
             raise DatasetError(f"{file}, line {number} is damaged: it is no JSON") from None
-        if not _is_record(record):
-            raise DatasetError(f"{file}, line {number} is no record of a run")
+        if numbers is None:
+            raise DatasetError(f"{file}, line {number} is no record of a run: {shorten(record)}")
         curves = run.training if record["kind"] == "train" else run.evaluation
-        for name, value in _numbers(record).items():
+        for name, value in numbers.items():
             curve = curves.setdefault(name, MetricCurve([], []))
             curve.steps.append(record["step"])
             curve.values.append(value)
@@ -119,17 +130,20 @@ def read_run(folder: Path) -> RunCurves:
 
 
 def _is_record(value: object) -> bool:
-    return isinstance(value, dict) and value.get("kind") in ("train", "evaluation") and isinstance(value.get("step"), int)
+    if not isinstance(value, dict) or value.get("kind") not in ("train", "evaluation"):
+        return False
+    step = value.get("step")
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < MAX_STEP
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
-    """All numbers of a record by name, those of its nested records too."""
+    """All numbers of a record by name, those of its nested records too; null is NaN, as is a number too large to draw."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
             found |= _numbers(value)
-        elif isinstance(value, int | float) and name != "step":
-            found[name] = float(value)
+        elif value is None or (isinstance(value, int | float) and name != "step" and not isinstance(value, bool)):
+            found[name] = float(value) if value is not None and abs(value) < LARGEST else math.nan
     return found
 
 
@@ -161,16 +175,20 @@ def find_curve(runs: Sequence[RunCurves], run: RunCurves, kind: CurveKind, name:
         return None
     other_kind: CurveKind = "training" if kind == "evaluation" else "evaluation"
     near = nearest(name, curves)
-    hint = f"did you mean '{near}'? " if near else ""
+    hint = f"did you mean '{printable(near)}'? " if near else ""
     if name in run.of_kind(other_kind):
         hint = f"it is a metric of the {other_kind}: give it as {CHOSEN_BY[other_kind]}; "
-    raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {', '.join(sorted(curves)) or 'none'}")
+    known = ", ".join(printable(key[:40]) for key in sorted(curves)[:50])
+    raise ConfigError(f"{run.file} has no {kind} metric '{name}'; {hint}it has {known or 'none'}")
 
 
 def smoothed(curve: MetricCurve, width: int) -> MetricCurve:
-    """Each value averaged with the `width` - 1 values before it, or as many as there are."""
-    windows = [curve.values[max(0, end - width) : end] for end in range(1, len(curve.values) + 1)]
-    return MetricCurve(curve.steps, [sum(window) / len(window) for window in windows])
+    """Each value averaged with the `width` - 1 values before it, or as many as there are; NaNs are left out, and stay."""
+    values = []
+    for end, last in enumerate(curve.values, start=1):
+        window = [value for value in curve.values[max(0, end - width) : end] if not math.isnan(value)]
+        values.append(last if math.isnan(last) else sum(window) / len(window))
+    return MetricCurve(curve.steps, values)
 
 
 def plot_curves(plot: CurvePlot, file: Path) -> None:
@@ -178,24 +196,25 @@ def plot_curves(plot: CurvePlot, file: Path) -> None:
 
     A training curve of another quantity than the evaluations' has its own axis on the right.
     """
-    figure = new_figure(9, 5.5)
+    figure, families = new_figure(9, 5.5), plot_families([run.label for run in plot.runs])
+    metric, train_metric = plot_text(plot.metric or ""), plot_text(plot.train_metric)
     axes = figure.subplots()
     same_quantity = plot.metric is None or plot.train_metric.removeprefix("train_") == plot.metric
     training_axes = axes if same_quantity else axes.twinx()
     for color, run in zip(curve_colors(len(plot.runs)), plot.runs, strict=True):
         if run.training is not None:
             # A leading underscore keeps a curve out of the legend: one entry a run.
-            label = run.label if run.evaluation is None else "_training"
+            label = plot_text(run.label) if run.evaluation is None else "_training"
             curve = run.training
             training_axes.plot(curve.steps, curve.values, "--", color=color, linewidth=0.9, alpha=0.8, label=label)
         if run.evaluation is not None:
             curve = run.evaluation
-            axes.plot(curve.steps, curve.values, "-o", color=color, linewidth=1.6, markersize=3, label=run.label)
-    title = f"dashed: {plot.train_metric} (training)" + (f", solid: {plot.metric} (evaluation)" if plot.metric else "")
-    axes.set(xlabel="step", ylabel=plot.metric or plot.train_metric, title=title)
+            axes.plot(curve.steps, curve.values, "-o", color=color, linewidth=1.6, markersize=3, label=plot_text(run.label))
+    title = f"dashed: {train_metric} (training)" + (f", solid: {metric} (evaluation)" if metric else "")
+    axes.set(xlabel="step", ylabel=metric or train_metric, title=title)
     if training_axes is not axes:
-        training_axes.set_ylabel(plot.train_metric)
+        training_axes.set_ylabel(train_metric)
     axes.grid(alpha=0.3)
     # Below the axes: within them, curves of the second axis would run across it.
-    figure.legend(loc="outside lower center", ncols=min(len(plot.runs), 4))
+    figure.legend(loc="outside lower center", ncols=min(len(plot.runs), 4), prop={"family": families} if families else None)
     save_figure(figure, file)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detection.analysis.plots import curve_colors, new_figure, save_figure
 from detection.config import ClassifierConfig
 from detection.errors import CheckpointError, DatasetError
+from detection.fonts import plot_families, plot_text
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
 from detection.pretraining.model import ClassificationModel, load_classifier
 
@@ -146,15 +147,15 @@ def plot_layer_responses(networks: Mapping[str, Sequence[LayerResponse]], file: 
     """Draw figure 7's two panels, the layers in their order and sorted by magnitude; networks are named by their labels."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(9, 7)
+    figure, families = new_figure(9, 7), plot_families(networks)
     panels = figure.subplots(2, 1)
     for panel, title in zip(panels, ("layers in their order", "layers sorted by magnitude"), strict=True):
         for color, (label, responses) in zip(curve_colors(len(networks)), networks.items(), strict=True):
             values = [response.deviation for response in responses]
             drawn = values if panel is panels[0] else sorted(values, reverse=True)
-            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=color, label=label, linewidth=1.3, markersize=4)
+            panel.plot(range(1, len(drawn) + 1), drawn, ".-", color=color, label=plot_text(label), linewidth=1.3, markersize=4)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))  # half layers do not exist
         panel.set(xlabel=title, ylabel="standard deviation")
         panel.grid(alpha=0.3)
-        panel.legend()
+        panel.legend(prop={"family": families} if families else None)
     save_figure(figure, file)

@@ -6,6 +6,7 @@ K classes. The confusion matrix has one more row, for background that was detect
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from detection.errors import DatasetError
 from detection.evaluation.metrics import VOC_METRIC_TITLES
 from detection.evaluation.voc import ClassDetections, VocResult
 from detection.files import write_json
+from detection.fonts import plot_families, plot_text
 from detection.modeling.boxes import pairwise_iou
 from detection.structures import Detections, DetectionsByImage, ImageId, Record
 from detection.terminal import plain
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
+MAX_CURVES = 200  # plots of classes in one picture, which takes some seconds
+MAX_NAMED = 150  # classes with names and numbers in the picture of a confusion matrix: 69 inches a side
+MAX_CONFUSED = 2000  # classes of a confusion matrix: a file of some 10 MB
 
 
 def voc_table(result: VocResult) -> Table:
@@ -61,7 +67,14 @@ def write_report(
     class_names: Sequence[str],
     score_threshold: float = 0.5,
 ) -> list[Path]:
-    """Write voc.json, pr_curves.png, confusion.json and confusion.png into a folder; returns their paths."""
+    """Write voc.json, pr_curves.png, confusion.json and confusion.png into a folder; returns their paths.
+
+    Raises DatasetError for more than MAX_CONFUSED classes.
+    """
+    if len(class_names) > MAX_CONFUSED:
+        raise DatasetError(
+            f"a report shows at most {MAX_CONFUSED} classes, and there are {len(class_names)}: leave --report out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     matrix = confusion_matrix(records, detections, class_names, score_threshold=score_threshold)
     files = [folder / name for name in ("voc.json", "pr_curves.png", "confusion.json", "confusion.png")]
@@ -74,21 +87,25 @@ def write_report(
 
 
 def plot_precision_recall(result: VocResult, file: Path) -> None:
-    """Draw precision against recall into one PNG, a small plot for each class."""
-    columns = max(1, min(4, len(result.curves)))
-    rows = max(1, -(-len(result.curves) // columns))
+    """Draw precision against recall into one PNG, a small plot for each class, of the first MAX_CURVES."""
+    curves = dict(islice(result.curves.items(), MAX_CURVES))
+    columns = max(1, min(4, len(curves)))
+    rows = max(1, -(-len(curves) // columns))
     figure = Figure(figsize=(3 * columns, 2.6 * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for (name, curve), axes in zip(result.curves.items(), grid, strict=False):
+    families = plot_families(curves)
+    for (name, curve), axes in zip(curves.items(), grid, strict=False):
         axes.plot([0, *curve.recall], [*curve.precision[:1], *curve.precision] or [0], linewidth=1.2)
-        axes.set_title(f"{name}: {result.ap[name]:.3f}", fontsize=9)
+        axes.set_title(f"{plot_text(name)}: {result.ap[name]:.3f}", fontsize=9, fontfamily=families)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
         axes.tick_params(labelsize=7)
-    for axes in grid[len(result.curves) :]:
+    for axes in grid[len(curves) :]:
         axes.set_visible(False)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
-    figure.suptitle(f"mAP {result.mean_ap:.3f}, {VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}", fontsize=10)
+    title = f"mAP {result.mean_ap:.3f}, {VOC_METRIC_TITLES[result.metric]}, IoU {result.iou_threshold:g}"
+    left_out = "" if len(curves) == len(result.curves) else f"\nthe first {len(curves)} of {len(result.curves)} classes"
+    figure.suptitle(title + left_out, fontsize=10)
     FigureCanvasAgg(figure).print_png(str(file))
 
 
@@ -138,15 +155,21 @@ def match_any_class(record: Record, found: Detections, iou_threshold: float, bac
 
 
 def plot_confusion(matrix: Counts, titles: Sequence[str], file: Path) -> None:
-    """Draw the matrix into a PNG: colours show the share of each row, numbers the counts."""
-    side = max(3.0, 0.45 * len(titles) + 1.5)
+    """Draw the matrix into a PNG: colours show the share of each row, numbers the counts.
+
+    Of more than MAX_NAMED classes the colours alone.
+    """
+    side = max(3.0, 0.45 * min(len(titles), MAX_NAMED) + 1.5)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(titles)), [*titles[:-1], "missed"], rotation=90, fontsize=7)
-    axes.set_yticks(range(len(titles)), titles, fontsize=7)
+    names, families = [plot_text(title) for title in titles], plot_families(titles)
+    named = len(titles) <= MAX_NAMED
+    if named:
+        axes.set_xticks(range(len(titles)), [*names[:-1], "missed"], rotation=90, fontsize=7, fontfamily=families)
+        axes.set_yticks(range(len(titles)), names, fontsize=7, fontfamily=families)
     axes.set(xlabel="detected as", ylabel="is")
-    for row, column in zip(*np.nonzero(matrix), strict=True):
+    for row, column in zip(*np.nonzero(matrix), strict=True) if named else ():
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=6)
     FigureCanvasAgg(figure).print_png(str(file))
 
