@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from backbones.errors import shorten
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -25,11 +26,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
-            raise ValueError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
-        _check_triple("mean", self.mean)
-        _check_triple("std", self.std)
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+            raise ValueError(f"channel_order must be 'rgb' or 'bgr', got {shorten(self.channel_order)}")
+        _check_triple("mean", self.mean, -_LARGEST, _LARGEST)
+        _check_triple("std", self.std, 1 / _LARGEST, _LARGEST)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale, on the same device."""
@@ -47,21 +46,29 @@ class Preprocessing:
     def from_dict(values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`. Raises ValueError on missing, unknown or ill-typed values."""
         if not isinstance(values, dict) or set(values) != {"channel_order", "mean", "std"}:
-            raise ValueError(f"preprocessing must hold channel_order, mean and std, got {values!r}")
+            raise ValueError(f"preprocessing must hold channel_order, mean and std, got {shorten(values)}")
         return Preprocessing(values["channel_order"], _triple("mean", values["mean"]), _triple("std", values["std"]))
 
 
 def _triple(name: str, values: Any) -> tuple[float, float, float]:
     if not isinstance(values, list | tuple) or len(values) != 3:
-        raise ValueError(f"{name} must be three numbers, got {values!r}")
-    _check_triple(name, values)
+        raise ValueError(f"{name} must be three numbers, got {shorten(values)}")
+    _check_triple(name, values, -_LARGEST, _LARGEST)
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _check_triple(name: str, values: Any) -> None:
-    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    if len(numbers) != 3 or len(values) != 3:
-        raise ValueError(f"{name} must be three finite numbers, got {values!r}")
+# Beyond it, and below its inverse for a divisor, the pixels could leave the range of float32.
+_LARGEST = 1e6
+
+
+def _check_triple(name: str, values: Any, lowest: float, largest: float) -> None:
+    """Raise ValueError unless these are three numbers within the bounds; NaN is within none, True is no number."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values) == 3 and all(lowest <= value <= largest for value in numbers):
+        return
+    if name == "std" and len(numbers) == 3 and any(value <= 0 for value in numbers):
+        raise ValueError(f"std must be positive, got {shorten(values)}")
+    raise ValueError(f"{name} must be three finite numbers from {lowest:g} to {largest:g}, got {shorten(values)}")
 
 
 # torchvision's ImageNet constants, which it states for pixels in 0..1.

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones.base import Backbone
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, printable, shorten
 from backbones.options import BackboneOptions
 from backbones.preprocessing import Preprocessing
 from backbones.weights.conversion import backbone_format, convert_backbone
@@ -48,7 +48,8 @@ def parse_classifier_weights(
         return _from_akamaster(contents, source, name)
     if not all(is_named_tensor(key, value) for key, value in contents.items()):
         raise CheckpointError(
-            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are {list(contents)[:5]}; "
+            f"{source} is neither a resdet checkpoint nor a plain state dict of tensors: its keys are "
+            f"{shorten(list(contents)[:5])}; "
             "`resdet convert-weights` makes a checkpoint of other projects' files"
         )
     return ClassifierWeights(source, dict(contents), default)
@@ -83,25 +84,29 @@ def _from_akamaster(contents: Mapping[str, Any], source: str, name: str) -> Clas
 
 def _from_checkpoint(contents: Mapping[str, Any], source: str, name: str, options: BackboneOptions) -> ClassifierWeights:
     checkpoint = parse_checkpoint(contents, source, "classifier")
-    try:
-        recorded = checkpoint.metadata.config["model"]
-        trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
-        trained_pool = recorded.get("stem_pool", "pad1")
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{source} is not a complete resdet checkpoint: {type(error).__name__}: {error}") from None
+    recorded = checkpoint.metadata.config.get("model")
+    missing = [key for key in ("backbone", "stride_in_1x1") if not isinstance(recorded, Mapping) or key not in recorded]
+    if missing or not isinstance(recorded, Mapping):
+        raise CheckpointError(f"{source} is not a complete resdet checkpoint: its config lacks model.{missing[0]}")
+    trained_name, trained_stride = recorded["backbone"], recorded["stride_in_1x1"]
+    trained_pool = recorded.get("stem_pool", "pad1")
     _check_name(trained_name, name, source)
     _check_option("stride_in_1x1", trained_stride, options.stride_in_1x1, source)
     _check_option("stem_pool", trained_pool, options.stem_pool, source)
     return ClassifierWeights(source, dict(checkpoint.state), checkpoint.metadata.preprocessing, checkpoint.metadata)
 
 
-def _check_name(found: str, wanted: str, source: str) -> None:
+def _check_name(found: object, wanted: str, source: str) -> None:
+    if not isinstance(found, str):
+        raise CheckpointError(f"{source} is not a complete resdet checkpoint: its backbone is {shorten(found)}, not a name")
     if found != wanted:
+        found = printable(found)[:80]
         raise CheckpointError(f"{source} holds a {found}, not a {wanted}: set the backbone to {found}")
 
 
 def _check_option(option: str, trained: object, wanted: object, source: str) -> None:
-    if trained != wanted:
+    if type(trained) is not type(wanted) or trained != wanted:
+        trained = printable(trained) if isinstance(trained, str) and len(trained) < 80 else shorten(trained)
         raise CheckpointError(
             f"{source} was trained with {option}={trained}, the model has {wanted}: "
             f"the weights would fit but see other pixels, so set {option} alike"
@@ -111,8 +116,9 @@ def _check_option(option: str, trained: object, wanted: object, source: str) -> 
 def _check_class_count(model: Backbone, weights: ClassifierWeights) -> None:
     expected = model.state_dict()
     for key in model.classifier_keys:
-        if key in weights.state and weights.state[key].shape[:1] != expected[key].shape[:1]:
+        shape = weights.state[key].shape if key in weights.state else ()
+        if shape and shape[:1] != expected[key].shape[:1]:
             raise CheckpointError(
-                f"{weights.source} classifies {len(weights.state[key])} classes, the model {len(expected[key])}: "
+                f"{weights.source} classifies {shape[0]} classes, the model {len(expected[key])}: "
                 "set num_classes alike, or to None for the features alone"
             )
