@@ -15,7 +15,7 @@ from backbones.options import BackboneOptions, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
 from backbones.registry import Builder, registered_builder, registered_names
 from backbones.weights.classifier import load_classifier_weights, read_classifier_weights
-from backbones.weights.files import load_state
+from backbones.weights.files import load_state, without_prefix
 from backbones.weights.zoo import classifier_file
 
 
@@ -112,6 +112,7 @@ def load_c4(
     both = nn.ModuleDict({"trunk": trunk, "head": head})
     head_names = tuple(f"{name}." for name, _ in head.named_children())
     trunk_keys = trunk.state_dict().keys()  # a container such as `features` may have parts in both halves
+    backbone_state = without_prefix(backbone_state, {*trunk_keys, *head.state_dict(), *trunk.classifier_keys}, source)
     state = {
         f"head.{key}" if key.startswith(head_names) and key not in trunk_keys else f"trunk.{key}": value
         for key, value in backbone_state.items()

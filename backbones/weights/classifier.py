@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from backbones.errors import CheckpointError, printable, shorten
 from backbones.options import BackboneOptions
 from backbones.preprocessing import Preprocessing
 from backbones.weights.conversion import backbone_format, convert_backbone
-from backbones.weights.files import is_named_tensor, load_checkpoint, load_state
+from backbones.weights.files import is_named_tensor, load_checkpoint, load_state, without_prefix
 from backbones.weights.format import CheckpointMetadata, is_own_format, parse_checkpoint
 
 
@@ -60,6 +60,7 @@ def load_classifier_weights(model: Backbone, weights: ClassifierWeights, *, with
 
     Raises CheckpointError naming the first keys that do not fit, or both numbers of classes.
     """
+    weights = fitted_keys(weights, model)
     state = weights.state
     if with_classifier:
         _check_class_count(model, weights)
@@ -68,6 +69,12 @@ def load_classifier_weights(model: Backbone, weights: ClassifierWeights, *, with
         state = {key: value for key, value in state.items() if key not in unused}
     load_state(model, state, weights.source)
     model.preprocessing = weights.preprocessing
+
+
+def fitted_keys(weights: ClassifierWeights, model: Backbone) -> ClassifierWeights:
+    """The weights without what a wrapper put before each key: `without_prefix`."""
+    expected = {*model.state_dict(), *model.classifier_keys, *model.head_keys}
+    return replace(weights, state=without_prefix(weights.state, expected, weights.source))
 
 
 def _has_akamaster_keys(contents: Mapping[str, Any]) -> bool:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
 from backbones.options import BackboneOptions
-from backbones.weights.classifier import ClassifierWeights, parse_classifier_weights
+from backbones.weights.classifier import ClassifierWeights, fitted_keys, parse_classifier_weights
 from backbones.weights.format import is_own_format, parse_checkpoint
-from detection.config import ClassifierModelConfig
-from detection.errors import CheckpointError
+from detection.config import ClassifierModelConfig, parse_config
+from detection.errors import CheckpointError, ConfigError
 from detection.pretraining.data import ImageBatch
 
 _PREFIX = "backbone."
@@ -134,7 +134,11 @@ def _recorded_config(contents: Mapping[str, Any], path: str | Path, default: Cla
     recorded = parse_checkpoint(contents, str(path)).metadata.config.get("model")
     if not isinstance(recorded, Mapping) or "backbone" not in recorded:
         return default
-    return default.model_copy(update={key: recorded[key] for key in NETWORK_KEYS if key in recorded})
+    values = default.model_dump(mode="json") | {key: recorded[key] for key in NETWORK_KEYS if key in recorded}
+    try:
+        return parse_config(ClassifierModelConfig, values, f"the config in {path}")
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a config that this version cannot read: {error}") from None
 
 
 def _read_weights(
@@ -142,7 +146,8 @@ def _read_weights(
 ) -> ClassifierWeights:
     """The weights for `model`, built from `config`, in a file's contents. Raises CheckpointError for another network."""
     options = BackboneOptions(stride_in_1x1=config.stride_in_1x1, stem_pool=config.stem_pool)
-    return parse_classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
+    found = parse_classifier_weights(contents, str(path), config.backbone, options, model.backbone.preprocessing)
+    return fitted_keys(found, model.backbone)
 
 
 def _load_weights(model: ClassificationModel, weights: ClassifierWeights) -> None:

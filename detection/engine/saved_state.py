@@ -1,0 +1,235 @@
+"""The training part of a checkpoint, as plain values: its fields and their bounds, checked before a run goes on from them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from backbones.errors import CheckpointError, shorten
+from detection.weights.checkpoint import Checkpoint
+
+_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class BestEvaluation:
+    """The evaluation whose weights are in best.pt."""
+
+    __pydantic_config__ = _STRICT
+
+    metric: str  # the key of the metric that is compared
+    value: _Finite
+    step: _Count
+
+
+@dataclass
+class TrainState:
+    """The position of a run, as its checkpoints keep it."""
+
+    __pydantic_config__ = _STRICT
+
+    step: _Count = 0  # steps done
+    evaluated: _Count = 0  # the step of the last evaluation
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    best: BestEvaluation | None = None
+    seconds: _Seconds = 0.0  # of all parts of the run
+    drops: _Count = 0  # how often a "plateau" schedule has dropped the rate
+    stale: _Count = 0  # evaluations in a row without a better value
+    warm: bool = True  # False while a warm-up waits for the training error
+
+
+@dataclass(frozen=True)
+class SavedSchedule:
+    """The learning rate of the next step, and the scaled solver's settings that it follows from."""
+
+    __pydantic_config__ = _STRICT
+
+    step: _Count
+    learning_rate: _Finite
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedSampler:
+    """The place in the data: the next micro-batch of each process, and what the order depends on."""
+
+    __pydantic_config__ = _STRICT
+
+    batch: _Count
+    seed: int
+    world_size: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class SavedOptimizer:
+    """An optimizer's state dict: tensors and numbers by the number of the parameter, and the groups of parameters."""
+
+    __pydantic_config__ = _STRICT
+
+    state: dict[_Count, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SavedWindow:
+    """A process's sums since the last log line."""
+
+    __pydantic_config__ = _STRICT
+
+    totals: dict[str, _Finite]
+    counts: dict[str, _Count]
+
+
+@dataclass(frozen=True)
+class SavedGenerators:
+    """The states of a process's random generators, each as its library gives it."""
+
+    __pydantic_config__ = _STRICT
+
+    python: tuple[int, Sequence[int], float | None]
+    numpy: list[Any]
+    torch: Tensor
+    cuda: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """All that a run goes on from, besides the weights: `training` of a checkpoint. `rng` and `windows`: one per process."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True)
+
+    step: _Count
+    optimizer: SavedOptimizer
+    scheduler: SavedSchedule
+    sampler: SavedSampler
+    rng: list[SavedGenerators]
+    windows: list[SavedWindow]
+    progress: TrainState
+    ema: Mapping[str, Any] | None = None
+    best: BestEvaluation | None = None
+
+
+_ADAPTER = TypeAdapter(SavedTraining)
+_FIX = "take another copy of the file, or start a new run from it as model.weights (--weights)"
+
+
+def parse_training(checkpoint: Checkpoint, path: Path) -> SavedTraining:
+    """The training part of a checkpoint. Raises CheckpointError naming the file and the fields that cannot be."""
+    if "optimizer" not in checkpoint.training:
+        raise CheckpointError(
+            f"{path} holds a model but no training state; start a new run from it, as model.weights (--weights)"
+        )
+    try:
+        saved = _ADAPTER.validate_python(dict(checkpoint.training))
+    except ValidationError as error:
+        faults = "; ".join(_explain(item) for item in error.errors(include_url=False)[:3])
+        raise CheckpointError(f"{path} cannot be resumed: {faults}; {_FIX}") from None
+    if fault := _contradiction(saved):
+        raise CheckpointError(f"{path} cannot be resumed: {fault}; {_FIX}")
+    for rank, generators in enumerate(saved.rng):
+        if fault := _generators_fault(generators):
+            raise CheckpointError(f"{path} cannot be resumed: training.rng.{rank}.{fault}; {_FIX}")
+    return saved
+
+
+def _explain(item: Any) -> str:
+    """One of pydantic's errors as a phrase."""
+    name = ".".join(str(part) if isinstance(part, int) else shorten(part)[1:-1] for part in ("training", *item["loc"]))
+    if item["type"] in ("missing", "missing_argument"):
+        return f"it lacks {name}"
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{name} is not known here"
+    message = item["msg"].removeprefix("Input ").replace("an instance of SavedOptimizer", "a mapping")
+    return f"{name} is {shorten(item['input'])}, and {message[0].lower()}{message[1:]}"
+
+
+def _contradiction(saved: SavedTraining) -> str | None:
+    """Fields that fit alone and not together; None if all do."""
+    processes, steps = saved.sampler.world_size, saved.scheduler.config.get("steps")
+    for name, found in (("rng", saved.rng), ("windows", saved.windows)):
+        if len(found) != processes:
+            return f"training.{name} is for {len(found)} process(es), training.sampler.world_size says {processes}"
+    for name, step in (("step", saved.step), ("scheduler.step", saved.scheduler.step)):
+        if step != saved.progress.step:
+            return f"training.{name} is {step}, training.progress.step {saved.progress.step}"
+    if type(steps) is not int or not saved.progress.step <= steps:
+        return f"training.progress.step is {saved.progress.step}, training.scheduler.config.steps {shorten(steps)}"
+    if any(step > saved.progress.step for step in (saved.progress.evaluated, saved.best.step if saved.best else 0)):
+        return "an evaluation in it is later than its last step"
+    for number, window in enumerate(saved.windows):
+        if window.totals.keys() != window.counts.keys() or 0 in window.counts.values():
+            return f"training.windows.{number} has sums without a count, or counts without a sum"
+    return None
+
+
+def _generators_fault(state: SavedGenerators) -> str | None:
+    """Which generator does not take its state; None if all do. Tried on generators of its own."""
+    try:
+        part = "python"
+        random.Random().setstate(python_state(state))  # type: ignore[arg-type]
+        part = "numpy"
+        np.random.RandomState().set_state(numpy_state(state))
+        part = "torch"
+        torch.Generator().set_state(state.torch)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        return f"{part} is no state of that generator ({' '.join(str(error).split())[:100]})"
+    if state.cuda is not None and state.cuda.dtype != torch.uint8:
+        return "cuda is no state of that generator"
+    return None
+
+
+def python_state(state: SavedGenerators) -> tuple[Any, ...]:
+    """For `random.setstate`."""
+    version, numbers, gauss = state.python
+    return version, tuple(numbers), gauss
+
+
+def numpy_state(state: SavedGenerators) -> Any:
+    """For `numpy.random.set_state`, which takes 32 of the 64 bits that a tensor keeps of each number."""
+    algorithm, keys, *rest = state.numpy
+    if not isinstance(keys, Tensor) or keys.dtype != torch.int64 or keys.shape != (624,):
+        raise ValueError("its keys are not 624 whole numbers")
+    return algorithm, keys.numpy().astype(np.uint32), *rest
+
+
+def optimizer_fault(saved: SavedOptimizer, optimizer: torch.optim.Optimizer, steps_done: int) -> str | None:
+    """How the saved state differs from what this optimizer can have; None if it fits."""
+    own = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if [group.get("params") for group in saved.param_groups] != [group["params"] for group in own]:
+        return "the optimizer's parameters are not this model's"
+    for number, (theirs, ours) in enumerate(zip(saved.param_groups, own, strict=True)):
+        for key in ("lr", "weight_decay", "momentum", "dampening", "nesterov"):
+            value = theirs.get(key)
+            if not isinstance(value, bool | int | float) or (key != "lr" and value != ours[key]) or not 0 <= value < 1e300:
+                return f"training.optimizer.param_groups.{number}.{key} is {shorten(value)}, this run's is {ours[key]}"
+    for number, values in saved.state.items():
+        if number >= len(parameters):
+            return f"training.optimizer.state.{number} is of none of the {len(parameters)} parameters"
+        buffer = values.get("momentum_buffer")
+        if values.keys() - {"momentum_buffer"}:
+            return f"training.optimizer.state.{number} has {shorten(sorted(map(str, values)))}, not a momentum_buffer"
+        if buffer is not None and (fault := _buffer_fault(buffer, parameters[number])):
+            return f"training.optimizer.state.{number}.momentum_buffer {fault}"
+    if steps_done and not saved.state and any(group["momentum"] for group in own):
+        return "training.optimizer.state is empty, after steps with momentum"
+    return None
+
+
+def _buffer_fault(buffer: Any, parameter: Tensor) -> str | None:
+    if not isinstance(buffer, Tensor) or buffer.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        return f"is {shorten(buffer)}, not a tensor of floating-point numbers"
+    if buffer.shape != parameter.shape:
+        return f"has shape {tuple(buffer.shape)}, its parameter {tuple(parameter.shape)}"
+    return None if bool(buffer.to(parameter.dtype).isfinite().all()) else "holds NaN or infinity"
