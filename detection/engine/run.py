@@ -16,8 +16,9 @@ from detection.config import TrainConfig
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import RunFolder
 from detection.engine.log import LogLine, RunLog
+from detection.engine.saved_state import TrainState
 from detection.engine.signals import StopSignals
-from detection.engine.state import BEST, LAST, TrainState, snapshot
+from detection.engine.state import BEST, LAST, snapshot
 from detection.engine.window import LogWindow
 from detection.errors import TrainingError
 from detection.weights.checkpoint import Checkpoint, CheckpointMetadata

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,17 +16,19 @@ from torch import Tensor
 from backbones.errors import CheckpointError, shorten
 from detection.weights.checkpoint import Checkpoint
 
-_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-_Count = Annotated[int, Field(ge=0, lt=2**53)]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_KNOWN_FIELDS = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+_Number = Annotated[float, Field(strict=True)]
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Bool = Annotated[bool, Field(strict=True)]
 
 
 @dataclass(frozen=True)
 class BestEvaluation:
     """The evaluation whose weights are in best.pt."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     metric: str  # the key of the metric that is compared
     value: _Finite
@@ -37,23 +39,27 @@ class BestEvaluation:
 class TrainState:
     """The position of a run, as its checkpoints keep it."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     step: _Count = 0  # steps done
     evaluated: _Count = 0  # the step of the last evaluation
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    metrics: dict[str, _Number] = field(default_factory=dict)  # of the last evaluation
     best: BestEvaluation | None = None
     seconds: _Seconds = 0.0  # of all parts of the run
     drops: _Count = 0  # how often a "plateau" schedule has dropped the rate
     stale: _Count = 0  # evaluations in a row without a better value
-    warm: bool = True  # False while a warm-up waits for the training error
+    warm: _Bool = True  # False while a warm-up waits for the training error
+
+    def best_as_dict(self) -> dict[str, Any] | None:
+        """`best` as plain data, for a checkpoint."""
+        return None if self.best is None else asdict(self.best)
 
 
 @dataclass(frozen=True)
 class SavedSchedule:
     """The learning rate of the next step, and the scaled solver's settings that it follows from."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     step: _Count
     learning_rate: _Finite
@@ -64,18 +70,18 @@ class SavedSchedule:
 class SavedSampler:
     """The place in the data: the next micro-batch of each process, and what the order depends on."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     batch: _Count
-    seed: int
-    world_size: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(strict=True)]
+    world_size: Annotated[int, Field(strict=True, ge=1)]
 
 
 @dataclass(frozen=True)
 class SavedOptimizer:
     """An optimizer's state dict: tensors and numbers by the number of the parameter, and the groups of parameters."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     state: dict[_Count, dict[str, Any]]
     param_groups: list[dict[str, Any]]
@@ -85,7 +91,7 @@ class SavedOptimizer:
 class SavedWindow:
     """A process's sums since the last log line."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
     totals: dict[str, _Finite]
     counts: dict[str, _Count]
@@ -95,9 +101,9 @@ class SavedWindow:
 class SavedGenerators:
     """The states of a process's random generators, each as its library gives it."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _KNOWN_FIELDS
 
-    python: tuple[int, Sequence[int], float | None]
+    python: tuple[Any, Sequence[Any], Any]
     numpy: list[Any]
     torch: Tensor
     cuda: Tensor | None = None
@@ -107,7 +113,7 @@ class SavedGenerators:
 class SavedTraining:
     """All that a run goes on from, besides the weights: `training` of a checkpoint. `rng` and `windows`: one per process."""
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True)
+    __pydantic_config__ = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
 
     step: _Count
     optimizer: SavedOptimizer
@@ -156,10 +162,7 @@ def _explain(item: Any) -> str:
 
 def _contradiction(saved: SavedTraining) -> str | None:
     """Fields that fit alone and not together; None if all do."""
-    processes, steps = saved.sampler.world_size, saved.scheduler.config.get("steps")
-    for name, found in (("rng", saved.rng), ("windows", saved.windows)):
-        if len(found) != processes:
-            return f"training.{name} is for {len(found)} process(es), training.sampler.world_size says {processes}"
+    steps = saved.scheduler.config.get("steps")
     for name, step in (("step", saved.step), ("scheduler.step", saved.scheduler.step)):
         if step != saved.progress.step:
             return f"training.{name} is {step}, training.progress.step {saved.progress.step}"
@@ -177,7 +180,7 @@ def _generators_fault(state: SavedGenerators) -> str | None:
     """Which generator does not take its state; None if all do. Tried on generators of its own."""
     try:
         part = "python"
-        random.Random().setstate(python_state(state))  # type: ignore[arg-type]
+        random.Random().setstate(python_state(state))
         part = "numpy"
         np.random.RandomState().set_state(numpy_state(state))
         part = "torch"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,22 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, printable, shorten
 from backbones.preprocessing import Preprocessing
 from backbones.weights.files import load_state
 from detection.config import ClassifierConfig, Config, TrainConfig
 from detection.engine.distributed import World, all_gather
 from detection.engine.log import METRICS_FILE
 from detection.engine.optim import learning_rate
+from detection.engine.saved_state import (
+    SavedGenerators,
+    SavedTraining,
+    TrainState,
+    numpy_state,
+    optimizer_fault,
+    parse_training,
+    python_state,
+)
 from detection.engine.window import LogWindow
 from detection.errors import TrainingError
 from detection.weights.checkpoint import Checkpoint, CheckpointMetadata, read_checkpoint
@@ -49,39 +58,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class BestEvaluation:
-    """The evaluation whose weights are in best.pt."""
-
-    metric: str  # the key of the metric that is compared
-    value: float
-    step: int
-
-
-@dataclass
-class TrainState:
-    """The position of a run, as its checkpoints keep it."""
-
-    step: int = 0  # steps done
-    evaluated: int = 0  # the step of the last evaluation
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
-    best: BestEvaluation | None = None
-    seconds: float = 0.0  # of all parts of the run
-    drops: int = 0  # how often a "plateau" schedule has dropped the rate
-    stale: int = 0  # evaluations in a row without a better value
-    warm: bool = True  # False while a warm-up waits for the training error
-
-    def best_as_dict(self) -> dict[str, Any] | None:
-        """`best` as plain data, for a checkpoint."""
-        return None if self.best is None else asdict(self.best)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> TrainState:
-        """The inverse of `dataclasses.asdict`."""
-        best = values["best"]
-        return TrainState(**{**values, "best": None if best is None else BestEvaluation(**best)})
-
-
 def seed_everything(seed: int, micro_batch: int, rank: int) -> None:
     """Make the random numbers of one forward pass a function of its place in the run."""
     mixed = np.random.SeedSequence([seed % 2**64, micro_batch, rank]).generate_state(2)
@@ -104,13 +80,12 @@ def rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """The inverse of `rng_state`; CUDA's part is skipped on a machine without it."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    algorithm, keys, *rest = state["numpy"]
-    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    saved = SavedGenerators(**state)
+    random.setstate(python_state(saved))
+    np.random.set_state(numpy_state(saved))
+    torch.set_rng_state(saved.torch)
+    if saved.cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved.cuda)
 
 
 def snapshot(
@@ -150,21 +125,26 @@ def restore(
     optimizer: torch.optim.Optimizer,
     world: World,
 ) -> tuple[TrainState, LogWindow]:
-    """Put a training checkpoint back into this process. Raises CheckpointError where the model is another."""
-    training = checkpoint.training
+    """Put a training checkpoint back into this process.
+
+    Raises CheckpointError where the model is another, or the training part cannot be; then nothing but weights is changed.
+    """
+    saved = parse_training(checkpoint, path)
+    if ema is not None and saved.ema is None:
+        raise CheckpointError(f"{path} cannot be resumed: it lacks training.ema, the averaged weights; take another copy of it")
+    if fault := optimizer_fault(saved.optimizer, optimizer, saved.progress.step):
+        raise CheckpointError(f"{path} cannot be resumed: {fault}; take another copy of it")
     load_state(model, checkpoint.state, str(path))
     detector: Any = model
     if isinstance(getattr(detector, "preprocessing", None), Preprocessing):
         # It belongs to the weights, but is no tensor: a state dict cannot carry it.
         detector.preprocessing = checkpoint.metadata.preprocessing
-    if ema is not None:
-        load_state(ema, training["ema"], str(path))
-    try:
-        optimizer.load_state_dict(training["optimizer"])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: the optimizer's parameters are not this model's: {error}") from None
-    set_rng_state(training["rng"][world.rank])
-    return TrainState.from_dict(training["progress"]), LogWindow.from_state(training["windows"][world.rank])
+    if ema is not None and saved.ema is not None:
+        load_state(ema, saved.ema, f"{path} (training.ema)")
+    optimizer.load_state_dict({"state": saved.optimizer.state, "param_groups": saved.optimizer.param_groups})
+    set_rng_state(checkpoint.training["rng"][world.rank])
+    window = saved.windows[world.rank]
+    return saved.progress, LogWindow.from_state({"totals": window.totals, "counts": window.counts})
 
 
 def require_no_other_run(output_dir: Path) -> None:
@@ -193,21 +173,25 @@ def read_last_checkpoint(output_dir: Path, metadata: CheckpointMetadata, config:
             f"resume (--output-dir)"
         )
     checkpoint = read_checkpoint(path, metadata.kind)
-    if "optimizer" not in checkpoint.training:
-        raise CheckpointError(
-            f"{path} holds a model but no training state; start a new run from it, as model.weights (--weights)"
-        )
-    written_by = checkpoint.training["sampler"]["world_size"]
+    saved = parse_training(checkpoint, path)
+    written_by = saved.sampler.world_size
     if written_by != world.size:
         raise TrainingError(
             f"{path} was written by {written_by} process(es) and this run has {world.size}: each process has its own part of "
             f"the data; resume with as many, or start a new run from model.weights={path} (--weights)"
         )
-    _refuse_changes(checkpoint, metadata, config, path)
+    if not len(saved.rng) == len(saved.windows) == world.size:
+        raise CheckpointError(
+            f"{path} cannot be resumed: training.rng is of {len(saved.rng)} and training.windows of {len(saved.windows)} "
+            f"processes, not of {world.size}; take another copy of it"
+        )
+    _refuse_changes(checkpoint, saved, metadata, config, path)
     return checkpoint
 
 
-def _refuse_changes(checkpoint: Checkpoint, metadata: CheckpointMetadata, config: TrainConfig, path: Path) -> None:
+def _refuse_changes(
+    checkpoint: Checkpoint, saved: SavedTraining, metadata: CheckpointMetadata, config: TrainConfig, path: Path
+) -> None:
     """Raise TrainingError, naming each key, where settings differ that change what is computed."""
     # A run may be older than a key of today: it was made with what has become the key's default.
     defaults = (ClassifierConfig if metadata.kind == "classifier" else Config)().model_dump(mode="json")
@@ -215,14 +199,18 @@ def _refuse_changes(checkpoint: Checkpoint, metadata: CheckpointMetadata, config
     known = {key: value for key, value in _flat(defaults).items() if key in new}
     old = known | _flat(checkpoint.metadata.config) | {"class_names": list(checkpoint.metadata.class_names)}
     changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key)]
-    if config.steps >= checkpoint.training["scheduler"]["config"]["steps"]:
+    if config.steps >= saved.scheduler.config["steps"]:
         changed = [key for key in changed if key != "train.steps"]  # a longer run is a continuation
     if changed:
-        listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
+        listed = ", ".join(f"{printable(key)} ({_shown(old.get(key))} -> {_shown(new.get(key))})" for key in changed)
         raise TrainingError(
             f"the settings differ from those of {path}: {listed}; resume with the run's own, "
             f"or start a new run in another output folder (--output-dir)"
         )
+
+
+def _shown(value: object) -> str:
+    return printable(value)[:120] if isinstance(value, str) else shorten(value)
 
 
 def _may_change(key: str) -> bool:

@@ -37,8 +37,9 @@ from detection.engine.optim import (
 )
 from detection.engine.precision import autocast, resolve_precision
 from detection.engine.run import Evaluate, TrainingRun, WarmUpIsOver, save_last
+from detection.engine.saved_state import TrainState
 from detection.engine.signals import StopSignals
-from detection.engine.state import BEST, LAST, TrainState, read_last_checkpoint, require_no_other_run, restore, seed_everything
+from detection.engine.state import BEST, LAST, read_last_checkpoint, require_no_other_run, restore, seed_everything
 from detection.engine.validation import evaluate_run, evaluation_due
 from detection.engine.window import GRADIENT_NORM, LOG_ONLY_PREFIX, LogWindow
 from detection.errors import TrainingError

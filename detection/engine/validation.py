@@ -8,7 +8,7 @@ import torch
 
 from detection.engine.distributed import on_main, reduce_max
 from detection.engine.run import TrainingRun, save_best, save_last
-from detection.engine.state import BestEvaluation
+from detection.engine.saved_state import BestEvaluation
 
 
 def evaluation_due(run: TrainingRun) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backbones.weights.files import load_state
+from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
 from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_array
 from detection.inference.refinement import refine_boxes
@@ -27,6 +27,7 @@ from detection.weights.checkpoint import (
     WEIGHT_KEYS,
     checkpoint_config,
     read_checkpoint,
+    require_fitting_heads,
     require_same_classes,
     require_same_values,
 )
@@ -70,8 +71,10 @@ def load_detector(
     used = config(own) if callable(config) else config or own
     require_same_classes(checkpoint.metadata.class_names, used.data.class_names, path)
     require_same_values(own, used, WEIGHT_KEYS, path)
+    state = without_prefix(checkpoint.state, ("trunk.", "rpn.", "roi_head."), str(path))
+    require_fitting_heads(state, own, path)
     model = Detector(used, checkpoint.metadata.preprocessing)
-    load_state(model, checkpoint.state, str(path))
+    load_state(model, state, str(path))
     return model.to(device).eval()
 
 

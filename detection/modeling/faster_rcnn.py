@@ -61,9 +61,12 @@ class FasterRCNN(nn.Module):
         """Where the weights are."""
         return self.rpn.conv.weight.device
 
-    def load_backbone(self, state_dict: dict[str, Tensor], preprocessing: Preprocessing) -> None:
-        """Take over a classifier's weights and the preprocessing they were trained with. Raises CheckpointError."""
-        load_c4(self.trunk, self.roi_head.conv5, state_dict)
+    def load_backbone(
+        self, state_dict: dict[str, Tensor], preprocessing: Preprocessing, source: str = "the backbone's state dict"
+    ) -> None:
+        """Take over a classifier's weights and the preprocessing they were trained with. Raises CheckpointError, naming
+        `source`."""
+        load_c4(self.trunk, self.roi_head.conv5, state_dict, source)
         self.preprocessing = preprocessing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -21,13 +21,14 @@ from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
 from detection.engine.log import OnLog
+from detection.engine.saved_state import parse_training
 from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
 from detection.training.fit import Tell, fit, load_training_data
-from detection.weights.checkpoint import Checkpoint, initialise_detector, read_checkpoint
+from detection.weights.checkpoint import Checkpoint, checkpoint_config, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
 """Where each step's run lies in the output folder: the last step's is the folder itself, as a joint run's."""
@@ -148,10 +149,10 @@ def _resumed_start(folders: Sequence[Path]) -> StartingPoint:
     begun = {number: folder / LAST for number, folder in enumerate(folders, start=1) if (folder / LAST).exists()}
     last = max(begun, default=1)
     if last > 1:
-        earlier = [_read_step(path) for number, path in begun.items() if number < last]
-        return StartingPoint(last, seconds=sum(checkpoint.training["progress"]["seconds"] for checkpoint in earlier))
-    weights = _read_step(begun[1]).metadata.config["model"]["weights"] if begun else None
-    return StartingPoint(weights=None if weights is None else Path(weights))
+        earlier = [path for number, path in begun.items() if number < last]
+        return StartingPoint(last, seconds=sum(parse_training(_read_step(path), path).progress.seconds for path in earlier))
+    weights = checkpoint_config(_read_step(begun[1]), begun[1]).model.weights if begun else None
+    return StartingPoint(weights=weights)
 
 
 def _find_first_weights(

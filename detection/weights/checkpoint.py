@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from backbones.errors import CheckpointError
+from backbones.errors import CheckpointError, printable, shorten
 from backbones.options import BackboneOptions
 from backbones.weights.classifier import parse_classifier_weights
-from backbones.weights.files import load_checkpoint, load_state, save_checkpoint
+from backbones.weights.files import load_checkpoint, load_state, save_checkpoint, without_prefix
 from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind, is_own_format, parse_checkpoint
 from detection.config import Config, parse_config
 from detection.errors import ConfigError
@@ -34,6 +34,7 @@ __all__ = [
     "detector_metadata",
     "initialise_detector",
     "read_checkpoint",
+    "require_fitting_heads",
     "require_same_classes",
     "require_same_values",
     "software_versions",
@@ -103,7 +104,7 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     network = model.config.model
     options = BackboneOptions(stride_in_1x1=network.stride_in_1x1, stem_pool=network.stem_pool)
     found = parse_classifier_weights(contents, str(path), network.backbone, options, model.trunk.preprocessing)
-    model.load_backbone(found.state, found.preprocessing)
+    model.load_backbone(found.state, found.preprocessing, str(path))
     source = "plain weights" if found.metadata is None else _describe_classifier(found.metadata.class_names)
     return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"
 
@@ -112,7 +113,10 @@ def _initialise_from_detector(model: FasterRCNN, checkpoint: Checkpoint, path: s
     found = checkpoint.metadata
     config = checkpoint_config(checkpoint, path)
     require_same_values(config, model.config, BACKBONE_KEYS, path)
-    state, changes = transfer(checkpoint.state, config, model.state_dict(), model.config)
+    fresh = model.state_dict()
+    theirs = without_prefix(checkpoint.state, fresh, str(path))
+    require_fitting_heads(theirs, config, path)
+    state, changes = transfer(theirs, config, fresh, model.config)
     load_state(model, state, str(path))
     model.preprocessing = found.preprocessing
     restored = f"{'the other' if changes else 'all'} weights start from the detector {path}"
@@ -130,7 +134,11 @@ def require_same_values(found: Config, wanted: Config, keys: Sequence[str], path
         section, name = key.split(".")
         theirs, ours = (getattr(getattr(config, section), name) for config in (found, wanted))
         if theirs != ours:
-            raise CheckpointError(f"{path} was trained with {key}={theirs}, not {ours}: set it alike")
+            raise CheckpointError(f"{path} was trained with {key}={_shown(theirs)}, not {_shown(ours)}: set it alike")
+
+
+def _shown(value: object) -> str:
+    return printable(value)[:120] if isinstance(value, str) else shorten(value)
 
 
 def checkpoint_config(checkpoint: Checkpoint, path: str | Path) -> Config:
@@ -143,6 +151,31 @@ def checkpoint_config(checkpoint: Checkpoint, path: str | Path) -> Config:
     return config
 
 
+def require_fitting_heads(state: Mapping[str, Tensor], config: Config, path: str | Path) -> None:
+    """Raise CheckpointError where the layers whose size the config sets, by channels, anchors and classes, have another.
+
+    To be called before a network of that config is built, which could take any memory.
+    """
+    num_anchors = len(config.rpn.anchor_sizes) * len(config.rpn.anchor_ratios)
+    num_classes = len(config.data.class_names)
+    rows = {
+        "rpn.conv": config.rpn.channels,
+        "rpn.objectness": num_anchors,
+        "rpn.deltas": 4 * num_anchors,
+        "roi_head.class_scores": num_classes + 1,
+        "roi_head.box_deltas": 4 * num_classes,
+    }
+    for key, expected in ((f"{layer}.{part}", rows) for layer, rows in rows.items() for part in ("weight", "bias")):
+        if key not in state:
+            raise CheckpointError(f"{path} does not fit the model: 1 missing keys: '{key}'; take weights of a whole detector")
+        shape = tuple(state[key].shape)
+        if shape[:1] != (expected,):
+            raise CheckpointError(
+                f"{path} does not fit the model: '{key}' has shape {shape}, its own config asks for {expected} rows; "
+                "take another copy of the file"
+            )
+
+
 def require_same_classes(found: Sequence[str], expected: Sequence[str], path: str | Path) -> None:
     """Raise CheckpointError, naming the difference, unless both lists of class names are the same."""
     if list(found) == list(expected):
@@ -151,7 +184,7 @@ def require_same_classes(found: Sequence[str], expected: Sequence[str], path: st
     extra = [name for name in found if name not in expected]
     if missing or extra:
         difference = "; ".join(
-            f"{text} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            f"{text} {', '.join(map(printable, names[:5]))}{' ...' if len(names) > 5 else ''}"
             for text, names in (("it lacks", missing), ("it also has", extra))
             if names
         )
