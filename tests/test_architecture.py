@@ -28,7 +28,8 @@ LEVELS = (
 )
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
-    {"errors", "files", "modes", "preprocessing"},
+    {"errors"},
+    {"files", "modes", "preprocessing"},
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},
