@@ -6,10 +6,7 @@ N images, K classes. The class names are the folders' names in alphabetical orde
 from __future__ import annotations
 
 import logging
-import lzma
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -18,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.errors import name_fault
+from backbones.errors import name_fault, printable, shorten
 from detection.config import MAX_PIXELS, OnBadImage
-from detection.data.images import IMAGE_SUFFIXES, decode_image, read_image
+from detection.data.images import UNREAD_SUFFIXES, decode_image, is_image_name, read_image
+from detection.data.records import list_files
 from detection.errors import DatasetError
+from detection.pretraining.archives import MEMORY_LIMIT, Parts, read_archive
 from detection.pretraining.labels import read_class_order, read_labels
-
-MEMORY_LIMIT = 1 << 30  # bytes of images that may be kept in memory, encoded or decoded
 
 ListedImage = tuple[str, bytes | None]  # the image as messages name it, and its encoded bytes where it is no file of its own
 Listing = dict[str, list[ListedImage]]  # the images of each class of one split
@@ -87,7 +84,7 @@ def load_folders(
     """
     if not root.exists():
         raise DatasetError(f"there is no folder or archive of images at {root}")
-    if root.is_file():
+    if not root.is_dir():
         if labels:
             raise DatasetError(f"{root} is an archive, and labels in a file need a folder: unpack it, and name the folder")
         listings = _list_archive(root, splits)
@@ -154,24 +151,36 @@ def _folder(listing: Listing, max_pixels: int) -> ImageFolder:
     )
 
 
-def _is_image(name: str) -> bool:
-    """Hidden files are leavings of file managers (.DS_Store, ._photo.jpg), not images."""
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def _list_split(root: Path, split: str, *, count: bool = True) -> Listing:
     """The images of each class folder; without `count` just the classes, each with no images."""
-    classes = [path for path in _existing(root, split).iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return {
-        path.name: [(str(file), None) for file in path.iterdir() if _is_image(file.name)] if count else [] for path in classes
-    }
+    folder = _existing(root, split)
+    # A link to a folder is one.
+    classes = [name for name in list_files(folder) if not name.startswith(".") and (folder / name).is_dir()]
+    names = {name: list_files(folder / name) if count else set() for name in classes}
+    _warn_of_unread(folder, [f"{name}/{file}" for name in classes for file in names[name]])
+    return {name: [(str(folder / name / file), None) for file in names[name] if _is_image(file)] for name in classes}
+
+
+def _is_image(name: str) -> bool:
+    """Hidden files are leavings of file managers (.DS_Store, ._photo.jpg), not images."""
+    return not name.startswith(".") and is_image_name(name)
+
+
+def _warn_of_unread(place: Path, names: Iterable[str]) -> None:
+    """Log how many of the files are images of kinds that cannot be read."""
+    unread = sorted(name for name in names if PurePosixPath(name).suffix.lower() in UNREAD_SUFFIXES)
+    if unread:
+        message = "%s: %d files are left out, images of kinds that are not read; convert them, e.g. to .jpg; the first: %s"
+        logger.warning(message, place, len(unread), shorten(unread[0]))
 
 
 def _list_labelled(root: Path, split: str, labels: LabelFile) -> Listing:
     """A flat folder of images, sorted into the classes that a file gives them."""
     classes = list(_list_split(root, labels.classes_of, count=False))
     folder = _existing(root, split)
-    files = [file.name for file in folder.iterdir() if _is_image(file.name)]
+    names = list_files(folder)
+    _warn_of_unread(folder, names)
+    files = [name for name in names if _is_image(name)]
     order = None if labels.order is None else read_class_order(labels.order)
     listing: Listing = {}
     for name, label in read_labels(labels.file, files, classes, order).items():
@@ -182,54 +191,30 @@ def _list_labelled(root: Path, split: str, labels: LabelFile) -> Listing:
 def _existing(root: Path, split: str) -> Path:
     folder = root / split
     if not folder.is_dir():
-        raise DatasetError(f"{root} has no split '{split}'; it holds {_shorten(sorted(path.name for path in root.iterdir()))}")
+        raise DatasetError(f"{root} has no split '{split}'; it holds {_shorten(sorted(list_files(root)))}")
     return folder
 
 
 def _list_archive(root: Path, splits: Sequence[str]) -> list[Listing]:
     """Read the archive once, from its beginning to its end; compressed archives allow no other way."""
-    listings: dict[tuple[str, ...], Listing] = {PurePosixPath(split).parts: {} for split in splits}
-    num_bytes = 0
-    for parts, data in _members(root):
-        is_folder = data is None
-        listing = listings.get(parts[:-1] if is_folder else parts[:-2])
-        if listing is None or not parts:
-            continue
-        if data is None:
-            listing.setdefault(parts[-1], [])
-        elif len(parts) >= 2 and _is_image(parts[-1]):
-            listing.setdefault(parts[-2], []).append((f"{root}/{'/'.join(parts)}", data))
-            num_bytes += len(data)
-        if num_bytes > MEMORY_LIMIT:
-            raise DatasetError(f"{root} holds more than {MEMORY_LIMIT >> 20} MiB of images: unpack it, and name the folder")
+    listings: dict[Parts, Listing] = {PurePosixPath(split).parts: {} for split in splits}
+
+    def in_class(parts: Parts) -> bool:
+        return len(parts) >= 2 and parts[:-2] in listings and not parts[-2].startswith(".")
+
+    archive = read_archive(root, lambda parts: in_class(parts) and _is_image(parts[-1]))
+    for parts in archive.folders:
+        if parts and parts[:-1] in listings and not parts[-1].startswith("."):
+            listings[parts[:-1]].setdefault(parts[-1], [])
+    for parts, data in archive.images.items():
+        listings[parts[:-2]].setdefault(parts[-2], []).append((f"{root}/{'/'.join(parts)}", data))
+    _warn_of_unread(root, ["/".join(parts) for parts in archive.others if in_class(parts)])
+    # A link in the place of a class is one to its folder, and what lies there has other names in the archive.
+    lost = sorted("/".join(parts) for parts in archive.lost if in_class(parts) or parts[:-1] in listings)
+    if lost:
+        message = "%s: %d links to no image of the archive, pipes and the like are left out; the first: %s"
+        logger.warning(message, root, len(lost), shorten(lost[0]))
     return [listings[PurePosixPath(split).parts] for split in splits]
-
-
-def _members(root: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
-    """(parts of the path, content) of each file of an archive; content None for a folder. Raises DatasetError."""
-    try:
-        with tarfile.open(root) as archive:
-            for member in archive:
-                if member.isdir():
-                    yield PurePosixPath(member.name).parts, None
-                elif member.isfile():
-                    stream = archive.extractfile(member)
-                    assert stream is not None
-                    yield PurePosixPath(member.name).parts, stream.read()
-            _check_end(root, archive)
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise DatasetError(f"{root} is not a readable .tar archive of class folders: {_first_line(error)}") from None
-
-
-def _check_end(root: Path, archive: tarfile.TarFile) -> None:
-    """tarfile takes a damaged header for the end; a whole archive ends with a block of zeros."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise DatasetError(f"{root} is cut short or damaged after {archive.offset} bytes")
-    # The checksum of a compressed archive comes last.
-    while archive.fileobj.read(1 << 20):
-        pass
 
 
 def _check_listing(root: Path, split: str, listing: Listing) -> None:
@@ -249,12 +234,7 @@ def _check_same_classes(root: Path, first: str, first_listing: Listing, split: s
         raise DatasetError(f"the splits '{first}' and '{split}' of {root} have different classes: {'; '.join(differences)}")
 
 
-def _first_line(error: Exception) -> str:
-    """tarfile lists each compression it tried on a line of its own."""
-    return str(error).partition("\n")[0].rstrip(":") or "it is cut short"
-
-
 def _shorten(names: Sequence[str], max_names: int = 8) -> str:
     """A list of names for a message, cut after a few."""
     rest = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return ", ".join(names[:max_names]) + rest if names else "nothing"
+    return ", ".join(map(printable, names[:max_names])) + rest if names else "nothing"

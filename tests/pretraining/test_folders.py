@@ -7,7 +7,7 @@ import torch
 
 from detection.data.images import read_image
 from detection.errors import DatasetError
-from detection.pretraining import folders
+from detection.pretraining import archives, folders
 from detection.pretraining.folders import decode_ahead, load_folders
 from tests.pretraining.class_folders import BGR, pack, write_data, write_image, write_split
 
@@ -106,7 +106,7 @@ def test_what_is_no_archive_is_refused_in_one_line(tmp_path):
 
 def test_an_archive_too_large_for_the_memory_is_to_be_unpacked(tmp_path, monkeypatch):
     archive = pack(write_data(tmp_path / "set", count=1), tmp_path / "set.tar", "w")
-    monkeypatch.setattr(folders, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(archives, "MEMORY_LIMIT", 1000)
     with pytest.raises(DatasetError, match="unpack it"):
         load_folders(archive, ["train"])
 
