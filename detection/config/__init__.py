@@ -2,33 +2,18 @@
 
 Imports neither torch nor anything else of `detection` but its errors: a mistake in a config is found at once."""
 
-from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
-from detection.config.packaged import config_file, list_configs
-from detection.config.schema import (
-    LOADER_TIMEOUT,
-    MAX_PIXELS,
-    Augmentation,
+from detection.config.classifier import (
     ClassifierConfig,
     ClassifierDataConfig,
     ClassifierModelConfig,
     ClassifierTestConfig,
     ClassifierTrainConfig,
-    CocoSource,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OnBadImage,
-    Pooling,
-    Precision,
-    Resizing,
-    RoiConfig,
-    RpnConfig,
-    Section,
-    Source,
-    TestConfig,
-    TrainConfig,
-    VocSource,
 )
+from detection.config.data_section import Augmentation, CocoSource, DataConfig, OnBadImage, Resizing, Source, VocSource
+from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
+from detection.config.limits import LOADER_TIMEOUT, MAX_PIXELS, Section
+from detection.config.packaged import config_file, list_configs
+from detection.config.schema import Config, ModelConfig, Pooling, Precision, RoiConfig, RpnConfig, TestConfig, TrainConfig
 
 __all__ = [
     "LOADER_TIMEOUT",

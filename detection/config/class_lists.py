@@ -1,9 +1,13 @@
 """The class lists of the two public benchmarks, in their usual order, and what names of classes may be."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
-from backbones.errors import name_fault
+from backbones.errors import name_fault, shorten
 from detection.errors import ConfigError
+
+MAX_CLASSES = 20_000
+"""Far more than any data set has. The last layer of a detector has 5 x 2048 weights for each."""
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -46,16 +50,27 @@ def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
         return check_class_names(classes)
     named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
     if classes not in named:
-        raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got '{classes}'")
+        raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got {shorten(classes)}")
     return named[classes]
 
 
-def check_class_names(names: Iterable[object]) -> tuple[str, ...]:
-    """The names, each of which `name_fault` has nothing against. Raises ConfigError naming the first that cannot be one."""
-    checked = []
+def check_class_names(names: Iterable[object], what: str = "the classes") -> tuple[str, ...]:
+    """The names, each of which `name_fault` has nothing against, all different, at most `MAX_CLASSES`.
+
+    Names count as equal where they look alike: blanks around them and Unicode's ways to write one character do not matter.
+    Raises ConfigError naming the first that cannot be one; `what` says in it what the names are of.
+    """
+    checked: dict[str, str] = {}
     for number, name in enumerate(names, start=1):
         fault = name_fault(name)
         if fault is not None or not isinstance(name, str):
             raise ConfigError(f"class name {number} {fault}")
-        checked.append(name)
-    return tuple(checked)
+        if number > MAX_CLASSES:
+            raise ConfigError(f"{what} are more than {MAX_CLASSES}")
+        looks = unicodedata.normalize("NFC", name.strip())
+        if looks in checked:
+            raise ConfigError(
+                f"{what} must be a list of different names, but class name {number}, {shorten(name)}, comes twice"
+            )
+        checked[looks] = name
+    return tuple(checked.values())

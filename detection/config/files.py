@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from backbones.errors import printable, shorten
+from backbones.files import read_regular
+from detection.config.classifier import ClassifierConfig
+from detection.config.explain import explain
+from detection.config.limits import Section
 from detection.config.packaged import PREFIX, config_file
-from detection.config.schema import ClassifierConfig, Config, Section
-from detection.errors import ConfigError, did_you_mean
+from detection.config.schema import Config
+from detection.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml, require_plain
+from detection.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 RunConfigT = TypeVar("RunConfigT", Config, ClassifierConfig)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-3` as a number, where YAML 1.1 would read a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
+MAX_BASES = 20
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -60,44 +57,61 @@ def with_weights(config: RunConfigT, weights: Path | None) -> RunConfigT:
 
 def dump_config(config: Section) -> str:
     """The resolved config as YAML; `load_config` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str]) -> ConfigT:
-    values = _read(config_file(path))
+    values = _read(config_file(path), ())
     for override in overrides:
         _apply(values, override)
     return parse_config(schema, values, str(path))
 
 
-def parse_config(schema: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
-    """Plain values, e.g. of a checkpoint -> a config. `where` says in a ConfigError where the values are from."""
+def parse_config(schema: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """Plain values, e.g. of a checkpoint -> a config. `where` says in a ConfigError where the values are from.
+
+    The values may be anything: they are bounded before they are looked at closely.
+    """
+    where = printable(where)
+    require_plain(values, where)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item, schema, where) for item in error.errors())) from None
+        raise ConfigError(explain(error, schema, where)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a file. `base: other.yaml` is read first; this file's keys replace its keys."""
-    try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+def _read(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in a file. `base: other.yaml` is read first; this file's keys replace its keys.
+
+    `within` are the files that named this one as their base, the first of them first.
+    """
+    where = printable(str(path))
+    if path in within or len(within) >= MAX_BASES:
+        ways = " -> ".join(printable(file.name) for file in [*within[-2:], path])
+        raise ConfigError(f"'base' leads in a circle, or through more than {MAX_BASES} files: {ways}; {where} comes again")
+    values = parse_yaml(_read_text(path, where), where)
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold keys and values, not a {type(values).__name__}")
+        raise ConfigError(f"{where} must hold keys and values, not {shorten(values)}")
     base = values.pop("base", None)
-    return values if base is None else _overlay(_read(_base_file(base, path)), values)
+    return values if base is None else _overlay(_read(_base_file(base, path), (*within, path)), values)
+
+
+def _read_text(path: Path, where: str) -> str:
+    """A config file's text: always UTF-8, with or without a byte-order mark."""
+    try:
+        return read_regular(path, 4 * MAX_CHARACTERS).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read config {where}: it is not text in UTF-8 (byte {error.start})") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        raise ConfigError(f"cannot read config {where}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _base_file(base: object, path: Path) -> Path:
     """The file that `base` names in the config at `path`: relative to that file, or a packaged config `resdet:NAME`."""
-    if not isinstance(base, str):
-        raise ConfigError(f"'base' in {path} must be the name of a config, got {base!r}")
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"'base' in {printable(str(path))} must be the name of a config, got {shorten(base)}")
     return config_file(base) if base.startswith(PREFIX) else path.parent / base
 
 
@@ -110,71 +124,48 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `dotted.key=value`; a number steps into a list: `data.train.0.root=/data`."""
+    """Set one `dotted.key=value`; a number steps into a list: `data.train.0.root=/data`. Of two for one key the last counts."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override '{override}' must look like dotted.key=value")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override '{override}': {' '.join(str(error).split())}") from None
-    node: Any = values
+    named = f"override {shorten(override)}"
     *parents, last = key.split(".")
-    for part in parents:
-        node = _step(node, part, override)
+    if not equals or not all([*parents, last]):
+        raise ConfigError(f"{named} must look like dotted.key=value")
+    value = parse_yaml(text, named)
+    node: Any = values
+    for depth, part in enumerate(parents):
+        node = _step(node, part, ".".join(parents[:depth]), named)
     if isinstance(node, list):
-        node[_index(node, last, override)] = value
+        node[_index(node, last, named)] = value
     elif isinstance(node, dict):
+        _refuse_place(last, ".".join(parents), named)
         node[last] = value
     else:
-        raise ConfigError(f"override '{override}': '{'.'.join(parents)}' is a value, not a section")
+        raise ConfigError(f"{named}: {shorten('.'.join(parents))} is a value, not a section")
 
 
-def _step(node: Any, part: str, override: str) -> Any:
+def _step(node: Any, part: str, above: str, named: str) -> Any:
+    """The section or list that a part of a dotted key names; `above` are the parts before it. A new section is made."""
     if isinstance(node, list):
-        return node[_index(node, part, override)]
+        return node[_index(node, part, named)]
     if isinstance(node, dict):
+        _refuse_place(part, above, named)
         if node.get(part) is None:
             node[part] = {}
         return node[part]
-    raise ConfigError(f"override '{override}': there is no section '{part}' inside a value")
+    raise ConfigError(f"{named}: there is no section {shorten(part)} inside a value")
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(f"override '{override}': '{part}' must be a list index below {len(node)}")
+_PLACE = re.compile(r"-?[0-9]+")
+
+
+def _refuse_place(part: str, above: str, named: str) -> None:
+    """Raise ConfigError for a number where there is no list: none is given yet that it could step into."""
+    if _PLACE.fullmatch(part):
+        whole = f"give the whole list, {printable(above)}=[...]" if above and len(above) < 100 else "keys are no numbers"
+        raise ConfigError(f"{named}: there is no list for {shorten(part)} to step into: {whole}")
+
+
+def _index(node: list[Any], part: str, named: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", part) or int(part) >= len(node):
+        raise ConfigError(f"{named}: {shorten(part)} must be a list index below {len(node)}")
     return int(part)
-
-
-def _explain(item: Any, schema: type[BaseModel], where: str) -> str:
-    """One pydantic error as a sentence."""
-    # A discriminated union puts the chosen tag ('voc') into the location; it is no key of the file.
-    location = [part for part in item["loc"] if part not in ("voc", "coco") or item["loc"][0] != "data"]
-    key = ".".join(str(part) for part in location)
-    if item["type"] == "extra_forbidden":
-        return f"unknown key '{key}' in {where}{did_you_mean(key, _known_keys(schema))}"
-    if item["type"] == "missing":
-        return f"missing key '{key}' in {where}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"'{key}' in {where}: {message[0].lower()}{message[1:]}, got {item['input']!r}" if key else f"{where}: {message}"
-
-
-def _known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of a schema; an index 0 stands for any item of a list."""
-    keys = []
-    for name, info in schema.model_fields.items():
-        keys.append(prefix + name)
-        for kind in _sections(info.annotation):
-            inner = prefix + name + "."
-            keys += _known_keys(kind, inner)
-            # Lists of sections (data.train) are addressed with an index.
-            keys += _known_keys(kind, inner + "0.") if kind is not info.annotation else []
-    return keys
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detection.config import TrainConfig
+from detection.config.yaml_text import dump_yaml
 from detection.engine.distributed import World, all_gather, data_parallel, on_main, reduce_max, reduce_mean
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
@@ -177,7 +177,7 @@ def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
         for name in (LAST, BEST, METRICS_FILE, CONFIG_FILE):
             remove_leftovers(run.output_dir / name)
         with writing(run.output_dir / CONFIG_FILE):
-            write_whole(run.output_dir / CONFIG_FILE, yaml.safe_dump(dict(run.metadata.config), sort_keys=False))
+            write_whole(run.output_dir / CONFIG_FILE, dump_yaml(run.metadata.config))
     if checkpoint is None:
         save_last(run)  # from now on there is something to resume, whenever the run is killed
     state = run.state

@@ -63,9 +63,9 @@ def test_faults_of_a_result_file_are_named(tmp_path, change, message):
 def test_the_config_reference_names_types_choices_and_defaults():
     lines = config_body().splitlines()
     assert '| `roi.pooling` | one of `max`, `align` | `"max"` | RoI max pooling (the paper) or RoIAlign |' in lines
-    assert any(line.startswith("| `rpn.sample_size` | integer &ge; 1 | `256` |") for line in lines)
-    assert any(line.startswith("| `roi.delta_std` | list of 4 numbers &gt; 0 |") for line in lines)
-    assert any(line.startswith("| `train.clip_norm` | number &gt; 0 or null | `null` |") for line in lines)
+    assert any(line.startswith("| `rpn.sample_size` | integer 1 to 1000000 | `256` |") for line in lines)
+    assert any(line.startswith("| `roi.delta_std` | list of 4 numbers 0.001 to 1000 |") for line in lines)
+    assert any(line.startswith("| `train.clip_norm` | number &gt; 0 &le; 1000000000 or null | `null` |") for line in lines)
     assert not any("VOC<year>" in line for line in lines), "an HTML tag that no browser shows"
     assert type_name(tuple[int, ...]) == "list of integers" and type_name(str | None) == "text or null"
 
