@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Container, Sequence
 from pathlib import Path
 
+from backbones.errors import shorten
+from backbones.files import read_regular
 from detection.errors import DatasetError
+from detection.files import read_text
+
+_MAX_LINE = 4096
+_MAX_MAT_BYTES = 1 << 26
+_MAT_SECONDS = 120
+# Inner nodes of the hierarchy follow the classes and have children.
+_READ_MAT = """
+import io, json, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+except (ImportError, ValueError, OSError):
+    pass
+from scipy.io import loadmat
+synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"]
+leaves = sorted((int(row[0]), str(row[1])) for row in synsets if int(row[4]) == 0)
+print(json.dumps([name for _, name in leaves]))
+"""
 
 
 def read_labels(path: Path, files: Sequence[str], classes: Sequence[str], order: Sequence[str] | None = None) -> dict[str, str]:
@@ -15,66 +41,75 @@ def read_labels(path: Path, files: Sequence[str], classes: Sequence[str], order:
     a number in `order` (by default `classes` in alphabetical order): from 0 beside a file's name, as Caffe counts, and from
     1 alone, as the devkit does. Raises DatasetError naming the file, the line and the fix.
     """
-    lines = [(number, line.split()) for number, line in enumerate(_read(path).splitlines(), start=1) if line.strip()]
-    order = order or sorted(classes)
-    if lines and all(len(words) == 1 for _, words in lines):
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    order, known_classes = order or sorted(classes), set(classes)
+    if lines and all(text in known_classes or len(text.split()) == 1 for _, text in lines):
         if len(lines) != len(files):
             raise DatasetError(
                 f"{path} has {len(lines)} labels for {len(files)} images: write 'FILE CLASS' on each line to find "
                 f"out which is missing"
             )
         names = zip(sorted(files), lines, strict=True)
-        return {file: _class(path, number, words[0], classes, order, 1) for file, (number, words) in names}
+        return {file: _class(path, number, text, known_classes, order, 1) for file, (number, text) in names}
     labels: dict[str, str] = {}
     known = set(files)
-    for number, words in lines:
-        if len(words) != 2:
-            raise DatasetError(f"{path}, line {number}: expected 'FILE CLASS', got '{' '.join(words)}'")
-        if words[0] not in known:
-            raise DatasetError(f"{path}, line {number}: there is no image '{words[0]}' in the folder")
-        if words[0] in labels:
-            raise DatasetError(f"{path}, line {number}: '{words[0]}' has a label already")
-        labels[words[0]] = _class(path, number, words[1], classes, order, 0)
+    for number, text in lines:
+        file, word = _split(path, number, text, known, known_classes)
+        if file in labels:
+            raise DatasetError(f"{path}, line {number}: {shorten(file)} has a label already")
+        labels[file] = _class(path, number, word, known_classes, order, 0)
     missing = sorted(known - labels.keys())
     if missing:
-        raise DatasetError(f"{path} has no label for {len(missing)} of {len(files)} images; the first is '{missing[0]}'")
+        raise DatasetError(f"{path} has no label for {len(missing)} of {len(files)} images; the first is {shorten(missing[0])}")
     return labels
 
 
+def _split(path: Path, line: int, text: str, known: Container[str], classes: Container[str]) -> tuple[str, str]:
+    """(file, class) of a line. Either may hold blanks: the file is one that is known. Raises DatasetError."""
+    if len(text) > _MAX_LINE:
+        raise DatasetError(f"{path}, line {line}: expected 'FILE CLASS', got {len(text)} characters")
+    readings = [(text[: gap.start()], text[gap.end() :]) for gap in re.finditer(r"\s+", text)]
+    found = [(file, word) for file, word in readings if file in known]
+    if len(found) == 1 and (len(found[0][1].split()) == 1 or found[0][1] in classes):
+        return found[0]
+    if len(readings) == 1:
+        raise DatasetError(f"{path}, line {line}: there is no image {shorten(readings[0][0])} in the folder")
+    problem = "which begins with several of the images" if found else "which begins with none of the images"
+    problem = "whose end is no class" if len(found) == 1 else problem
+    raise DatasetError(f"{path}, line {line}: expected 'FILE CLASS', got {shorten(text)}, {problem}")
+
+
 def read_class_order(path: Path) -> list[str]:
-    """Class names in the order of their numbers: the first word of each line, or ImageNet's meta.mat (with SciPy)."""
+    """Class names in the order of their numbers: the first word of each line, or ImageNet's meta.mat (with SciPy).
+
+    Raises DatasetError."""
     if path.suffix != ".mat":
-        return [line.split()[0] for line in _read(path).splitlines() if line.strip()]
+        return [line.split()[0] for line in read_text(path).split("\n") if line.strip()]
+    if importlib.util.find_spec("scipy") is None:
+        raise DatasetError(f"reading {path} needs the package scipy: pip install scipy")
     try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise DatasetError(f"reading {path} needs the package scipy: pip install scipy") from None
+        content = read_regular(path, _MAX_MAT_BYTES)
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from None
+    # In a process of its own, since SciPy's reader crashes on damaged files, and some of them are bombs.
+    command, environment = [sys.executable, "-c", _READ_MAT], {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     try:
-        synsets = loadmat(str(path), squeeze_me=True)["synsets"]
-        # Inner nodes of the hierarchy follow the classes and have children.
-        leaves = sorted((int(row[0]), str(row[1])) for row in synsets if int(row[4]) == 0)
-    except (MatReadError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise DatasetError(f"{path} is not the meta.mat of ImageNet's devkit: {error}") from None
-    return [name for _, name in leaves]
+        done = subprocess.run(command, input=content, capture_output=True, timeout=_MAT_SECONDS, env=environment, check=True)
+        leaves: list[str] = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        raise DatasetError(f"{path} is not the meta.mat of ImageNet's devkit") from None
+    return leaves
 
 
-def _class(path: Path, line: int, word: str, classes: Sequence[str], order: Sequence[str], first: int) -> str:
+def _class(path: Path, line: int, word: str, classes: Container[str], order: Sequence[str], first: int) -> str:
     if word in classes:
         return word
-    if not word.isdecimal():
-        raise DatasetError(f"{path}, line {line}: '{word}' is not a class folder of the training split")
+    if re.fullmatch("[0-9]{1,9}", word) is None:
+        raise DatasetError(f"{path}, line {line}: {shorten(word)} is not a class folder of the training split")
     if not first <= int(word) < first + len(order):
         raise DatasetError(f"{path}, line {line}: class {word} is outside of {first}..{first + len(order) - 1}")
     name = order[int(word) - first]
     if name not in classes:
-        raise DatasetError(f"{path}, line {line}: class {word} is '{name}', which is not a class folder of the training split")
+        name = shorten(name)
+        raise DatasetError(f"{path}, line {line}: class {word} is {name}, which is not a class folder of the training split")
     return name
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise DatasetError(f"cannot read {path}: {reason}") from None

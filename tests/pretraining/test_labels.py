@@ -1,5 +1,6 @@
 """Validation images in one folder, with their classes in a text file: as the devkit and Caffe write them."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -86,3 +87,63 @@ def test_a_flat_split_equals_the_same_images_in_class_folders(tmp_path):
     (sorted_,), (ours,) = load_folders(root, ["val"]), load_folders(root, ["flat"], labels)
     assert ours.class_names == sorted_.class_names and ours.labels.tolist() == sorted_.labels.tolist()
     assert all((ours.image(index) == sorted_.image(index)).all() for index in range(len(ours)))
+
+
+def test_names_of_files_and_classes_may_hold_blanks(tmp_path):
+    files, classes = ["photo 1.png", "photo.png", "b.png"], ["cat", "big cat"]
+    text = "photo 1.png big cat\nphoto.png  cat\nb.png\t1\n"
+    expected = {"photo 1.png": "big cat", "photo.png": "cat", "b.png": "cat"}
+    assert read_labels(written(tmp_path, text), files, classes, ["big cat", "cat"]) == expected
+    assert read_labels(written(tmp_path, "big cat\ncat\ncat\n"), files, classes) == {
+        "b.png": "big cat",
+        "photo 1.png": "cat",
+        "photo.png": "cat",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("photo x cat\n", "expected 'FILE CLASS', got 'photo x cat', which begins with several of the images"),
+        ("other x cat\n", "which begins with none of the images"),
+        ("photo " * 1000, "expected 'FILE CLASS', got 5999 characters"),
+        ("photo \uff11\n", "'\uff11' is not a class folder"),
+        ("photo 1_0\n", "'1_0' is not a class folder"),
+        ("photo " + "9" * 3000 + "\n", "is not a class folder"),
+        ("photo -1\n", "'-1' is not a class folder"),
+        ("photo \x1b[31m\n", r"'\\x1b\[31m' is not a class folder"),
+    ],
+)
+def test_lines_that_mean_nothing_or_too_much(tmp_path, text, message):
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_labels(written(tmp_path, text), ["photo", "photo x"], ["cat"])
+    assert len(str(caught.value)) < 500
+
+
+def test_files_of_labels_that_are_no_text(tmp_path):
+    for content in (b"\xff\xfe1\0", b"caf\xe9 1"):
+        (tmp_path / "labels.txt").write_bytes(content)
+        for read in (lambda path: read_labels(path, FILES, CLASSES), read_class_order):
+            with pytest.raises(DatasetError, match="is not a text file in UTF-8"):
+                read(tmp_path / "labels.txt")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
+@pytest.mark.parametrize("name", ["labels.txt", "meta.mat"])
+def test_pipes_are_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DatasetError, match="not a regular file"):
+        read_class_order(tmp_path / name)
+
+
+def test_a_damaged_meta_mat_ends_neither_the_process_nor_the_memory(tmp_path):
+    """The second claims an array of 2^31 numbers; SciPy's reader has crashed on less."""
+    savemat = pytest.importorskip("scipy.io").savemat
+    savemat(tmp_path / "meta.mat", {"synsets": np.zeros((2, 2))})
+    whole = (tmp_path / "meta.mat").read_bytes()
+    sizes = whole.index((2).to_bytes(4, "little") * 2)
+    huge = whole[:sizes] + (2**31 - 1).to_bytes(4, "little") * 2 + whole[sizes + 8 :]
+    for content in (whole, huge, whole[:200], whole[:128] + bytes(range(256)) * 4):
+        (tmp_path / "meta.mat").write_bytes(content)
+        with pytest.raises(DatasetError, match=r"is not the meta\.mat"):
+            read_class_order(tmp_path / "meta.mat")
