@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ class Server:
     breaks: list[int] = field(default_factory=list)  # bytes of each answer after which the connection is closed
     gates: list[tuple[int, threading.Event]] = field(default_factory=list)  # (bytes of an answer, what it then waits for)
     requests: list[str] = field(default_factory=list)  # the Range header of each request
+    raw: list[bytes] = field(default_factory=list)  # the first answers, status line and headers included; then it closes
+    drip: float = 0.0  # seconds between two bytes of a raw answer
 
 
 @contextmanager
@@ -33,6 +36,8 @@ def serving() -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             state.requests.append(wanted)
+            if state.raw:
+                return self.send_raw(state.raw.pop(0))
             body = state.files.get(self.path.lstrip("/"))
             if state.errors or body is None:
                 return self.send_error(state.errors.pop(0) if state.errors else 404)
@@ -59,6 +64,15 @@ def serving() -> Iterator[Server]:
                 start += size
             self.wfile.write(body[start:end])
             return None
+
+        def send_raw(self, answer: bytes) -> None:
+            self.close_connection = True
+            size = 1 if state.drip else len(answer) or 1
+            for start in range(0, len(answer), size):
+                self.wfile.write(answer[start : start + size])
+                self.wfile.flush()
+                if state.drip:
+                    time.sleep(state.drip)
 
         def log_message(self, *arguments: object) -> None:
             pass

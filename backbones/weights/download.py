@@ -1,6 +1,7 @@
 """Download a file over HTTP: resumed where it broke off, verified by its hash, never half there under its own name.
 
-Meanwhile it is NAME.part, with the server's version tag in NAME.part.etag; NAME appears whole and verified.
+Meanwhile it is NAME.part, with the server's version tag in NAME.part.etag; NAME appears whole and verified. The environment's
+RESDET_DOWNLOAD_TIMEOUT (seconds without a byte) and RESDET_DOWNLOAD_LEAST_RATE (bytes per second) bound the waiting.
 """
 
 from __future__ import annotations
@@ -15,31 +16,36 @@ import shutil
 import ssl
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from backbones.errors import CheckpointError, printable, shorten
+from backbones.files import open_regular, read_regular
+from backbones.weights.request import (
+    DownloadError,
+    Limits,
+    Pace,
+    UnreachableError,
+    answered_range,
+    describe,
+    is_web_page,
+    open_url,
+)
+
 CHUNK = 1 << 20  # bytes
-TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; the count starts afresh with every byte of progress
 
 ReportProgress = Callable[[int, "int | None"], object]  # (bytes done, bytes in all where known)
 
+_ETAG = re.compile(r'"[!#-~]{0,200}"')
+
 logger = logging.getLogger(__name__)
-
-
-class DownloadError(ValueError):
-    """A file cannot be downloaded or stored: one line for the user."""
-
-
-class UnreachableError(DownloadError):
-    """No connection, or a server that does not give the file."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def hash_of(file: Path, algorithm: str, report: ReportProgress = report_nothing)
     """The file's hash in hexadecimal digits. Raises OSError."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     size = _size(file)
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             report(stream.tell(), size)
@@ -76,26 +82,53 @@ def mismatch(file: Path, digest: Digest | None, report: ReportProgress = report_
     return f"{file} is not the file that was published: its {digest.algorithm} begins with {found}, not {digest.start}"
 
 
-def fetch(url: str, file: Path, digest: Digest | None, report: ReportProgress = report_nothing) -> None:
-    """Download the published file unless it is there; a file that is there is verified, whoever put it there.
+def fetch(
+    url: str,
+    file: Path,
+    digest: Digest | None,
+    report: ReportProgress = report_nothing,
+    *,
+    read: Callable[[Path], Any] | None = None,
+    limits: Limits | None = None,
+) -> Any:
+    """Download the published file unless it is there, and return what `read` makes of it.
 
-    A damaged one is replaced when the new one is whole. To be called inside `locked(file)`, where several processes may want
-    it. Raises DownloadError, or OSError where the file cannot be read.
+    A file that is there is verified, whoever put it there. Where no hash is known, that `read` raises no CheckpointError is
+    what vouches for it, before it takes its name. A damaged one is replaced when the new one is whole. To be called inside
+    `locked(file)`, where several processes may want it. Raises DownloadError, or OSError where the file cannot be read.
     """
-    fault = mismatch(file, digest) if file.is_file() else "absent"
-    if fault is None:
-        return
+    fault = "absent"
+    if file.is_file():
+        fault = mismatch(file, digest) or ""
+        if not fault:
+            try:
+                return None if read is None else read(file)
+            except CheckpointError as error:
+                if digest is not None:
+                    raise
+                fault = str(error)
     part = part_file(file)
-    logger.info("downloading %s to %s", url, file)
+    if digest is None and _read_etag(_etag_file(part)) is None:
+        discard(part)  # nothing would tell whether the rest is of the same version
+    logger.info("downloading %s to %s", _shown(url), file)
     try:
-        download(url, part, report)
+        download(url, part, report, limits)
     except UnreachableError as error:
         raise UnreachableError(f"{fault}; {error}" if file.is_file() else str(error)) from None
-    fault = mismatch(part, digest)
-    if fault is not None:
+    fault = mismatch(part, digest) or ""
+    if fault:
         discard(part)
-        raise DownloadError(f"{fault}; it came from {url} and has been deleted")
+        raise DownloadError(f"{fault}; it came from {_shown(url)} and has been deleted")
+    if digest is not None:
+        finish(part, file)
+        return None if read is None else read(file)
+    try:
+        made = None if read is None else read(part)
+    except CheckpointError as error:
+        discard(part)
+        raise DownloadError(f"what came from {_shown(url)} cannot be used and has been deleted: {error}") from None
     finish(part, file)
+    return made
 
 
 def part_file(file: Path) -> Path:
@@ -131,97 +164,148 @@ def locked(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def download(url: str, part: Path, report: ReportProgress = report_nothing) -> None:
-    """Download what `part` lacks, trying again when the connection breaks. Raises DownloadError; the part is kept."""
-    waits = list(WAITS)
-    first = _size(part)
+def download(url: str, part: Path, report: ReportProgress = report_nothing, limits: Limits | None = None) -> None:
+    """Download what `part` lacks, trying again when the connection breaks. Raises DownloadError; the part is kept.
+
+    `limits` are by default those of the environment.
+    """
+    limits = Limits.from_environment() if limits is None else limits
+    waits, pace = list(WAITS), Pace(limits)
+    first = furthest = _size(part)
+    may_begin_again = True
     while True:
-        before = _size(part)
         try:
-            fetch_rest(url, part, report)
+            fetch_rest(url, part, report, limits, pace)
             return
+        except UnreachableError as error:
+            if _size(part) == 0 or _size(part) > limits.max_bytes:
+                discard(part)
+            raise UnreachableError(f"cannot download {_shown(url)}: {error}{_resume_hint(part)}") from None
         except DownloadError:
             raise
+        except UnusablePartError as error:
+            discard(part)
+            if not may_begin_again:
+                raise UnreachableError(f"cannot download {_shown(url)}: {error}") from None
+            may_begin_again = False
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            if _size(part) > before:
-                waits = list(WAITS)
+            if _size(part) > furthest:
+                waits, furthest = list(WAITS), _size(part)
             if not waits or _is_permanent(error, begun=_size(part) > first):
-                reason = error.reason if type(error) is urllib.error.URLError else error
-                raise UnreachableError(f"cannot download {url}: {reason}{_resume_hint(part)}") from None
+                raise UnreachableError(f"cannot download {_shown(url)}: {describe(error)}{_resume_hint(part)}") from None
             time.sleep(waits.pop(0))
         except OSError as error:
             remedy = ", make room" if error.errno == errno.ENOSPC else ""
             raise DownloadError(f"cannot write {part}: {error.strerror or error}{remedy}{_resume_hint(part)}") from None
         except ValueError as error:
-            raise UnreachableError(f"cannot download {url}: {error}") from None
+            raise UnreachableError(f"cannot download {_shown(url)}: {describe(error)}") from None
 
 
-def fetch_rest(url: str, part: Path, report: ReportProgress) -> None:
-    """One request for the bytes from `part`'s end on. Raises ConnectionError if the answer ends early."""
-    have, tag = _size(part), _etag_file(part)
-    headers = {"User-Agent": "resdet"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if tag.is_file():
-            # Another version by now: the server sends all of it.
-            headers["If-Range"] = tag.read_text(encoding="latin1")
+class UnusablePartError(Exception):
+    """What is there already does not go on with what the server sends: it must begin again."""
+
+
+def fetch_rest(url: str, part: Path, report: ReportProgress, limits: Limits, pace: Pace) -> None:
+    """One request for the bytes from `part`'s end on.
+
+    Raises ConnectionError if the answer ends early, UnusablePartError if the part is of no use, DownloadError for an answer
+    that is not the file.
+    """
+    have = _size(part)
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = open_url(url, _headers(part, have), limits.timeout)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            _discard_if_too_long(part, error.headers.get("Content-Range", ""))
+            _require_whole(part, error.headers.get("Content-Range", ""))
             return
         raise
-    with response, part.open("r+b" if part.exists() else "wb") as file:
-        start, total = answered_range(response)
+    with response:
+        headers = response.headers
+        start, total = answered_range(response.status, headers)
+        if start is None or (total is not None and total < have and start):
+            raise UnusablePartError("the server sends a part of another length, or does not tell which")
         if start > have:
-            raise UnreachableError(f"cannot download {url}: asked for byte {have} and those after it, the server sent {start}")
+            raise UnreachableError(f"asked for byte {have} and those after it, the server sent {start}")
+        _require_usual(headers, url)
+        _require_bounded(0 if total is None else total, limits)
         _require_space(part, None if total is None else total - have)
-        # A server that knows no ranges sends everything: begin again.
-        file.truncate(start)
-        file.seek(start)
-        _store_etag(tag, response.headers.get("ETag", ""))
-        while chunk := response.read1(CHUNK):
-            file.write(chunk)
-            report(file.tell(), total)
-        file.flush()
-        os.fsync(file.fileno())
-        if total is not None and file.tell() < total:
-            raise ConnectionError(f"the connection was closed at {file.tell()} of {total} bytes")
+        chunk = response.read1(CHUNK)
+        if start == 0 and is_web_page(headers, chunk):
+            raise UnreachableError("the server sends a web page, not the file: a login page, or a proxy's?")
+        if not chunk and total is None:
+            raise UnreachableError("the server sends nothing")
+        with part.open("r+b" if part.exists() else "wb") as file:
+            # A server that knows no ranges sends everything: begin again.
+            file.truncate(start)
+            file.seek(start)
+            _store_etag(_etag_file(part), headers.get("ETag", ""))
+            while chunk:
+                file.write(chunk)
+                _require_bounded(file.tell(), limits)
+                pace.add(len(chunk))
+                report(file.tell(), total)
+                chunk = response.read1(CHUNK)
+            file.flush()
+            os.fsync(file.fileno())
+            if total is not None and file.tell() < total:
+                raise ConnectionError(f"the connection was closed at {file.tell()} of {total} bytes")
 
 
-def answered_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and the whole file's size if the server tells it."""
-    ranged = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if ranged:
-        return int(ranged[1]), None if ranged[2] == "*" else int(ranged[2])
-    length = response.headers.get("Content-Length")
-    return 0, None if length is None else int(length)
+def _headers(part: Path, have: int) -> dict[str, str]:
+    """Of the request: what is asked for is the rest, or all of it where the server has another version by now."""
+    headers = {"User-Agent": "resdet", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if tag := _read_etag(_etag_file(part)):
+            headers["If-Range"] = tag
+    return headers
 
 
-def _discard_if_too_long(part: Path, content_range: str) -> None:
-    """The server has nothing after the part's end: the part is whole, which its hash will tell, or else too long.
+def _require_usual(headers: Mapping[str, str], url: str) -> None:
+    """Raise UnreachableError for a web page, and for a file that is compressed on its way, which was not asked for."""
+    if is_web_page(headers, b""):
+        raise UnreachableError("the server sends a web page, not the file: a login page, or a proxy's?")
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    # Some servers call what a .gz file is its encoding.
+    if encoding not in ("", "identity") and not url.endswith((".gz", ".tgz")):
+        raise UnreachableError(f"the server sends the file compressed ({shorten(encoding)}), which was not asked for")
 
-    Raises ConnectionError for a part that is too long, after deleting it."""
-    size = re.fullmatch(r"bytes \*/(\d+)", content_range)
-    if size and int(size[1]) != _size(part):
-        discard(part)
-        raise ConnectionError(f"the part was longer than the file's {size[1]} bytes")
+
+def _require_bounded(num_bytes: int, limits: Limits) -> None:
+    if num_bytes > limits.max_bytes:
+        raise UnreachableError(f"the server sends more than {limits.max_bytes / 1e9:.4g} GB, which such a file never has")
+
+
+def _require_whole(part: Path, content_range: str) -> None:
+    """The server has nothing after the part's end: the part is whole, or of no use, which raises UnusablePartError."""
+    size = re.fullmatch(r"bytes \*/(\d{1,18})", content_range, re.ASCII)
+    if size is None or int(size[1]) != _size(part):
+        length = f"the file's {size[1]} bytes" if size else "the file"
+        raise UnusablePartError(f"the part was longer than {length}, or the server answers 416 to everything")
+
+
+def _shown(url: str) -> str:
+    return printable(url)
 
 
 def _is_permanent(error: Exception, *, begun: bool) -> bool:
     """Whether trying again is useless: the server refuses, or could not be reached even once."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-    return isinstance(error, urllib.error.URLError) and not begun
+    return isinstance(error, http.client.InvalidURL) or (isinstance(error, urllib.error.URLError) and not begun)
 
 
 def _store_etag(tag: Path, etag: str) -> None:
     """Keep the server's tag of this version. A weak one (W/"...") does not promise equal bytes."""
-    if etag.startswith('"'):
+    if _ETAG.fullmatch(etag):
         tag.write_text(etag, encoding="latin1")
     else:
         tag.unlink(missing_ok=True)
+
+
+def _read_etag(tag: Path) -> str | None:
+    etag = read_regular(tag, 1000).decode("latin1") if tag.is_file() else ""
+    return etag if _ETAG.fullmatch(etag) else None
 
 
 def _require_space(part: Path, num_bytes: int | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from backbones.errors import CheckpointError, nearest
+from backbones.errors import CheckpointError, nearest, shorten
 from backbones.weights.conversion import convert_backbone
 from backbones.weights.download import (
     Digest,
@@ -32,6 +32,7 @@ from backbones.weights.download import (
 )
 from backbones.weights.files import load_checkpoint, save_checkpoint
 from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind
+from backbones.weights.request import Limits
 
 Converter = Callable[[Path], Mapping[str, Any]]
 
@@ -39,6 +40,8 @@ LAYOUT = "v1"  # to be raised when the same file is converted into something els
 _SUFFIXES = {".pt", ".pth", ".pkl", ".safetensors", ".ckpt", ".bin"}
 _PYTORCH = "https://download.pytorch.org/models"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2"
+
+_MAX_BYTES = 2**31  # of a file; the largest is a quarter of it
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ def find_published(weights: str | Path, kind: Kind | None = None) -> PublishedWe
     Raises CheckpointError for a name of the other kind, and for what is no file and similar to a name.
     """
     name = Path(weights).as_posix()
-    if Path(weights).is_file() or Path(weights).suffix in _SUFFIXES:
+    if _is_file(Path(weights)) or Path(weights).suffix in _SUFFIXES:
         return None
     if name not in ZOO:
         _refuse_unknown(name)
@@ -136,6 +139,13 @@ def find_published(weights: str | Path, kind: Kind | None = None) -> PublishedWe
     return entry
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _refuse_unknown(name: str) -> None:
     same_ending = next((known for known in ZOO if known.endswith(f"/{name}")), None)
     near = same_ending or nearest(name, ZOO, cutoff=0.8)
@@ -143,20 +153,24 @@ def _refuse_unknown(name: str) -> None:
     if near is None and not family:
         return
     hint = f"did you mean '{near}'?" if near else f"known are {', '.join(family)}"
-    raise CheckpointError(f"there is no file '{name}', nor published weights of that name; {hint}")
+    raise CheckpointError(f"there is no file {shorten(name)}, nor published weights of that name; {hint}")
 
 
 def cache_folder() -> Path:
-    """Where published weights are kept."""
-    if chosen := os.environ.get("RESDET_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "resdet"
+    """Where published weights are kept. Raises CheckpointError where the user's home is not known."""
+    try:
+        if chosen := os.environ.get("RESDET_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "resdet"
+    except RuntimeError as error:
+        raise CheckpointError(f"no folder for downloads: {error}; set RESDET_CACHE to one") from None
 
 
 def published_file(entry: PublishedWeights, report: ReportProgress = report_nothing) -> Path:
     """The file as it was published, downloaded unless it is there already, and verified. Raises CheckpointError."""
     with _as_checkpoint_errors(entry), locked(entry.file):
-        fetch(entry.url, entry.file, entry.digest, report)
+        read = None if entry.digest else load_checkpoint
+        fetch(entry.url, entry.file, entry.digest, report, read=read, limits=_limits())
     return entry.file
 
 
@@ -171,8 +185,12 @@ def converted_file(entry: PublishedWeights, convert: Converter, report: ReportPr
         with locked(entry.file):
             if found := find_cached(entry):
                 return found
-            fetch(entry.url, entry.file, entry.digest, report)
-            return _store(convert(entry.file), _cached_stem(entry))
+            made = fetch(entry.url, entry.file, entry.digest, report, read=convert, limits=_limits())
+            return _store(made, _cached_stem(entry))
+
+
+def _limits() -> Limits:
+    return Limits.from_environment(max_bytes=_MAX_BYTES)
 
 
 def classifier_checkpoint(source: Path) -> dict[str, Any]:
