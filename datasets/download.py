@@ -235,7 +235,7 @@ def make_class_folders(folder: Path, batches: Path) -> None:
     import cv2
     import numpy as np
 
-    names = (batches / "batches.meta.txt").read_text().split()
+    names = (batches / "batches.meta.txt").read_text(encoding="utf-8").split()
     for split, pattern in (("train", "data_batch_?.bin"), ("test", "test_batch.bin")):
         for name in names:
             (folder / split / name).mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ COST_JOBS = ("ours training", "ours inference")
 
 def read(folder: Path) -> dict[str, Json]:
     """The benchmarks of a folder by the names of their files, the newest first."""
-    found = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    found = [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
     kept = [(name, result) for name, result in found if result.get("kind") == "benchmark"]
     return dict(sorted(kept, key=lambda item: item[1]["date"], reverse=True))
 

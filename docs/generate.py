@@ -29,12 +29,12 @@ def main() -> int:
     }
     pictures = {DOCS / "images" / name: result for name, result in benchmark_page.pictures(benchmarks).items()}
     if "--check" in sys.argv[1:]:
-        stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
+        stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
         stale += [path.name for path in pictures if not path.exists()]
         print(f"out of date: {', '.join(stale)}; run make docs" if stale else "up to date")
         return 1 if stale else 0
     for path, text in pages.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     for path, result in pictures.items():
         benchmark_page.draw(result, path)
     return 0

@@ -108,7 +108,7 @@ _SCHEMA: TypeAdapter[AnyResult] = TypeAdapter(Annotated[AnyResult, Field(discrim
 def read_result(path: Path) -> AnyResult:
     """The measurement in a file. Raises ValueError that names the file and every wrong key."""
     try:
-        return _SCHEMA.validate_python(json.loads(path.read_text()))
+        return _SCHEMA.validate_python(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors())
         raise ValueError(f"{path}: {'; '.join(faults)}") from None

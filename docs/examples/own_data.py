@@ -84,7 +84,7 @@ def write_config(data: Path, options: argparse.Namespace) -> Path:
     }
     options.output.mkdir(parents=True, exist_ok=True)
     file: Path = options.output / "config.yaml"
-    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return file
 
 
@@ -95,7 +95,7 @@ def make_data(folder: Path, train: int = 40, val: int = 10) -> Path:
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         stems = [f"{split}_{number:03d}" for number in range(count)]
-        (folder / f"ImageSets/Main/{split}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+        (folder / f"ImageSets/Main/{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
         for stem in stems:
             make_image(folder, stem, random)
     return folder
@@ -112,7 +112,7 @@ def make_image(folder: Path, stem: str, random: np.random.Generator) -> None:
         box = f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{left + width}</xmax><ymax>{top + height}</ymax>"
         objects.append(f"<object><name>{name}</name><bndbox>{box}</bndbox></object>")
     size = f"<size><width>{SIDE}</width><height>{SIDE}</height><depth>3</depth></size>"
-    (folder / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>\n")
+    (folder / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>\n", encoding="utf-8")
     save_image(folder / f"JPEGImages/{stem}.jpg", image)
 
 

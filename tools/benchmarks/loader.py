@@ -43,8 +43,8 @@ def write_photographs(folder: Path) -> None:
         coarse = cv2.resize(numbers.integers(0, 256, (30, 40, 3)).astype(np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
         image = np.clip(coarse + numbers.normal(0, 6, (480, 640, 3)), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"JPEGImages/{index:03d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        (folder / f"Annotations/{index:03d}.xml").write_text(ANNOTATION.format(index=index))
-    (folder / "ImageSets/Main/train.txt").write_text("".join(f"{index:03d}\n" for index in range(NUM_FILES)))
+        (folder / f"Annotations/{index:03d}.xml").write_text(ANNOTATION.format(index=index), encoding="utf-8")
+    (folder / "ImageSets/Main/train.txt").write_text("".join(f"{index:03d}\n" for index in range(NUM_FILES)), encoding="utf-8")
 
 
 def loader_work(folder: str, num_images: int = NUM_FILES) -> Work:

@@ -111,7 +111,7 @@ def _write(folder: Path, options: DigitsOptions) -> None:
     with ThreadPoolExecutor(2) as pool:
         for part in [pool.submit(part) for part in parts]:
             part.result()
-    (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n")
+    (building / "digits.json").write_text(json.dumps(stamp(options), indent=2) + "\n", encoding="utf-8")
     _put_in_place(folder, building)
 
 
@@ -133,7 +133,7 @@ def stamp(options: DigitsOptions) -> dict[str, Any]:
 def read_stamp(folder: Path) -> dict[str, Any] | None:
     """The parameters that a folder was made with; None if it is no folder of ours."""
     try:
-        found = json.loads((folder / "digits.json").read_text())
+        found = json.loads((folder / "digits.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -200,13 +200,13 @@ def write_scenes(
         image, objects = make_scene(material, scans, rng, options.image_size, (options.min_digit, options.max_digit))
         name = f"{split}_{index:05d}"
         write_image(devkit / "JPEGImages" / f"{name}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        (devkit / "Annotations" / f"{name}.xml").write_text(voc_xml(f"{name}.jpg", image, objects))
+        (devkit / "Annotations" / f"{name}.xml").write_text(voc_xml(f"{name}.jpg", image, objects), encoding="utf-8")
         scenes.append((f"{name}.jpg", image, objects))
     stems = "".join(f"{Path(name).stem}\n" for name, _, _ in scenes)
-    (devkit / "ImageSets" / "Main" / f"{split}.txt").write_text(stems)
+    (devkit / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
     annotations = folder / "coco" / "annotations"
     annotations.mkdir(parents=True, exist_ok=True)
-    (annotations / f"instances_{split}.json").write_text(json.dumps(coco_json(scenes)))
+    (annotations / f"instances_{split}.json").write_text(json.dumps(coco_json(scenes)), encoding="utf-8")
 
 
 def write_crops(folder: Path, count: int, material: Material, scans: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
