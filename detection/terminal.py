@@ -66,7 +66,7 @@ def safe_output() -> Iterator[None]:
 def print_error(line: str) -> None:
     """One line on stderr, control characters escaped. Quiet where stderr is closed."""
     if sys.stderr is not None:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # a reader that has gone, a full disk: there is nowhere to tell it
             print(printable(line), file=sys.stderr, flush=True)
 
 
