@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from backbones.errors import CheckpointError, shorten
+from backbones.weights.format import is_plain
 from detection.weights.checkpoint import Checkpoint
 
 _KNOWN_FIELDS = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -210,7 +211,9 @@ def optimizer_fault(saved: SavedOptimizer, optimizer: torch.optim.Optimizer, ste
     """How the saved state differs from what this optimizer can have; None if it fits."""
     own = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if [group.get("params") for group in saved.param_groups] != [group["params"] for group in own]:
+    if not is_plain(saved.param_groups) or [group.get("params") for group in saved.param_groups] != [
+        group["params"] for group in own
+    ]:
         return "the optimizer's parameters are not this model's"
     for number, (theirs, ours) in enumerate(zip(saved.param_groups, own, strict=True)):
         for key in ("lr", "weight_decay", "momentum", "dampening", "nesterov"):
