@@ -118,3 +118,13 @@ def test_many_faults_are_cut_on_the_screen_only(check, tmp_path):
     _, out, _ = check()
     assert out.count("box without area, dropped") == 11 and "20 more" in out
     assert (tmp_path / "out/faults.txt").read_text().count("box without area, dropped") == 30
+
+
+def test_duplicates_and_objects_beyond_the_detections_are_warnings(check, tmp_path):
+    content = coco_content()
+    content["annotations"] += [{**content["annotations"][0], "id": 50 + number} for number in range(3)]
+    write_coco(tmp_path, content=content)
+    code, out, _ = check("test.max_detections=2")
+    assert code == 0
+    assert "warning: val: 3 objects in 1 images have the very box and class of another; the first: 3 in " in out
+    assert "warning: val: 1 images have more objects than test.max_detections (2), up to 5: 3 of 7 objects cannot" in out

@@ -87,3 +87,14 @@ def test_a_detectors_ap_and_loss_are_drawn(tmp_path):
     assert written["runs"] == {
         tmp_path.name: {"evaluation": {"steps": [5], "values": [0.25]}, "training": {"steps": [5], "values": [3.0]}}
     }
+
+
+def test_the_numbers_are_there_although_the_plot_fails(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no plot")
+
+    monkeypatch.setattr("detection.analysis.curves.plot_curves", fail)
+    folder = write_run(tmp_path / "a", [0.9])
+    with pytest.raises(RuntimeError, match="no plot"):
+        run(main, [str(folder), "--output", str(tmp_path / "c.png"), "--json", str(tmp_path / "c.json")])
+    assert set(json.loads((tmp_path / "c.json").read_text())["runs"]) == {"a"}

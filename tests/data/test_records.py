@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.errors import shorten
-from detection.data.records import finite_number, parse_number
+from detection.data.records import describe_crowded, describe_duplicates, finite_number, parse_number
+from tests.evaluation.scenes import make_record
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,21 @@ def test_what_is_no_decimal_text(text: str | None):
 
 def test_a_long_text_takes_no_long_time():
     assert parse_number("1" * 10**6) is None and parse_number("1" * 10**6 + "x") is None
+
+
+A, B = (0, 0, 10, 10), (0, 0, 10, 11)
+
+
+def test_duplicates_have_the_very_box_and_class():
+    unlike = [make_record(1, [A, B]), make_record(2, [A, A], labels=[0, 1]), make_record(3), make_record(4, [A])]
+    assert describe_duplicates(unlike) is None
+    alike = [make_record(5, [A, B, A, A]), make_record(6, [B, B])]
+    expected = "3 objects in 2 images have the very box and class of another; the first: 2 in 5.jpg"
+    assert describe_duplicates([*unlike, *alike]) == expected
+
+
+def test_objects_beyond_the_detections_are_counted():
+    records = [make_record(1, [A] * 5), make_record(2, [A] * 3), make_record(3, [A] * 9, difficult=[True] * 9), make_record(4)]
+    assert describe_crowded(records, 5) is None
+    expected = "2 images have more objects than test.max_detections (2), up to 5: 4 of 8 objects cannot be found"
+    assert describe_crowded(records, 2) == expected

@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.timed_images,
             report=lambda stage, done: progress.update(tasks[stage], completed=done),
         )
-    console.print(ablation_table(ablation))
+    # The file first: a terminal may fail.
     if options.json:
         command = shlex.join(["tools/ablation.py", *(sys.argv[1:] if argv is None else argv)])
         write_json(options.json, ablation.as_json(command))
+    console.print(ablation_table(ablation))
     return 0

@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     format_name = None if options.format == "auto" else options.format
     conversion = convert_file(fetch_published_file(options.source), options.destination, format_name, options.overrides)
+    if options.report is not None:
+        write_json(options.report, conversion_report(conversion))
     first, *others = describe_conversion(conversion)
     for line in (f"{options.source}: {first}", *others, f"written to {options.destination}"):
         say(line)
-    if options.report is not None:
-        write_json(options.report, conversion_report(conversion))
     return 0

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
-    say(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
+    # The file first: a terminal may fail.
     if options.json is not None:
         write_json(options.json, metrics)
+    say(f"{config.data.root} {split}, {config.test.views}: {describe_errors(metrics)}")
     return 0

@@ -57,13 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = [fetch_weights(path, "classifier") for path in options.weights]
     num_images, responses = responses_of_checkpoints(files, config, options.images)
     networks = dict(zip(labels, responses, strict=True))
-    new_console().print(summary_table(networks, num_images))
+    # The file first: a terminal may fail.
     if options.json:
         rows = [
             {"label": label, "weights": str(path), **as_json(layers)}
             for label, path, layers in zip(labels, options.weights, responses, strict=True)
         ]
         write_json(options.json, {"images": num_images, "networks": rows})
+    new_console().print(summary_table(networks, num_images))
     if options.plot:
         plot_layer_responses(networks, options.plot)
         say(options.plot)

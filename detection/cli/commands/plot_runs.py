@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     require_picture(options.output)
     plot = select_curves(options.runs, options.labels, options.metric, options.train_metric, options.smooth)
-    plot_curves(plot, options.output)
-    say(options.output)
+    # The numbers first: a plot or a terminal may fail.
     if options.json:
         write_json(options.json, plot.as_json())
+    plot_curves(plot, options.output)
+    say(options.output)
     return 0
