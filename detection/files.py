@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,11 @@ def plain_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises DatasetError if it is absent, too large, cut short, nested too deep or not JSON."""
+def read_json(path: Path, once: Sequence[str] = ()) -> Any:
+    """Parse a JSON file. Raises DatasetError if it is absent, too large, cut short, nested too deep or not JSON.
+
+    `once`: keys that no object may hold twice; of others the last counts, as in all of Python's JSON.
+    """
     text = read_text(path)
     try:
         value = json.loads(text)
@@ -61,7 +66,18 @@ def read_json(path: Path) -> Any:
         raise DatasetError(f"{path} holds a whole number of thousands of digits") from None
     if _SURROGATE.search(text):
         _refuse_half_characters(value, path)
+    # Looking at every pair of a large file takes seconds, and a key that the text holds once needs no look.
+    if any(text.count(f'"{key}"') > 1 for key in once):
+        json.loads(text, object_pairs_hook=partial(_refuse_repeated, path, once))
     return value
+
+
+def _refuse_repeated(path: Path, once: Sequence[str], pairs: Sequence[tuple[str, Any]]) -> None:
+    """Raise DatasetError if one of the keys `once` occurs twice in the pairs of an object."""
+    keys = [key for key, _ in pairs]
+    repeated = next((key for key in once if keys.count(key) > 1), None)
+    if repeated is not None:
+        raise DatasetError(f"{path} has '{repeated}' twice in one object: the first would be lost; join them")
 
 
 def _refuse_half_characters(value: Any, path: Path) -> None:

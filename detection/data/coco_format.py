@@ -78,10 +78,9 @@ def read_coco_file(path: Path, faults: Faults) -> CocoFile:
     or category id is used twice, a category has no name, an annotation refers to no image or category. With
     `faults.collect`, repeated image ids and unknown references are kept in `faults`, and stay in what is returned.
     """
-    content = read_json(path)
+    content = read_json(path, once=("images", "annotations", "categories"))
     if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise DatasetError(f"{path} is no COCO annotation file: it must hold an object with lists, not a {kind}")
+        raise DatasetError(f"{path} is no COCO annotation file: it must hold an object with lists, found {shorten(content)}")
     images = [
         CocoImage(number, _id(entry, "id", where), entry)
         for number, (where, entry) in enumerate(_entries(content, "images", path))

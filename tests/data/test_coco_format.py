@@ -235,6 +235,16 @@ def test_a_byte_order_mark_is_no_fault_anywhere(tmp_path: Path):
         assert refusal(step, tmp_path) is None
 
 
+def test_a_list_that_is_given_twice_is_refused(tmp_path: Path):
+    write_coco(tmp_path)
+    text = (tmp_path / "instances.json").read_text()
+    (tmp_path / "instances.json").write_text(text[:-1] + ', "annotations": []}')
+    for step in (train, check, evaluate_split, evaluate_file):
+        assert "has 'annotations' twice in one object" in (refusal(step, tmp_path) or "")
+    (tmp_path / "instances.json").write_text('{"info": {"images": [], "categories": {"images": 1}}, ' + text[1:])
+    assert refusal(train, tmp_path) is None
+
+
 def test_very_many_categories_are_read_and_compared_in_seconds(tmp_path: Path):
     content = coco_content()
     content["categories"] += [{"id": number, "name": f"class {number}"} for number in range(100, 100_100)]
