@@ -9,7 +9,11 @@ alone.
 from __future__ import annotations
 
 import argparse
+import gzip
+import lzma
 import os
+import shutil
+import struct
 import sys
 import tarfile
 import zipfile
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
 
 VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
 COCO_URL = "http://images.cocodataset.org"  # has no certificate of its own; the checksums vouch for the files
+
+
+MOST_EXPANSION = 50  # times an archive's size
+MOST_MEMBERS = 1_000_000  # files in an archive; COCO's largest has 120 thousand
 
 
 class ArchiveError(ValueError):
@@ -114,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArchiveError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or options.root}: {error.strerror or error}; the same command goes on from here")
+        place = _one_line(str(error.filename or options.root))
+        return _fail(f"{place}: {error.strerror or error}; the same command goes on from here")
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -131,6 +140,14 @@ def obtain(archive: Archive, root: Path, base_url: str | None, keep: bool) -> bo
 
     It is unpacked below `root`. `base_url` is a mirror's folder in place of the publisher's; with `keep` the archive stays.
     """
+    from backbones.weights.download import locked
+
+    # Of several processes one fetches, the others find it done.
+    with locked(root / f".{archive.name}"):
+        return _obtain_locked(archive, root, base_url, keep)
+
+
+def _obtain_locked(archive: Archive, root: Path, base_url: str | None, keep: bool) -> bool:
     from backbones.weights.download import finish
 
     folder = root / "archives"
@@ -152,7 +169,10 @@ def obtain(archive: Archive, root: Path, base_url: str | None, keep: bool) -> bo
     with progress_bar(f"unpacking {archive.name}") as report:
         unpack(file, target, report)
     if archive.cifar_batches:
-        make_class_folders(target, target / "cifar-10-batches-bin")
+        try:
+            make_class_folders(target, target / "cifar-10-batches-bin")
+        except (ValueError, IndexError):
+            raise ArchiveError(f"{file} does not hold CIFAR-10's batches") from None
     if not unpacked.exists():
         raise ArchiveError(f"{file} is unpacked, but {unpacked} was not in it")
     done.touch()
@@ -197,37 +217,103 @@ def check(file: Path, md5: str, report: ReportProgress) -> None:
 
 
 def unpack(file: Path, folder: Path, report: ReportProgress) -> None:
-    """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises ArchiveError."""
+    """Unpack a .zip or tar archive below `folder`, and nowhere else. Raises ArchiveError.
+
+    Only files and folders are unpacked, no links or devices, and only what has a size and a number that such archives have.
+    """
     if not hasattr(tarfile, "data_filter"):
         raise ArchiveError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _unpack_zip(file, folder, report) if file.suffix == ".zip" else _unpack_tar(file, folder, report)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ArchiveError(f"cannot unpack {file}: {error}") from None
+    except _DAMAGE as error:
+        raise ArchiveError(f"cannot unpack {file}: {_one_line(str(error) or type(error).__name__)}") from None
+
+
+# RuntimeError: a password is needed; NotImplementedError: an unknown compression. The others are a damaged archive's.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    UnicodeError,
+    struct.error,
+)
 
 
 def _unpack_tar(file: Path, folder: Path, report: ReportProgress) -> None:
+    size = _Size(file, folder)
     with tarfile.open(file) as archive:
-        members = archive.getmembers()
-        done, total = 0, sum(member.size for member in members)
+        members = []
+        for member in archive:  # one by one: to list them all is to decompress everything
+            if not (member.isfile() or member.isdir()):
+                raise ArchiveError(f"cannot unpack {file}: '{_one_line(member.name)}' is a link or a device, not a file")
+            size.add(member.size)
+            members.append(member)
+        size.require_space()
+        done = 0
         for member in members:
             archive.extract(member, folder, filter="data")
             done += member.size
-            report(done, total)
+            report(done, size.bytes)
 
 
 def _unpack_zip(file: Path, folder: Path, report: ReportProgress) -> None:
+    size = _Size(file, folder)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        for name in (PurePosixPath(member.filename.replace("\\", "/")) for member in members):
+        for member in members:
+            name = PurePosixPath(member.filename.replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
-                raise ArchiveError(f"cannot unpack {file}: '{name}' would land outside {folder}")
-        done, total = 0, sum(member.file_size for member in members)
+                raise ArchiveError(f"cannot unpack {file}: '{_one_line(str(name))}' would land outside {folder}")
+            size.add(member.file_size)
+        size.require_space()
+        done = 0
         for member in members:
             archive.extract(member, folder)
             done += member.file_size
-            report(done, total)
+            report(done, size.bytes)
+
+
+class _Size:
+    """What an archive unpacks to, so far: bounded, for a small file can hold terabytes of zeros."""
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        self.file, self.folder = file, folder
+        self.bytes, self.members = 0, 0
+        # Annotations in JSON shrink to a fifth, images hardly.
+        self.most_bytes = 2**26 + MOST_EXPANSION * file.stat().st_size
+
+    def add(self, num_bytes: int) -> None:
+        """Count one more file. Raises ArchiveError where there are too many, or too many bytes."""
+        self.bytes += num_bytes
+        self.members += 1
+        if self.members > MOST_MEMBERS:
+            raise ArchiveError(f"cannot unpack {self.file}: it holds more than {MOST_MEMBERS} files, which no data set has")
+        if self.bytes > self.most_bytes or num_bytes < 0:
+            raise ArchiveError(
+                f"cannot unpack {self.file}: it would become more than {self.most_bytes / 1e9:.4g} GB, "
+                f"over {MOST_EXPANSION} times its size, as no data set does"
+            )
+
+    def require_space(self) -> None:
+        """Raises ArchiveError where the disk has no room for all of it."""
+        free = shutil.disk_usage(self.folder).free
+        if self.bytes > free:
+            raise ArchiveError(
+                f"{self.file} needs {self.bytes / 1e9:.3f} GB to unpack, {self.folder} has {free / 1e9:.3f} GB: make room"
+            )
+
+
+def _one_line(text: str) -> str:
+    """Text out of an archive or a path, for a terminal."""
+    from backbones.errors import printable
+
+    return printable(text[:200])
 
 
 def make_class_folders(folder: Path, batches: Path) -> None:

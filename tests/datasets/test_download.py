@@ -1,11 +1,14 @@
 """Downloads from a server on this machine that breaks off, knows no ranges, or serves something else."""
 
+import contextlib
 import errno
+import gzip
 import hashlib
 import io
 import re
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +181,99 @@ def test_an_archive_cannot_write_elsewhere(kind, name, server, monkeypatch, tmp_
     assert code == 2 or (kind, name) == ("a.tar", "/evil.txt")
     assert not (tmp_path / "evil.txt").exists() and not Path("/evil.txt").exists()
     assert capsys.readouterr().err.count("\n") == (1 if code else 0)
+
+
+def tar_of_members(*members: tarfile.TarInfo, content: bytes = b"", mode: str = "w") -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+        for member in members:
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+def zip_with_a_password() -> bytes:
+    data = bytearray(zip_of(VOC))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    return bytes(data)
+
+
+def zip_bomb() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2**27))
+    return stream.getvalue()
+
+
+HOSTILE = [
+    ("a.tar", lambda: tar_of_members(member("VOCdevkit/a", tarfile.SYMTYPE, "/etc/passwd")), "is a link or a device"),
+    ("a.tar", lambda: tar_of_members(member("VOCdevkit/a", tarfile.SYMTYPE, "b")), "is a link or a device"),
+    ("a.tar", lambda: tar_of_members(member("VOCdevkit/a", tarfile.LNKTYPE, "../../b")), "is a link or a device"),
+    ("a.tar", lambda: tar_of_members(member("VOCdevkit/a", tarfile.FIFOTYPE)), "is a link or a device"),
+    ("a.tar", lambda: tar_of_members(member("VOCdevkit/\x1b[2Ja", tarfile.CHRTYPE)), r"\x1b[2Ja' is a link or a device"),
+    ("a.tar.gz", lambda: tar_of_members(member("z", size=2**27), content=bytes(2**27), mode="w:gz"), "over 50 times its size"),
+    ("a.zip", zip_bomb, "over 50 times its size"),
+    ("a.zip", zip_with_a_password, "password"),
+    ("a.zip", lambda: zip_of({"..\\..\\evil.txt": b"x"}), "would land outside"),
+    ("a.tar", lambda: tar_of({f"{index}": b"" for index in range(12)}), "it holds more than 10 files"),
+    ("a.tar", lambda: tar_of({"a" * 4000: b"x"}), "File name too long"),
+    ("a.tar", lambda: b"no archive at all" * 100, "cannot unpack"),
+    ("a.tar.gz", lambda: gzip.compress(tar_of(VOC))[:-9000], "cannot unpack"),
+    ("a.zip", lambda: zip_of(VOC)[:-30], "cannot unpack"),
+    ("a.zip", lambda: b"", "cannot unpack"),
+]
+
+
+@pytest.mark.parametrize(("kind", "make", "words"), HOSTILE)
+def test_a_hostile_archive_is_one_line(kind, make, words, server, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(script, "MOST_MEMBERS", 10)
+    content = make()
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / kind).write_bytes(content)  # put there by hand: the download refuses an empty one
+    offer(server, monkeypatch, content, kind)
+    assert fetch(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error and error.rstrip("\n").isprintable()
+    assert not (tmp_path / "archives" / f"{kind}.done").exists()
+
+
+def test_too_little_space_is_told_before_unpacking(server, monkeypatch, tmp_path, capsys):
+    offer(server, monkeypatch, tar_of(VOC))
+    usage = script.shutil.disk_usage(tmp_path)
+    full = iter([usage, usage._replace(free=1000)])  # the download's look, then that before unpacking
+    monkeypatch.setattr(script.shutil, "disk_usage", lambda folder: next(full))
+    assert fetch(tmp_path) == 2
+    assert "to unpack" in capsys.readouterr().err and not (tmp_path / "VOCdevkit").exists()
+
+
+def test_mutated_archives_are_one_line(tmp_path):
+    """Whatever the damage: unpacked, an ArchiveError or an OSError, and nothing outside."""
+    originals = {"a.zip": zip_of(VOC), "a.tar": tar_of(VOC), "a.tar.gz": gzip.compress(tar_of(VOC))}
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        kind = list(originals)[number % 3]
+        content = bytearray(originals[kind])
+        places = rng.integers(len(content), size=4) if number % 2 else rng.integers(1, 600, size=4) * rng.choice([-1, 1])
+        for place in places:
+            content[place] = rng.integers(256)
+        file, folder = tmp_path / kind, tmp_path / "inside" / str(number)
+        file.write_bytes(content)
+        with contextlib.suppress(script.ArchiveError, OSError):
+            script.unpack(file, folder, lambda done, total: None)
+        assert {path.name for path in tmp_path.iterdir()} <= {"inside", *originals}
+
+
+def test_two_at_once_end_well(server, monkeypatch, tmp_path):
+    offer(server, monkeypatch, tar_of(VOC))
+    with ThreadPoolExecutor() as pool:
+        codes = list(pool.map(lambda _: script.obtain(script.DATASETS["voc2012"][0], tmp_path, None, False), range(4)))
+    assert sorted(codes) == [False, False, False, True] and unpacked(tmp_path) == VOC and len(server.requests) == 1
 
 
 def test_zip_into_a_sub_folder(server, monkeypatch, tmp_path):
