@@ -8,6 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
+import torch
+
 from detection.cli.main import COMMANDS
 from detection.files import write_json
 from tests.fuzz.campaign import Campaign, Report
@@ -26,6 +29,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument("--keep", type=Path, help="keep the folder of the last case there; default: a temporary one")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # a process that has used more cannot fork and go on
+    cv2.setNumThreads(1)
     for name in COMMANDS:  # what the forked commands need, imported once
         importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
     with tempfile.TemporaryDirectory() as temporary:
