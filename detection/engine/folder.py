@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 
+PATIENCE = 1.0
+"""Seconds to wait for the lock: a start that is refused for what the folder holds has it for an instant."""
+
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems say that have no locks, or whose lock server does not answer."""
 
@@ -72,7 +75,7 @@ def _held(output_dir: Path) -> Iterator[tuple[int, int] | None]:
     made = _make(output_dir)
     path = Path(os.path.realpath(output_dir)) / LOCK
     # One object for each path and thread: it may be acquired again, where another object would be refused.
-    lock = FileLock(path, timeout=0, is_singleton=True, fallback_to_soft=False)
+    lock = FileLock(path, timeout=PATIENCE, is_singleton=True, fallback_to_soft=False)
     is_outermost = not lock.is_locked
     try:
         if not _acquire(lock, output_dir):
