@@ -6,10 +6,14 @@ calls then break, raise the same error instead of what the library says of a bro
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import re
+import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -17,7 +21,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from backbones.errors import shorten
+from backbones.errors import printable, shorten
 from detection.config import TrainConfig
 from detection.engine.distributed import World, environment_number
 from detection.errors import USER_ERRORS, ConfigError, OtherProcessError, TrainingError
@@ -45,22 +49,36 @@ def process_group(world: World, config: TrainConfig | None = None) -> Iterator[N
         yield
         return
     store = _connect(world, config or TrainConfig())
-    failed = False
+    patience = 0.0
     try:
         with _watched(store, world):
             yield
     except BaseException as error:
-        failed = True
-        elsewhere = _failure_elsewhere(store, world, error)
-        if elsewhere is None:
-            raise
+        # Those that are killed never leave, and the others then find it out by themselves.
+        patience = GRACE / 5 if _is_lost_connection(error) else GRACE
+        first, is_told = _agree_on_failure(store, world, error)
         try:
-            raise elsewhere from OtherProcessError("another process of the run raised it")
+            if first is error:
+                raise
+            raise first from OtherProcessError("another process of the run raised it") if is_told else None
         finally:
-            del elsewhere  # its traceback has this frame: the circle would keep the store and its threads
+            _drop_frames(error)
+            del first  # its traceback has this frame: the circle would keep the store and its threads
     finally:
-        dist.destroy_process_group()  # closes the connections: whoever waits for this process wakes up
-        _leave(store, world, wait=failed)
+        dist.destroy_process_group()
+        _leave(store, world, patience=patience)
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Let go of what the functions held that an error has left: the module that communicates, and its connections.
+
+    They close only then, and whoever waits for this process wakes up.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__context__
+    gc.collect()
 
 
 def _connect(world: World, config: TrainConfig) -> dist.Store:
@@ -73,6 +91,8 @@ def _connect(world: World, config: TrainConfig) -> dist.Store:
         )
     port = environment_number("MASTER_PORT", 1, greatest=2**16 - 1)
     try:
+        if world.rank > 0:
+            _wait_for_rank_0(address, port, config.connect_timeout)
         store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=config.connect_timeout)))
         dist.init_process_group(
             "nccl" if world.device.type == "cuda" else "gloo",
@@ -81,7 +101,7 @@ def _connect(world: World, config: TrainConfig) -> dist.Store:
             world_size=world.size,
             timeout=timedelta(seconds=config.collective_timeout),
         )
-    except RuntimeError as error:  # what torch raises of sockets, stores and backends
+    except (RuntimeError, OSError) as error:  # RuntimeError: what torch raises of sockets, stores and backends
         raise TrainingError(
             f"process {world.rank} of {world.size} did not meet the others at {shorten(address)}, port {port}, within "
             f"{config.connect_timeout:g} s: {_reason(error)}; start all with the same MASTER_ADDR, MASTER_PORT and "
@@ -90,28 +110,48 @@ def _connect(world: World, config: TrainConfig) -> dist.Store:
     return store
 
 
+def _wait_for_rank_0(address: str, port: int, seconds: float) -> None:
+    """Wait until somebody listens at the address. Raises OSError after that time; torch would print its stack."""
+    deadline = time.monotonic() + seconds
+    while (error := _try_to_reach(address, port)) is not None:
+        if time.monotonic() > deadline:
+            raise error
+        time.sleep(0.2)
+
+
 def _reason(error: BaseException) -> str:
     """What torch says, in one short line without its stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shorten((lines or [type(error).__name__])[0].partition("Exception raised from")[0])
+    said = re.sub(r"^\[[^]]*\] ", "", lines[0] if lines else type(error).__name__)  # gloo begins with its source's place
+    return printable(re.split(r"\. This is typically|Exception raised from", said)[0].rstrip(".")[:200])
 
 
-def _failure_elsewhere(store: dist.Store, world: World, error: BaseException) -> ValueError | None:
-    """The error of the process that failed first, to be raised in place of `error`; None where `error` itself is it.
+def _agree_on_failure(store: dist.Store, world: World, error: BaseException) -> tuple[BaseException, bool]:
+    """The error to raise in place of `error`, or itself; and whether another process has told the user of it.
 
-    The others are told of the first one.
+    It is the first that a process wrote into the store. One that fails writes before it closes its connections; whoever
+    finds them broken and nothing written tells that a process was lost.
     """
+    mine: BaseException = error
     if isinstance(error.__cause__, OtherProcessError):
-        return None
+        return error, False
     if _is_lost_connection(error):
         first = _first_failure(store)
-        return _lost(world, error) if first is None else first[1]
-    mine = json.dumps([world.rank, type(error).__name__, str(error)])
-    with suppress(RuntimeError):  # the store has gone with rank 0
-        rank, failure = _parse(store.compare_set(FAILURE, "", mine))
-        if rank != world.rank and isinstance(error, USER_ERRORS):
-            return failure
-    return None
+        if first is not None:
+            return first[1], True
+        mine = _lost(world, error)
+    rank, failure = _write_failure(store, world, mine)
+    # A bug of ours keeps its traceback, whoever failed before.
+    return (failure, True) if rank != world.rank and isinstance(mine, USER_ERRORS) else (mine, False)
+
+
+def _write_failure(store: dist.Store, world: World, error: BaseException) -> tuple[int, BaseException]:
+    """Write an error into the store unless there is one; returns the rank and the error that is written there."""
+    text = json.dumps([world.rank, type(error).__name__, str(error)])
+    if _has_store():
+        with suppress(RuntimeError):  # the store has gone this moment
+            return _parse(store.compare_set(FAILURE, "", text))
+    return world.rank, error
 
 
 def _is_lost_connection(error: BaseException) -> bool:
@@ -119,17 +159,33 @@ def _is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
-def _first_failure(store: dist.Store) -> tuple[int, ValueError] | None:
-    """The rank that failed first, and its error; None where it was killed. A process writes before it closes connections."""
+def _first_failure(store: dist.Store) -> tuple[int, BaseException] | None:
+    """The rank that failed first, and its error; None where nobody wrote one within two seconds: it was killed."""
     with suppress(RuntimeError):
         for _ in range(20):
+            if not _has_store():
+                return None
             if store.check([FAILURE]):
                 return _parse(store.get(FAILURE))
             time.sleep(0.1)
     return None
 
 
-def _parse(text: bytes) -> tuple[int, ValueError]:
+def _has_store() -> bool:
+    """Whether the process that holds the store is there. Asked first, as torch prints its own stack where it is not."""
+    return _try_to_reach(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])) is None
+
+
+def _try_to_reach(address: str, port: int) -> OSError | None:
+    """None where somebody listens there, or why not."""
+    try:
+        socket.create_connection((address, port), timeout=5.0).close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _parse(text: bytes) -> tuple[int, BaseException]:
     """The rank that failed, and its error: a user's mistake as itself, anything else as a TrainingError."""
     rank, name, message = json.loads(text)
     for kind in USER_ERRORS:
@@ -140,18 +196,20 @@ def _parse(text: bytes) -> tuple[int, ValueError]:
 
 def _lost(world: World, error: BaseException) -> TrainingError:
     return TrainingError(
-        f"process {world.rank} of {world.size} lost the connection to another: {_reason(error)}; if that was not killed, it "
+        f"process {world.rank} of {world.size} lost the connection to another: {_reason(error)}; unless it was killed, it "
         f"tells why; go on from the last checkpoint (--resume), and if one was only slow, with a longer "
         f"train.collective_timeout"
     )
 
 
-def _leave(store: dist.Store, world: World, *, wait: bool) -> None:
-    """Count this process as gone. Rank 0 may hold the store, so after a failure it waits until all have read of it."""
+def _leave(store: dist.Store, world: World, *, patience: float) -> None:
+    """Count this process as gone. Rank 0 may hold the store, so after a failure it gives all time to read of it."""
+    if not _has_store():
+        return
     with suppress(RuntimeError):
         gone = store.add(LEFT, 1)
-        deadline = time.monotonic() + GRACE
-        while wait and world.is_main and gone < world.size and time.monotonic() < deadline:
+        deadline = time.monotonic() + patience
+        while world.is_main and gone < world.size and time.monotonic() < deadline:
             time.sleep(0.05)
             gone = store.add(LEFT, 0)
 
