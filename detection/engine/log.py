@@ -216,8 +216,14 @@ def silence(file: IO[str]) -> None:
 def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:
     """Keep the lines of a JSON-lines file that are whole and that `keep` accepts; an absent file becomes an empty one."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if (value := _parsed(line)) is not None and keep(value)]
+    kept = [_as_json(line, value) for line in lines if (value := _parsed(line)) is not None and keep(value)]
     write_whole(path, "".join(line + "\n" for line in kept))
+
+
+def _as_json(line: str, value: LogLine) -> str:
+    """The line as it is, or without the NaN that runs before this version wrote, which JSON has not."""
+    plain = plain_json(value)
+    return line if plain == value else json.dumps(plain, allow_nan=False)
 
 
 def _parsed(line: str) -> LogLine | None:

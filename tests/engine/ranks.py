@@ -79,6 +79,10 @@ def evaluate_badly(model: torch.nn.Module) -> dict[str, float]:
     raise DatasetError("val.jpg is damaged")
 
 
+def do(case: str, folder: Path) -> None:
+    CASES[case](folder / "run")
+
+
 def start(rank: int, port: int, case: str, folder: Path) -> int:
     """Fork a process that runs the case as a command would."""
     pid = os.fork()
@@ -92,7 +96,7 @@ def start(rank: int, port: int, case: str, folder: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         torch.manual_seed(1)
-        code = run_command(lambda _: CASES[case](folder / "run") and None)
+        code = run_command(lambda _: do(case, folder))
     except BaseException:
         traceback.print_exc()
     finally:

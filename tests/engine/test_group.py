@@ -117,7 +117,8 @@ def test_an_address_that_does_not_exist_is_one_line(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("rank", "leaves", "ends"), [(0, False, True), (0, True, False), (1, False, False)])
 def test_a_process_that_waits_on_its_gpu_is_ended(monkeypatch: pytest.MonkeyPatch, rank: int, leaves: bool, ends: bool) -> None:
     """Rank 1 has failed; who does not leave by itself would wait for ever."""
-    store, left, codes = dist.HashStore(), threading.Event(), []
+    store, left = dist.HashStore(), threading.Event()
+    codes: list[int] = []
     store.set(group.FAILURE, json.dumps([1, "DatasetError", "a.jpg is damaged"]))
     monkeypatch.setattr(os, "_exit", codes.append)
     timer = threading.Timer(1.5, left.set)
