@@ -79,7 +79,8 @@ def test_a_second_interrupt_in_a_save_ends_with_130_and_a_whole_file(
             def flush(self) -> None:
                 file.flush()
 
-        save(contents, Watched())
+        watched: Any = Watched()
+        save(contents, watched)
 
     monkeypatch.setattr(torch, "save", interrupted)
     contents = {f"w{number}": torch.rand(5000) for number in range(20)}
