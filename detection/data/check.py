@@ -17,7 +17,7 @@ import torch
 from detection.config import MAX_PIXELS, DataConfig, Source
 from detection.data.catalog import read_sources
 from detection.data.faults import Faults
-from detection.data.images import read_image
+from detection.data.images import describe_more_frames, read_image
 from detection.data.loader import find_bad_images
 from detection.data.records import describe_crowded
 from detection.errors import DatasetError
@@ -66,14 +66,19 @@ def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, 
     """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
     faults = Faults(strict=data.strict, collect=True)
     records = read_sources(getattr(data, name), data.class_names, faults)
-    problems = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)
-    for done, problem in enumerate(problems, start=1):
+    more_frames: list[str] = []
+    checks = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)
+    for done, (problem, has_more_frames) in enumerate(checks, start=1):
+        if has_more_frames:
+            more_frames.append(str(records[done - 1].file))
         if problem is not None and data.on_bad_image == "skip" and not data.strict:
             faults.note(problem, "image that cannot be used", "skipped")
         elif problem is not None:
             faults.errors.append(problem)
         if report is not None:
             report(name, done, len(records))
+    if more_frames:
+        faults.inform(describe_more_frames(more_frames))
     return CheckedSplit(name, records, faults)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import IO, BinaryIO, NamedTuple
 
@@ -87,6 +88,13 @@ class LoadedImage(NamedTuple):
 
     pixels: np.ndarray  # (H, W, 3) uint8 RGB
     more_frames: bool
+
+
+def describe_more_frames(files: Sequence[str]) -> str:
+    """A sentence about images that are used in part."""
+    return (
+        f"{len(files)} images have several frames or pages, of which only the first is used; the first: {printable(files[0])}"
+    )
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

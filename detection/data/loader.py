@@ -11,7 +11,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detection.config import LOADER_TIMEOUT, MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
-from detection.data.images import read_image
+from detection.data.images import LoadedImage, describe_more_frames, load_image
 from detection.data.packing import PackedRecords
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import prepare
@@ -37,6 +36,21 @@ class Sample(NamedTuple):
     target: Target
     file: str
     skipped: tuple[str, ...]  # why the images that this one replaces could not be used, one message each
+    more_frames: bool = False  # the file has more frames or pages than the one that is used
+
+
+class TestImage(NamedTuple):
+    """One image for a test."""
+
+    pixels: Tensor  # (3, H, W) uint8 RGB
+    more_frames: bool  # the file has more frames or pages than the one that is used
+
+
+class ImageCheck(NamedTuple):
+    """What is to be said of an image file."""
+
+    problem: str | None  # why it cannot be used
+    more_frames: bool = False
 
 
 class LoadedBatch(NamedTuple):
@@ -44,6 +58,7 @@ class LoadedBatch(NamedTuple):
 
     batch: Any  # a Batch here, an ImageBatch in the classification stage
     skipped: tuple[str, ...]  # why images were left out or replaced, one message each
+    more_frames: tuple[str, ...] = ()  # files that have more frames or pages than the one that is used
 
 
 class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
@@ -61,7 +76,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
         skipped: list[str] = []
         for index in self._candidates(item.image):
             try:
-                image, target = self._load(index, item.seed)
+                sample = self._load(index, item.seed)
             except ConfigError as error:
                 return error
             except DatasetError as error:
@@ -69,7 +84,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
                     return error
                 skipped.append(str(error))
                 continue
-            return Sample(image, target, self.records.file(index), tuple(skipped))
+            return sample._replace(skipped=tuple(skipped))
         return DatasetError(f"none of the images can be used; the first: {skipped[0]}")
 
     def _candidates(self, index: int) -> Iterator[int]:
@@ -80,11 +95,11 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
             if is_wide[candidate] == is_wide[index] or not self.config.aspect_grouping:
                 yield candidate
 
-    def _load(self, index: int, seed: int) -> tuple[Tensor, Target]:
+    def _load(self, index: int, seed: int) -> Sample:
         file, config = self.records.file(index), self.config
-        image = read_checked(file, self.records.size_hw(index), config.max_pixels)
-        return prepare(
-            image,
+        loaded = read_checked(file, self.records.size_hw(index), config.max_pixels)
+        image, target = prepare(
+            loaded.pixels,
             self.records.target(index),
             self.augmentation,
             config.shorter_sides,
@@ -93,9 +108,10 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
             resizing=config.resizing,
             file=file,
         )
+        return Sample(image, target, file, (), loaded.more_frames)
 
 
-class TestDataset(TorchDataset[Tensor | DatasetError]):
+class TestDataset(TorchDataset[TestImage | DatasetError]):
     """Decodes: index -> (3, H, W) uint8 RGB at its own size, or the error as a value."""
 
     def __init__(self, records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> None:
@@ -105,16 +121,17 @@ class TestDataset(TorchDataset[Tensor | DatasetError]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor | DatasetError:
+    def __getitem__(self, index: int) -> TestImage | DatasetError:
         try:
             file, size_hw = self.files[index]
-            return torch.from_numpy(read_checked(file, size_hw, self.max_pixels)).permute(2, 0, 1)
+            loaded = read_checked(file, size_hw, self.max_pixels)
+            return TestImage(torch.from_numpy(loaded.pixels).permute(2, 0, 1), loaded.more_frames)
         except DatasetError as error:
             return error
 
 
-class ImageCheckDataset(TorchDataset[str | None]):
-    """Decodes each image and returns its error message, or None."""
+class ImageCheckDataset(TorchDataset[ImageCheck]):
+    """Decodes each image, and keeps what is to be said of it."""
 
     def __init__(self, records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> None:
         self.images = TestDataset(records, max_pixels)
@@ -122,16 +139,15 @@ class ImageCheckDataset(TorchDataset[str | None]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> str | None:
-        """What is wrong with the image, or None."""
-        problem = self.images[index]
-        return str(problem) if isinstance(problem, DatasetError) else None
+    def __getitem__(self, index: int) -> ImageCheck:
+        loaded = self.images[index]
+        return ImageCheck(str(loaded)) if isinstance(loaded, DatasetError) else ImageCheck(None, loaded.more_frames)
 
 
-def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The pixels of a file, (H, W, 3) uint8 RGB. Raises DatasetError, also where (H, W) is not `size_hw`, the annotation's."""
-    image = read_image(file, max_pixels)
-    height, width = image.shape[:2]
+def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """An image file, decoded. Raises DatasetError, also where its (H, W) is not `size_hw`, the annotation's."""
+    image = load_image(file, max_pixels)
+    height, width = image.pixels.shape[:2]
     if (height, width) != size_hw:
         annotated = f"{size_hw[1]}x{size_hw[0]}"
         turned = "; was it annotated without its EXIF rotation, or are width and height swapped?"
@@ -181,12 +197,17 @@ def collate(samples: Sequence[Sample | ConfigError | DatasetError]) -> LoadedBat
         [sample.target for sample in good],
         [sample.file for sample in good],
     )
-    return LoadedBatch(batch, tuple(reason for sample in good for reason in sample.skipped))
+    skipped = tuple(reason for sample in good for reason in sample.skipped)
+    return LoadedBatch(batch, skipped, tuple(sample.file for sample in good if sample.more_frames))
 
 
 def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Generator[Any, None, None]:
-    """The batches; an error that came as a value is raised, and each skipped image is logged once, with the count."""
+    """The batches; an error that came as a value is raised, and each skipped image is logged once, with the count.
+
+    So is the first image of several frames. `resdet check-dataset` counts them; here the pass may have no end.
+    """
     skipped: set[str] = set()
+    told_of_frames = False
     for loaded in loader:
         if not isinstance(loaded, LoadedBatch):
             raise loaded
@@ -194,6 +215,9 @@ def unwrap(loader: Iterable[LoadedBatch | ConfigError | DatasetError]) -> Genera
             if reason not in skipped:
                 skipped.add(reason)
                 logger.warning("skipped image number %d: %s", len(skipped), reason)
+        if loaded.more_frames and not told_of_frames:
+            told_of_frames = True
+            logger.warning("%s has several frames or pages: of each such image only the first is used", loaded.more_frames[0])
         yield loaded.batch
 
 
@@ -211,13 +235,14 @@ def test_loader(
     with "skip" one that cannot be read or is too large is left out of its group, and logged.
     """
     # Image by image, not by group: fewer large images wait in shared memory.
-    num_skipped = 0
+    num_skipped, with_more_frames = 0, list[Record]()
     with closing(_load_each(TestDataset(records, max_pixels), records, workers, timeout)) as loaded:
         for start in range(0, len(records), batch_size):
             good: list[tuple[Record, Tensor]] = []
             for record, image in zip(records[start : start + batch_size], loaded, strict=False):
-                if isinstance(image, Tensor):
-                    good.append((record, image))
+                if isinstance(image, TestImage):
+                    good.append((record, image.pixels))
+                    with_more_frames += [record] if image.more_frames else []
                 elif on_bad_image == "error":
                     raise image
                 else:
@@ -225,12 +250,14 @@ def test_loader(
                     logger.warning("skipped image number %d: %s", num_skipped, image)
             if good:
                 yield [record for record, _ in good], [image for _, image in good]
+    if with_more_frames:
+        logger.warning("%s", describe_more_frames([str(record.file) for record in with_more_frames]))
 
 
 def find_bad_images(
     records: Sequence[Record], workers: int = 0, max_pixels: int = MAX_PIXELS, timeout: float = LOADER_TIMEOUT
-) -> Iterator[str | None]:
-    """Decode every image: for each in its order what is wrong with it, or None.
+) -> Iterator[ImageCheck]:
+    """Decode every image: for each in its order what is wrong with it, and whether it has more frames than are used.
 
     Raises DatasetError where none is decoded for `timeout` seconds, or a worker dies.
     """

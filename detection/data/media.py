@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import logging
 import math
 import os
 import re
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from backbones.errors import printable
 from detection.errors import DatasetError
 from detection.files import open_regular
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import cv2
@@ -91,13 +95,19 @@ def _matches(pattern: Path) -> Iterator[Path]:
 
 def _require_any(paths: Iterator[Path], problem: str) -> list[MediaInput]:
     """The images and videos among the paths, by their suffixes. Raises DatasetError(problem) if there is none."""
-    from detection.data.images import IMAGE_SUFFIXES
+    from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     # macOS writes files like '._photo.jpg' that are no images.
-    kept = [path for path in paths if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")]
+    visible = [path for path in paths if not path.name.startswith(".")]
+    # What only has the name of an image, such as a pipe, is reported when its turn comes.
+    kept = [path for path in visible if path.suffix.lower() in suffixes and not path.is_dir()]
+    unread = sorted(str(path) for path in visible if path.suffix.lower() in UNREAD_SUFFIXES)
+    left_out = f"{len(unread)} files are left out, images of kinds that are not read" if unread else ""
     if not kept:
-        raise DatasetError(problem)
+        raise DatasetError(f"{problem}; {left_out}" if unread else problem)
+    if unread:
+        logger.warning("%s; convert them, e.g. to .jpg; the first: %s", left_out, printable(unread[0]))
     return [_input_of(path) for path in sorted(kept)]
 
 

@@ -17,7 +17,7 @@ import torch
 
 from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
-from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_array
+from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_arrays
 from detection.inference.refinement import refine_boxes
 from detection.inference.select import select_detections
 from detection.inference.views import View, classify_in_views, unite_proposals
@@ -81,8 +81,7 @@ def load_detector(
 @torch.inference_mode()
 def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> list[Detections]:
     """Objects in each image, boxes in its own pixels, by one detector or several as one."""
-    max_pixels = detectors[0].config.data.max_pixels
-    arrays = [to_array(image, max_pixels) for image in images]
+    arrays = to_arrays(images, detectors[0].config.data.max_pixels)
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)  # images by all their sizes for the networks
     for index, array in enumerate(arrays):
         sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detection.data.images import read_image
+from detection.data.images import load_image
 from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_paths
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
@@ -59,6 +59,7 @@ class DrawnImage:
     drawing: Path
     size_hw: tuple[int, int]
     objects: list[FoundObject]
+    more_frames: bool = False  # the file has more frames or pages than the first, which is drawn
 
     def as_json(self) -> dict[str, Any]:
         """The image's entry of detections.json."""
@@ -68,7 +69,8 @@ class DrawnImage:
 
     def __str__(self) -> str:
         counts = Counter(each.class_name for each in self.objects)
-        return f"{self.source}: {describe_counts(counts)} -> {self.drawing}"
+        first = " (the first of its frames or pages)" if self.more_frames else ""
+        return f"{self.source}{first}: {describe_counts(counts)} -> {self.drawing}"
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,10 @@ def draw_input(
 
 def draw_image_file(model: Detector | Ensemble, source: MediaInput, drawing: Path) -> DrawnImage:
     """Draw one image. Raises DatasetError where it cannot be read."""
-    image = read_image(source.path, model.config.data.max_pixels)
+    image, more_frames = load_image(source.path, model.config.data.max_pixels)
     drawn, objects = draw_detections(model, image)
     save_image(drawing, drawn)
-    return DrawnImage(source, drawing, (image.shape[0], image.shape[1]), objects)
+    return DrawnImage(source, drawing, (image.shape[0], image.shape[1]), objects, more_frames)
 
 
 def draw_video(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,22 +11,38 @@ import torch
 from torch import Tensor
 
 from detection.config import MAX_PIXELS, Resizing, TestConfig
-from detection.data.images import read_image
+from detection.data.images import describe_more_frames, load_image
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch
+
+logger = logging.getLogger(__name__)
 
 ImageInput = str | Path | np.ndarray | Tensor
 """An image file's path, or uint8 RGB pixels of any size: an array (H, W, 3) or a tensor (3, H, W)."""
 
 
-def to_array(image: ImageInput, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The pixels of an image given in any of the forms, (H, W, 3) uint8 RGB.
+def to_arrays(images: Sequence[ImageInput], max_pixels: int = MAX_PIXELS) -> list[np.ndarray]:
+    """The pixels of images given in any of the forms, each (H, W, 3) uint8 RGB. Of a file with several frames it is the first,
+    which is logged.
 
-    Raises DatasetError, naming the file, for a path that leads to no image or to one of more than
-    `max_pixels`, and ValueError for pixels of another form.
+    Raises DatasetError, naming the file, for a path that leads to no image or to one of more than `max_pixels`, and
+    ValueError for pixels of another form.
     """
-    if isinstance(image, str | Path):
-        return read_image(image, max_pixels)
+    arrays, more_frames = [], []
+    for image in images:
+        if isinstance(image, str | Path):
+            loaded = load_image(image, max_pixels)
+            arrays.append(loaded.pixels)
+            more_frames += [str(image)] if loaded.more_frames else []
+        else:
+            arrays.append(to_array(image))
+    if more_frames:
+        logger.warning("%s", describe_more_frames(more_frames))
+    return arrays
+
+
+def to_array(image: np.ndarray | Tensor) -> np.ndarray:
+    """Pixels as (H, W, 3) uint8 RGB. Raises ValueError for those of another form."""
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(

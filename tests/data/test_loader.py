@@ -167,8 +167,8 @@ def test_test_loader_with_a_bad_image(dataset, caplog):
 
 def test_find_bad_images(dataset):
     spoil(dataset, 1)
-    problems = list(loader.find_bad_images(dataset.records, 1))
-    assert [problem is None for problem in problems] == [index != 1 for index in range(13)]
+    checks = list(loader.find_bad_images(dataset.records, 1))
+    assert [check.problem is None for check in checks] == [index != 1 for index in range(13)]
 
 
 SCRIPT = """
