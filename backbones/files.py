@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import stat
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_NAME_BYTES = 240  # of a name that others are added to: file systems take 255
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: two processes that write one path must not write into one file.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f"{_temporary_stem(path)}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -72,6 +75,11 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+def _temporary_stem(path: Path) -> str:
+    """How the names of the files begin that take the place of `path`: hidden, and short enough for what follows."""
+    return "." + os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+
+
 def write_whole(path: str | Path, contents: bytes | str) -> None:
     r"""Write bytes, or text as UTF-8, half characters as `\ud800`, through `replacing`. Raises OSError."""
     with replacing(path) as file:
@@ -81,6 +89,6 @@ def write_whole(path: str | Path, contents: bytes | str) -> None:
 def remove_leftovers(path: str | Path) -> None:
     """Delete what killed processes left of `replacing(path)`. To be called where nobody else writes it meanwhile."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{path.name}.????????.tmp"):
+    for leftover in path.parent.glob(f"{glob.escape(_temporary_stem(path))}.????????.tmp"):
         with suppress(OSError):
             leftover.unlink()

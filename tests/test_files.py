@@ -1,12 +1,17 @@
 """Text and JSON from outside: what cannot be read is one line that names the file, and takes no time."""
 
+import ast
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from detection.errors import DatasetError
 from detection.files import plain_json, read_json, read_text, write_json
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,27 @@ def test_numbers_that_json_has_not_are_null(tmp_path):
     content = (tmp_path / "file.json").read_text()
     assert json.loads(content, parse_constant=pytest.fail) == {"AP": None, "list": [None, 0.5], "nested": {"a": [None]}}
     assert plain_json((1, "a", None)) == [1, "a", None]
+
+
+SOURCES = [path for folder in ("backbones", "detection", "tools", "datasets", "docs") for path in (ROOT / folder).rglob("*.py")]
+
+
+def opens_text_without_encoding(call: ast.Call) -> bool:
+    """Whether this reads or writes text in the encoding of whatever machine it runs on."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    if name not in ("open", "read_text", "write_text") or owner in ("os", "Image", "tarfile", "zipfile", "webbrowser"):
+        return False
+    if name == "read_text" and not owner:
+        return False  # detection.files', which is UTF-8
+    binary = name == "open" and (re.search(r"'[rwax+]*b\+?'", ast.unparse(call)) or "urllib" in owner)
+    return not binary and not any(keyword.arg == "encoding" for keyword in call.keywords)
+
+
+def test_text_is_read_and_written_as_utf_8_on_every_machine():
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and opens_text_without_encoding(node):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert SOURCES and not found, "\n".join(found)

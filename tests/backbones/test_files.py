@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from backbones.files import open_regular, read_regular, remove_leftovers, replacing, write_whole
+from backbones.files import _temporary_stem, open_regular, read_regular, remove_leftovers, replacing, write_whole
 
 
 def not_files(folder):
@@ -75,3 +75,22 @@ def test_leftovers_of_killed_processes_go(tmp_path):
         (tmp_path / name).write_bytes(b"")
     remove_leftovers(tmp_path / "last.pt")
     assert {each.name for each in tmp_path.iterdir()} == {".best.pt.0123abcd.tmp", "last.pt"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "[a]*?.json", "\udcff" * 255, "-x", "new\nline"])
+def test_a_name_as_long_or_odd_as_the_file_system_takes_is_written_and_cleaned(name, tmp_path):
+    path = tmp_path / name
+    write_whole(path, "one")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"two")
+        raise ZeroDivisionError
+    assert path.read_text(encoding="utf-8") == "one"
+    leftover = tmp_path / f"{_temporary_stem(path)}.01234567.tmp"
+    leftover.touch()
+    remove_leftovers(path)
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_text_with_half_a_character_is_written_as_its_escape(tmp_path):
+    write_whole(tmp_path / "a", "x\udcff")
+    assert (tmp_path / "a").read_bytes() == b"x\\udcff"
