@@ -58,6 +58,9 @@ def safe_output() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # Pillow's about broken EXIF, which counts as none, and large images, whose bound is `data.max_pixels`.
+            warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+            warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
             yield
     finally:
         logging.lastResort = last_resort
