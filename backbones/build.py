@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from backbones.base import Backbone, C4Head, C4Trunk
-from backbones.errors import BackboneError, did_you_mean
+from backbones.errors import MAX_NAME_LENGTH, BackboneError, did_you_mean, shorten
 from backbones.foreign.net import LIBRARIES, build_foreign
 from backbones.options import BackboneOptions, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
@@ -87,6 +87,8 @@ def _build(name: str, options: BackboneOptions) -> Backbone:
 
 
 def _builder(name: str) -> Builder:
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH:
+        raise BackboneError(f"a backbone's name is text of at most {MAX_NAME_LENGTH} characters, got {shorten(name)}")
     if found := registered_builder(name):
         return found
     if name.startswith(tuple(f"{library}/" for library in LIBRARIES)):
@@ -94,7 +96,7 @@ def _builder(name: str) -> Builder:
     if plugin := load_plugin(name):
         return plugin
     known = f"known are {', '.join(list_backbones())}, timm/NAME and torchvision/NAME"
-    raise BackboneError(f"unknown backbone '{name}'{did_you_mean(name, list_backbones(), known)}")
+    raise BackboneError(f"unknown backbone {shorten(name)}{did_you_mean(name, list_backbones(), known)}")
 
 
 def load_c4(

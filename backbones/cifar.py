@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone
 from backbones.blocks import BasicBlock, Shortcut, conv3x3, global_average, initialise_convolutions, make_norm
 from backbones.checkpointing import checkpointed
-from backbones.errors import BackboneError
+from backbones.errors import BackboneError, shorten
 from backbones.norm import conv_norm
 from backbones.options import DEFAULT_OPTIONS, BackboneOptions
 
@@ -26,6 +26,7 @@ WIDTHS = (16, 32, 64)
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)  # table 6
 PLAIN_DEPTHS = (20, 32, 44, 56, 110)  # figure 6
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",))
+MAX_DEPTH = 5000  # four times the paper's deepest: what is deeper takes minutes to build
 DEEP = 200  # layers; what deeper nets would keep for the backward pass fills a GPU
 
 
@@ -88,6 +89,8 @@ class CifarResNet(Backbone):
 
 def _check_layout(depth: int, shortcut: Shortcut, freeze_stages: int) -> None:
     """Raises BackboneError naming the option, the value and what it may be."""
+    if depth > MAX_DEPTH:
+        raise BackboneError(f"depth must be at most {MAX_DEPTH} for a CIFAR net, got {shorten(depth)}")
     if depth < 8 or depth % 6 != 2:
         below = max(8, depth - (depth - 2) % 6)
         nearest = "the least is 8" if depth < 8 else f"the nearest are {below} and {below + 6}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from backbones.errors import BackboneError
+from backbones.errors import BackboneError, shorten
 
 Norm = Literal["bn", "frozen_bn"]
 """BatchNorm, or BatchNorm as a constant scale and offset per channel (appendix A)."""
@@ -13,6 +13,7 @@ StemPool = Literal["pad1", "ceil"]
 """The first max-pool of a ResNet: "pad1" pads by one pixel all round, as torchvision's; "ceil", the authors', has no
 padding and lets the last window stand over the edge. Windows lie one pixel apart, and an odd size is rounded up or down."""
 NUM_STAGES = 5
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,28 @@ class BackboneOptions:
     stem_pool: StemPool = "pad1"
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise BackboneError(f"norm must be one of {list(get_args(Norm))}, got {self.norm!r}")
-        if self.freeze_stages not in range(NUM_STAGES + 1):
-            raise BackboneError(f"freeze_stages must be 0..{NUM_STAGES}, got {self.freeze_stages!r}")
-        if self.num_classes is not None and self.num_classes < 1:
-            raise BackboneError(f"num_classes must be at least 1, or None for no classifier, got {self.num_classes!r}")
-        if self.stem_pool not in get_args(StemPool):
-            raise BackboneError(f"stem_pool must be one of {list(get_args(StemPool))}, got {self.stem_pool!r}")
+        _require("norm", self.norm, _is_one_of(self.norm, Norm), f"one of {list(get_args(Norm))}")
+        _require("freeze_stages", self.freeze_stages, _is_number(self.freeze_stages, 0, NUM_STAGES), f"0..{NUM_STAGES}")
+        classes = f"1..{MAX_CLASSES}, or None for no classifier"
+        _require(
+            "num_classes", self.num_classes, self.num_classes is None or _is_number(self.num_classes, 1, MAX_CLASSES), classes
+        )
+        _require("stem_pool", self.stem_pool, _is_one_of(self.stem_pool, StemPool), f"one of {list(get_args(StemPool))}")
+        _require("stride_in_1x1", self.stride_in_1x1, isinstance(self.stride_in_1x1, bool), "True or False")
+
+
+def _require(option: str, value: object, fits: bool, choices: str) -> None:
+    if not fits:
+        raise BackboneError(f"{option} must be {choices}, got {shorten(value)}")
+
+
+def _is_one_of(value: object, choices: Any) -> bool:
+    return isinstance(value, str) and value in get_args(choices)
+
+
+def _is_number(value: object, low: int, high: int) -> bool:
+    """Whether this is a whole number in [low, high]; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 DEFAULT_OPTIONS = BackboneOptions()

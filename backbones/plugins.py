@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from backbones.errors import BackboneError
+from backbones.base import Backbone
+from backbones.errors import BackboneError, printable
+from backbones.options import BackboneOptions
 from backbones.registry import Builder, require_builder
 
+LONGEST_WORDS = 300
 GROUP = "resdet.backbones"
 
 
@@ -29,11 +32,26 @@ def load_plugin(name: str) -> Builder | None:
 def _load(entry: EntryPoint, offer: str) -> Builder:
     try:
         builder = entry.load()
-    except Exception as error:  # whatever the import of somebody else's module may raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise BackboneError(f"backbone '{entry.name}' of {offer} cannot be loaded: {said}") from error
+    except (Exception, SystemExit) as error:  # whatever the import of somebody else's module may raise
+        raise BackboneError(f"backbone '{entry.name}' of {offer} cannot be loaded: {_said(error)}") from error
     require_builder(builder, f"'{entry.name}' of {offer}")
-    return builder
+
+    def build(options: BackboneOptions) -> Backbone:
+        try:
+            network: Backbone = builder(options)
+        except BackboneError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody else's code again
+            raise BackboneError(f"backbone '{entry.name}' of {offer} cannot be built: {_said(error)}") from error
+        return network
+
+    return build
+
+
+def _said(error: BaseException) -> str:
+    """An error of somebody else's code in one line of bounded length."""
+    words = printable(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {words if len(words) <= LONGEST_WORDS else words[:LONGEST_WORDS] + '...'}"
 
 
 def _description(entry: EntryPoint) -> str:

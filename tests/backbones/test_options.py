@@ -28,7 +28,13 @@ def test_the_keywords_of_the_functions_are_the_options_and_have_their_defaults(b
         ("stem_pool", "none", "one of ['pad1', 'ceil']"),
         ("freeze_stages", 6, "0..5"),
         ("freeze_stages", -1, "0..5"),
-        ("num_classes", 0, "at least 1, or None for no classifier"),
+        ("num_classes", 0, "1..100000, or None for no classifier"),
+        ("num_classes", 10**9, "1..100000, or None for no classifier"),
+        ("num_classes", 2.0, "1..100000, or None for no classifier"),
+        ("freeze_stages", True, "0..5"),
+        ("freeze_stages", None, "0..5"),
+        ("norm", ["bn"], "one of ['bn', 'frozen_bn']"),
+        ("stride_in_1x1", 1, "True or False"),
     ],
 )
 def test_a_value_out_of_range_names_option_choices_and_value(option, value, choices):

@@ -50,6 +50,20 @@ def test_an_unknown_name_is_a_user_error_with_a_hint():
         build_c4("efficientnet")
 
 
+@pytest.mark.parametrize("name", [None, 5, ["resnet18"], "x" * 10**6, b"resnet18", ""])
+def test_what_is_no_name_is_one_short_line(name):
+    for build in (build_backbone, build_c4):
+        with pytest.raises(BackboneError) as error:
+            build(name)
+        assert len(str(error.value)) < 500 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet99998", "cifar_plain5006"])
+def test_a_depth_that_would_take_minutes_to_build_is_refused(name):
+    with pytest.raises(BackboneError, match="depth must be at most 5000 for a CIFAR net, got "):
+        build_backbone(name)
+
+
 def test_a_name_cannot_be_taken_twice():
     def resnet50(**_):
         raise AssertionError
