@@ -1,0 +1,65 @@
+"""Settings that are allowed and seldom meant: a sentence for each, which the log of a run begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detection.config import Config, TrainConfig
+
+
+def advise_schedule(config: TrainConfig, *, evaluated: bool) -> list[str]:
+    """What of the schedule will not happen as it is written. `evaluated`: whether there is a validation split."""
+    steps, plateau = config.steps, config.schedule == "plateau"
+    late = [drop for drop in config.lr_drops if drop >= steps]
+    average = config.ema_decay > 0 and 1 / (1 - config.ema_decay) > steps
+    doubts = (
+        (
+            config.warmup_steps >= steps,
+            f"the warm-up ({config.warmup_steps} steps) is not over before the run is ({steps}): the full learning rate is "
+            "never reached; lower train.warmup_steps",
+        ),
+        (config.schedule == "step" and bool(late), f"train.lr_drops at {late[:3]} come after the last of {steps} steps"),
+        (
+            config.schedule != "step" and bool(config.lr_drops),
+            f"train.lr_drops have no effect: train.schedule is '{config.schedule}'",
+        ),
+        (
+            plateau and (not evaluated or config.eval_every >= steps),
+            "the 'plateau' schedule never lowers the learning rate: nothing is evaluated before the end; "
+            "give data.val and a smaller train.eval_every",
+        ),
+        (average, f"train.ema_decay {config.ema_decay:g} averages over more steps than the run has ({steps}); lower it"),
+    )
+    return [sentence for doubtful, sentence in doubts if doubtful]
+
+
+def advise_frozen(config: Config) -> list[str]:
+    """Whether stages are frozen that nothing has trained. For a run that does not resume another."""
+    if config.model.freeze_stages == 0 or config.model.weights is not None:
+        return []
+    return [
+        f"model.freeze_stages is {config.model.freeze_stages} and model.weights is null: these stages keep their random weights; "
+        "name weights, or set model.freeze_stages=0"
+    ]
+
+
+def advise_resumed(before: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What changes in the course of a run that is resumed with other settings than `before`, those of its checkpoint.
+
+    Both are scaled to the run's batch.
+    """
+    steps = before.get("steps", config.steps)
+    doubts = (
+        (
+            config.schedule == "cosine" and steps != config.steps,
+            f"train.steps was {steps} and is {config.steps} now: the cosine schedule is stretched, and the learning rate jumps "
+            "where the run goes on; a run of this length from the start would give other weights",
+        ),
+        (
+            config.schedule == "plateau" and before.get("eval_every", config.eval_every) != config.eval_every,
+            f"train.eval_every was {before.get('eval_every')} and is {config.eval_every} now: the 'plateau' schedule counts "
+            "evaluations, and will lower the learning rate at other steps",
+        ),
+    )
+    return [sentence for doubtful, sentence in doubts if doubtful]

@@ -1,0 +1,45 @@
+"""Settings that are allowed and seldom meant."""
+
+import re
+
+import pytest
+
+from detection.config import Config, ModelConfig, TrainConfig
+from detection.engine.advice import advise_frozen, advise_resumed, advise_schedule
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"warmup_steps": 10}, r"the warm-up \(10 steps\) is not over before the run is \(10\)"),
+        ({"lr_drops": [5, 10, 20]}, r"lr_drops at \[10, 20\] come after the last of 10 steps"),
+        ({"lr_drops": [5], "schedule": "cosine"}, "no effect: train.schedule is 'cosine'"),
+        ({"schedule": "plateau", "eval_every": 10}, "'plateau' schedule never lowers the learning rate"),
+        ({"ema_decay": 0.99}, "averages over more steps"),
+    ],
+)
+def test_what_will_not_happen_is_one_sentence(settings, words):
+    (sentence,) = advise_schedule(TrainConfig(steps=10, **settings), evaluated=True)
+    assert re.search(words, sentence) and "\n" not in sentence
+
+
+def test_an_ordinary_schedule_needs_no_advice():
+    for settings in ({}, {"lr_drops": (5, 9), "warmup_steps": 9, "ema_decay": 0.8}, {"schedule": "plateau", "eval_every": 5}):
+        assert advise_schedule(TrainConfig(steps=10, **settings), evaluated=True) == []
+    plateau = TrainConfig(steps=10, schedule="plateau", eval_every=5)
+    assert "give data.val" in advise_schedule(plateau, evaluated=False)[0]
+
+
+def test_random_weights_in_frozen_stages():
+    assert "keep their random weights" in advise_frozen(Config())[0]
+    assert advise_frozen(Config(model=ModelConfig(freeze_stages=0))) == []
+    assert advise_frozen(Config(model=ModelConfig(weights="model.pt"))) == []
+
+
+def test_a_resume_that_changes_the_schedule():
+    before = TrainConfig(steps=10, schedule="cosine").model_dump(mode="json")
+    assert "was 10 and is 20 now: the cosine schedule" in advise_resumed(before, TrainConfig(steps=20, schedule="cosine"))[0]
+    assert advise_resumed(before, TrainConfig(steps=10, schedule="cosine")) == []
+    assert advise_resumed(before, TrainConfig(steps=20)) == []
+    plateau = TrainConfig(steps=10, schedule="plateau", eval_every=2)
+    assert "was 5 and is 2 now" in advise_resumed({"steps": 10, "eval_every": 5}, plateau)[0]
