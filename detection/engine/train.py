@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detection.config import TrainConfig
 from detection.config.yaml_text import dump_yaml
+from detection.engine.advice import advise_resumed, advise_schedule
 from detection.engine.distributed import World, all_gather, data_parallel, on_main, reduce_max, reduce_mean
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
@@ -136,6 +137,8 @@ def train(
             ) as log,
         ):
             logger.info("%s", describe_schedule(config, scaled))
+            for sentence in advise_schedule(scaled, evaluated=evaluate is not None):
+                logger.warning("%s", sentence)
             run = TrainingRun(
                 model=model,
                 ema=build_ema(model, scaled.ema_decay),
@@ -173,6 +176,8 @@ def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
         run.state, run.window = restore(checkpoint, run.output_dir / LAST, run.model, run.ema, run.optimizer, run.world)
         run.metadata = replace(run.metadata, preprocessing=checkpoint.metadata.preprocessing)
         logger.info("%s", _describe_restored(run))
+        for sentence in advise_resumed(checkpoint.training["scheduler"]["config"], run.config):
+            logger.warning("%s", sentence)
     if run.world.is_main:
         for name in (LAST, BEST, METRICS_FILE, CONFIG_FILE):
             remove_leftovers(run.output_dir / name)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.data.catalog import Dataset
+from detection.engine.advice import advise_frozen
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
@@ -120,6 +121,8 @@ def train_alternating(
         # Before the data: a wrong name shows at once, not after the annotations are read.
         weights = _find_first_weights(config, start, resume, find_weights)
         data = load_training_data(config, training, validation, tell)
+        for sentence in advise_frozen(config) if not resume else []:
+            tell(sentence)
         seconds = start.seconds
         for number in range(start.step, len(folders) + 1):
             tell(f"step {number} of {len(folders)}: {DESCRIPTIONS[number - 1]}")

@@ -11,6 +11,7 @@ import torch
 from detection.config import Config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
+from detection.engine.advice import advise_frozen
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
@@ -96,4 +97,7 @@ def _train_detector(
     model = build_detector(config)
     if weights is not None:
         tell(initialise_detector(model, weights))
+    elif not resume:
+        for sentence in advise_frozen(config):
+            tell(sentence)
     return fit(model, data, config.output_dir, resume=resume, on_log=on_log)

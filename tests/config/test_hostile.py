@@ -142,7 +142,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("train: {steps: 2026-01-01}", "got '2026-01-01'"),
         ("train: {steps: '500'}", "got '500'; write a plain decimal number, without quotes"),
         ("test: {flip: 1}", "'test.flip' in /x.yaml must be true or false, got 1"),
-        ("data: {classes: [yes, no]}", "'data.classes.0' in /x.yaml must be text in one line of at most 200 characters, got tr"),
+        ("data: {classes: [yes, no]}", "got true; YAML reads yes, no, on and off as true and false: put the word in quotes"),
         ("data: {classes: [a, 5]}", "must be text in one line of at most 200 characters, got 5; put it in quotes"),
         ("data: {classes: imagenet}", "'data.classes' in /x.yaml must be 'voc' or 'coco' or a list"),
         ("data: {classes: [\"caf\\u00e9\", \"cafe\\u0301\"]}", "comes twice"),

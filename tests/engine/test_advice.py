@@ -31,7 +31,7 @@ def test_an_ordinary_schedule_needs_no_advice():
 
 
 def test_random_weights_in_frozen_stages():
-    assert "keep their random weights" in advise_frozen(Config())[0]
+    assert "keep random weights" in advise_frozen(Config())[0]
     assert advise_frozen(Config(model=ModelConfig(freeze_stages=0))) == []
     assert advise_frozen(Config(model=ModelConfig(weights="model.pt"))) == []
 
