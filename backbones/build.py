@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone, C4Head, C4Trunk
 from backbones.errors import MAX_NAME_LENGTH, BackboneError, did_you_mean, shorten
 from backbones.foreign.net import LIBRARIES, build_foreign
+from backbones.modes import one_thread_after_fork, own_defaults
 from backbones.options import BackboneOptions, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
 from backbones.registry import Builder, registered_builder, registered_names
@@ -80,7 +81,9 @@ def build_c4(
 
 def _build(name: str, options: BackboneOptions) -> Backbone:
     """The network with fresh weights. Raises BackboneError for an unknown name, or a builder that returns something else."""
-    network = _builder(name)(options)
+    one_thread_after_fork()
+    with own_defaults():
+        network = _builder(name)(options)
     if not isinstance(network, Backbone):
         raise BackboneError(f"the builder of '{name}' must return a backbones.Backbone, not a {type(network).__name__}")
     return network

@@ -126,8 +126,8 @@ class _Statistics:
 
     def __init__(self, num_features: int) -> None:
         self.count = 0
-        self.mean = torch.zeros(num_features, dtype=torch.float64)
-        self.squared_deviations = torch.zeros(num_features, dtype=torch.float64)
+        self.mean = torch.zeros(num_features, dtype=torch.float64, device="cpu")
+        self.squared_deviations = torch.zeros(num_features, dtype=torch.float64, device="cpu")
 
     def add(self, x: Tensor) -> None:
         """Add one batch of (N, C, H, W) values."""

@@ -32,8 +32,8 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale, on the same device."""
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=images.device).view(3, 1, 1)
         if self.channel_order == "bgr":
             images = images.flip(-3)
         return images.to(torch.float32).sub(mean).div_(std)

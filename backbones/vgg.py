@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -77,7 +78,8 @@ class VGG16(Backbone):
         windows = self.features(images).unfold(2, POOL_SIZE, 1).unfold(3, POOL_SIZE, 1)  # (N, C, h, w, 7, 7)
         num_images, _, height, width = windows.shape[:4]
         scores = self.classifier(windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2))
-        return scores.view(num_images, height * width, -1).mean(dim=1)
+        exact = torch.promote_types(scores.dtype, torch.float32)  # the mean is no part of the network
+        return scores.view(num_images, height * width, -1).to(exact).mean(dim=1)
 
     def split_c4(self) -> tuple[VGG16Trunk, VGG16Head]:
         """The convolutions, and fc6 and fc7; they share this network's modules.

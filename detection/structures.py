@@ -110,7 +110,8 @@ class Detections:
     @staticmethod
     def empty() -> Detections:
         """No detection."""
-        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+        boxes, scores = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in ((0, 4), 0))
+        return Detections(boxes, scores, torch.zeros(0, dtype=torch.long, device="cpu"))
 
 
 DetectionsByImage = Mapping[Any, Detections]

@@ -15,11 +15,12 @@ from statistics import median
 import numpy as np
 import torch
 
+from backbones.modes import evaluating
 from detection.config import TestConfig
 from detection.data.loader import test_loader
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import ConfigError
-from detection.inference.detector import Detector, detect_in_views, evaluating
+from detection.inference.detector import Detector, detect_in_views
 from detection.inference.images import to_array
 from detection.inference.views import View
 from detection.structures import Detections, ImageId, Record

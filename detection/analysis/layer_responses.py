@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbones.modes import evaluating
 from detection.analysis.plots import curve_colors, new_figure, save_figure
 from detection.config import ClassifierConfig
 from detection.errors import CheckpointError, DatasetError
@@ -73,16 +74,14 @@ def layer_responses(model: ClassificationModel, batches: Iterable[ImageBatch]) -
         norm.register_forward_hook(lambda _, inputs, output, seen=moments[name]: seen.add(output))
         for name, norm in layers.items()
     ]
-    training = model.training
-    model.eval()
     try:
         device = next(model.parameters()).device
-        for batch in batches:
-            model.logits(batch.images.to(device))
+        with evaluating([model]):
+            for batch in batches:
+                model.logits(batch.images.to(device))
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
     if any(seen.count == 0 for seen in moments.values()):
         raise DatasetError("there is no image to measure layer responses on")
     return [LayerResponse(name, seen.deviation()) for name, seen in moments.items()]

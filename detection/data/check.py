@@ -99,13 +99,13 @@ def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitSt
 
 def count_classes(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, int]:
     """Number of objects of each class."""
-    labels = torch.cat([torch.zeros(0, dtype=torch.long), *(record.labels for record in records)])
+    labels = torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *(record.labels for record in records)])
     return dict(zip(class_names, torch.bincount(labels, minlength=len(class_names)).tolist(), strict=True))
 
 
 def box_size_percentiles(records: Sequence[Record]) -> dict[int, int]:
     """PERCENTILES of the square root of the boxes' areas, rounded; empty without boxes."""
-    boxes = torch.cat([torch.zeros(0, 4), *(record.boxes for record in records)])
+    boxes = torch.cat([torch.zeros((0, 4), dtype=torch.float32, device="cpu"), *(record.boxes for record in records)])
     if len(boxes) == 0:
         return {}
     sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt().numpy()

@@ -40,8 +40,8 @@ class PackedRecords:
             np.array([os.fsencode(record.file) for record in records]),
             sizes_hw,
             counts.cumsum().reshape(-1, 2),
-            torch.cat([torch.zeros(0, 4), *boxes]).numpy(),
-            torch.cat([torch.zeros(0, dtype=torch.long), *labels]).numpy(),
+            torch.cat([torch.zeros((0, 4), dtype=torch.float32, device="cpu"), *boxes]).numpy(),
+            torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *labels]).numpy(),
             sizes_hw[:, 1] >= sizes_hw[:, 0],
         )
 

@@ -44,11 +44,11 @@ def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects
         image_id,
         file,
         size_hw,
-        boxes=torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor([item.label for item in objects], dtype=torch.long),
-        difficult=torch.tensor([item.difficult for item in objects], dtype=torch.bool),
-        crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool),
-        areas=torch.tensor(areas, dtype=torch.float32),
+        boxes=torch.tensor([item.box for item in objects], dtype=torch.float32, device="cpu").reshape(-1, 4),
+        labels=torch.tensor([item.label for item in objects], dtype=torch.long, device="cpu"),
+        difficult=torch.tensor([item.difficult for item in objects], dtype=torch.bool, device="cpu"),
+        crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool, device="cpu"),
+        areas=torch.tensor(areas, dtype=torch.float32, device="cpu"),
     )
 
 

@@ -98,14 +98,14 @@ def _number(text: str | None, where: str) -> float:
 
 
 def _record(stem: str, objects: Sequence[_Object], labels: dict[str, int]) -> Record:
-    boxes = torch.tensor([each.box for each in objects], dtype=torch.float64).reshape(-1, 4)
+    boxes = torch.tensor([each.box for each in objects], dtype=torch.float64, device="cpu").reshape(-1, 4)
     return Record(
         image_id=stem,
         file=Path(stem),
         size_hw=(0, 0),  # not known, and not needed for VOC's AP
         boxes=boxes,
-        labels=torch.tensor([labels[each.name] for each in objects], dtype=torch.long),
-        difficult=torch.tensor([each.difficult for each in objects], dtype=torch.bool),
-        crowd=torch.zeros(len(objects), dtype=torch.bool),
+        labels=torch.tensor([labels[each.name] for each in objects], dtype=torch.long, device="cpu"),
+        difficult=torch.tensor([each.difficult for each in objects], dtype=torch.bool, device="cpu"),
+        crowd=torch.zeros(len(objects), dtype=torch.bool, device="cpu"),
         areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
     )

@@ -53,7 +53,7 @@ class Exportable:
 
     def inputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """The graph's inputs for images (N, 3, H, W) without padding."""
-        sizes_hw = torch.tensor([images.shape[2:]] * len(images))
+        sizes_hw = torch.tensor([images.shape[2:]] * len(images), device=images.device)
         return (images, sizes_hw)[: len(self.input_names)]
 
 
@@ -178,7 +178,7 @@ def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[s
 def _random_image(shorter_side: int, longer_side: int) -> Tensor:
     """A smooth random image (1, 3, H, W) uint8, of a size that `predict` does not resize."""
     size_hw = resized_size((4, 5), shorter_side, longer_side)
-    colours = torch.rand((1, 3, 6, 8), generator=torch.Generator().manual_seed(0)) * 255
+    colours = torch.rand((1, 3, 6, 8), generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu") * 255
     return F.interpolate(colours, size_hw, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
@@ -210,7 +210,7 @@ def _dynamic_shapes(exportable: Exportable) -> dict[str, dict[int, Any]]:
 def _traced(exportable: Exportable, suffix: str) -> torch.export.ExportedProgram:
     """The graph, traced for any number of images of any size. The example has two images: torch takes 1 for a constant."""
     side = exportable.shortest_side
-    images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8)
+    images = torch.zeros((2, 3, 3 * side, 4 * side), dtype=torch.uint8, device="cpu")
     graph, shapes = exportable.graph(suffix), _dynamic_shapes(exportable)
     with pools_of_any_size():
         return torch.export.export(graph, exportable.inputs(images), dynamic_shapes=shapes, strict=False)

@@ -171,7 +171,7 @@ def frozen_copy(network: Network) -> Network:
 def plain_norm(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:
     """torch's own batch norm in evaluation mode, with the constants of a frozen one."""
     plain = nn.BatchNorm2d(len(frozen.weight), frozen.eps)
-    plain.load_state_dict(frozen.state_dict() | {"num_batches_tracked": torch.tensor(0)})
+    plain.load_state_dict(frozen.state_dict() | {"num_batches_tracked": torch.tensor(0, device="cpu")})
     return plain.eval().requires_grad_(False)
 
 

@@ -7,14 +7,14 @@ or `detect_in_views` where the settings ask for improvements of appendix B.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from backbones.modes import evaluating, one_thread_after_fork, own_defaults
 from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
 from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_arrays
@@ -41,8 +41,9 @@ class Detector(FasterRCNN):
         """Objects in each image, boxes in its own pixels. Images are paths of files, arrays (H, W, 3) or tensors (3, H, W).
 
         Images of equal size run together, up to `test.batch_size`; none is ever padded, so a list gives what each image
-        alone gives. All of them are held in memory. Raises DatasetError for a file that cannot be read, and ValueError for
-        pixels that are no uint8 RGB image.
+        alone gives. All of them are held in memory. Several threads may predict with one detector at once, whose mode, training
+        or evaluation, stays what it is. Raises DatasetError for a file that cannot be read, ValueError for pixels that are no
+        uint8 RGB image, and CheckpointError where the network gives values that are not finite.
         """
         return predict([self], images)
 
@@ -65,6 +66,7 @@ def load_detector(
     checkpoint's own is used; a function gets that one and returns the one to use. `find_weights` turns `path` into a file.
     Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
     """
+    one_thread_after_fork()
     path = find_weights(Path(path))
     checkpoint = read_checkpoint(path, "detector")
     own = checkpoint_config(checkpoint, path)
@@ -78,9 +80,9 @@ def load_detector(
     return model.to(device).eval()
 
 
-@torch.inference_mode()
 def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> list[Detections]:
-    """Objects in each image, boxes in its own pixels, by one detector or several as one."""
+    """Objects in each image, boxes in its own pixels, by one or several detectors. Raises what `Detector.predict` does."""
+    one_thread_after_fork()
     arrays = to_arrays(images, detectors[0].config.data.max_pixels)
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)  # images by all their sizes for the networks
     for index, array in enumerate(arrays):
@@ -88,7 +90,7 @@ def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> li
         groups[tuple(sizes)].append(index)
     batch_size = detectors[0].config.test.batch_size
     results: dict[int, Detections] = {}
-    with evaluating(detectors):
+    with own_defaults(), torch.inference_mode(), evaluating(detectors):
         for indices in groups.values():
             for start in range(0, len(indices), batch_size):
                 members = indices[start : start + batch_size]
@@ -131,16 +133,3 @@ def views_of(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> l
     """Every detector's view of the images, then of their mirror images where its settings ask for them."""
     views = [View(detector, arrays) for detector in detectors]
     return views + [View(detector, arrays, mirrored=True) for detector in detectors if detector.config.test.flip]
-
-
-@contextmanager
-def evaluating(detectors: Sequence[FasterRCNN]) -> Iterator[None]:
-    """Inside, the detectors are in evaluation mode; afterwards each of their modules is in the mode that it had before."""
-    in_training = [module for detector in detectors for module in detector.modules() if module.training]
-    for module in in_training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in in_training:
-            module.training = True

@@ -37,7 +37,7 @@ def pool_at_chosen_scales(pool: PoolAtScale, regions: Sequence[Tensor], choices:
 
     `pool` is called only for the scales and images that some region needs. There is at least one region.
     """
-    starts = torch.tensor([0, *(len(boxes) for boxes in regions)]).cumsum(0).tolist()
+    starts = torch.tensor([0, *(len(boxes) for boxes in regions)], device="cpu").cumsum(0).tolist()
     places, parts = [], []
     for scale in range(num_scales):
         members = [(choice == scale).nonzero().squeeze(1) for choice in choices]

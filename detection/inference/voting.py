@@ -19,9 +19,11 @@ def vote(kept: Detections, scores: Tensor, boxes: Tensor, iou_threshold: float) 
     score. The detections' own scores and order stay; a box without any vote stays as it is.
     """
     voted = kept.boxes.clone()
-    for label in kept.labels.unique().tolist():
-        members = (kept.labels == label).nonzero().squeeze(1)
-        votes = (pairwise_iou(kept.boxes[members], boxes[:, label]) >= iou_threshold) * scores[:, label]  # (members, P)
-        totals = votes.sum(dim=1, keepdim=True)
-        voted[members] = torch.where(totals > 0, votes @ boxes[:, label] / totals, voted[members])
+    # The product of autocast would have 8 bits: too few for a coordinate.
+    with torch.autocast(boxes.device.type, enabled=False):
+        for label in kept.labels.unique().tolist():
+            members = (kept.labels == label).nonzero().squeeze(1)
+            votes = (pairwise_iou(kept.boxes[members], boxes[:, label]) >= iou_threshold) * scores[:, label]  # (members, P)
+            totals = votes.sum(dim=1, keepdim=True)
+            voted[members] = torch.where(totals > 0, votes @ boxes[:, label] / totals, voted[members])
     return Detections(voted, kept.scores, kept.labels)

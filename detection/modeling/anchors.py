@@ -23,7 +23,7 @@ def generate_cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Te
             width = size / ratio**0.5
             height = size * ratio**0.5
             boxes.append([-width / 2, -height / 2, width / 2, height / 2])
-    return torch.tensor(boxes)
+    return torch.tensor(boxes, dtype=torch.float32, device="cpu")
 
 
 def grid_anchors(cell_anchors: Tensor, stride: int, feature_hw: tuple[int, int]) -> Tensor:

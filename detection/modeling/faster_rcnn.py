@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from backbones import Preprocessing, build_c4, load_c4
+from backbones.modes import one_thread_after_fork, own_defaults
 from detection.config import Config, TestConfig
-from detection.errors import ConfigError
+from detection.errors import CheckpointError, ConfigError
 from detection.modeling.roi_head import RoiHead, whole_image_box
 from detection.modeling.rpn import RegionProposalNetwork
 from detection.structures import Batch, ScoredRegions
@@ -26,6 +27,7 @@ class FasterRCNN(nn.Module):
     Raises BackboneError for an unknown name.
     """
 
+    @own_defaults()
     def __init__(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
@@ -70,7 +72,8 @@ class FasterRCNN(nn.Module):
         self.preprocessing = preprocessing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Four scalar training losses."""
+        """Four scalar training losses, float32."""
+        one_thread_after_fork()
         features = self.extract(batch)  # (N, C, H/16, W/16)
         output = self.rpn(features)
         rpn_losses = self.rpn.losses(output, batch.sizes_hw, batch.targets)
@@ -86,8 +89,10 @@ class FasterRCNN(nn.Module):
         return self.trunk(images.contiguous(memory_format=torch.channels_last))
 
     def propose(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """Proposals for inference, by descending objectness: N x (P, 4)."""
-        return self.rpn.test_proposals(self.rpn(features), sizes_hw)
+        """Proposals for inference, by descending objectness: N x (P, 4). Raises CheckpointError for NaN and infinity."""
+        output = self.rpn(features)
+        require_finite([output.logits, output.deltas])
+        return self.rpn.test_proposals(output, sizes_hw)
 
     def classify(self, features: Tensor, regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> ScoredRegions:
         """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels."""
@@ -103,15 +108,25 @@ class FasterRCNN(nn.Module):
     def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
         """The rest of `classify` after conv5: from the vectors (R, D) of the regions N x (P, 4).
 
-        `context` (N, D) are the vectors of the whole images, None where the config asks for none.
+        `context` (N, D) are the vectors of the whole images, None where the config asks for none. Raises CheckpointError where
+        the head gives NaN or infinity.
         """
         logits, deltas = self.roi_head.logits_and_deltas(vectors, self.roi_head.context_per_roi(context, regions))
+        require_finite([logits, deltas])
         scores, boxes = self.roi_head.decode(logits, deltas, torch.cat(list(regions)))
         counts = [len(image_regions) for image_regions in regions]
         return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)))
 
     def no_regions(self, num_images: int) -> ScoredRegions:
         """The result for N images none of which has a region: N empty tensors of each kind."""
-        scores = torch.zeros((0, len(self.class_names)), device=self.device)
-        boxes = torch.zeros((0, len(self.class_names), 4), device=self.device)
+        scores = torch.zeros((0, len(self.class_names)), dtype=torch.float32, device=self.device)
+        boxes = torch.zeros((0, len(self.class_names), 4), dtype=torch.float32, device=self.device)
         return ScoredRegions([scores] * num_images, [boxes] * num_images)
+
+
+def require_finite(values: Sequence[Tensor]) -> None:
+    """Raise CheckpointError where a network's outputs hold NaN or infinity: comparisons with them would find nothing."""
+    if not bool(torch.stack([each.isfinite().all() for each in values]).all()):
+        raise CheckpointError(
+            "the network's outputs are not finite: its weights are damaged or their training diverged; use another checkpoint"
+        )

@@ -115,7 +115,7 @@ def axis_weights(start: Tensor, end: Tensor, size: int, extent: int, sampling_ra
     cell = (end - start) / size
     counts = torch.ceil(cell).clamp(min=1) if sampling_ratio == 0 else torch.full_like(cell, sampling_ratio)
     most = int(counts.max().item()) if sampling_ratio == 0 and len(counts) else max(sampling_ratio, 1)
-    sample = torch.arange(most, device=start.device)
+    sample = torch.arange(most, device=start.device, dtype=start.dtype)
     cells = torch.arange(size, device=start.device)
     # (R, S, K): the middle of each of the K equal parts of each cell.
     offsets = cells[None, :, None] + (sample[None, None] + 0.5) / counts[:, None, None]

@@ -134,7 +134,7 @@ class RoiHead(nn.Module):
 def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:
     """The box of a whole image, (1, 4) float32."""
     height, width = size_hw
-    return torch.tensor([[0.0, 0.0, width, height]], device=device)
+    return torch.tensor([[0.0, 0.0, width, height]], dtype=torch.float32, device=device)
 
 
 def pool_rois(

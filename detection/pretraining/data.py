@@ -85,7 +85,7 @@ def mean_image(folder: ImageFolder, config: ClassifierConfig, max_images: int = 
     Of more than `max_images` images an even selection is taken.
     """
     selected = np.linspace(0, len(folder) - 1, min(max_images, len(folder))).round().astype(int)
-    total, count = torch.zeros(3, config.data.image_size, config.data.image_size, dtype=torch.float64), 0
+    total, count = torch.zeros(3, config.data.image_size, config.data.image_size, dtype=torch.float64, device="cpu"), 0
     for batch in test_loader(folder.subset(selected.tolist()), config):
         total += batch.images.double().sum(dim=0)
         count += len(batch)

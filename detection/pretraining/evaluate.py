@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backbones.modes import evaluating
 from detection.config import ClassifierConfig
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
@@ -46,21 +47,18 @@ def evaluate_classifiers(
 ) -> dict[str, float]:
     """{"top1_error", "top5_error"} in 0..1 over all images, by the mean of all models' and views' class probabilities.
 
-    The models are put in evaluation mode and back. `precision` is the autocast dtype, None for fp32. Raises DatasetError
+    The models are in evaluation mode meanwhile. `precision` is the autocast dtype, None for fp32. Raises DatasetError
     where there is no image.
     """
-    errors, total = torch.zeros(2, dtype=torch.long), 0
-    modes = [model.training for model in models]
-    for model in models:
-        model.eval()
-    for batch in loader:
-        errors += count_errors(torch.stack([_scores(model, batch, precision) for model in models]).mean(dim=0), batch.labels)
-        total += len(batch)
-    for model, mode in zip(models, modes, strict=True):
-        model.train(mode)
+    errors, total = torch.zeros(2, dtype=torch.long, device="cpu"), 0
+    with evaluating(models):
+        for batch in loader:
+            scores = torch.stack([_scores(model, batch, precision) for model in models])
+            errors += count_errors(scores.mean(dim=0), batch.labels)
+            total += len(batch)
     if total == 0:
         raise DatasetError("there is no image to evaluate the classifier on")
-    top1, top5 = (errors / total).tolist()
+    top1, top5 = (errors.float() / total).tolist()
     return {"top1_error": top1, "top5_error": top5}
 
 
@@ -70,14 +68,14 @@ def _scores(model: ClassificationModel, batch: ImageBatch | ViewBatch, precision
     if isinstance(batch, ImageBatch):
         with autocast(device, precision):
             return model.logits(batch.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
-    total = torch.zeros(len(batch), len(model.class_names))
-    weights = torch.zeros(len(batch))
+    total = torch.zeros((len(batch), len(model.class_names)), dtype=torch.float32, device="cpu")
+    weights = torch.zeros(len(batch), dtype=torch.float32, device="cpu")
     for views in batch.groups:
         with autocast(device, precision):
             scores = model.dense_logits(views.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
         # An image has as many views in each group, so that adding them up gives the groups equal weight.
         total.index_add_(0, views.image_indices, scores)
-        weights.index_add_(0, views.image_indices, torch.ones(len(views.image_indices)))
+        weights.index_add_(0, views.image_indices, weights.new_ones(len(views.image_indices)))
     return total / weights[:, None]
 
 

@@ -145,7 +145,7 @@ def _folder(listing: Listing, max_pixels: int) -> ImageFolder:
     return ImageFolder(
         class_names,
         [file for (file, _), _ in items],
-        torch.tensor([label for _, label in items], dtype=torch.long),
+        torch.tensor([label for _, label in items], dtype=torch.long, device="cpu"),
         encoded or None,
         max_pixels=max_pixels,
     )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import Backbone, build_backbone, load_checkpoint, load_state
+from backbones.modes import one_thread_after_fork
 from backbones.options import BackboneOptions
 from backbones.weights.classifier import ClassifierWeights, fitted_keys, parse_classifier_weights
 from backbones.weights.format import is_own_format, parse_checkpoint
@@ -63,6 +64,7 @@ class ClassificationModel(nn.Module):
         return self.backbone.dense_logits(self._normalize(images)).float()
 
     def _normalize(self, images: Tensor) -> Tensor:
+        one_thread_after_fork()
         if self.mean_image is not None and images.shape[1:] == self.mean_image.shape:
             images = images - self.mean_image
         return self.backbone.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)

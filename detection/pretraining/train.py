@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from backbones import recompute_bn_statistics
+from backbones.modes import own_defaults
 from detection.config import ClassifierConfig
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import RunFolder, hold_folder
@@ -71,7 +72,7 @@ def train_classifier(
     """
     world = World.from_environment()
     check_transforms(config.data)
-    with process_group(world, config.train), hold_folder(world, config.output_dir) as folder:
+    with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir) as folder:
         return _train_classifier(config, world, folder, resume=resume, tell=tell, on_log=on_log, find_weights=find_weights)
 
 

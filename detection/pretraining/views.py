@@ -104,7 +104,7 @@ def _group(images: list[list[Image]]) -> list[ViewGroup]:
     return [
         ViewGroup(
             torch.from_numpy(np.concatenate([views for _, views in members])).permute(0, 3, 1, 2),
-            torch.tensor([owner for owner, views in members for _ in views]),
+            torch.tensor([owner for owner, views in members for _ in views], device="cpu"),
         )
         for members in found.values()
     ]

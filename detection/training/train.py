@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from backbones.modes import own_defaults
 from detection.config import Config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
@@ -53,7 +54,7 @@ def train_detector(
     """
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
     world = World.from_environment()
-    with process_group(world, config.train), hold_folder(world, config.output_dir):
+    with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir):
         return _train_detector(
             config,
             world,

@@ -56,8 +56,8 @@ def _copy_rows(source: Tensor, fresh: Tensor, rows: Sequence[int | None], rows_p
     """`fresh` (rows, columns) with the source's rows where `rows` names them. Columns that the source lacks become zero."""
     blocks = source.reshape(-1, rows_per_class, *source.shape[1:])
     result = fresh.clone().reshape(-1, rows_per_class, *fresh.shape[1:])
-    known = torch.tensor([place is not None for place in rows])
-    chosen = blocks[torch.tensor([place for place in rows if place is not None], dtype=torch.long)]
+    known = torch.tensor([place is not None for place in rows], device="cpu")
+    chosen = blocks[torch.tensor([place for place in rows if place is not None], dtype=torch.long, device="cpu")]
     if source.ndim == 1:
         result[known] = chosen
     else:
