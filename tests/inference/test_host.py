@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from detection import Detector, Ensemble, build_detector, load_detector
+from detection.config import Config
 from detection.data.augmentations import build_augmentation
 from detection.data.transforms import prepare
 from detection.errors import CheckpointError
@@ -73,8 +74,8 @@ def target() -> Target:
     return Target(torch.from_numpy(boxes), torch.from_numpy(np.array([1, 0])), torch.from_numpy(boxes[:0]))
 
 
-def everything_of(model: Detector, file: Path) -> dict[str, Any]:
-    """What a program may ask for, as tensors."""
+def results(model: Detector) -> dict[str, Any]:
+    """What a program may ask of a detector, as tensors."""
     found: dict[str, Any] = {"predict": [vars(each) for each in model.predict([IMAGE])], "empty": vars(Detections.empty())}
     found["ensemble"] = [vars(each) for each in Ensemble([model, model]).predict([IMAGE])]
     pixels, moved = prepare(IMAGE, target(), build_augmentation(AUGMENTATION), (40,), 70, seed=5)
@@ -82,10 +83,13 @@ def everything_of(model: Detector, file: Path) -> dict[str, Any]:
     images = torch.from_numpy(np.ascontiguousarray(IMAGE.transpose(2, 0, 1)))[None]
     torch.manual_seed(1)
     found["losses"] = {name: loss.detach() for name, loss in model(Batch(images, [(64, 80)], [target()])).items()}
-    found["loaded"] = load_detector(file).state_dict()
-    torch.manual_seed(2)
-    found["built"] = build_detector(model.config).state_dict()
     return found
+
+
+def made(config: Config, file: Path) -> dict[str, Any]:
+    """A new detector's weights, and a file's."""
+    torch.manual_seed(2)
+    return {"built": build_detector(config).state_dict(), "loaded": load_detector(file).state_dict()}
 
 
 def assert_identical(found: Any, expected: Any, where: str = "") -> None:
@@ -102,18 +106,26 @@ def assert_identical(found: Any, expected: Any, where: str = "") -> None:
 
 
 @pytest.mark.parametrize("pooling", ["max", "align"])
-def test_a_program_may_set_what_it_wants(pooling, tmp_path):
+def test_a_program_may_set_what_it_wants(pooling):
     test = {"refinement_passes": 1, "voting": True, "scales": [48, 64], "scale_area": 24} if pooling == "max" else {}
     model = confident(roi={"pooling": pooling, "context": True}, test=test).train()
-    file = tmp_path / "a.pt"
-    write_checkpoint(detector_metadata(model), model.state_dict(), file)
-    expected = everything_of(model, file)
+    expected = results(model)
     assert len(expected["predict"][0]["boxes"]) > 0
     for name, host in HOSTS.items():
         settings: AbstractContextManager[Any] = host()
         with settings:
-            found = everything_of(model, file)
+            found = results(model)
         assert_identical(found, expected, name)
+
+
+def test_detectors_are_made_alike_whatever_a_program_sets(tmp_path):
+    model, file = detector(), tmp_path / "a.pt"
+    write_checkpoint(detector_metadata(model), model.state_dict(), file)
+    expected = made(model.config, file)
+    with default_type(torch.bfloat16), torch.device("meta"), torch.inference_mode():
+        found = made(model.config, file)
+        assert not any(value.is_inference() for value in found["built"].values())
+    assert_identical(found, expected)
 
 
 def test_threads_may_predict_with_one_detector_in_training_mode():
@@ -125,21 +137,21 @@ def test_threads_may_predict_with_one_detector_in_training_mode():
     (expected,) = model.eval().predict([image])
     state = {key: value.clone() for key, value in model.train().state_dict().items()}
     modes = [module.training for module in model.modules()]
-    results: list[Detections] = []
+    seen: list[Detections] = []
     start = threading.Barrier(8)
 
     def use() -> None:
         start.wait()
         for _ in range(3):
-            results.extend(model.predict([image]))
+            seen.extend(model.predict([image]))
 
     threads = [threading.Thread(target=use) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 24
-    for found in results:
+    assert len(seen) == 24
+    for found in seen:
         assert_same(found, expected, exactly=True)
     assert [module.training for module in model.modules()] == modes and modes[0]
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
