@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from backbones.errors import first_names, printable
+from backbones.modes import own_defaults
 from detection.errors import DatasetError
 
 CHECK_EVERY = 1.0  # seconds between two looks at the workers while nothing comes; what comes is passed on at once
@@ -70,7 +71,9 @@ def load(
         timeout=CHECK_EVERY if workers else 0,
     )
     if workers == 0:
-        yield from loader
+        with own_defaults():
+            items = iter(loader)
+        yield from items
         return
     running = _Workers(_start(loader), timeout, lambda: name_files(asked.waiting[0]))
     try:
@@ -146,7 +149,7 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
         )
     try:
         # A signal to the process group must not find a worker that has not left it, with this process's handlers.
-        with _no_stop_signals(), _own_child_handler():
+        with own_defaults(), _no_stop_signals(), _own_child_handler():
             return iter(loader)
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "not enough memory"

@@ -148,6 +148,22 @@ def test_wrong_augmentation_in_a_worker(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_a_program_may_have_other_defaults(dataset, workers):
+    expected = batches(dataset, config(0), 2)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            found = batches(dataset, config(workers), 2)
+            assert len(list(loader.test_loader(dataset.records, 5, workers))) == 3
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, one in zip(found, expected, strict=True):
+        assert torch.equal(ours.images, one.images)
+        for target, same in zip(ours.targets, one.targets, strict=True):
+            assert target.boxes.dtype == torch.float32 and torch.equal(target.boxes, same.boxes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_test_loader(dataset, workers):
     found = list(loader.test_loader(dataset.records, 5, workers))
     assert [len(images) for _, images in found] == [5, 5, 3]
