@@ -13,10 +13,19 @@ from typing import Any
 
 from backbones.errors import printable, shorten
 from detection.config import CocoSource
-from detection.data.coco_format import CocoAnnotation, CocoFile, CocoId, CocoImage, image_name, read_coco_file, read_object
+from detection.data.coco_format import (
+    CocoAnnotation,
+    CocoFile,
+    CocoId,
+    CocoImage,
+    describe,
+    image_name,
+    read_coco_file,
+    read_object,
+)
 from detection.data.faults import Faults
 from detection.data.images import image_size
-from detection.data.records import AnnotatedObject, Box, finite_number, list_files, make_record, repair_box
+from detection.data.records import AnnotatedObject, Box, finite_number, list_files, make_record, needs_no_repair, repair_box
 from detection.errors import DatasetError, did_you_mean
 from detection.structures import Record
 
@@ -101,7 +110,7 @@ def _read_image(
         label = labels.get(annotation.category_id)
         if label is not None:
             with faults.guard():
-                annotated = _read_object(annotation, label, size_hw, f"{path}: {annotation.name} of {name}", faults)
+                annotated = _read_object(annotation, label, size_hw, name, path, faults)
                 objects += [] if annotated is None else [annotated]
     return make_record(image.id, file, size_hw, objects)
 
@@ -124,13 +133,17 @@ def _side(value: Any) -> int | None:
 
 
 def _read_object(
-    annotation: CocoAnnotation, label: int, size_hw: tuple[int, int], where: str, faults: Faults
+    annotation: CocoAnnotation, label: int, size_hw: tuple[int, int], image: str, path: Path, faults: Faults
 ) -> AnnotatedObject | None:
     """The object, or None where it was dropped, which is noted in `faults`."""
-    found = read_object(annotation, where, faults)
+    found = read_object(annotation, image, path, faults)
     if found is None:
         return None
-    box = repair_box(_to_xyxy(found.xywh), size_hw, f"{where}, bbox {annotation.entry['bbox']}", faults)
+    box: Box | None
+    box = _to_xyxy(found.xywh)
+    if not needs_no_repair(box, size_hw):
+        where = f"{describe(annotation, image, path)}, bbox {annotation.entry['bbox']}"
+        box = repair_box(box, size_hw, where, faults)
     return None if box is None else AnnotatedObject(box, label, crowd=found.crowd, area=found.area)
 
 

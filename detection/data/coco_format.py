@@ -7,7 +7,7 @@ Boxes are (x, y, width, height), continuous and 0-based, as they stand in the fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,13 +82,20 @@ def read_coco_file(path: Path, faults: Faults) -> CocoFile:
     if not isinstance(content, dict):
         raise DatasetError(f"{path} is no COCO annotation file: it must hold an object with lists, found {shorten(content)}")
     images = [
-        CocoImage(number, _id(entry, "id", where), entry)
-        for number, (where, entry) in enumerate(_entries(content, "images", path))
+        CocoImage(number, _id(entry, "id", f"{path}: images", number), entry)
+        for number, entry in enumerate(_entries(content, "images", path))
     ]
     categories = _read_categories(content, path, faults)
+    where = f"{path}: annotations"
     annotations = [
-        CocoAnnotation(number, read_id(entry.get("id")), _id(entry, "image_id", where), _id(entry, "category_id", where), entry)
-        for number, (where, entry) in enumerate(_entries(content, "annotations", path))
+        CocoAnnotation(
+            number,
+            read_id(entry.get("id")),
+            _id(entry, "image_id", where, number),
+            _id(entry, "category_id", where, number),
+            entry,
+        )
+        for number, entry in enumerate(_entries(content, "annotations", path))
     ]
     with faults.guard():
         _require_unique([image.id for image in images], f"{path} lists", "image ids")
@@ -100,35 +107,41 @@ def read_coco_file(path: Path, faults: Faults) -> CocoFile:
     return CocoFile(path, images, annotations, categories)
 
 
-def read_object(annotation: CocoAnnotation, where: str, faults: Faults) -> CocoObject | None:
-    """An annotation's object, or None where it has no usable box, which is noted in `faults` with `where`.
+def read_object(annotation: CocoAnnotation, image: str, path: Path, faults: Faults) -> CocoObject | None:
+    """An annotation's object, or None where it has no usable box, which is noted in `faults`. `image` is for messages.
 
     Raises DatasetError for an `iscrowd` that is neither 0 nor 1.
     """
     entry = annotation.entry
     xywh = read_box(entry.get("bbox"))
-    if xywh is None:
-        faults.note(f"{where}: bbox {shorten(entry.get('bbox'))}", "bbox that is not four numbers", "dropped")
+    if xywh is None or max(xywh) > MAX_COORDINATE or min(xywh) < -MAX_COORDINATE:
+        fault = "bbox that is not four numbers" if xywh is None else f"bbox beyond {MAX_COORDINATE:.0e} px"
+        faults.note(f"{describe(annotation, image, path)}: bbox {shorten(entry.get('bbox'))}", fault, "dropped")
         return None
-    if max(map(abs, xywh)) > MAX_COORDINATE:
-        faults.note(f"{where}: bbox {shorten(entry['bbox'])}", f"bbox beyond {MAX_COORDINATE:.0e} px", "dropped")
-        return None
-    return CocoObject(xywh, _area(entry, xywh, where, faults), _crowd(entry, where, faults))
+    area, crowd = finite_number(entry.get("area")), entry.get("iscrowd")
+    if area is None or not 0 <= area <= _MAX_AREA:
+        area = _area_of_box(entry, xywh, describe(annotation, image, path), faults)
+    if crowd not in (0, 1):
+        crowd = _other_crowd(crowd, describe(annotation, image, path), faults)
+    return CocoObject(xywh, area, bool(crowd))
+
+
+def describe(annotation: CocoAnnotation, image: str, path: Path) -> str:
+    """Where an annotation is, for messages: "a.json: annotation 17 of 1.jpg"."""
+    return f"{path}: {annotation.name} of {image}"
 
 
 def read_box(value: Any) -> list[float] | None:
     """A JSON value as (x, y, width, height), or None if it is no list of four finite numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
-    numbers = [number for each in value if (number := finite_number(each)) is not None]
+    numbers = [number for number in map(finite_number, value) if number is not None]
     return numbers if len(numbers) == 4 else None
 
 
 def read_id(value: Any) -> CocoId | None:
     """A JSON value as an id: a whole number, which may be written 1.0, or text; None for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) <= _LAST_EXACT_FLOAT:
         return int(value)
@@ -148,32 +161,30 @@ def shared_names(categories: dict[CocoId, str]) -> list[str]:
     return [name for name, count in Counter(categories.values()).items() if count > 1]
 
 
-def _entries(content: Json, key: str, path: Path) -> Iterator[tuple[str, Json]]:
-    """Each entry of a list with its place in the file."""
+def _entries(content: Json, key: str, path: Path) -> list[Json]:
+    """The entries of a list, all of them objects."""
     entries = content.get(key)
     if not isinstance(entries, list):
         raise DatasetError(f"{path} is no COCO annotation file: it has no list '{key}'")
-    start = f"{path}: {key}"
-    for number, entry in enumerate(entries):
-        where = f"{start}[{number}]"
-        if not isinstance(entry, dict):
-            raise DatasetError(f"{where} must be an object, found {shorten(entry)}")
-        yield where, entry
+    bad = next((number for number, entry in enumerate(entries) if not isinstance(entry, dict)), None)
+    if bad is not None:
+        raise DatasetError(f"{path}: {key}[{bad}] must be an object, found {shorten(entries[bad])}")
+    return entries
 
 
-def _id(entry: Json, key: str, where: str) -> CocoId:
-    if key not in entry:
-        raise DatasetError(f"{where} has no '{key}'")
-    found = read_id(entry[key])
+def _id(entry: Json, key: str, where: str, number: int) -> CocoId:
+    found = read_id(entry.get(key))
     if found is None:
-        raise DatasetError(f"{where}: '{key}' must be a whole number or text, found {shorten(entry[key])}")
+        fault = f": '{key}' must be a whole number or text, found {shorten(entry[key])}" if key in entry else f" has no '{key}'"
+        raise DatasetError(f"{where}[{number}]{fault}")
     return found
 
 
 def _read_categories(content: Json, path: Path, faults: Faults) -> dict[CocoId, str]:
     categories: dict[CocoId, str] = {}
-    for where, entry in _entries(content, "categories", path):
-        category, name = _id(entry, "id", where), _category_name(entry, where)
+    for number, entry in enumerate(_entries(content, "categories", path)):
+        category = _id(entry, "id", f"{path}: categories", number)
+        name = _category_name(entry, f"{path}: categories[{number}]")
         if category in categories:
             names = f"{shorten(categories[category])} and {shorten(name)}"
             raise DatasetError(f"{path}: categories: id {shorten(category)} is used twice, for {names}")
@@ -221,23 +232,18 @@ def _inform_of_ids(annotations: Sequence[CocoAnnotation], path: Path, faults: Fa
         )
 
 
-def _area(entry: Json, xywh: Sequence[float], where: str, faults: Faults) -> float:
-    if entry.get("area") is None:
-        return xywh[2] * xywh[3]
-    area = finite_number(entry["area"])
-    if area is None or not 0 <= area <= _MAX_AREA:
+def _area_of_box(entry: Json, xywh: Sequence[float], where: str, faults: Faults) -> float:
+    if entry.get("area") is not None:
         faults.note(f"{where}: area {shorten(entry['area'])}", "area that is no number from 0 on", "taken from the box")
-        return xywh[2] * xywh[3]
-    return area
+    return xywh[2] * xywh[3]
 
 
-def _crowd(entry: Json, where: str, faults: Faults) -> bool:
-    value = entry.get("iscrowd")
-    if value is None or (isinstance(value, int | float) and value in (0, 1)):
-        return bool(value)
-    if value not in ("0", "1"):
+def _other_crowd(value: Any, where: str, faults: Faults) -> bool:
+    """What `iscrowd` says where it is neither 0 nor 1."""
+    if value not in (None, "0", "1"):
         raise DatasetError(f"{where}: 'iscrowd' must be 0 or 1, found {shorten(value)}")
-    faults.note(f"{where}: iscrowd {value!r}", "text for a number", "taken as that number")
+    if value is not None:
+        faults.note(f"{where}: iscrowd {value!r}", "text for a number", "taken as that number")
     return value == "1"
 
 

@@ -52,6 +52,13 @@ def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects
     )
 
 
+def needs_no_repair(box: Box, size_hw: tuple[int, int]) -> bool:
+    """Whether `repair_box` would return the box as it is, as nearly all are: no message has to be made for them."""
+    height, width = size_hw
+    x1, y1, x2, y2 = box
+    return x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height and x2 - x1 >= MIN_SIDE and y2 - y1 >= MIN_SIDE
+
+
 def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
     """The part of a box inside the image, or None where nothing is left. What is repaired is noted in `faults` with `where`."""
     height, width = size_hw
@@ -70,6 +77,8 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
 
 def finite_number(value: Any) -> float | None:
     """A JSON value that is a number, as float; None for text, true and false, NaN, and what no float holds (10^400)."""
+    if type(value) is float:  # most of them, and the first thing asked of millions
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -61,7 +61,7 @@ def as_dataset(content: CocoFile, faults: Faults, class_names: Collection[str] |
     for each in content.annotations:
         if each.category_id not in wanted:
             continue
-        found = read_object(each, f"{content.path}: {each.name} of {names[each.image_id]}", faults)
+        found = read_object(each, names[each.image_id], content.path, faults)
         if found is not None:
             annotation = {"id": each.id if own_ids else len(annotations) + 1, "image_id": each.image_id}
             values = {"category_id": each.category_id, "bbox": found.xywh, "area": found.area, "iscrowd": int(found.crowd)}

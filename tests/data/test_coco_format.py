@@ -120,7 +120,7 @@ def test_an_id_of_the_other_kind_is_pointed_at():
 def read_one(**fields: Any) -> tuple[Any, list[str]]:
     faults = Faults()
     entry = {"bbox": [1, 2, 3, 4], **fields}
-    found = read_object(CocoAnnotation(0, 1, 1, 1, entry), "here", faults)
+    found = read_object(CocoAnnotation(0, 1, 1, 1, entry), "b.jpg", Path("a.json"), faults)
     return found, [note.message for note in faults.notes]
 
 
@@ -134,10 +134,10 @@ def test_iscrowd_as_text_is_its_number_and_never_simply_true():
     for text, crowd in (("0", False), ("1", True)):
         found, notes = read_one(iscrowd=text)
         assert found.crowd is crowd
-        assert notes == [f"here: iscrowd '{text}': text for a number, taken as that number"]
+        assert notes == [f"a.json: annotation 1 of b.jpg: iscrowd '{text}': text for a number, taken as that number"]
     others: list[Any] = ["true", "", 2, -1, math.nan, 10**400, [], {}]
     for value in others:
-        with pytest.raises(DatasetError, match="here: 'iscrowd' must be 0 or 1, found"):
+        with pytest.raises(DatasetError, match="a.json: annotation 1 of b.jpg: 'iscrowd' must be 0 or 1, found"):
             read_one(iscrowd=value)
 
 
@@ -155,7 +155,9 @@ def test_other_areas_are_taken(value: float | None):
 
 def test_a_box_beyond_all_images_is_dropped():
     found, notes = read_one(bbox=[0, 0, 1e10, 5])
-    assert found is None and notes == ["here: bbox [0, 0, 10000000000.0, 5]: bbox beyond 1e+09 px, dropped"]
+    assert found is None and notes == [
+        "a.json: annotation 1 of b.jpg: bbox [0, 0, 10000000000.0, 5]: bbox beyond 1e+09 px, dropped"
+    ]
 
 
 def read(folder: Path, content: object) -> tuple[list[Any], Faults]:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.errors import shorten
-from detection.data.records import describe_crowded, describe_duplicates, finite_number, parse_number
+from detection.data.faults import Faults
+from detection.data.records import (
+    Box,
+    describe_crowded,
+    describe_duplicates,
+    finite_number,
+    needs_no_repair,
+    parse_number,
+    repair_box,
+)
 from tests.evaluation.scenes import make_record
 
 
@@ -43,6 +52,14 @@ def test_what_is_no_decimal_text(text: str | None):
 
 def test_a_long_text_takes_no_long_time():
     assert parse_number("1" * 10**6) is None and parse_number("1" * 10**6 + "x") is None
+
+
+@given(st.tuples(*[st.integers(-3, 13).map(lambda n: n / 2 + n % 3 * 0.004)] * 4))
+def test_boxes_that_need_no_repair_stay_as_they_are(box: Box):
+    faults = Faults()
+    repaired = repair_box(box, (4, 6), "here", faults)
+    assert needs_no_repair(box, (4, 6)) <= (repaired == box and not faults.notes)
+    assert needs_no_repair((1, 1, 3, 3), (4, 6)) and not needs_no_repair((1, 1, 7, 3), (4, 6))
 
 
 A, B = (0, 0, 10, 10), (0, 0, 10, 11)
