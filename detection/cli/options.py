@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,7 +78,7 @@ def parse_with_overrides(parser: argparse.ArgumentParser, argv: Sequence[str] | 
 
 def is_override(argument: str | Path) -> bool:
     """Whether this is `dotted.key=value`, and no file of such a name."""
-    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not Path(argument).exists()
+    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not os.path.exists(argument)  # noqa: PTH110  # Path.exists raises for long names
 
 
 def detections_given(options: argparse.Namespace, ground_truth: str, metavar: str, more: Sequence[str] = ()) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backbones.errors import MAX_NAME_LENGTH, shorten
 from detection.errors import ConfigError, did_you_mean
 
 PREFIX = "resdet:"
@@ -27,7 +28,8 @@ def config_file(name: str | Path) -> Path:
     known = list_configs()
     wanted = text.removesuffix(".yaml")
     if wanted not in known:
-        raise ConfigError(f"there is no packaged config '{text}'{did_you_mean(wanted, known, 'one of ' + ', '.join(known))}")
+        others = did_you_mean(wanted[:MAX_NAME_LENGTH], known, f"one of {', '.join(known)}")
+        raise ConfigError(f"there is no packaged config {shorten(text)}{others}")
     return _folder() / f"{wanted.removeprefix(PREFIX)}.yaml"
 
 

@@ -139,7 +139,7 @@ class RoiConfig(Section):
     sampling_ratio: Whole = Field(
         0, ge=0, le=100, description="RoIAlign's samples per side of a cell; 0: one per feature cell covered"
     )
-    sample_size: Whole = Field(128, ge=1, le=10_000, description="RoIs per image that enter the loss")
+    sample_size: Boxes = Field(128, description="RoIs per image that enter the loss")
     positive_fraction: Fraction = Field(0.25, description="greatest share of foreground in the sample")
     positive_iou: Fraction = Field(0.5, description="a proposal with at least this IoU is foreground")
     negative_iou: tuple[Fraction, Fraction] = Field((0.1, 0.5), description="background: IoU in [low, high)")

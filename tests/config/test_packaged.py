@@ -38,6 +38,8 @@ def test_a_packaged_config_can_be_the_base(tmp_path):
     [
         ("base: resdet:voc_r51", "there is no packaged config 'resdet:voc_r51'; did you mean 'resdet:voc_r50'"),
         ("base: resdet:../setup", "there is no packaged config 'resdet:../setup'; one of resdet:bccd_r18, "),
+        ('base: "resdet:\\e[31m"', r"there is no packaged config 'resdet:\\x1b\[31m'"),
+        ("base: resdet:" + "x" * 4000, "there is no packaged config 'resdet:xxx.{,200}; "),
         ("base: [a, b]", "'base' in .*mine.yaml must be the name of a config, got \\['a', 'b'\\]"),
     ],
 )
