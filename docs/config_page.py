@@ -18,8 +18,8 @@ from detection.config import ClassifierConfig, CocoSource, Config, VocSource
 INTRODUCTION = """\
 A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first;
 `base: resdet:modern/voc_r50` one of `configs/`, which are in the wheel. `--config resdet:voc_r101` works in any folder too.
-On the command line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`). Of two overrides
-of one key the last counts.
+On the command line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`). Of two
+overrides of one key the last counts.
 
 Files are UTF-8 and strict: a key may be given once, numbers are plain decimal ones (`10`, `0.5`, `1e-3`, `90_000`; `010` and
 `1:30` are texts), texts that YAML reads as something else, such as `"no"` or `"5"`, are put in quotes.
