@@ -26,7 +26,9 @@ COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 """Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
 MAX_CATEGORIES = 20_000
-"""With objects, in one evaluation: 100 KB of tables each."""
+"""With objects, in one evaluation: some 200 KB of tables each."""
+
+_CATEGORIES_AT_A_TIME = 2000  # they take half a megabyte each while they are measured
 
 _MAX_PAIRS = 30_000_000  # of an image and a category, of which the algorithm makes a list; 200 bytes each
 
@@ -97,9 +99,12 @@ def evaluate_coco_results(
     truth = [_ground_truth(each, number, images, classes) for number, each in enumerate(dataset["annotations"], 1)]
     found = [_detection(each, number, images, classes) for number, each in enumerate(results, 1)]
     evaluation = COCOeval_faster(_index(truth, images, classes), _index(found, images, classes), "bbox")
-    evaluation.eval = _evaluate_classes(evaluation, kept, len(images))
-    evaluation.params.catIds = kept
-    evaluation.summarize()
+    try:
+        evaluation.eval = _evaluate_classes(evaluation, kept, len(images))
+        evaluation.params.catIds = kept
+        evaluation.summarize()
+    except MemoryError:
+        raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
     values = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
     names = {number: name for name, number in classes.by_name.items()}
     return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[number] for number in kept]))
@@ -107,16 +112,18 @@ def evaluate_coco_results(
 
 def _evaluate_classes(evaluation: COCOeval_faster, kept: Sequence[int], num_images: int) -> dict[str, Any]:
     """The tables of precision and recall, some categories at a time where there are very many: each is measured by itself."""
-    size = max(_MAX_PAIRS // max(num_images, 1), 1)
+    size = min(max(_MAX_PAIRS // max(num_images, 1), 1), _CATEGORIES_AT_A_TIME)
+    axes = {"precision": 2, "recall": 1, "scores": 2}  # the one of the categories
     parts = []
     for start in range(0, len(kept), size):
         evaluation.params.catIds = list(kept[start : start + size])
         evaluation.evaluate()
         evaluation.accumulate()
-        parts.append(evaluation.eval)
-    axes = {"precision": 2, "recall": 1, "scores": 2}  # the one of the categories
-    joined = {key: np.concatenate([np.asarray(part[key]) for part in parts], axis) for key, axis in axes.items()}
-    return parts[0] | joined if len(parts) > 1 else parts[0]
+        parts.append({key: np.asarray(evaluation.eval[key]) for key in axes} if len(kept) > size else evaluation.eval)
+    if len(parts) == 1:
+        return parts[0]
+    joined = {key: np.concatenate([part[key] for part in parts], axis) for key, axis in axes.items()}
+    return evaluation.eval | joined
 
 
 class _ClassNumbers(NamedTuple):
