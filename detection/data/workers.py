@@ -14,10 +14,12 @@ import os
 import signal
 import threading
 import time
+import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import cv2
 import torch
@@ -27,6 +29,8 @@ from torch.utils.data import Dataset as TorchDataset
 from backbones.errors import first_names, printable
 from backbones.modes import own_defaults
 from detection.errors import DatasetError
+
+T = TypeVar("T")
 
 CHECK_EVERY = 1.0  # seconds between two looks at the workers while nothing comes; what comes is passed on at once
 _NO_SHARED_MEMORY, _NO_FILE_HANDLES = 86, 87  # exit codes of a worker
@@ -59,16 +63,18 @@ def load(
     DatasetError where a worker dies, or gives nothing for `timeout` seconds (0: no limit). `close()` ends the workers.
     """
     asked = _Recorded(order)
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=1 if collate else None,
-        sampler=None if collate else asked,
-        batch_sampler=asked if collate else None,
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        pin_memory=pin_memory,
-        timeout=CHECK_EVERY if workers else 0,
+    loader: DataLoader[Any] = _quietly(
+        lambda: DataLoader(
+            dataset,
+            batch_size=1 if collate else None,
+            sampler=None if collate else asked,
+            batch_sampler=asked if collate else None,
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=start_worker,
+            pin_memory=pin_memory,
+            timeout=CHECK_EVERY if workers else 0,
+        )
     )
     if workers == 0:
         with own_defaults():
@@ -126,8 +132,6 @@ def _end_undelivered(error: Exception, item: object) -> None:
         os._exit(_NO_FILE_HANDLES if no_handles else _NO_SHARED_MEMORY)
     if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
         os._exit(_NO_FILE_HANDLES)
-    import traceback
-
     traceback.print_exception(error)  # a bug
     os._exit(1)
 
@@ -150,10 +154,28 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         # A signal to the process group must not find a worker that has not left it, with this process's handlers.
         with own_defaults(), _no_stop_signals(), _own_child_handler():
-            return iter(loader)
+            return _quietly(lambda: iter(loader))
     except (OSError, MemoryError) as error:
+        _forget_half_started(error)
         reason = getattr(error, "strerror", None) or "not enough memory"
         raise DatasetError(f"cannot start the {loader.num_workers} processes of data.workers: {reason}; {_REMEDY}") from None
+
+
+def _quietly(make: Callable[[], T]) -> T:
+    """What `make` returns, without torch's warning of more workers than processors: they may wait for a disk."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        return make()
+
+
+def _forget_half_started(error: BaseException) -> None:
+    """End the workers of an iterator that could not be made, which torch would try in vain, with a traceback."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        iterator = frame.f_locals.get("self")
+        if hasattr(type(iterator), "_shutdown_workers"):
+            for worker in getattr(iterator, "_workers", ()):
+                worker.kill()
+            iterator._shutdown = True
 
 
 @contextmanager

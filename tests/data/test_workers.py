@@ -1,6 +1,7 @@
 """Worker processes that die, loop, cannot pass on what they loaded, or lose their main process: never a wait in vain."""
 
 import errno
+import multiprocessing
 import os
 import re
 import signal
@@ -76,6 +77,25 @@ def test_a_worker_that_dies_is_one_line(happens, words, workers):
 def test_too_few_file_handles_is_one_line():
     with pytest.raises(DatasetError, match="ulimit -n"):
         list(numbers(lambda: Undeliverable(NO_HANDLES)))
+
+
+def test_workers_that_cannot_start_are_one_line(monkeypatch, capfd):
+    started: list[multiprocessing.Process] = []
+
+    def start(process: multiprocessing.Process) -> None:
+        if len(started) == 2:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        started.append(process)
+        real(process)
+
+    real = multiprocessing.Process.start
+    monkeypatch.setattr(multiprocessing.Process, "start", start)
+    with pytest.raises(DatasetError, match=r"cannot start the 3 .* data\.workers: Cannot allocate memory.*--shm-size"):
+        list(numbers(lambda: None, workers=3))
+    for process in started:
+        process.join(10)
+        assert process.exitcode is not None
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("happens", [lambda: time.sleep(600), lambda: os.kill(os.getpid(), signal.SIGSTOP)])
