@@ -171,7 +171,7 @@ def _quietly(make: Callable[[], T]) -> T:
 def _forget_half_started(error: BaseException) -> None:
     """End the workers of an iterator that could not be made, which torch would try in vain, with a traceback."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        iterator = frame.f_locals.get("self")
+        iterator: Any = frame.f_locals.get("self")
         if hasattr(type(iterator), "_shutdown_workers"):
             for worker in getattr(iterator, "_workers", ()):
                 worker.kill()
