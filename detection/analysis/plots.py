@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[st
                 f"labels (--labels) must be {len(folders)} different names, got {len(labels)}: {', '.join(labels)}"
             )
         return list(labels)
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]  # resolve() fails at a circle of links
     for number, folder in enumerate(folders):
         if parts[number] in parts[:number]:
             raise ConfigError(f"{folder} is named twice: give each a label of its own (--labels)")
@@ -42,7 +43,7 @@ def label_weights(files: Sequence[Path], labels: Sequence[str] | None) -> list[s
 
     Where several lie in one folder, or are names of the zoo, their own names. Raises ConfigError as `label_runs`.
     """
-    folders = {file.resolve().parent for file in files if file.is_file()}
+    folders = {Path(os.path.realpath(file)).parent for file in files if file.is_file()}
     if len(folders) == len(files):
         return label_runs([file.parent for file in files], labels)
     return label_runs([file.with_suffix("") for file in files], labels)

@@ -99,16 +99,20 @@ def detections_given(options: argparse.Namespace, ground_truth: str, metavar: st
     return True
 
 
-def require_distinct(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Raise ConfigError if two of these options name one file: the second to be written would replace the other."""
-    taken: dict[Path, str] = {}
+def require_distinct(options: argparse.Namespace, names: Sequence[str], more: Sequence[Path] = ()) -> None:
+    """Raise ConfigError if two of these options name one file, or one of them a file of `more`, which are read.
+
+    The second to be written would replace the other. An option may hold several files.
+    """
+    taken = {os.path.realpath(path): "what is read" for path in more}
     for name in names:
-        path: Path | None = getattr(options, name)
-        place = None if path is None else path.absolute()
-        if place in taken:
-            raise ConfigError(f"{_flag(taken[place])} and {_flag(name)} are one file, {shorten(str(path))}: name two")
-        if place is not None:
-            taken[place] = name
+        found: Path | Sequence[Path] | None = getattr(options, name)
+        paths = [found] if isinstance(found, Path) else list(found or ())
+        for path in paths:
+            other = taken.get(os.path.realpath(path))
+            if other is not None:
+                raise ConfigError(f"{other} and {_flag(name)} are one file, {shorten(str(path))}: name two")
+        taken |= {os.path.realpath(path): _flag(name) for path in paths}
 
 
 def _refuse_without(options: argparse.Namespace, needed: str, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Training stops at the first fault that it refuses; here they are collected. Size
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -130,7 +131,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
         if empty:
             lines.append(f"{split.name}: no object of {', '.join(empty)}")
     for first, second in combinations(splits, 2):
-        shared = {record.file.resolve() for record in first.records} & {record.file.resolve() for record in second.records}
+        shared = {os.path.realpath(one.file) for one in first.records} & {os.path.realpath(one.file) for one in second.records}
         if shared:
             lines.append(f"{len(shared)} images are in {first.name} and in {second.name}, e.g. {min(shared)}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,5 +68,5 @@ def evaluate_voc_files(
 
 def _year_of(folder: Path) -> str | None:
     """The year in the name of a folder VOC<year>."""
-    name = folder.resolve().name
+    name = Path(os.path.realpath(folder)).name
     return name[3:] if name.startswith("VOC") and name[3:].isdigit() else None

@@ -100,3 +100,31 @@ def test_a_folder_without_permission_is_refused(capsys, tmp_path, monkeypatch):
 )
 def test_the_parsers_own_complaints_are_one_line(arguments, words, capsys):
     assert words in line_of(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plot-runs", "run", "--output", "a.png", "--json", "a.png"],
+        ["plot-runs", "run", "--json", "run/metrics.jsonl"],
+        ["plot-runs", "run", "--json", "other/../run/metrics.jsonl"],
+        ["plot-runs", "run", "--json", "link"],
+        ["eval-voc", "--weights", "a.pt", "--json", "./a.pt"],
+        ["eval-coco", "--annotations", "a.json", "--detections", "b.json", "--json", "b.json"],
+        ["eval-classifier", "--config", "c.yaml", "--weights", "w.pt", "--json", "c.yaml"],
+        ["layer-responses", "--config", "c.yaml", "--weights", "v.pt", "w.pt", "--json", "w.pt"],
+        ["ablation", "--weights", "w.pt", "--json", "w.pt"],
+        ["convert-weights", "w.pth", "v.pt", "--report", "w.pth"],
+        ["convert-weights", "w.pth", "v.pt", "--report", "v.pt"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_is_no_input_and_no_other_output(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
+    (tmp_path / "link").symlink_to("run/metrics.jsonl")
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    assert "one file" in line_of(capsys, arguments)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from detection.cli.arguments import CommandParser, output_file, whole_number
-from detection.cli.options import add_model_arguments, load_detectors, parse_with_overrides
+from detection.cli.options import add_model_arguments, load_detectors, parse_with_overrides, require_distinct
 from detection.cli.output import progress_bar, say
 from detection.terminal import new_console
 
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
+    require_distinct(options, ["config", "weights", "json"])
     console = new_console()
 
     from detection.analysis.ablation import plan_rows

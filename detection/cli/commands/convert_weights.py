@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import is_override
+from detection.cli.options import is_override, require_distinct
 from detection.cli.output import fetch_published_file, say
 from detection.errors import ConfigError
 
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in options.overrides:
         if not is_override(text):
             raise ConfigError(f"'{text}' must look like dotted.key=value")
+    require_distinct(options, ["report"], [options.source, options.destination])
     # Only now: torch is slow to load.
     from detection.files import write_json
     from detection.weights.conversion import convert_file

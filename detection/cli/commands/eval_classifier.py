@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import parse_with_overrides
+from detection.cli.options import parse_with_overrides, require_distinct
 from detection.cli.output import describe_errors, fetch_weights, say
 from detection.config import load_classifier_config
 
@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, and write the JSON that is asked for."""
     options = parse_with_overrides(build_parser(), argv)
+    require_distinct(options, ["config", "weights", "json"])
     config = load_classifier_config(options.config, options.overrides)
     from detection.files import write_json
     from detection.pretraining.evaluate import evaluate_checkpoints

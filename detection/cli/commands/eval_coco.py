@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
     files = detections_given(options, "annotations", "FILE")
-    require_distinct(options, ["annotations", "detections", "json", "write_detections"])
+    require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
     result = evaluate_files(options) if files else evaluate_model(options, console)
     if result is None:
         say("the split has no annotations: the detections are for the test server", console)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.arguments import CommandParser, any_path, fraction, output_file, output_folder
-from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides
+from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
 from detection.cli.output import predict_split, say
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     if options.iou_threshold == 0:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
+    require_distinct(options, ["config", "weights", "json"])
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
     evaluation = read_files(options) if files else predict(options, console)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
-from detection.cli.options import is_override, parse_with_overrides
+from detection.cli.options import is_override, parse_with_overrides, require_distinct
 from detection.cli.output import fetch_weights, say
 from detection.config import load_classifier_config
 from detection.terminal import new_console, plain
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.labels, overrides = split_labels(options.labels, len(options.weights))
         options.overrides = [*options.overrides, *overrides]
 
+    require_distinct(options, ["config", "weights", "json", "plot"])
     from detection.analysis.plots import label_weights, require_picture
 
     if options.plot:
