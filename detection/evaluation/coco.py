@@ -26,9 +26,9 @@ COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 """Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
 MAX_CATEGORIES = 20_000
-"""With objects, in one evaluation: some 200 KB of tables each."""
+"""With objects, in one evaluation, which takes about half a megabyte for each."""
 
-_CATEGORIES_AT_A_TIME = 2000  # they take half a megabyte each while they are measured
+_CATEGORIES_AT_A_TIME = 2000
 
 _MAX_PAIRS = 30_000_000  # of an image and a category, of which the algorithm makes a list; 200 bytes each
 
