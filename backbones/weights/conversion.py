@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.errors import CheckpointError
+from backbones.errors import BackboneError, CheckpointError, shorten
 from backbones.options import BackboneOptions, StemPool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import registered_builder
 from backbones.resnet import BLOCKS, Bottleneck
-from backbones.weights.files import fitting_state
+from backbones.weights.files import fitting_state, wrapper_prefixes
 from backbones.weights.renaming import ConversionEntry, RenameRule, State, rename, unwrap_state_dict
 
 # Of the authors' models as detectron2 and Detectron use them: BGR in 0..255, the mean colour subtracted.
@@ -52,10 +52,11 @@ class _BackboneFormat:
 
 def backbone_format(keys: Iterable[str]) -> str | None:
     """The name of the format that the keys of a state dict have, or None."""
-    names = [key.removeprefix("module.") for key in keys]
-    for name, found in BACKBONE_FORMATS.items():
-        if any(re.fullmatch(pattern, key) for pattern in found.key_patterns for key in names):
-            return name
+    names = list(keys)
+    for prefix in wrapper_prefixes(names):
+        for name, found in BACKBONE_FORMATS.items():
+            if any(re.fullmatch(pattern, key[len(prefix) :]) for pattern in found.key_patterns for key in names):
+                return name
     return None
 
 
@@ -68,7 +69,7 @@ def convert_backbone(contents: Mapping[str, Any], source: str, format_name: str 
     format_name = format_name or backbone_format(state)
     if format_name not in BACKBONE_FORMATS:
         known = ", ".join(BACKBONE_FORMATS)
-        raise CheckpointError(f"{source} is in no format known here ({known}); its keys are {list(state)[:5]}")
+        raise CheckpointError(f"{source} is in no format known here ({known}); its keys are {shorten(list(state)[:5])}")
     return BACKBONE_FORMATS[format_name].convert(state, extras, source)
 
 
@@ -102,8 +103,8 @@ def _from_msra(state: State, extras: Mapping[str, Any], source: str) -> Converte
 def _from_detectron2(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
     if extras.get("__author__") != "torchvision":
         raise CheckpointError(
-            f"{source} has detectron2's names and author {extras.get('__author__')!r}: only the author 'torchvision' tells "
-            "what it expects of an image"
+            f"{source} has detectron2's names and author {shorten(extras.get('__author__'))}: only the author 'torchvision' "
+            "tells what it expects of an image"
         )
     linear = RenameRule(r"stem\.fc\.(weight|bias)", r"fc.\1")
     renamed, entries = rename(state, [*detectron2_rules("", "", range(2, 6)), linear], source, "detectron2's")
@@ -278,8 +279,12 @@ def checked_state(state: State, name: str, source: str) -> State:
     difference."""
     classifier = state.get("fc.weight", state.get("classifier.6.weight"))
     num_classes = None if classifier is None else max([*classifier.shape[:1], 1])
-    with torch.device("meta"):  # shapes without values
-        builder = registered_builder(name)
-        assert builder is not None
-        network = builder(BackboneOptions(num_classes=num_classes))
+    builder = registered_builder(name)
+    if builder is None:
+        raise CheckpointError(f"{source} is a {name}, which cannot be built: there are too many blocks")
+    try:
+        with torch.device("meta"):  # shapes without values
+            network = builder(BackboneOptions(num_classes=num_classes))
+    except BackboneError as error:
+        raise CheckpointError(f"{source} is a {name}, which cannot be built: {error}") from None
     return fitting_state(network.state_dict(), state, source)

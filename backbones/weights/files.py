@@ -239,6 +239,15 @@ def shared_prefix(keys: Collection[str], expected: Collection[str] = ()) -> str 
     return None
 
 
+def wrapper_prefixes(keys: Collection[str]) -> list[str]:
+    """What could be left out before all the keys: nothing, their known prefix, that with the next one, and so on."""
+    prefixes, rest = [""], list(keys)
+    while found := shared_prefix(rest):
+        prefixes.append(prefixes[-1] + found)
+        rest = [key.removeprefix(found) for key in rest]
+    return prefixes
+
+
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _COUNT_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.errors import CheckpointError, first_names
+from backbones.errors import CheckpointError, first_names, printable, shorten
+from backbones.weights.files import wrapper_prefixes
 
 State = dict[str, Tensor]
-_WRAPPERS = ("model", "blobs", "state_dict", "model_state")
+_WRAPPERS = ("model", "blobs", "state_dict", "model_state", "model_state_dict", "net", "network", "weights", "state")
+_WRAPPERS += ("teacher", "student", "model_ema", "state_dict_ema", "ema")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,17 @@ class ConversionEntry:
 def unwrap_state_dict(contents: Mapping[str, Any], source: str) -> tuple[State, dict[str, Any]]:
     """The state dict in what was read from `source`, as tensors, and the other entries of the file.
 
-    Raises CheckpointError where something in it is neither a tensor nor an array of numbers.
+    Of several state dicts the first of `model`, `blobs`, `state_dict` and so on is taken, averaged weights ("ema") last.
+    Raises CheckpointError where there is none, or something in it is neither a tensor nor an array of numbers.
     """
     for key in _WRAPPERS:
-        if isinstance(contents.get(key), Mapping):
+        inner = contents.get(key)
+        if isinstance(inner, Mapping) and inner:
             extras = {name: value for name, value in contents.items() if name != key}
-            return {name: _to_tensor(name, value, source) for name, value in contents[key].items()}, extras
+            if any(isinstance(inner.get(deeper), Mapping) for deeper in _WRAPPERS):  # {"state": {"model": {...}}}
+                state, more = unwrap_state_dict(inner, source)
+                return state, more | extras
+            return {name: _to_tensor(name, value, source) for name, value in inner.items()}, extras
     return {name: _to_tensor(name, value, source) for name, value in contents.items()}, {}
 
 
@@ -70,23 +77,24 @@ def _to_tensor(name: Any, value: Any, source: str) -> Tensor:
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
             # A copy in this machine's byte order: arrays of a pickle may have the other, or be read-only.
             return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    shown = printable(str(name))[:80]
     raise CheckpointError(
-        f"{source} is no state dict: '{name}' is a {type(value).__name__}, not a tensor or an array of numbers"
+        f"{source} is no state dict: '{shown}' is a {type(value).__name__}, not a tensor or an array of numbers"
     )
 
 
 def rename(
     state: Mapping[str, Tensor], rules: Sequence[RenameRule], source: str, format_name: str
 ) -> tuple[State, list[ConversionEntry]]:
-    """The tensors under their new names, float ones in float32, and an entry for each. DataParallel's prefix is ignored.
+    """The tensors under their new names, float ones in float32, and an entry for each. Prefixes of wrappers are ignored.
 
     Raises CheckpointError naming the first tensors that no rule explains, or a reason to refuse the network.
     """
-    prefix = "module." if state and all(key.startswith("module.") for key in state) else ""
+    prefix = _rules_prefix(state, rules)
     found = {key: _first_match(key.removeprefix(prefix), rules) for key in state}
     for key, rule in found.items():
         if rule is not None and rule.refuse:
-            raise CheckpointError(f"{source} has '{key}': {rule.note}")
+            raise CheckpointError(f"{source} has {shorten(key)}: {rule.note}")
     unexplained = [key for key, rule in found.items() if rule is None]
     if unexplained:
         raise CheckpointError(
@@ -107,6 +115,13 @@ def rename(
         keys = [entry.source or "" for entry in entries if entry.target == twice[0]]
         raise CheckpointError(f"{source} gives '{twice[0]}' more than once: {first_names(keys)}")
     return float32_state(renamed), entries
+
+
+def _rules_prefix(keys: Collection[str], rules: Sequence[RenameRule]) -> str:
+    """The shortest of the known prefixes, one after the other, without which a rule explains some key; "" if there is none."""
+    return next(
+        (prefix for prefix in wrapper_prefixes(keys) if any(_first_match(key[len(prefix) :], rules) for key in keys)), ""
+    )
 
 
 def float32_state(state: Mapping[str, Tensor]) -> State:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from backbones.errors import shorten
 from backbones.weights.conversion import BACKBONE_FORMATS, backbone_format, convert_backbone
 from backbones.weights.files import fitting_state, load_checkpoint, save_checkpoint
 from backbones.weights.format import Checkpoint, CheckpointMetadata, is_own_format
@@ -68,7 +69,9 @@ def convert(
     format_name = format_name or detector_format(state) or backbone_format(state)
     if format_name is None:
         known = "; ".join(f"{name}: {form.summary}" for name, form in (DETECTOR_FORMATS | BACKBONE_FORMATS).items())
-        raise CheckpointError(f"{source} is in no format known here; its keys are {list(state)[:5]}. Known are {known}")
+        raise CheckpointError(
+            f"{source} is in no format known here; its keys are {shorten(list(state)[:5])}. Known are {known}"
+        )
     if format_name in DETECTOR_FORMATS:
         return _convert_detector(DETECTOR_FORMATS[format_name].read(state, extras, source), format_name, source, overrides)
     return _convert_classifier(contents, format_name, source, overrides)

@@ -23,6 +23,7 @@ from backbones.weights.conversion import (
     detectron2_rules,
     resnet_name,
 )
+from backbones.weights.files import wrapper_prefixes
 from backbones.weights.renaming import ConversionEntry, RenameRule, State, rename
 from detection.errors import CheckpointError
 
@@ -75,10 +76,11 @@ class _DetectorFormat:
 
 def detector_format(keys: Iterable[str]) -> str | None:
     """The name of the detector format that the keys of a state dict have, or None."""
-    names = [key.removeprefix("module.") for key in keys]
-    for name, form in DETECTOR_FORMATS.items():
-        if any(re.fullmatch(pattern, key) for pattern in form.key_patterns for key in names):
-            return name
+    names = list(keys)
+    for prefix in wrapper_prefixes(names):
+        for name, form in DETECTOR_FORMATS.items():
+            if any(re.fullmatch(pattern, key[len(prefix) :]) for pattern in form.key_patterns for key in names):
+                return name
     return None
 
 
@@ -209,7 +211,7 @@ def _py_faster_rcnn_rules(
     The RPN's 2 A scores are A of background, then A of objects; anchors run ratio by ratio, and size by size within each.
     Background is the first class, and has box deltas too, which nothing is trained with.
     """
-    num_anchors = _rows(state, f"{rpn_scores}.bias", "module.") // 2
+    num_anchors = _rows(state, f"{rpn_scores}.bias") // 2
     if num_anchors == 0 or num_anchors % 3:
         raise CheckpointError(f"{source}: '{rpn_scores}.bias' should have two scores for each of 9 or 12 anchors")
 
@@ -254,9 +256,9 @@ def _classes(state: State) -> str | list[str]:
     return NAMED_CLASSES.get(count, [f"class {number}" for number in range(max(count, 1))])
 
 
-def _rows(state: Mapping[str, Tensor], key: str, prefix: str = "") -> int:
-    """Rows of a tensor, 0 where it is missing."""
-    value = state.get(key, state.get(prefix + key))
+def _rows(state: Mapping[str, Tensor], key: str) -> int:
+    """Rows of a tensor, which may have a wrapper's prefix; 0 where it is missing."""
+    value = next((state[prefix + key] for prefix in wrapper_prefixes(state) if prefix + key in state), None)
     return 0 if value is None or value.ndim == 0 else len(value)
 
 

@@ -133,7 +133,7 @@ def test_what_a_training_part_must_be(tmp_path: Path, place: Place, value: Any, 
     parent = contents
     for key in ("training", *place[:-1]):
         parent = parent[key]
-    parent[place[-1]] = value  # type: ignore[index]
+    parent[place[-1]] = value
     torch.save(contents, tmp_path / "last.pt")
     with pytest.raises(CheckpointError) as caught:
         resume(tmp_path / "last.pt")

@@ -1,5 +1,7 @@
 """Networks of other projects: every tensor has its place, and the converted network computes what theirs does."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torchvision
 from backbones import BACKBONES, BackboneOptions, FrozenBatchNorm2d, ResNet, build_backbone, build_c4
 from backbones.blocks import stem
 from backbones.errors import CheckpointError
-from backbones.weights.conversion import backbone_format, convert_backbone
+from backbones.weights.conversion import backbone_format, checked_state, convert_backbone
 from backbones.weights.renaming import RenameRule, rename
 from tests.foreign_weights import msra_classifier
 
@@ -229,3 +231,26 @@ def test_stem_pool_is_checked():
     with pytest.raises(ValueError, match=r"stem_pool must be one of \['pad1', 'ceil'\], got 'none'"):
         build_backbone("resnet18", stem_pool="none")  # type: ignore[arg-type]
     assert "resnet18" in BACKBONES
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.backbone.", "student.module."])
+@pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model",), ("state", "model_state_dict")])
+def test_what_wrappers_put_around_a_network_is_left_out(prefix, wrapper):
+    contents: dict[str, Any] = {prefix + key: value for key, value in zeros("resnet18").items()}
+    for key in reversed(wrapper):
+        contents = {"epoch": 3, key: contents, "model_ema": {"conv1.weight": torch.ones(1)}}
+    found = convert_backbone(contents, "x.pth")
+    assert (found.format, found.name) == ("torchvision", "resnet18")
+    assert list(found.state) == list(zeros("resnet18"))
+
+
+@pytest.mark.parametrize("contents", [{}, {"state_dict": {}}, {"model": {}, "state_dict": {}}, {"model": []}])
+def test_nothing_to_convert(contents):
+    with pytest.raises(CheckpointError, match="its keys are|is no state dict"):
+        convert_backbone(contents, "x.pth")
+
+
+@pytest.mark.parametrize("depth", [120_002, 99_998])
+def test_a_depth_that_cannot_be_built(depth):
+    with pytest.raises(CheckpointError, match=rf"x\.pth is a cifar_resnet{depth}, which cannot be built"):
+        checked_state({}, f"cifar_resnet{depth}", "x.pth")

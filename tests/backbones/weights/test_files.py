@@ -16,6 +16,7 @@ from torch import nn
 from backbones import (
     CheckpointError,
     build_backbone,
+    build_c4,
     load_checkpoint,
     load_state,
     save_checkpoint,
@@ -104,6 +105,70 @@ def test_non_finite_weights(tmp_path, state, value):
     bad[0, 0, 0, 0] = value
     torch.save(state | {"layer3.0.conv1.weight": bad}, tmp_path / "nan.pth")
     assert "'layer3.0.conv1.weight' holds NaN or infinity" in refusal(tmp_path / "nan.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("conv1.weight", lambda x: x.double().fill_(1e300), "'conv1.weight' holds numbers too large for float32"),
+        ("conv1.weight", lambda x: x.to(torch.int8), "'conv1.weight' holds int8"),
+        ("conv1.weight", lambda x: x.to(torch.int64), "'conv1.weight' holds int64"),
+        ("conv1.weight", lambda x: x > 0, "'conv1.weight' holds bool"),
+        ("conv1.weight", lambda x: x.to(torch.complex64), "'conv1.weight' holds complex64"),
+        ("conv1.weight", lambda x: x.to(torch.float8_e4m3fn), "'conv1.weight' holds float8_e4m3fn"),
+        ("bn1.running_var", lambda x: x.clone().neg(), "'bn1.running_var' is negative"),
+        ("bn1.running_mean", lambda x: torch.full_like(x, float("nan")), "'bn1.running_mean' holds NaN"),
+        ("bn1.num_batches_tracked", lambda x: x - 10, "'bn1.num_batches_tracked' must hold whole numbers"),
+        ("bn1.num_batches_tracked", lambda x: x * float("nan"), "'bn1.num_batches_tracked' must hold whole numbers"),
+        ("conv1.weight", lambda x: x.to("meta"), "a tensor without values"),
+        ("fc.bias", lambda x: x.to_sparse(), "a sparse or nested tensor"),
+    ],
+)
+def test_weights_are_numbers_that_the_model_computes_with(tmp_path, state, key, change, message):
+    bad = dict(state) | {key: change(state[key])}
+    with pytest.raises(CheckpointError, match=message):
+        load_state(build_backbone("resnet18", num_classes=7), bad, "x")
+    torch.save(bad, tmp_path / "bad.pth")
+    assert message in refusal(tmp_path / "bad.pth", num_classes=7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_numbers_are_cast(tmp_path, state, dtype):
+    cast = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(cast, tmp_path / "cast.pth")
+    loaded = build_backbone("resnet18", tmp_path / "cast.pth", num_classes=7).state_dict()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, cast[key].to(value.dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "backbone.", "model.", "net.", "module._orig_mod.", "model.backbone."]
+)
+def test_a_wrappers_prefix_is_left_out_and_said(tmp_path, state, prefix, caplog):
+    wrapped = {prefix + key: value for key, value in state.items()}
+    torch.save(wrapped, tmp_path / "x.pth")
+    for options in ({"num_classes": 7}, {}):
+        caplog.clear()
+        loaded = build_backbone("resnet18", tmp_path / "x.pth", **options).state_dict()
+        assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+        assert f"'{prefix}conv1.weight' is 'conv1.weight'" in caplog.text
+    trunk, head = build_c4("resnet18", tmp_path / "x.pth")
+    assert torch.equal(trunk.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert torch.equal(head.state_dict()["layer4.0.conv1.weight"], state["layer4.0.conv1.weight"])
+    assert list(wrapped) == [prefix + key for key in state]
+
+
+def test_another_networks_keys_are_named(tmp_path, state):
+    torch.save({f"encoder_{key}\n": value for key, value in state.items()}, tmp_path / "x.pth")
+    message = refusal(tmp_path / "x.pth")
+    assert "missing keys: 'conv1.weight'" in message and "the file has 'encoder_conv1.weight\\n'" in message
+
+
+def test_a_part_that_was_compiled(state):
+    model = build_backbone("resnet18", num_classes=7)
+    compiled = {key.replace("layer1.", "layer1._orig_mod."): value for key, value in state.items()}
+    load_state(model, compiled, "x")
+    torch.testing.assert_close(model.state_dict(), dict(state), rtol=0, atol=0)
 
 
 def test_nothing_is_loaded_when_something_is_wrong(state):
