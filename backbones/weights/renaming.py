@@ -16,8 +16,10 @@ from backbones.errors import CheckpointError, first_names, printable, shorten
 from backbones.weights.files import wrapper_prefixes
 
 State = dict[str, Tensor]
-_WRAPPERS = ("model", "blobs", "state_dict", "model_state", "model_state_dict", "net", "network", "weights", "state")
-_WRAPPERS += ("teacher", "student", "model_ema", "state_dict_ema", "ema")
+_WRAPPERS = (
+    *("model", "blobs", "state_dict", "model_state", "model_state_dict", "net", "network", "weights", "state"),
+    *("teacher", "student", "model_ema", "state_dict_ema", "ema"),  # only where there is none of the others
+)
 
 
 @dataclass(frozen=True)
