@@ -222,6 +222,16 @@ def test_an_unknown_name(name, words):
         build_backbone("resnet101", name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "hf:a/b", "a\0b", "msra/\0", "\x1b[2Jx", "torchvision/\x1b[2J\n", "msra/" + "x" * 10**5, "https://a.b/c.pth"],
+)
+def test_an_odd_name_is_one_line(name):
+    with pytest.raises(CheckpointError) as caught:
+        classifier_file(name) and build_backbone("resnet50", name)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 def test_a_detectors_name_is_no_backbones():
     with pytest.raises(CheckpointError, match="is a detector's; a classifier's is needed here: one of torchvision/resnet18"):
         build_backbone("resnet101", "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x")
