@@ -9,6 +9,7 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
@@ -75,6 +76,8 @@ def command_main(name: str) -> CommandMain:
 
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
     """Call a command's main. A user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
+    # What Pillow has to say of a file's metadata; files that cannot be used are errors of our own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with safe_output():
         try:
             return _run_and_flush(command, argv)
