@@ -192,12 +192,12 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
             if kind not in Image.OPEN:
                 Image.init()
             factory, accept = Image.OPEN.get(kind, (None, None))
-            if factory is not None and (accept is None or accept(prefix) is True):
-                stream.seek(0)
-                try:
+            try:
+                if factory is not None and (accept is None or accept(prefix) is True):
+                    stream.seek(0)
                     return factory(stream, "")
-                except (SyntaxError, IndexError, TypeError, struct.error):
-                    continue  # it began like an image of this kind only
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # it began like an image of this kind only
     except MemoryError:
         raise DatasetError(f"image {name} is too large for this machine's memory") from None
     except Image.DecompressionBombError as error:

@@ -1,10 +1,14 @@
 """Checking a data set from a program: faults, statistics, warnings, and a sheet of ground truth."""
 
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detection.config import Config
+from detection.data import loader
+from detection.data.catalog import load_dataset
 from detection.data.check import check_data, data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
 from detection.data.images import read_image
 from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
@@ -53,3 +57,42 @@ def test_sheet(config, tmp_path):
     save_ground_truth_sheet(train.records, CLASSES, tmp_path / "new/train.jpg", count=2)
     assert read_image(tmp_path / "new/train.jpg").shape[1] < read_image(train.records[0].file).shape[1] * 4
     save_ground_truth_sheet([], CLASSES, tmp_path / "none.png")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
+@pytest.mark.parametrize("strict", [False, True])
+def test_files_that_are_none_are_listed_and_nothing_dies(config, tmp_path, strict):
+    folder = tmp_path / "VOC2007/JPEGImages"
+    for file in folder.iterdir():
+        file.unlink()
+    os.mkfifo(folder / "000001.jpg")
+    (folder / "000002.jpg").symlink_to("000002.jpg")
+    (folder / "000003.jpg").symlink_to("/dev/zero")
+    frames = [Image.new("RGB", (50, 50), (value, 0, 0)) for value in (0, 250)]
+    frames[0].save(folder / "000004.gif", save_all=True, append_images=frames[1:])
+    source = config.data.train[0]
+    data = config.data.model_copy(update={"test": (source,), "strict": strict})
+    splits = check_data(data)
+    assert [len(split.faults.errors) for split in splits] == [3, 3]
+    warnings = data_warnings(splits, CLASSES)
+    assert any("train: 1 images have several frames or pages, of which only the first is used" in line for line in warnings)
+    assert any("4 images are in train and in test" in line for line in warnings)
+    skipping = check_data(data.model_copy(update={"on_bad_image": "skip", "strict": False}))
+    assert [(len(split.faults.errors), len(split.faults.notes)) for split in skipping] == [(0, 3), (0, 3)]
+
+
+def test_frames_are_said_once_while_loading(config, tmp_path, caplog):
+    folder = tmp_path / "VOC2007/JPEGImages"
+    for stem, size in (("000001", (60, 40)), ("000004", (50, 50))):
+        frames = [Image.new("RGB", size, (value, 0, 0)) for value in (0, 250)]
+        frames[0].save(folder / f"{stem}.gif", save_all=True, append_images=frames[1:])
+        (folder / f"{stem}.jpg").unlink()
+    dataset = load_dataset(config.data.train, CLASSES)
+    assert len(list(loader.test_loader(dataset.records, 2))) == 2
+    assert "2 images have several frames or pages, of which only the first is used; the first: " in caplog.text
+    caplog.clear()
+    stream = loader.train_loader(dataset, config)
+    for _ in range(8):
+        next(stream)
+    stream.close()
+    assert len([line for line in caplog.messages if "several frames or pages: of each such image only the first" in line]) == 1
