@@ -141,8 +141,10 @@ def restore(
         detector.preprocessing = checkpoint.metadata.preprocessing
     if ema is not None and saved.ema is not None:
         load_state(ema, saved.ema, f"{path} (training.ema)")
-    # The numbers of the groups are this run's own, as `optimizer_fault` has seen: the rate is set at each step.
-    optimizer.load_state_dict({"state": saved.optimizer.state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # The numbers of the groups are this run's own, as `optimizer_fault` has seen; but the rate is the last step's.
+    own, theirs = optimizer.state_dict()["param_groups"], saved.optimizer.param_groups
+    groups = [group | {"lr": saved_group["lr"]} for group, saved_group in zip(own, theirs, strict=True)]
+    optimizer.load_state_dict({"state": saved.optimizer.state, "param_groups": groups})
     set_rng_state(checkpoint.training["rng"][world.rank])
     window = saved.windows[world.rank]
     return saved.progress, LogWindow.from_state({"totals": window.totals, "counts": window.counts})

@@ -57,7 +57,8 @@ def print_report(report: Report) -> None:
     for kind, counts in report.endings.items():
         row = [counts.get(ending, 0) for ending in ("accepted", "partly", "refused", "broken")]
         print(f"{kind:<20} {row[0]:>9} {row[1]:>7} {row[2]:>8} {row[3]:>7}")
-    print(f"{report.cases} cases, {report.commands} commands, slowest {report.slowest:.1f} s, {len(report.findings)} findings")
+    print(f"{report.cases} cases, {report.commands} commands, {len(report.findings)} findings")
+    print_now(f"slowest: {report.slowest:.1f} s, case {report.slowest_case}")
 
 
 if __name__ == "__main__":

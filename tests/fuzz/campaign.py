@@ -34,6 +34,7 @@ class Report:
     commands: int
     endings: dict[str, dict[str, int]]  # kind of case -> "accepted", "partly", "refused" -> commands
     slowest: float  # seconds
+    slowest_case: str
     findings: list[Finding]
 
     def to_dict(self) -> dict[str, object]:
@@ -52,17 +53,21 @@ class Campaign:
         """Run the cases; `report` gets a line for each finding at once."""
         endings: dict[str, Counter[str]] = {kind: Counter() for kind in self.kinds}
         findings: list[Finding] = []
-        slowest, commands = 0.0, 0
+        slowest, slowest_case, commands = 0.0, "", 0
         for number in numbers:
             kind, case, outcomes = self.run_case(number)
             for outcome in outcomes:
                 endings[kind][{0: "accepted", 1: "partly", 2: "refused"}.get(outcome.code or 0, "broken")] += 1
-                slowest, commands = max(slowest, outcome.seconds), commands + 1
+                commands += 1
+                if outcome.seconds > slowest:
+                    slowest, slowest_case = outcome.seconds, f"{number}, {kind}: {case.what}; {' '.join(outcome.command)[:200]}"
             for problem, outcome in self.problems(case, outcomes):
                 said = (outcome.out + outcome.err)[-1500:]
                 findings.append(Finding(kind, number, case.what, problem, " ".join(outcome.command)[:300], said))
                 report(f"case {number}, {kind}: {problem}; {case.what}; {' '.join(outcome.command)[:200]}")
-        return Report(len(numbers), commands, {kind: dict(counts) for kind, counts in endings.items()}, slowest, findings)
+        return Report(
+            len(numbers), commands, {kind: dict(counts) for kind, counts in endings.items()}, slowest, slowest_case, findings
+        )
 
     def run_case(self, number: int) -> tuple[str, Case, list[Outcome]]:
         """One case in a fresh copy of the sandbox."""
