@@ -57,7 +57,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write bytes to, which takes the place of `path` when the block ends: at any instant `path` is absent, the
     old file, or the new one, whole and on the disk. If the block raises, the old file stays as it was.
 
-    The folder is made. Raises OSError where it cannot be written.
+    The folder is made. Raises OSError where it cannot be written, which names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # the system does not say which file had no room
         with suppress(OSError):
             temporary.unlink()
         raise

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import printable
+from backbones.errors import printable, shorten
 from backbones.files import open_regular, read_regular, remove_leftovers, replacing, write_whole
 from detection.errors import DatasetError
 
 __all__ = [
+    "METRICS_FILE",
     "open_regular",
+    "parse_metrics",
     "plain_json",
     "read_json",
     "read_regular",
@@ -28,6 +30,13 @@ __all__ = [
 
 MAX_TEXT_BYTES = 2**32
 """COCO's largest annotation file is a tenth of it. Larger ones are more likely a mistake than a data set."""
+
+METRICS_FILE = "metrics.jsonl"
+"""The numbers of a run, one record a line."""
+MAX_METRICS_BYTES = 2**30
+"""Of a metrics file: some millions of log intervals."""
+MAX_STEP = 2**53
+"""Beyond it floating point cannot tell one step from the next."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -87,6 +96,33 @@ def _refuse_half_characters(value: Any, path: Path) -> None:
     except UnicodeEncodeError as error:
         found = printable(error.object[max(error.start - 20, 0) : error.end])
         raise DatasetError(f"{path} holds text with half a character: {found}") from None
+
+
+def parse_metrics(content: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], list[str]]:
+    """What a metrics.jsonl holds: its records, each with its line, and the faults of other lines, as "line 3 is damaged: ...".
+
+    A record has a `kind`, "train" or "evaluation", and a `step`. A last line that is no JSON is neither: a run is still
+    writing it, or was killed.
+    """
+    lines, records, faults = content.splitlines(), [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or not even text
+            if number < len(lines):
+                faults.append(f"line {number} is damaged: it is no JSON")
+            continue
+        if _is_record(record):
+            records.append((line, record))
+        else:
+            faults.append(f"line {number} is no record of a run: {shorten(record)}")
+    return records, faults
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or value.get("kind") not in ("train", "evaluation"):
+        return False
+    return type(value.get("step")) is int and 0 <= value["step"] < MAX_STEP
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:

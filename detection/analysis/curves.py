@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backbones.errors import printable, shorten
+from backbones.errors import printable
 from detection.analysis.plots import curve_colors, label_runs, new_figure, save_figure
 from detection.errors import ConfigError, DatasetError, nearest
-from detection.files import read_regular
+from detection.files import MAX_METRICS_BYTES, METRICS_FILE, parse_metrics, read_regular
 from detection.fonts import plot_families, plot_text
 
-METRICS_FILE = "metrics.jsonl"  # as in detection.engine.log, whose import would take seconds: it loads torch
 DEFAULT_METRICS = ("top1_error", "AP")
 """What is drawn by default: the first of these that the evaluations have."""
-MAX_BYTES = 2**30  # of a metrics file: some millions of log intervals
-MAX_STEP = 2**53  # beyond it floating point cannot tell one step from the next
 LARGEST = 1e30  # a value beyond it is one of a run that has diverged, and would leave nothing to see of the others
 CurveKind = Literal["evaluation", "training"]
 CHOSEN_BY: dict[CurveKind, str] = {"evaluation": "metric (--metric)", "training": "train_metric (--train-metric)"}
@@ -105,35 +101,21 @@ def read_run(folder: Path) -> RunCurves:
     """
     file = folder / METRICS_FILE if folder.is_dir() else folder
     try:
-        lines = read_regular(file, MAX_BYTES).splitlines()
+        records, faults = parse_metrics(read_regular(file, MAX_METRICS_BYTES))
     except OSError as error:
         raise DatasetError(f"cannot read {file}: {error.strerror}; name the output folder of a run") from None
+    if faults:
+        raise DatasetError(f"{file}, {faults[0]}; leave it out, or let the run drop it (--resume)")
     run = RunCurves(file, {}, {})
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            numbers = _numbers(record) if _is_record(record) else None
-        except (ValueError, RecursionError):  # not JSON, or not even text
-            if number == len(lines):
-                break  # the run is still writing it, or was killed
-            raise DatasetError(f"{file}, line {number} is damaged: it is no JSON") from None
-        if numbers is None:
-            raise DatasetError(f"{file}, line {number} is no record of a run: {shorten(record)}")
+    for _, record in records:
         curves = run.training if record["kind"] == "train" else run.evaluation
-        for name, value in numbers.items():
+        for name, value in _numbers(record).items():
             curve = curves.setdefault(name, MetricCurve([], []))
             curve.steps.append(record["step"])
             curve.values.append(value)
     if not run.training and not run.evaluation:
         raise DatasetError(f"{file} has no records yet")
     return run
-
-
-def _is_record(value: object) -> bool:
-    if not isinstance(value, dict) or value.get("kind") not in ("train", "evaluation"):
-        return False
-    step = value.get("step")
-    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < MAX_STEP
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

@@ -23,6 +23,7 @@ CommandMain = Callable[[Sequence[str] | None], int | None]
 SOME_FAILED = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a full disk, a limit, a terminal that has gone
 _LONGEST_MESSAGE = 2000  # characters: a path or a list in it may have any number
 
 # Commands by name, with the line that `resdet --help` shows. Modules are imported only when called: torch is slow to load.
@@ -90,10 +91,10 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
             return 1
         except OSError as error:
             # A full disk or a forbidden file is the user's to mend; a broken connection between processes is not.
-            if error.filename is None and error.errno != errno.ENOSPC:
+            if error.filename is None and error.errno not in _OUTPUT_FAILS:
                 raise
             _forget_output()
-            return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
+            return _fail(f"{'the output' if error.filename is None else error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             print_error("interrupted")
             return INTERRUPTED

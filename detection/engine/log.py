@@ -21,13 +21,25 @@ from rich.text import Text
 
 from detection.engine.events import EventFile
 from detection.errors import TrainingError
-from detection.files import plain_json, write_whole
+from detection.files import MAX_METRICS_BYTES, METRICS_FILE, parse_metrics, plain_json, read_regular, write_whole
 from detection.terminal import PrintableFormatter
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.jsonl"
 LOGGED_PACKAGES = ("detection", "backbones")
+_FULL, _IN_THE_WAY = "free some space", "move away what is in its place"
+_FIXES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ELOOP: _IN_THE_WAY,
+    errno.EINVAL: _IN_THE_WAY,
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs, as too many files are open,",
+}
 LogLine = dict[str, Any]
 """One line of metrics.jsonl: `step`, and what was measured there."""
 OnLog = Callable[[LogLine], object]
@@ -40,7 +52,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fix = "free some space or choose another output folder (--output-dir)"
+        fixes = [_FIXES[error.errno]] if error.errno in _FIXES else []
+        fix = " or ".join([*fixes, "choose another output folder (--output-dir)"])
         raise TrainingError(f"cannot write {path}: {error.strerror or error}; {fix}") from None
 
 
@@ -178,6 +191,16 @@ class RunLog:
 class _FileHandler(logging.FileHandler):
     """Logging swallows errors by printing their traceback; a full disk must stop the run in one line instead."""
 
+    def _open(self) -> Any:  # called by __init__
+        if Path(self.baseFilename).is_fifo():
+            raise OSError(errno.EINVAL, "a pipe, whose reader could be waited for without end", self.baseFilename)
+        return super()._open()
+
+    def close(self) -> None:
+        """Close the file. What could not be written has been told: of the same once more, at closing, nothing is said."""
+        with suppress(OSError):
+            super().close()
+
     def handleError(self, record: logging.LogRecord) -> None:  # called inside `except`
         with writing(Path(self.baseFilename)):
             raise  # noqa: PLE0704
@@ -214,25 +237,22 @@ def silence(file: IO[str]) -> None:
 
 
 def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:
-    """Keep the lines of a JSON-lines file that are whole and that `keep` accepts; an absent file becomes an empty one."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [_as_json(line, value) for line in lines if (value := _parsed(line)) is not None and keep(value)]
-    write_whole(path, "".join(line + "\n" for line in kept))
+    """Keep the records of a metrics.jsonl that `keep` accepts; an absent file becomes an empty one.
+
+    Lines that are no records are left out with a warning; one that a killed run has left unfinished, without. Raises OSError.
+    """
+    records, faults = parse_metrics(read_regular(path, MAX_METRICS_BYTES) if path.exists() else b"")
+    if faults:
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        logger.warning("%s, %s%s: left out, the other lines stay", path, faults[0], more)
+    kept = [_as_json(line, value) for line, value in records if keep(value)]
+    write_whole(path, b"".join(line + b"\n" for line in kept))
 
 
-def _as_json(line: str, value: LogLine) -> str:
+def _as_json(line: bytes, value: LogLine) -> bytes:
     """The line as it is, or without the NaN that runs before this version wrote, which JSON has not."""
     plain = plain_json(value)
-    return line if plain == value else json.dumps(plain, allow_nan=False)
-
-
-def _parsed(line: str) -> LogLine | None:
-    """The record in a line; None for half a line, as a killed run may leave."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) and "step" in value else None
+    return line if plain == value else json.dumps(plain, allow_nan=False).encode()
 
 
 def _progress_bar(console: Console) -> Progress:

@@ -8,7 +8,7 @@ in the checkpoint as well, for code that draws outside of the forward pass.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,9 @@ def require_no_other_run(output_dir: Path) -> None:
             )
 
 
-def has_begun(output_dir: Path) -> bool:
-    """Whether there is a run to go on with; the first steps of alternating training lie in folders of `output_dir`."""
-    return any(output_dir.rglob(LAST))
+def has_begun(output_dir: Path, folders: Sequence[str] = (".",)) -> bool:
+    """Whether there is a run to go on with in one of these folders of `output_dir`; other folders in it are other runs'."""
+    return any((output_dir / folder / LAST).exists() for folder in folders)
 
 
 def read_last_checkpoint(output_dir: Path, metadata: CheckpointMetadata, config: TrainConfig, world: World) -> Checkpoint:

@@ -23,6 +23,7 @@ from detection.inference.detector import load_detector
 from detection.inference.evaluate import evaluate
 from detection.pretraining import train_classifier
 from detection.structures import DetectionsByImage
+from detection.training.alternating import FOLDERS
 from detection.training.fit import Tell
 from detection.training.train import train_detector
 from detection.visualize import contact_sheet, draw_boxes, save_image
@@ -86,7 +87,7 @@ def _run_stages(
     _require_finished(classifier.interrupted)
     config = with_weights(config, classifier.weights)
     on_stage("train")
-    training = train_detector(config, resume=has_begun(config.output_dir), tell=tell)
+    training = train_detector(config, resume=has_begun(config.output_dir, FOLDERS), tell=tell)
     _require_finished(training.interrupted)
     on_stage("evaluate")
     start = time.monotonic()

@@ -56,6 +56,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    with pytest.raises(OSError) as found, replacing(tmp_path / "value.txt"):  # noqa: PT011
+        raise OSError(errno.ENOSPC, "no space")
+    assert found.value.filename == str(tmp_path / "value.txt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as refused:
+        write_whole(tmp_path / "folder", b"")
+    assert refused.value.filename == str(tmp_path / "folder")
+
+
 def test_two_writers_of_one_path_do_not_mix(tmp_path):
     path = tmp_path / "value.txt"
     with replacing(path) as one, replacing(path) as other:

@@ -57,9 +57,10 @@ def test_a_full_disk_is_told_in_one_line(capsys):
     assert capsys.readouterr().err == "error: out.json: No space left on device\n"
 
 
-def test_a_full_disk_without_a_name_too(capsys):
-    assert run(raising(OSError(errno.ENOSPC, "No space left on device"))) == 2
-    assert capsys.readouterr().err == "error: No space left on device\n"
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_an_output_that_cannot_be_written_too(capsys, number):
+    assert run(raising(OSError(number, os.strerror(number)))) == 2
+    assert capsys.readouterr().err == f"error: the output: {os.strerror(number)}\n"
 
 
 def test_a_broken_connection_is_a_bug():

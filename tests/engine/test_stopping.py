@@ -186,9 +186,9 @@ def test_a_metric_that_is_no_number_is_null_in_the_log(tmp_path: Path, value: fl
 
 def test_lines_of_older_runs_are_mended(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "a": 0.10}\n{"step": 2, "a": NaN}\n')
+    path.write_text('{"kind": "train", "step": 1, "a": 0.10}\n{"kind": "train", "step": 2, "a": NaN}\n')
     rewrite_lines(path, lambda line: True)
-    assert path.read_text() == '{"step": 1, "a": 0.10}\n{"step": 2, "a": null}\n'
+    assert path.read_text() == '{"kind": "train", "step": 1, "a": 0.10}\n{"kind": "train", "step": 2, "a": null}\n'
 
 
 def test_callers_get_the_lines_as_they_are_written(tmp_path: Path) -> None:
