@@ -19,15 +19,8 @@ from torch import Tensor, nn
 
 from backbones.errors import CheckpointError, first_names, printable, shorten
 from backbones.files import open_regular, replacing
-from backbones.weights.limits import (
-    MAX_SAFETENSORS_HEADER,
-    MAX_TENSORS,
-    UnfitContentsError,
-    check_archive,
-    check_contents,
-    check_pickle,
-    tensor_fault,
-)
+from backbones.weights.dry_run import check_archive, check_pickle
+from backbones.weights.limits import MAX_SAFETENSORS_HEADER, MAX_TENSORS, UnfitContentsError, check_contents, tensor_fault
 from backbones.weights.pickles import LEGACY_TORCH, ForbiddenPickleError, load_pickle
 
 logger = logging.getLogger(__name__)
@@ -221,6 +214,7 @@ def without_prefix(state: Mapping[str, Tensor], expected: Collection[str], sourc
         if len(shorter) == len(result):
             result = shorter
     while found := shared_prefix(result, expected):
+        result = {key: value for key, value in result.items() if key not in WRAPPERS_OWN}
         result = {key.removeprefix(found): value for key, value in result.items()}
     if result.keys() != state.keys():
         logger.warning(
@@ -231,8 +225,13 @@ def without_prefix(state: Mapping[str, Tensor], expected: Collection[str], sourc
     return result
 
 
+WRAPPERS_OWN = ("n_averaged",)
+"""Keys beside those with a prefix: the count of torch's AveragedModel."""
+
+
 def shared_prefix(keys: Collection[str], expected: Collection[str] = ()) -> str | None:
-    """The known prefix that all keys have and no expected key has; None if there is none."""
+    """The known prefix that all keys but a wrapper's own have, and no expected key has; None if there is none."""
+    keys = [key for key in keys if key not in WRAPPERS_OWN]
     for prefix in WRAPPERS:
         if keys and all(key.startswith(prefix) for key in keys) and not any(key.startswith(prefix) for key in expected):
             return prefix

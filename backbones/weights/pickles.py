@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from backbones.weights.limits import UnfitContentsError, check_contents, check_pickle
+from backbones.weights.dry_run import check_pickle
+from backbones.weights.limits import UnfitContentsError, check_contents
 
 # Protocol 2 and torch's magic number: what torch.save wrote before it wrote zip archives.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

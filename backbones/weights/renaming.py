@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import CheckpointError, first_names, printable, shorten
-from backbones.weights.files import wrapper_prefixes
+from backbones.weights.files import WRAPPERS_OWN, wrapper_prefixes
 
 State = dict[str, Tensor]
 _WRAPPERS = (
@@ -93,6 +93,7 @@ def rename(
     Raises CheckpointError naming the first tensors that no rule explains, or a reason to refuse the network.
     """
     prefix = _rules_prefix(state, rules)
+    rules = [*rules, *(RenameRule(re.escape(key), note="a wrapper's own") for key in WRAPPERS_OWN)]
     found = {key: _first_match(key.removeprefix(prefix), rules) for key in state}
     for key, rule in found.items():
         if rule is not None and rule.refuse:

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from backbones import (
     CheckpointError,
@@ -22,6 +23,7 @@ from backbones import (
     save_checkpoint,
 )
 from backbones.files import remove_leftovers
+from backbones.weights.conversion import convert_backbone
 
 ROOT = Path(__file__).parents[3]
 
@@ -156,6 +158,18 @@ def test_a_wrappers_prefix_is_left_out_and_said(tmp_path, state, prefix, caplog)
     assert torch.equal(trunk.state_dict()["conv1.weight"], state["conv1.weight"])
     assert torch.equal(head.state_dict()["layer4.0.conv1.weight"], state["layer4.0.conv1.weight"])
     assert list(wrapped) == [prefix + key for key in state]
+
+
+def test_averaged_weights_of_torch(tmp_path, state):
+    model = torchvision.models.resnet18(num_classes=7)
+    model.load_state_dict(state)
+    averaged = AveragedModel(model).state_dict()
+    torch.save(averaged, tmp_path / "x.pth")
+    loaded = build_backbone("resnet18", tmp_path / "x.pth", num_classes=7).state_dict()
+    assert "n_averaged" in averaged and all(torch.equal(loaded[key], state[key]) for key in loaded)
+    converted = convert_backbone({"model": averaged}, "x")
+    assert torch.equal(converted.state["conv1.weight"], state["conv1.weight"])
+    assert [entry.note for entry in converted.entries if entry.source == "n_averaged"] == ["a wrapper's own"]
 
 
 def test_another_networks_keys_are_named(tmp_path, state):

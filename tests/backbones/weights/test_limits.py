@@ -168,6 +168,98 @@ def test_gigabytes_without_a_byte_in_the_file(tmp_path: Path, code: str) -> None
     assert "no file of weights needs that" in refusal(tmp_path / "x.pt")
 
 
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def name(module: str, attribute: str) -> bytes:
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def number(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def often(made: bytes, arguments: bytes) -> bytes:
+    """A list of 20,000 results of one function, called with one object made before (`arguments` takes it from place 1)."""
+    return made + b"q\x01\x85" + b"](" + (b"h\x02" + arguments + b"R") * 20_000 + b"e\x86"
+
+
+LONG_TEXT = text("x" * 100_000)
+NUMBERS = b"](" + b"K\x07" * 5000 + b"e"
+MAPPING = b"}(" + b"".join(number(key) + b"N" for key in range(5000)) + b"u"
+STORAGE = b"(" + text("storage") + name("torch", "LongStorage") + text("0") + text("cpu") + b"K\x01tQ"
+EXPANDED = name("torch._utils", "_rebuild_tensor_v2") + b"(" + STORAGE + b"K\x00" + number(2**29) + b"\x85K\x00\x85\x89}tR"
+TYPED = name("torch._tensor", "_rebuild_from_type_v2") + b"("
+
+CALLS = {
+    "bytes of one text": name("_codecs", "encode") + b"q\x02" + often(LONG_TEXT, b"h\x01" + text("latin1") + b"\x86"),
+    "sets of one list": name("builtins", "set") + b"q\x02" + often(NUMBERS, b"h\x01\x85"),
+    "copies of one mapping": name("collections", "OrderedDict") + b"q\x02" + often(MAPPING, b"h\x01\x85"),
+    "letters of one text": name("collections", "Counter") + b"q\x02" + often(LONG_TEXT, b"h\x01\x85"),
+    "a code that is longer": name("_codecs", "encode") + text("x") + text("hex") + b"\x86R",
+    "zeros": name("builtins", "bytearray") + number(2**32) + b"\x85R",
+    "zeros by a list of arguments": name("builtins", "bytearray") + b"]" + number(2**32) + b"aR",
+    "zeros by a tensor": name("builtins", "bytearray") + EXPANDED + b"\x85R",
+    "zeros by a detour": TYPED + name("builtins", "bytearray") * 2 + number(2**32) + b"\x85}tR",
+    "a tensor of a list": name("torch", "FloatTensor") + NUMBERS + b"\x85R",
+    "a new tensor": name("torch", "FloatTensor") + number(2**32) + b"\x85\x81",
+    "a copy of an expanded tensor": name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")
+    + b"("
+    + EXPANDED
+    + name("torch", "float64")
+    + text("cpu")
+    + b"\x89tR",
+    "a tensor that grows": EXPANDED + b"(" + STORAGE + b"K\x00" + number(2**32) + b"\x85K\x01\x85tb",
+    "numbers of a tensor": name("builtins", "set") + EXPANDED + b"\x85R",
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_that_copy_more_than_the_file_has(tmp_path: Path, case: str) -> None:
+    """Each would take gigabytes or minutes, of a file of at most a few hundred kilobytes."""
+    data = b"\x80\x02" + CALLS[case] + b"."
+    (tmp_path / "x.pkl").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", data)
+        archive.writestr("x/data/0", bytes(8))
+        archive.writestr("x/version", "3\n")
+        archive.writestr("x/byteorder", "little")
+    for suffix in ("pkl", "pt"):
+        assert "no file of weights needs that" in refusal(tmp_path / f"x.{suffix}")
+
+
+def test_what_torch_saves_besides_tensors_is_read(tmp_path: Path) -> None:
+    note: Any = torch.ones(3)
+    note.note = "a tensor with an attribute"
+    contents = {
+        "counter": collections.Counter("abca"),
+        "set": {1, 2},
+        "bytes": b"abc" * 1000,
+        "bytearray": bytearray(b"abc" * 1000),
+        "complex": 1j,
+        "size": torch.Size([2, 3]),
+        "type": torch.float16,
+        "device": torch.device("cpu"),
+        "text": "\u00e4" * 5000,
+        "tensor": note,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "state": torch.nn.BatchNorm2d(3).state_dict(),
+    }
+    for save in (save_zip, save_legacy):
+        save(contents, tmp_path / "x.pt")
+        found = load_checkpoint(tmp_path / "x.pt")
+        assert {key: found[key] for key in list(contents)[:9]} == {key: contents[key] for key in list(contents)[:9]}
+        assert torch.equal(found["tensor"], torch.ones(3)) and found["state"].keys() == contents["state"].keys()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_torchscript_program_is_called_so(tmp_path: Path) -> None:
+    script = torch.jit.script(torch.nn.Linear(2, 2))
+    script.save(str(tmp_path / "x.pt"))
+    assert "a TorchScript program in place of a state dict" in refusal(tmp_path / "x.pt")
+
+
 def test_expanded_tensors_count_as_what_they_claim(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "x.pt")
     assert "tensors of 4000000000000 bytes" in refusal(tmp_path / "x.pt")

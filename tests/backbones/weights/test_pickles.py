@@ -101,7 +101,7 @@ def test_code_is_refused(tmp_path, payload, name, protocol):
 )
 def test_misuse_of_admitted_names_is_refused(tmp_path, data):
     (tmp_path / "x.pkl").write_bytes(data)
-    with pytest.raises(CheckpointError, match="could run code"):
+    with pytest.raises(CheckpointError, match="could run code|another code than latin1"):
         load_checkpoint(tmp_path / "x.pkl")
 
 
