@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from rich.progress import TextColumn
 from rich.text import Text
 
 from backbones.errors import printable
+
+_LONGEST_WORD, _LONGEST_LINE = 300, 2000  # characters
 
 
 def plain(value: object) -> Text:
@@ -67,10 +70,16 @@ def safe_output() -> Iterator[None]:
 
 
 def print_error(line: str) -> None:
-    """One line on stderr, control characters escaped. Quiet where stderr is closed."""
+    """One line on stderr, control characters escaped, too long a one without its middle. Quiet where stderr is closed."""
     if sys.stderr is not None:
         with suppress(OSError):  # a reader that has gone, a full disk: there is nowhere to tell it
-            print(printable(line), file=sys.stderr, flush=True)
+            print(_without_middle(printable(line)), file=sys.stderr, flush=True)
+
+
+def _without_middle(line: str) -> str:
+    """A line in which no word, as of a path, and not the whole is so long that the reason after it is out of sight."""
+    line = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: f"{word[0][:150]}...{word[0][-100:]}", line)
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 600]} ... {line[-500:]}"
 
 
 def _escape_unknown_characters(stream: TextIO | None) -> None:

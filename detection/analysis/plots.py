@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backbones.errors import first_names, name_fault
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ def label_runs(folders: Sequence[Path], labels: Sequence[str] | None) -> list[st
     if labels is not None:
         if len(labels) != len(folders) or len(set(labels)) != len(labels):
             raise ConfigError(
-                f"labels (--labels) must be {len(folders)} different names, got {len(labels)}: {', '.join(labels)}"
+                f"labels (--labels) must be {len(folders)} different names, got {len(labels)}: {first_names(labels)}"
             )
+        for label in labels:
+            if (fault := name_fault(label)) is not None:
+                raise ConfigError(f"a label (--labels) {fault}")
         return list(labels)
     parts = [Path(os.path.realpath(folder)).parts for folder in folders]  # resolve() fails at a circle of links
     for number, folder in enumerate(folders):

@@ -16,7 +16,6 @@ from typing import NoReturn
 from backbones.errors import shorten
 from detection.errors import ConfigError
 
-_LONGEST_MESSAGE = 500  # characters: an argument may have millions
 # Bytes, of the common file systems; a name may have 255, but `replacing` writes under a longer one first.
 _LONGEST_NAME, _LONGEST_PATH = 240, 4000
 _TOO_LONG = "cannot be written: {} is too long for a file system"
@@ -30,8 +29,6 @@ class CommandParser(argparse.ArgumentParser):
         """Raise ConfigError with the line."""
         # "argument --images: must be ..." reads as a sentence without argparse's first word and its colon.
         message = re.sub(r"^argument ([^:]+): (?=must |cannot |expected )", r"\1 ", message)
-        if len(message) > _LONGEST_MESSAGE:
-            message = message[:_LONGEST_MESSAGE] + "..."
         raise ConfigError(f"{message}; {self.prog} --help shows the options")
 
 

@@ -24,7 +24,6 @@ SOME_FAILED = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a full disk, a limit, a terminal that has gone
-_LONGEST_MESSAGE = 2000  # characters: a path or a list in it may have any number
 
 # Commands by name, with the line that `resdet --help` shows. Modules are imported only when called: torch is slow to load.
 COMMANDS = {
@@ -127,7 +126,7 @@ def _forget_output() -> None:
 
 
 def _fail(message: str) -> int:
-    print_error(f"error: {message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + '...'}")
+    print_error(f"error: {message}")
     return USER_MISTAKE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights
-from detection.config import ClassifierConfig, Config, load_config, override_config, with_weights
+from detection.config import ClassifierConfig, CocoSource, Config, VocSource, load_config, override_config, with_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ConfigT = TypeVar("ConfigT", Config, ClassifierConfig)
 
+_RUN_FILES = ("last.pt", "best.pt", "model.pt", "config.yaml", "metrics.jsonl", "log.txt")
 QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
 
 
@@ -115,6 +116,36 @@ def require_distinct(options: argparse.Namespace, names: Sequence[str], more: Se
         taken |= {os.path.realpath(path): _flag(name) for path in paths}
 
 
+def require_nothing_replaced(
+    options: argparse.Namespace, names: Sequence[str], files: Sequence[Path], sources: Sequence[VocSource | CocoSource] = ()
+) -> None:
+    """Raise ConfigError if one of these options would replace a file of a run or of a data set that is read.
+
+    `files` are read, and where they are checkpoints other files of their runs lie beside them; `sources` are the config's.
+    """
+    kept = [place for file in files for place in (file, *(file.parent / name for name in _RUN_FILES))]
+    kept += [place for source in sources for place in _annotations_of(source)]
+    real = {os.path.realpath(place) for place in kept}
+    for name in names:
+        path: Path | None = getattr(options, name)
+        if path is not None and os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for long names
+            place = os.path.realpath(path)
+            if any(each in real for each in (place, *map(str, Path(place).parents))):
+                raise ConfigError(f"{_flag(name)} would replace {shorten(str(path))}, a file of what is read: name another")
+
+
+def _annotations_of(source: VocSource | CocoSource) -> Iterator[Path]:
+    """The files and folders that hold a source's annotations, at each place where they may be."""
+    from detection.data.catalog import data_home
+
+    for root in (source.root, data_home() / source.root):
+        if isinstance(source, VocSource):
+            folder = root / f"VOC{source.year}" if source.year else root
+            yield from (folder / "Annotations", folder / "ImageSets")
+        else:
+            yield root / source.annotations
+
+
 def _refuse_without(options: argparse.Namespace, needed: str, names: Sequence[str]) -> None:
     for name in names:
         if getattr(options, name) is not None:
@@ -162,6 +193,9 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
 
     find_weights = partial(fetch_weights, kind="detector")
     detectors = [load_detector(file, adapted, device, find_weights=find_weights) for file in files]
+    data = detectors[0].config.data
+    outputs = [name for name in ("json", "write_detections") if hasattr(options, name)]
+    require_nothing_replaced(options, outputs, files, [*data.train, *data.val, *data.test])
     for file, detector in zip(files, detectors, strict=True):
         require_same_classes(detector.class_names, detectors[0].class_names, file)
     return detectors, files

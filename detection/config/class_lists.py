@@ -54,6 +54,12 @@ def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
     return named[classes]
 
 
+def list_names(names: Sequence[str]) -> str:
+    """Names of classes for a message, of very many the first: "cat, dog"."""
+    shown = 80  # all of COCO's
+    return ", ".join(names[:shown]) + (f", ... and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def check_class_names(names: Iterable[object], what: str = "the classes") -> tuple[str, ...]:
     """The names, each of which `name_fault` has nothing against, all different, at most `MAX_CLASSES`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def _faults(error: ValidationError, schema: type[BaseModel], where: str) -> Iter
 def _sentence(item: Any, key: str, kind: Any, schema: type[BaseModel], where: str) -> str:
     shown = shorten(key)
     if item["type"] == "extra_forbidden":
-        return f"unknown key {shown} in {where}" + (did_you_mean(key, known_keys(schema)) if len(key) <= _LONGEST_KEY else "")
+        return f"unknown key {shown} in {where}{_similar_key(key, schema)}"
     if item["loc"][-1:] == ("[key]",):
         return f"the key {shorten(item['input'])} in {where} must be {_PLAIN[str]}"
     if item["type"] == "missing" and isinstance(item["loc"][-1], str):
@@ -62,11 +63,17 @@ def _sentence(item: Any, key: str, kind: Any, schema: type[BaseModel], where: st
     if item["type"] == "union_tag_not_found":
         return f"missing key {shorten(key + '.format')} in {where}: it must be 'voc' or 'coco'"
     if item["type"] == "union_tag_invalid":
-        return f"{shorten(key + '.format')} in {where} must be 'voc' or 'coco', got {shorten(item['input'].get('format'))}"
+        return f"{shorten(key + '.format')} in {where} must be 'voc' or 'coco', got {_shown(item['input'].get('format'))}"
     if item["type"] == "value_error":  # a check of ours, which names its keys
         return f"{where}: {item['ctx']['error']}"
     value = item["input"]
     return f"{shown if key else 'the config'} in {where} must be {described(kind)}, got {_shown(value)}{_hint(kind, value)}"
+
+
+def _similar_key(key: str, schema: type[BaseModel]) -> str:
+    """The end of a message about an unknown key. Of a source, the key itself may be one of the other format's."""
+    known = [each for each in known_keys(schema) if re.sub(r"\.[0-9]+\.", ".0.", key) != each]
+    return did_you_mean(key, known) if len(key) <= _LONGEST_KEY else ""
 
 
 def _shown(value: object) -> str:
@@ -191,7 +198,7 @@ def _hint(kind: Any, value: object) -> str:
         return "; write a plain decimal number, without quotes, leading zeros or colons"
     if isinstance(value, str | int) and wants == _PLAIN[bool]:
         return "; write true or false, without quotes"
-    if wants.startswith("a list") and not isinstance(value, list | tuple):
+    if "a list" in wants and not isinstance(value, list | tuple):
         return "; a list is written [a, b]"
     return ""
 

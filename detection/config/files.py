@@ -16,7 +16,7 @@ from detection.config.explain import explain
 from detection.config.limits import Section
 from detection.config.packaged import PREFIX, config_file
 from detection.config.schema import Config
-from detection.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml, require_plain
+from detection.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml, require_finite, require_plain
 from detection.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -75,9 +75,29 @@ def parse_config(schema: type[ConfigT], values: Mapping[str, Any], where: str) -
     where = printable(where)
     require_plain(values, where)
     try:
-        return schema.model_validate(values)
+        config = schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, schema, where)) from None
+        raise ConfigError(f"{_of_other_kind(values, schema, where)}{explain(error, schema, where)}") from None
+    require_finite(values, where)
+    return config
+
+
+_KINDS: Mapping[type[Section], tuple[type[Section], str]] = {
+    Config: (ClassifierConfig, "a classifier's experiment (pretrain, eval-classifier), and a detector's"),
+    ClassifierConfig: (Config, "a detector's experiment (train, eval-voc, eval-coco), and a classifier's"),
+}
+
+
+def _of_other_kind(values: Mapping[str, Any], schema: type[Section], where: str) -> str:
+    """The beginning of a message about a config that the other kind of experiment would take; "" for one that neither does."""
+    if schema not in _KINDS:
+        return ""
+    other, kinds = _KINDS[schema]
+    try:
+        other.model_validate(values)
+    except ValidationError:
+        return ""
+    return f"{where} is {kinds} is needed here: "
 
 
 def _read(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:

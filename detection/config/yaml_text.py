@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -29,6 +29,7 @@ _NUMBERS = {
         r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
     ),
 }
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 _TAG = "tag:yaml.org,2002:"
 
@@ -43,6 +44,7 @@ _PROBLEMS = (
     ("expected <block end>", "the indentation is not that of the lines above"),
     ("block sequence entries are not allowed", "a '-' where no list may begin: mend the indentation"),
     ("expected the node content", "a value is missing"),
+    ("expected '<document start>'", "a line that begins with '%': put the text in quotes"),
     ("found unexpected end of stream", "a quote is not closed"),
     ("found unexpected document separator", "a quote is not closed"),
     ("found unknown escape character", "a backslash in double quotes that stands for nothing: use single quotes"),
@@ -121,6 +123,20 @@ def require_plain(values: object, where: str) -> None:
 
     Values of a checkpoint may be anything, also lists in themselves, or small ones that are endless when written out.
     """
+    for path, value in _leaves(values, where):
+        if (fault := _fault(value)) is not None:
+            raise ConfigError(f"{shorten('.'.join(path))} in {where} {fault}")
+
+
+def require_finite(values: object, where: str) -> None:
+    """Raise ConfigError, naming the key, for NaN or an infinity: the schema does not find it where it takes any value."""
+    for path, value in _leaves(values, where):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{shorten('.'.join(path))} in {where} must be a finite number, got {value}")
+
+
+def _leaves(values: object, where: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """The values that are no mapping and no list, each with its keys. Raises ConfigError for too many, and for other keys."""
     waiting: list[tuple[object, tuple[str, ...]]] = [(values, ())]
     seen = 1
     while waiting:
@@ -131,11 +147,11 @@ def require_plain(values: object, where: str) -> None:
                 raise ConfigError(f"{where} is no config: it has too many values, is nested too deep, or contains itself")
             items = value.items() if isinstance(value, Mapping) else ((str(place), item) for place, item in enumerate(value))
             for key, item in items:
-                if not isinstance(key, str):
+                if not isinstance(key, str) or _HALF_CHARACTER.search(key):
                     raise ConfigError(f"the key {shorten(key)}{_inside(path)} in {where} must be text")
                 waiting.append((item, (*path, key)))
-        elif (fault := _fault(value)) is not None:
-            raise ConfigError(f"{shorten('.'.join(path))} in {where} {fault}")
+        else:
+            yield path, value
 
 
 def _inside(path: tuple[str, ...]) -> str:
@@ -145,7 +161,7 @@ def _inside(path: tuple[str, ...]) -> str:
 def _fault(value: object) -> str | None:
     """What is wrong with a value that is no mapping and no list; None if nothing is."""
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"must be a finite number, got {value}"
+        return None
     if isinstance(value, int):
         return None if abs(value) < 10**MAX_DIGITS else f"must be a number of at most {MAX_DIGITS} digits, got {shorten(value)}"
     if isinstance(value, str | PurePath):

@@ -82,15 +82,19 @@ def _describe(source: VocSource | CocoSource) -> str:
     return str(source.root / source.annotations)
 
 
+def data_home() -> Path:
+    """Where data sets are that are not where a config says: $RESDET_DATASETS, or datasets/."""
+    return Path(os.environ.get("RESDET_DATASETS") or "datasets")
+
+
 def resolve_root(path: Path) -> Path:
     """A data set's folder or archive: as given if it exists from here, else under $RESDET_DATASETS or datasets/.
 
     Raises DatasetError naming the places tried.
     """
-    home = Path(os.environ.get("RESDET_DATASETS") or "datasets")
-    tried = [path] if path.is_absolute() else [path, home / path]
+    tried = [path] if path.is_absolute() else [path, data_home() / path]
     for place in tried:
-        if place.exists():
+        if os.path.exists(place):  # noqa: PTH110  # Path.exists raises for long names
             return place
     places = " nor at ".join(str(place) for place in tried)
     raise DatasetError(

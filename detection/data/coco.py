@@ -13,6 +13,7 @@ from typing import Any
 
 from backbones.errors import printable, shorten
 from detection.config import CocoSource
+from detection.config.class_lists import list_names
 from detection.data.coco_format import (
     CocoAnnotation,
     CocoFile,
@@ -63,7 +64,7 @@ def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faul
     names = list(dict.fromkeys(content.categories.values()))
     if not wanted.keys() & set(names):
         known = ", ".join(map(printable, names[:10])) or "none"
-        raise DatasetError(f"{content.path} has none of data.classes ({', '.join(class_names)}); its categories: {known}")
+        raise DatasetError(f"{content.path} has none of data.classes ({list_names(class_names)}); its categories: {known}")
     for name in sorted(wanted.keys() - set(names), key=class_names.index):
         similar = did_you_mean(name, names[:_MAX_SUGGESTED])
         faults.note(f"{content.path}: '{name}'{similar}", "class that is no category", "without objects")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from backbones.errors import printable
+from backbones.errors import printable, shorten
 from detection.errors import DatasetError
 from detection.files import open_regular
 
@@ -72,6 +72,8 @@ def find_inputs(text: str) -> list[MediaInput]:
 
     `camera` or `camera:1`, a file, a folder (the images and videos in it, not those in its sub-folders), or a glob.
     """
+    if not text.strip():
+        raise DatasetError(f"an input must be a file, folder or camera, got {shorten(text)}")
     if match := _CAMERA.fullmatch(text):
         return [MediaInput("camera", Path(text), int(match[1] or 0))]
     path = Path(text)

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from backbones.errors import printable, shorten
 from backbones.files import read_regular
 from detection.config import VocSource
+from detection.config.class_lists import list_names
 from detection.data.faults import Faults
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, is_image_name
 from detection.data.records import AnnotatedObject, Box, list_files, make_record, parse_number, repair_box
@@ -241,7 +242,7 @@ def _read_object(
         return None
     if name not in labels:
         raise DatasetError(
-            f"{where}: unknown class {shorten(name)}{did_you_mean(name, labels)} (data.classes: {', '.join(labels)})"
+            f"{where}: unknown class {shorten(name)}{did_you_mean(name, labels)} (data.classes: {list_names([*labels])})"
         )
     box = _read_box(element, size_hw, f"{where} ({shorten(name)})", faults)
     # An empty tag says no more than a missing one.

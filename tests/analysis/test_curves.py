@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from detection.analysis.curves import MetricCurve, plot_curves, read_run, select_curves, smoothed
 from detection.analysis.plots import curve_colors, label_runs
 from detection.data.images import read_image
+from detection.errors import ConfigError
 
 
 def write_run(folder: Path, errors: list[float], end: str = "") -> Path:
@@ -46,3 +49,9 @@ def test_a_plot_is_selected_drawn_and_plain_data(tmp_path):
     plot_curves(plot, tmp_path / "new/curves.png")
     assert read_image(tmp_path / "new/curves.png").shape[1] > 1000
     assert plot.as_json()["runs"]["plain"]["evaluation"] == {"steps": [10, 20], "values": [0.9, 0.8]}
+
+
+@pytest.mark.parametrize("label", ["", " ", "a\nb", "\x1b[2J", "x" * 5000])
+def test_a_label_is_a_name_that_can_be_shown(label):
+    with pytest.raises(ConfigError, match=r"^a label \(--labels\) .{10,300}$"):
+        label_runs([Path("run")], [label])

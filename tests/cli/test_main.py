@@ -143,3 +143,13 @@ def test_errors_of_backbones_are_the_users_too():
 def test_errors_and_configs_do_not_wait_for_torch():
     code = "import sys, detection.errors, detection.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2000, "a b " * 5000])
+@pytest.mark.parametrize("arguments", [["train", "--config"], ["demo", "--weights", "w.pt"], ["plot-runs"]])
+def test_a_very_long_name_does_not_hide_the_reason(arguments, name, capsys):
+    assert main([*arguments, name]) == 2
+    line = capsys.readouterr().err
+    assert (
+        len(line) < 2100 and line.count("\n") == 1 and any(word in line for word in ("No such file", "too long", "there is no"))
+    )

@@ -170,3 +170,25 @@ def test_files_written_for_a_coco_file_are_evaluated_by_it(coco, capsys):
     files = ["--annotations", str(coco / "instances.json"), "--detections", str(coco / "r.json")]
     assert main(["eval-coco", *files, "--json", str(coco / "again.json")]) == 0
     assert json.loads((coco / "again.json").read_text()) == first
+
+
+@pytest.mark.usefixtures("no_inference")
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        ("eval-coco", "--json", "instances.json"),
+        ("eval-coco", "--write-detections", "instances.json"),
+        ("eval-coco", "--json", "config.yaml"),
+        ("eval-voc", "--json", "config.yaml"),
+    ],
+)
+def test_an_output_never_replaces_a_file_of_the_run_or_of_the_data(coco, command, option, name, capsys):
+    before = (coco / name).read_bytes()
+    assert f"{option} would replace" in refused(coco, command, option, str(coco / name), "test.flip=true", capsys=capsys)
+    assert (coco / name).read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_inference")
+def test_an_output_never_replaces_an_annotation(trained, capsys):
+    file = next((trained / "data/Annotations").glob("*.xml"))
+    assert "--json would replace" in refused(trained, "eval-voc", "--json", str(file), capsys=capsys)

@@ -163,8 +163,12 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         (f"test: {{scales: {list(range(1, 2001))}}}", "a list of at most 100 items"),
         ("train: {lr_drops: [5, 3, 3]}", "train.lr_drops must ascend, got [5, 3, 3]: write [3, 5]"),
         ("train: {ema_decay: 1}", "must be a number from 0 and below 1, got 1"),
-        ("train: {learning_rate: .inf}", "must be a finite number, got inf"),
-        ("train: {learning_rate: 1e400}", "must be a finite number, got inf"),
+        ("train: {learning_rate: .inf}", "must be a number above 0 and up to 1000, got inf"),
+        ("train: {learning_rate: 1e400}", "must be a number above 0 and up to 1000, got inf"),
+        ("train: {steps: -.inf}", "must be a whole number from 1 to 1000000000, got -inf"),
+        ("data: {train: [{format: }]}", "must be 'voc' or 'coco', got null"),
+        ("data: {classes: 'cat,dog'}", "a list is written [a, b]"),
+        ("data: {root: photos}", "/x.yaml is a classifier's experiment (pretrain, eval-classifier), and"),
         ("train: {learning_rate: 1e300}", "must be a number above 0 and up to 1000, got 1e+300"),
         (f"train: {{seed: {'1' * 5000}}}", "a number of 5000 digits"),
         ("train: {seed: 1180591620717411303424}", "from 0 to 9223372036854775807, got 1180591620717411303424"),
@@ -284,3 +288,16 @@ def test_every_packaged_config_fits():
             load_config(name)
         except ConfigError:
             load_classifier_config(name)
+
+
+def test_an_unknown_key_is_not_suggested_for_itself(tmp_path):
+    (tmp_path / "x.yaml").write_text("data: {train: [{format: coco, year: 2007, annotations: a.json, images: photos}]}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "x.yaml")
+    assert "unknown key 'data.train.0.year'" in str(caught.value) and "'data.train.0.year'?" not in str(caught.value)
+
+
+def test_keys_of_an_override_are_text_that_can_be_written(tmp_path):
+    (tmp_path / "x.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"the key '.udcff' in .* must be text"):
+        load_config(tmp_path / "x.yaml", ["\udcff=1"])

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import parse_with_overrides, require_distinct
+from detection.cli.options import parse_with_overrides, require_distinct, require_nothing_replaced
 from detection.cli.output import describe_errors, fetch_weights, say
 from detection.config import load_classifier_config
 
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     require_distinct(options, ["config", "weights", "json"])
     config = load_classifier_config(options.config, options.overrides)
+    read = [config.data.root, config.data.val_labels, config.data.class_order]
+    require_nothing_replaced(options, ["json"], [*options.weights, *(path for path in read if path is not None)])
     from detection.files import write_json
     from detection.pretraining.evaluate import evaluate_checkpoints
 

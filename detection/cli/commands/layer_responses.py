@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
-from detection.cli.options import is_override, parse_with_overrides, require_distinct
+from detection.cli.options import is_override, parse_with_overrides, require_distinct, require_nothing_replaced
 from detection.cli.output import fetch_weights, say
 from detection.config import load_classifier_config
 from detection.terminal import new_console, plain
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_picture(options.plot)
     labels = label_weights(options.weights, options.labels)
     config = load_classifier_config(options.config, options.overrides)
+    read = [config.data.root, config.data.val_labels, config.data.class_order]
+    require_nothing_replaced(options, ["json", "plot"], [*options.weights, *(path for path in read if path is not None)])
 
     from detection.analysis.layer_responses import plot_layer_responses, responses_of_checkpoints
     from detection.files import write_json

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
-from detection.cli.options import require_distinct
+from detection.cli.options import require_distinct, require_nothing_replaced
 from detection.cli.output import say
 
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, draw, write."""
     options = build_parser().parse_args(argv)
     require_distinct(options, ["output", "json"], [place for run in options.runs for place in (run, run / "metrics.jsonl")])
+    require_nothing_replaced(options, ["output", "json"], [run / "metrics.jsonl" for run in options.runs])
     from detection.analysis.curves import plot_curves, select_curves
     from detection.analysis.plots import require_picture
     from detection.files import write_json
