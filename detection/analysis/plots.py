@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.errors import first_names, name_fault
+from backbones.files import replacing
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +77,6 @@ def require_picture(file: Path) -> None:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write it in the format of the suffix, one of PICTURE_SUFFIXES."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
+    """Write it whole in the format of the suffix, one of PICTURE_SUFFIXES. Raises OSError, an old file intact."""
+    with replacing(file) as picture:
+        figure.savefig(picture, dpi=130, format=file.suffix[1:].lower())

@@ -90,6 +90,8 @@ def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:
             return 1
         except OSError as error:
             # A full disk or a forbidden file is the user's to mend; a broken connection between processes is not.
+            if error.filename is None and isinstance(error, FileNotFoundError):  # tempfile's: every folder is read-only
+                return _fail(f"{error.strerror}; set TMPDIR to a folder that can be written")
             if error.filename is None and error.errno not in _OUTPUT_FAILS:
                 raise
             _forget_output()

@@ -63,6 +63,12 @@ def test_an_output_that_cannot_be_written_too(capsys, number):
     assert capsys.readouterr().err == f"error: the output: {os.strerror(number)}\n"
 
 
+def test_no_folder_for_temporary_files_is_one_line(capsys):
+    assert run(raising(FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"))) == 2
+    error = "error: No usable temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written\n"
+    assert capsys.readouterr().err == error
+
+
 def test_a_broken_connection_is_a_bug():
     with pytest.raises(ConnectionResetError):
         run(raising(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")))

@@ -122,3 +122,16 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
+
+
+def test_a_classifier_and_its_detector_have_a_folder_each(
+    devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "link").symlink_to("one")
+    classifier = tmp_path / "classifier.yaml"
+    classifier.write_text(f"output_dir: {tmp_path / 'link'}")
+    config = write_config(tmp_path, devkit)
+    assert train("--config", config, "--pretrain", classifier, "--output-dir", tmp_path / "one") == 2
+    assert "each run needs a folder to itself" in capsys.readouterr().err
+    assert list((tmp_path / "one").iterdir()) == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from backbones.errors import printable
 from detection.cli.arguments import any_path
 from detection.cli.options import load_training_config, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
@@ -42,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.weights is not None:
         raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
     pretrain_config = load_classifier_config(options.pretrain)
+    if os.path.realpath(pretrain_config.output_dir) == os.path.realpath(config.output_dir):
+        raise ConfigError(
+            f"output_dir of {printable(str(options.pretrain))} is the detector's own, {printable(str(config.output_dir))}: "
+            f"each run needs a folder to itself; give the detector another (--output-dir)"
+        )
     from detection.engine.distributed import World, on_main
     from detection.engine.folder import hold_folder
     from detection.engine.group import process_group
