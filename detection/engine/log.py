@@ -98,10 +98,9 @@ class RunLog:
         if self.enabled:
             with writing(self.output_dir):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
-                self._attach(
-                    _FileHandler(self.output_dir / "log.txt", encoding="utf-8", errors="backslashreplace"),
-                    "%(asctime)s %(message)s",
-                )
+            file = self.output_dir / "log.txt"
+            with writing(file):
+                self._attach(_FileHandler(file, encoding="utf-8", errors="backslashreplace"), "%(asctime)s %(message)s")
             self._attach(_ConsoleHandler(self.console, self._close_output), "%(message)s")
         return self
 

@@ -95,7 +95,7 @@ def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(name: str, tmp_path: Pat
     run(tmp_path, CONFIG.model_copy(update={"steps": 1}))
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(TrainingError, match="cannot write .*: .*pipe.*; move away what is in its place"):
+    with pytest.raises(TrainingError, match=f"cannot write .*{name}: .*pipe.*; move away what is in its place"):
         run(tmp_path, CONFIG.model_copy(update={"steps": 2}), resume=True)
 
 
