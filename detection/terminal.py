@@ -21,6 +21,7 @@ from rich.text import Text
 
 from backbones.errors import printable
 
+_NARROWEST_TERMINAL = 20  # columns
 _LONGEST_WORD, _LONGEST_LINE = 300, 2000  # characters
 
 
@@ -31,7 +32,11 @@ def plain(value: object) -> Text:
 
 def new_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that reads no markup in what it prints; names still go through `plain`, which also escapes."""
-    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+    # rich leaves out of a table what does not fit. A pipe has no width, whatever COLUMNS says, nor has a terminal of none.
+    if not console.is_terminal or console.width < _NARROWEST_TERMINAL:
+        console.width = max(console.width, 80)
+    return console
 
 
 def plain_column(layout: str) -> TextColumn:

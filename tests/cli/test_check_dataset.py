@@ -2,9 +2,11 @@
 
 import pytest
 import yaml
+from rich.table import Table
 
 from detection.cli.main import main
 from detection.data.images import read_image
+from detection.terminal import new_console
 from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
 
 
@@ -128,3 +130,12 @@ def test_duplicates_and_objects_beyond_the_detections_are_warnings(check, tmp_pa
     assert code == 0
     assert "warning: val: 3 objects in 1 images have the very box and class of another; the first: 3 in " in out
     assert "warning: val: 1 images have more objects than test.max_detections (2), up to 5: 3 of 7 objects cannot" in out
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20"])
+def test_no_number_of_a_table_is_lost_in_a_narrow_pipe(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    table = Table("class", *["number"] * 5)
+    table.add_row("cat", *["12345"] * 5)
+    new_console().print(table)
+    assert capsys.readouterr().out.count("12345") == 5

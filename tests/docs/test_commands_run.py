@@ -30,6 +30,7 @@ OTHER_PROGRAMS = {
     "python -m pip wheel": "tests/test_wheel.py",
     "python -m venv": "tests/test_wheel.py",
     ".venv/bin/python -m pytest": "this suite",
+    ".venv/bin/python -m tests.": "tests/fuzz/test_fuzz.py and tests/campaigns/test_campaigns.py",
     ".venv/bin/pre-commit install": "needs a network",
     "tensorboard": "a viewer in the browser",
 }
