@@ -15,7 +15,6 @@ from typing import Any
 
 from backbones.errors import shorten
 from detection.data.coco_format import (
-    MAX_COORDINATE,
     CocoFile,
     CocoId,
     image_name,
@@ -24,6 +23,7 @@ from detection.data.coco_format import (
     read_coco_file,
     read_id,
     read_object,
+    within_bounds,
 )
 from detection.data.faults import Faults
 from detection.data.records import finite_number
@@ -63,9 +63,16 @@ def as_dataset(content: CocoFile, faults: Faults, class_names: Collection[str] |
             continue
         found = read_object(each, names[each.image_id], content.path, faults)
         if found is not None:
-            annotation = {"id": each.id if own_ids else len(annotations) + 1, "image_id": each.image_id}
-            values = {"category_id": each.category_id, "bbox": found.xywh, "area": found.area, "iscrowd": int(found.crowd)}
-            annotations.append(annotation | values)
+            annotations.append(
+                {
+                    "id": each.id if own_ids else len(annotations) + 1,
+                    "image_id": each.image_id,
+                    "category_id": each.category_id,
+                    "bbox": found.xywh,
+                    "area": found.area,
+                    "iscrowd": int(found.crowd),
+                }
+            )
     return {
         "images": [image.entry | {"id": image.id} for image in content.images],
         "annotations": annotations,
@@ -80,33 +87,44 @@ def read_results(file: Path, dataset: Mapping[str, Any]) -> list[dict[str, Any]]
         raise DatasetError(f"{file} must hold a list of results, found a {type(results).__name__}")
     images = {image["id"] for image in dataset["images"]}
     categories = {category["id"] for category in dataset["categories"]}
-    return [_result(entry, f"{file}: results[{number}]", images, categories) for number, entry in enumerate(results)]
+    read = [_read_result(entry, images, categories) for entry in results]
+    for number, (entry, result) in enumerate(zip(results, read, strict=True)):
+        if result is None:
+            raise DatasetError(f"{file}: results[{number}]{_result_fault(entry, images, categories)}")
+    return read
 
 
-def _result(entry: Any, where: str, images: Collection[CocoId], categories: Collection[CocoId]) -> dict[str, Any]:
+def _read_result(entry: Any, images: Collection[CocoId], categories: Collection[CocoId]) -> dict[str, Any] | None:
+    """A checked result, or None where something is wrong with it: millions of right ones need no messages."""
+    if not isinstance(entry, dict):
+        return None
+    image_id, category_id = read_id(entry.get("image_id")), read_id(entry.get("category_id"))
+    box, score = read_box(entry.get("bbox")), finite_number(entry.get("score"))
+    if image_id not in images or category_id not in categories or score is None or box is None or not within_bounds(box):
+        return None
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+
+def _result_fault(entry: Any, images: Collection[CocoId], categories: Collection[CocoId]) -> str:
+    """What is wrong with a result that `_read_result` refuses; the end of a message."""
     fields = ("image_id", "category_id", "bbox", "score")
     if not isinstance(entry, dict):
-        raise DatasetError(f"{where} must be an object with {', '.join(fields)}, found {shorten(entry)}")
+        return f" must be an object with {', '.join(fields)}, found {shorten(entry)}"
     missing = [field for field in fields if field not in entry]
     if missing:
-        raise DatasetError(f"{where} has no '{missing[0]}'")
+        return f" has no '{missing[0]}'"
     image_id, category_id = read_id(entry["image_id"]), read_id(entry["category_id"])
-    box, score = read_box(entry["bbox"]), finite_number(entry["score"])
     if image_id is None or category_id is None:
         field = "image_id" if image_id is None else "category_id"
-        raise DatasetError(f"{where}: '{field}' must be a whole number or text, found {shorten(entry[field])}")
-    if box is None or max(map(abs, box)) > MAX_COORDINATE:
-        wanted = "four finite numbers (x, y, width, height) up to 1e9 px"
-        raise DatasetError(f"{where}: 'bbox' must be {wanted}, found {shorten(entry['bbox'])}")
-    if score is None:
-        raise DatasetError(f"{where}: 'score' must be a finite number, found {shorten(entry['score'])}")
+        return f": '{field}' must be a whole number or text, found {shorten(entry[field])}"
+    box = read_box(entry["bbox"])
+    if box is None or not within_bounds(box):
+        return f": 'bbox' must be four finite numbers (x, y, width, height) up to 1e9 px, found {shorten(entry['bbox'])}"
+    if finite_number(entry["score"]) is None:
+        return f": 'score' must be a finite number, found {shorten(entry['score'])}"
     if image_id not in images:
-        hint = other_kind(image_id, images)
-        raise DatasetError(f"{where} is of image {shorten(image_id)}, which the annotations do not hold{hint}")
-    if category_id not in categories:
-        hint = other_kind(category_id, categories)
-        raise DatasetError(f"{where} is of category {shorten(category_id)}, which is not defined{hint}")
-    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        return f" is of image {shorten(image_id)}, which the annotations do not hold{other_kind(image_id, images)}"
+    return f" is of category {shorten(category_id)}, which is not defined{other_kind(category_id, categories)}"
 
 
 def category_ids(dataset: Mapping[str, Any]) -> dict[str, CocoId]:
