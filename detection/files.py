@@ -132,4 +132,4 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DatasetError(f"{path} is not a text file in UTF-8") from None
+        raise DatasetError(f"{path} is not a text file in UTF-8: convert it, or name another") from None

@@ -11,7 +11,7 @@ from detection.config import CocoSource, VocSource
 from detection.config.class_lists import resolve_classes
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
-from detection.data.records import describe_duplicates
+from detection.data.records import describe_duplicates, describe_relative
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.structures import ImageId, Record
@@ -48,17 +48,18 @@ def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequenc
     records: list[Record] = []
     seen: dict[ImageId, Path] = {}
     for source in sources:
+        num_errors = len(faults.errors)
         with faults.guard():
             found = _read_source(source, class_names, faults)
-            if not found:
+            if not found and len(faults.errors) == num_errors:
                 raise DatasetError(f"{_describe(source)} holds no image")
             for record in found:
                 with faults.guard():
                     _check_new(record, seen)
                     records.append(record)
-    duplicates = describe_duplicates(records)
-    if duplicates is not None:
-        faults.inform(duplicates)
+    for message in (describe_duplicates(records), describe_relative(records)):
+        if message is not None:
+            faults.inform(message)
     return records
 
 

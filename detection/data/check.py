@@ -128,7 +128,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
         crowded = describe_crowded(split.records, max_detections) if max_detections and split.name != "train" else None
         lines += [] if crowded is None else [f"{split.name}: {crowded}"]
         empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
-        if empty:
+        if empty and split.records:
             lines.append(f"{split.name}: no object of {', '.join(empty)}")
     for first, second in combinations(splits, 2):
         shared = {os.path.realpath(one.file) for one in first.records} & {os.path.realpath(one.file) for one in second.records}

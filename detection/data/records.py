@@ -117,6 +117,14 @@ def _num_duplicates(record: Record) -> int:
     return len(record.labels) - len(set(objects))
 
 
+def describe_relative(records: Sequence[Record]) -> str | None:
+    """That all boxes lie within the first pixel, as those do that are fractions of the image's size; else None."""
+    counts = [len(record.boxes) for record in records if len(record.boxes)]
+    if not counts or any(len(record.boxes) and float(record.boxes.max()) > 1 for record in records):
+        return None
+    return f"all {sum(counts)} boxes lie within the first pixel of their images: are they fractions? Boxes are in pixels"
+
+
 def describe_crowded(records: Sequence[Record], max_detections: int) -> str | None:
     """How many images have more objects to find than detections are kept of one, and how many cannot be found; else None."""
     counts = [int(record.trainable.sum()) for record in records]

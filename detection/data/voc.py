@@ -244,6 +244,8 @@ def _read_object(
         raise DatasetError(
             f"{where}: unknown class {shorten(name)}{did_you_mean(name, labels)} (data.classes: {list_names([*labels])})"
         )
+    if len(element.findall("name")) > 1 or len(element.findall("bndbox")) > 1:
+        faults.note(f"{where} ({shorten(name)})", "several <name> or <bndbox>", "the first is taken")
     box = _read_box(element, size_hw, f"{where} ({shorten(name)})", faults)
     # An empty tag says no more than a missing one.
     difficult = (element.findtext("difficult") or "").strip() or "0"

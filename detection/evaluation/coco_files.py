@@ -87,10 +87,12 @@ def read_results(file: Path, dataset: Mapping[str, Any]) -> list[dict[str, Any]]
         raise DatasetError(f"{file} must hold a list of results, found a {type(results).__name__}")
     images = {image["id"] for image in dataset["images"]}
     categories = {category["id"] for category in dataset["categories"]}
-    read = [_read_result(entry, images, categories) for entry in results]
-    for number, (entry, result) in enumerate(zip(results, read, strict=True)):
+    read: list[dict[str, Any]] = []
+    for entry in results:
+        result = _read_result(entry, images, categories)
         if result is None:
-            raise DatasetError(f"{file}: results[{number}]{_result_fault(entry, images, categories)}")
+            raise DatasetError(f"{file}: results[{len(read)}]{_result_fault(entry, images, categories)}")
+        read.append(result)
     return read
 
 

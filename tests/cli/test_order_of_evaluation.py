@@ -9,6 +9,7 @@ import yaml
 
 from detection.cli.commands import eval_coco, eval_voc
 from detection.cli.main import main
+from detection.evaluation.detection_files import write_voc_detections
 from tests.cli.trained import write_checkpoint, write_trained
 from tests.data.pictures import CLASSES, coco_content, write_coco
 
@@ -126,6 +127,19 @@ def test_one_file_for_two_things_is_refused(trained, capsys):
     )
     assert main(["eval-coco", "--annotations", file, "--detections", str(trained / "r.json"), "--json", file]) == 2
     assert "--annotations and --json are one file" in capsys.readouterr().err
+
+
+def test_results_do_not_replace_a_devkit_or_its_detections(trained, capsys):
+    found = trained / "found"
+    write_voc_detections(found, {}, CLASSES, split="test")
+    devkit = ["eval-voc", "--devkit", str(trained / "data"), "--split", "test", "--detections", str(found)]
+    for place in (trained / "data/ImageSets/Main/test.txt", found / "comp4_det_test_cat.txt"):
+        before = place.read_bytes()
+        assert main([*devkit, "--json", str(place)]) == 2
+        assert "--json would replace" in capsys.readouterr().err and place.read_bytes() == before
+    for name in ("--write-detections", "--report"):
+        message = refused(trained, "eval-voc", "--json", str(trained / "new"), name, str(trained / "new"), capsys=capsys)
+        assert "are one file" in message
 
 
 @pytest.mark.parametrize("command", ["eval-coco", "eval-voc"])

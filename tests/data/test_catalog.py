@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detection.config import Source
-from detection.data.catalog import load_dataset, resolve_root
+from detection.data.catalog import load_dataset, read_sources, resolve_root
 from detection.data.faults import Faults
 from detection.errors import DatasetError
 from tests.data.pictures import CLASSES, PICTURES, Picture, Thing, coco_source, voc_source, write_coco, write_devkit
@@ -35,6 +35,14 @@ def test_no_sources_and_no_images(tmp_path):
     write_coco(tmp_path, content={"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
     with pytest.raises(DatasetError, match=r"instances\.json holds no image"):
         load_dataset([coco_source(tmp_path)], ("cat",))
+
+
+def test_images_that_are_all_refused_are_one_fault_each(tmp_path):
+    write_devkit(tmp_path)
+    (tmp_path / "VOC2007/ImageSets/Main/trainval.txt").write_text("a,b\n")
+    faults = Faults(collect=True)
+    assert read_sources([voc_source(tmp_path)], CLASSES, faults) == []
+    assert len(faults.errors) == 1 and "no image of 'a,b'" in faults.errors[0]
 
 
 def test_one_warning_a_kind(tmp_path, caplog):

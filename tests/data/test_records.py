@@ -13,6 +13,7 @@ from detection.data.records import (
     Box,
     describe_crowded,
     describe_duplicates,
+    describe_relative,
     finite_number,
     needs_no_repair,
     parse_number,
@@ -71,6 +72,14 @@ def test_duplicates_have_the_very_box_and_class():
     alike = [make_record(5, [A, B, A, A]), make_record(6, [B, B])]
     expected = "3 objects in 2 images have the very box and class of another; the first: 2 in 5.jpg"
     assert describe_duplicates([*unlike, *alike]) == expected
+
+
+def test_boxes_that_are_fractions_are_told():
+    records = [make_record(1, [(0, 0.1, 0.5, 0.9), (0.2, 0.2, 1, 1)]), make_record(2)]
+    assert describe_relative(records) == (
+        "all 2 boxes lie within the first pixel of their images: are they fractions? Boxes are in pixels"
+    )
+    assert describe_relative([*records, make_record(3, [A])]) is None and describe_relative([make_record(2)]) is None
 
 
 def test_objects_beyond_the_detections_are_counted():

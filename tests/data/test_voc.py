@@ -71,6 +71,7 @@ def test_folder_without_year(devkit):
         ("<xmax>30</xmax>", "<xmax>nan</xmax>", "text for a number, dropped", 1),
         ("<xmax>30</xmax>", "<xmax/>", "text for a number, dropped", 1),
         ("<xmax>30</xmax>", "", "object without a whole <bndbox>, dropped", 1),
+        ("<name>cat</name>", "<name>cat</name><name>dog</name>", "several <name> or <bndbox>, the first is taken", 2),
         ("<name>cat</name>", "", "object without <name>, dropped", 1),
         ("<difficult>0</difficult>", "<difficult>no</difficult>", "text for a number, taken as 0", 2),
         ("<width>60</width>", "<width>wide</width>", "<size> without two numbers, taken from the image", 2),

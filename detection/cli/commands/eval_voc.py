@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.arguments import CommandParser, any_path, fraction, output_file, output_folder
-from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
+from detection.cli.options import (
+    add_model_arguments,
+    detections_given,
+    load_model,
+    parse_with_overrides,
+    require_distinct,
+    require_nothing_replaced,
+)
 from detection.cli.output import predict_split, say
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -52,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     if options.iou_threshold == 0:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
-    require_distinct(options, ["config", "weights", "json"])
+    require_distinct(options, ["config", "weights", "json", "write_detections"])
+    require_distinct(options, ["json", "report"])
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
     evaluation = read_files(options) if files else predict(options, console)
@@ -76,8 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_files(options: argparse.Namespace) -> VocEvaluation:
     """The annotations of --devkit and the files of --detections. Raises DatasetError."""
+    from detection.evaluation.devkit import find_year
     from detection.evaluation.voc_files import read_voc_files
 
+    folder = find_year(options.devkit, options.year)
+    detections = options.detections.glob("comp*_det_*.txt")
+    require_nothing_replaced(options, ["json"], [folder / "Annotations", folder / "ImageSets", *detections])
     return read_voc_files(options.devkit, options.detections, options.year, options.split or "test")
 
 
