@@ -155,7 +155,9 @@ def _list_split(root: Path, split: str, *, count: bool = True) -> Listing:
     """The images of each class folder; without `count` just the classes, each with no images."""
     folder = _existing(root, split)
     # A link to a folder is one.
-    classes = [name for name in list_files(folder) if not name.startswith(".") and (folder / name).is_dir()]
+    inside = list_files(folder)
+    classes = [name for name in inside if not name.startswith(".") and (folder / name).is_dir()]
+    _warn_of_classless(folder, inside.difference(classes))
     names = {name: list_files(folder / name) if count else set() for name in classes}
     _warn_of_unread(folder, [f"{name}/{file}" for name in classes for file in names[name]])
     return {name: [(str(folder / name / file), None) for file in names[name] if _is_image(file)] for name in classes}
@@ -172,6 +174,14 @@ def _warn_of_unread(place: Path, names: Iterable[str]) -> None:
     if unread:
         message = "%s: %d files are left out, images of kinds that are not read; convert them, e.g. to .jpg; the first: %s"
         logger.warning(message, place, len(unread), shorten(unread[0]))
+
+
+def _warn_of_classless(place: Path, names: Iterable[str]) -> None:
+    """Log how many of the files are images beside the class folders."""
+    classless = sorted(name for name in names if _is_image(PurePosixPath(name).name))
+    if classless:
+        message = "%s: %d images are in no class folder and left out; the first: %s"
+        logger.warning(message, place, len(classless), shorten(classless[0]))
 
 
 def _list_labelled(root: Path, split: str, labels: LabelFile) -> Listing:
@@ -209,6 +219,7 @@ def _list_archive(root: Path, splits: Sequence[str]) -> list[Listing]:
     for parts, data in archive.images.items():
         listings[parts[:-2]].setdefault(parts[-2], []).append((f"{root}/{'/'.join(parts)}", data))
     _warn_of_unread(root, ["/".join(parts) for parts in archive.others if in_class(parts)])
+    _warn_of_classless(root, ["/".join(parts) for parts in archive.others if parts[:-1] in listings])
     # A link in the place of a class is one to its folder, and what lies there has other names in the archive.
     lost = sorted("/".join(parts) for parts in archive.lost if in_class(parts) or parts[:-1] in listings)
     if lost:
@@ -237,4 +248,4 @@ def _check_same_classes(root: Path, first: str, first_listing: Listing, split: s
 def _shorten(names: Sequence[str], max_names: int = 8) -> str:
     """A list of names for a message, cut after a few."""
     rest = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return ", ".join(map(printable, names[:max_names])) + rest if names else "nothing"
+    return ", ".join(printable(name[:80]) for name in names[:max_names]) + rest if names else "nothing"

@@ -1,5 +1,6 @@
 import lzma
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -25,6 +26,20 @@ def test_a_split_may_be_the_root_itself(tmp_path):
     write_split(tmp_path, "train")
     (folder,) = load_folders(tmp_path / "train", ["."])
     assert folder.class_names == ("apple", "berry") and len(folder) == 8
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_in_no_class_folder_are_told(tmp_path, caplog, packed):
+    write_split(tmp_path, "train", count=1)
+    shutil.copy(tmp_path / "train/apple/00.png", tmp_path / "train/stray.png")
+    root = tmp_path
+    if packed:
+        root = tmp_path / "x.tar"
+        with tarfile.open(root, "w") as archive:
+            archive.add(tmp_path / "train", "train")
+    (folder,) = load_folders(root, ["train"])
+    assert len(folder) == 2 and len(caplog.records) == 1
+    assert "1 images are in no class folder and left out; the first: '" in caplog.text and "stray.png'" in caplog.text
 
 
 def test_leavings_of_file_managers_are_no_images_and_no_classes(tmp_path):
