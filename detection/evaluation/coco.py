@@ -26,7 +26,7 @@ COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 """Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
 MAX_CATEGORIES = 20_000
-"""With objects, in one evaluation; it takes up to a gigabyte for the tables of 2000 and 30 kB for each further one."""
+"""With objects, in one evaluation; it takes up to a gigabyte for the tables of 2000 and some 60 kB for each further one."""
 
 _CATEGORIES_AT_A_TIME = 2000
 
