@@ -39,7 +39,7 @@ def advise_frozen(config: Config) -> list[str]:
     if config.model.freeze_stages == 0 or config.model.weights is not None:
         return []
     return [
-        f"model.freeze_stages is {config.model.freeze_stages} and model.weights is null: they keep random weights; "
+        f"model.freeze_stages is {config.model.freeze_stages} and model.weights is null: frozen stages keep random weights; "
         "name weights, or set model.freeze_stages=0"
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones.errors import printable
 from detection.analysis.curves import plot_curves, read_run, select_curves
 from detection.cli.main import main
 from detection.errors import DatasetError
@@ -89,7 +90,7 @@ def test_any_name_of_a_metric_or_a_run_is_drawn_without_a_warning(name, tmp_path
     run = write_run(tmp_path / "run", json.dumps({"kind": "train", "step": 1, name: 1.0}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_curves(select_curves([run], labels=[name], train_metric=name), tmp_path / "a.svg")
+        plot_curves(select_curves([run], labels=[printable(name)], train_metric=name), tmp_path / "a.svg")
     assert main(["plot-runs", str(run), "--labels", name, "--train-metric", "absent"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error[:-1].isprintable()

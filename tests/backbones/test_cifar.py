@@ -122,7 +122,7 @@ def test_arguments_out_of_range(arguments, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"norm": "gn"}, "norm must be one of"), ({"num_classes": 0}, "num_classes must be at least 1")],
+    [({"norm": "gn"}, "norm must be one of"), ({"num_classes": 0}, "num_classes must be 1..100000, or None")],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(BackboneError, match=message):

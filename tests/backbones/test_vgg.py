@@ -153,7 +153,7 @@ def test_all_convolutions_can_be_frozen_but_not_the_head():
     [
         ({"norm": "gn"}, "norm must be one of"),
         ({"freeze_stages": 6}, "freeze_stages must be 0..5, got 6"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 0}, "num_classes must be 1..100000, or None"),
     ],
 )
 def test_options_out_of_range(options, message):

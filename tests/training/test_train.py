@@ -39,7 +39,9 @@ def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path
     expected = train_detector(config, tell=said.append, on_log=logged.append)
     assert logged == [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["step"]) for line in logged] == [("train", 1), ("train", 2), ("evaluation", 2)]
-    assert said == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
+    *counts, advice = said
+    assert counts == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
+    assert "model.weights is null" in advice  # its frozen stages stay random
     training, validation = (load_dataset(each, config.data.classes) for each in (config.data.train, config.data.val))
     bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
     result = train_detector(bare, training=training, validation=validation)
