@@ -56,6 +56,7 @@ class Started:
 def start(command: str, arguments: Sequence[object], output: Path, *, not_before: float = 0.0) -> Started:
     """Start `resdet command arguments...` in a process group of its own, at the moment `not_before` of time.monotonic()."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(b"")  # here: the process may be killed before it does anything
     pid = os.fork()
     if pid:
         return Started(pid, output)
