@@ -15,6 +15,16 @@ from typing import BinaryIO
 _NAME_BYTES = 240  # of a name that others are added to: file systems take 255
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is something of that name; a name that is too long or holds a NUL names nothing, where pathlib raises."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file of that name; a name that is too long or holds a NUL names none, where pathlib raises."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 @contextmanager
 def open_regular(path: str | Path) -> Iterator[BinaryIO]:
     """A regular file, or a link to one, open for reading. All that reads a user's file opens it here.

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import printable, shorten
-from backbones.files import open_regular, read_regular, remove_leftovers, replacing, write_whole
+from backbones.files import exists, is_file, open_regular, read_regular, remove_leftovers, replacing, write_whole
 from detection.errors import DatasetError
 
 __all__ = [
     "METRICS_FILE",
+    "exists",
+    "is_file",
     "open_regular",
     "parse_metrics",
     "plain_json",

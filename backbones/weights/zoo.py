@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from backbones.errors import CheckpointError, nearest, shorten
+from backbones.files import is_file
 from backbones.weights.conversion import convert_backbone
 from backbones.weights.download import (
     Digest,
@@ -126,7 +127,7 @@ def find_published(weights: str | Path, kind: Kind | None = None) -> PublishedWe
     Raises CheckpointError for a name of the other kind, and for what is no file and similar to a name.
     """
     name = Path(weights).as_posix()
-    if _is_file(Path(weights)) or Path(weights).suffix in _SUFFIXES:
+    if is_file(weights) or Path(weights).suffix in _SUFFIXES:
         return None
     if name not in ZOO:
         _refuse_unknown(name)
@@ -137,13 +138,6 @@ def find_published(weights: str | Path, kind: Kind | None = None) -> PublishedWe
             f"{name} is a {entry.kind}'s; a {kind}'s is needed here: one of {', '.join(list_weights(kind))}, or a file"
         )
     return entry
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _refuse_unknown(name: str) -> None:

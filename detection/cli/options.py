@@ -15,6 +15,7 @@ from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights
 from detection.config import ClassifierConfig, CocoSource, Config, VocSource, load_config, override_config, with_weights
 from detection.errors import ConfigError
+from detection.files import exists, is_file
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector
@@ -79,7 +80,7 @@ def parse_with_overrides(parser: argparse.ArgumentParser, argv: Sequence[str] | 
 
 def is_override(argument: str | Path) -> bool:
     """Whether this is `dotted.key=value`, and no file of such a name."""
-    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not os.path.exists(argument)  # noqa: PTH110  # Path.exists raises for long names
+    return re.match(r"\w+(\.\w+)*=", str(argument)) is not None and not exists(argument)
 
 
 def detections_given(options: argparse.Namespace, ground_truth: str, metavar: str, more: Sequence[str] = ()) -> bool:
@@ -128,7 +129,7 @@ def require_nothing_replaced(
     real = {os.path.realpath(place) for place in kept}
     for name in names:
         path: Path | None = getattr(options, name)
-        if path is not None and os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for long names
+        if path is not None and is_file(path):
             place = os.path.realpath(path)
             if any(each in real for each in (place, *map(str, Path(place).parents))):
                 raise ConfigError(f"{_flag(name)} would replace {shorten(str(path))}, a file of what is read: name another")

@@ -14,6 +14,7 @@ from detection.data.faults import Faults
 from detection.data.records import describe_duplicates, describe_relative
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
+from detection.files import exists
 from detection.structures import ImageId, Record
 
 
@@ -95,7 +96,7 @@ def resolve_root(path: Path) -> Path:
     """
     tried = [path] if path.is_absolute() else [path, data_home() / path]
     for place in tried:
-        if os.path.exists(place):  # noqa: PTH110  # Path.exists raises for long names
+        if exists(place):
             return place
     places = " nor at ".join(str(place) for place in tried)
     raise DatasetError(

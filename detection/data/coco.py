@@ -28,6 +28,7 @@ from detection.data.faults import Faults
 from detection.data.images import image_size
 from detection.data.records import AnnotatedObject, Box, finite_number, list_files, make_record, needs_no_repair, repair_box
 from detection.errors import DatasetError, did_you_mean
+from detection.files import is_file
 from detection.structures import Record
 
 _MAX_SUGGESTED = 5000  # categories that a misspelt class is compared with; more would take minutes
@@ -84,16 +85,9 @@ def _find_image(folder: Path, image: CocoImage, present: set[str], path: Path) -
     if not isinstance(name, str) or not name:
         raise DatasetError(f"{path}: images[{image.position}]: 'file_name' must be text, found {shorten(name)}")
     file = folder / name
-    if name not in present and not _is_file(file):
+    if name not in present and not is_file(file):
         raise DatasetError(f"{path} lists an image that does not exist: {shorten(name)} in {folder}")
     return file
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
 
 
 def _read_image(

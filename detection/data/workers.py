@@ -229,7 +229,7 @@ class _Workers:
                 try:
                     return next(self.iterator, _END)
                 except Exception as error:
-                    self._judge(error)
+                    self._raise_fault(error)
                 if self._is_late():
                     self._raise_late()
         finally:
@@ -258,7 +258,7 @@ class _Workers:
         since = self.waiting_since
         return since is not None and 0 < self.timeout <= time.monotonic() - since - by
 
-    def _judge(self, error: Exception) -> None:
+    def _raise_fault(self, error: Exception) -> None:
         """Return where nothing came yet. Raises DatasetError for a dead worker, and what a worker raised, which is a bug."""
         if self._is_late():
             self._raise_late()

@@ -5,7 +5,16 @@ import os
 
 import pytest
 
-from backbones.files import _temporary_stem, open_regular, read_regular, remove_leftovers, replacing, write_whole
+from backbones.files import (
+    _temporary_stem,
+    exists,
+    is_file,
+    open_regular,
+    read_regular,
+    remove_leftovers,
+    replacing,
+    write_whole,
+)
 
 
 def not_files(folder):
@@ -104,3 +113,15 @@ def test_a_name_as_long_or_odd_as_the_file_system_takes_is_written_and_cleaned(n
 def test_text_with_half_a_character_is_written_as_its_escape(tmp_path):
     write_whole(tmp_path / "a", "x\udcff")
     assert (tmp_path / "a").read_bytes() == b"x\\udcff"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "absent", "\ud800"])
+def test_a_name_that_no_file_can_have_names_none(tmp_path, name):
+    assert not exists(tmp_path / name) and not is_file(tmp_path / name)
+
+
+def test_folders_and_pipes_are_there_and_are_no_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe")
+    assert exists(tmp_path) and exists(tmp_path / "pipe") and exists(tmp_path / "file")
+    assert [is_file(tmp_path / name) for name in ("", "pipe", "file")] == [False, False, True]
