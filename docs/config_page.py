@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from detection.config import ClassifierConfig, CocoSource, Config, VocSource
+from detection.config import ClassifierConfig, CocoSource, Config, FolderSource, VocSource
 
 INTRODUCTION = """\
 A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first;
@@ -36,8 +36,8 @@ def config_body() -> str:
         parts.append(f"## {title}\n")
         parts += _sections(title, schema, "")
     parts.append("## Sources\n\nThe items of `data.train`, `data.val` and `data.test`.\n")
-    for source in (VocSource, CocoSource):
-        parts.append(f"### format: {source.__name__.removesuffix('Source').lower()}\n")
+    for source in (VocSource, CocoSource, FolderSource):
+        parts.append(f"### format: {', '.join(get_args(source.model_fields['format'].annotation))}\n")
         parts.append(f"{_text(source.__doc__)}\n")
         parts.append(_table(source.model_fields, ""))
     return "\n".join(parts)

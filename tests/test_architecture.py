@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = (
     {"errors"},
     {"config", "files", "fonts", "terminal"},
-    {"structures", "resize"},
+    {"structures", "resize", "rows"},
     {"visualize"},
     {"modeling", "data"},
     {"weights", "evaluation"},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights
-from detection.config import ClassifierConfig, CocoSource, Config, VocSource, load_config, override_config, with_weights
+from detection.config import ClassifierConfig, Config, Source, VocSource, load_config, override_config, with_weights
 from detection.errors import ConfigError
 from detection.files import exists, is_file
 
@@ -118,7 +118,7 @@ def require_distinct(options: argparse.Namespace, names: Sequence[str], more: Se
 
 
 def require_nothing_replaced(
-    options: argparse.Namespace, names: Sequence[str], files: Sequence[Path], sources: Sequence[VocSource | CocoSource] = ()
+    options: argparse.Namespace, names: Sequence[str], files: Sequence[Path], sources: Sequence[Source] = ()
 ) -> None:
     """Raise ConfigError if one of these options would replace a file of a run or of a data set that is read.
 
@@ -135,7 +135,7 @@ def require_nothing_replaced(
                 raise ConfigError(f"{_flag(name)} would replace {shorten(str(path))}, a file of what is read: name another")
 
 
-def _annotations_of(source: VocSource | CocoSource) -> Iterator[Path]:
+def _annotations_of(source: Source) -> Iterator[Path]:
     """The files and folders that hold a source's annotations, at each place where they may be."""
     from detection.data.catalog import data_home
 
@@ -144,7 +144,7 @@ def _annotations_of(source: VocSource | CocoSource) -> Iterator[Path]:
             folder = root / f"VOC{source.year}" if source.year else root
             yield from (folder / "Annotations", folder / "ImageSets")
         else:
-            yield root / source.annotations
+            yield root / (source.annotations or "")
 
 
 def _refuse_without(options: argparse.Namespace, needed: str, names: Sequence[str]) -> None:
@@ -178,10 +178,11 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     """
     import torch
 
+    from detection.data.settle import settle_config
     from detection.inference.detector import load_detector
     from detection.weights.checkpoint import require_same_classes
 
-    config = load_config(options.config, options.overrides) if options.config else None
+    config = settle_config(load_config(options.config, options.overrides)) if options.config else None
     files = options.weights or [_default_weights(config)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -196,7 +197,7 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     detectors = [load_detector(file, adapted, device, find_weights=find_weights) for file in files]
     data = detectors[0].config.data
     outputs = [name for name in ("json", "write_detections") if hasattr(options, name)]
-    require_nothing_replaced(options, outputs, files, [*data.train, *data.val, *data.test])
+    require_nothing_replaced(options, outputs, files, data.all_sources)
     for file, detector in zip(files, detectors, strict=True):
         require_same_classes(detector.class_names, detectors[0].class_names, file)
     return detectors, files

@@ -9,7 +9,20 @@ from detection.config.classifier import (
     ClassifierTestConfig,
     ClassifierTrainConfig,
 )
-from detection.config.data_section import Augmentation, CocoSource, DataConfig, OnBadImage, Resizing, Source, VocSource
+from detection.config.data_section import (
+    Augmentation,
+    BoxesIn,
+    CocoSource,
+    DataConfig,
+    FolderFormat,
+    FolderSource,
+    HeldOut,
+    OnBadImage,
+    OnMissingImage,
+    Resizing,
+    Source,
+    VocSource,
+)
 from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
 from detection.config.limits import LOADER_TIMEOUT, MAX_PIXELS, Section
 from detection.config.packaged import config_file, list_configs
@@ -19,6 +32,7 @@ __all__ = [
     "LOADER_TIMEOUT",
     "MAX_PIXELS",
     "Augmentation",
+    "BoxesIn",
     "ClassifierConfig",
     "ClassifierDataConfig",
     "ClassifierModelConfig",
@@ -27,8 +41,12 @@ __all__ = [
     "CocoSource",
     "Config",
     "DataConfig",
+    "FolderFormat",
+    "FolderSource",
+    "HeldOut",
     "ModelConfig",
     "OnBadImage",
+    "OnMissingImage",
     "Pooling",
     "Precision",
     "Resizing",

@@ -49,6 +49,10 @@ def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str):
         return check_class_names(classes)
     named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+    if classes == "auto":
+        raise ConfigError(
+            "data.classes is auto: the names are in the data, which `detection.data.settle.settle_config` reads, but not here"
+        )
     if classes not in named:
         raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got {shorten(classes)}")
     return named[classes]

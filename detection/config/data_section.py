@@ -10,25 +10,46 @@ from pydantic import Field, model_validator
 from detection.config.class_lists import check_class_names, resolve_classes
 from detection.config.limits import (
     LOADER_TIMEOUT,
+    MAX_NUMBER,
     MAX_PIXELS,
     FilePath,
     Flag,
     MaxPixels,
+    Real,
     Section,
     Side,
     Text,
     Timeout,
+    Whole,
     Workers,
     Year,
     require,
     require_shorter,
 )
 
+BoxesIn = Literal["auto", "displayed", "stored"]
+FolderFormat = Literal[
+    "auto", "yolo", "labelimg", "labelme", "cvat", "labelstudio", "vott", "makesense", "via", "openimages", "csv"
+]
+OnMissingImage = Literal["error", "skip"]
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 
 
-class VocSource(Section):
+class SourceSection(Section):
+    """What all sources have in common."""
+
+    weight: Real = Field(
+        1.0, gt=0, le=1000, description="training: how often its images are drawn, where an image of another source counts 1"
+    )
+    boxes_in: BoxesIn = Field(
+        "auto",
+        description="the frame of the boxes of a photograph that EXIF turns: displayed, as it is seen; stored, as its pixels "
+        "lie in the file; auto: stored where only that has the size that the annotation gives",
+    )
+
+
+class VocSource(SourceSection):
     """A split of a Pascal VOC devkit, or of any folder with Annotations, ImageSets and JPEGImages."""
 
     format: Literal["voc"]
@@ -38,7 +59,7 @@ class VocSource(Section):
     annotated: Flag = Field(True, description="false: a split without published annotations, for detection only")
 
 
-class CocoSource(Section):
+class CocoSource(SourceSection):
     """A COCO JSON file and its images."""
 
     format: Literal["coco"]
@@ -47,18 +68,57 @@ class CocoSource(Section):
     images: FilePath = Field(description="folder of the images, e.g. train2017")
 
 
-Source = Annotated[VocSource | CocoSource, Field(discriminator="format")]
+class FolderSource(SourceSection):
+    """A folder as a labelling program leaves it, or a file of its labels; `auto` recognises the program, VOC and COCO too."""
+
+    format: FolderFormat
+    root: FilePath = Field(description="the folder, or the file of the labels")
+    split: Text | None = Field(
+        None, description="where the folder has splits of its own, one of them, e.g. train; null: all of its images"
+    )
+    annotations: FilePath | None = Field(None, description="file or folder of the labels, relative to `root`; null: looked for")
+    images: FilePath | None = Field(None, description="folder of the images, relative to `root`; null: looked for")
+
+
+Source = Annotated[VocSource | CocoSource | FolderSource, Field(discriminator="format")]
 Sources = tuple[Source, ...]
+
+
+class HeldOut(Section):
+    """A share of the training images that is not trained on but evaluated: the same images whenever the data are the same."""
+
+    fraction: Real = Field(0.2, gt=0, lt=1, description="share of the images")
+    seed: Whole = Field(0, ge=0, le=MAX_NUMBER, description="another one holds out other images")
+    group_by: Text | None = Field(
+        None,
+        description="images that belong together stay together: a regular expression, whose first group (or match) in the "
+        "file's name tells to which they belong; or `near_duplicates`, images that look alike",
+    )
+    file: FilePath | None = Field(
+        None, description="the split as `resdet split` writes it; where it is given, the other keys do not count"
+    )
+
+
 Augmentation = Annotated[dict[Text, dict[Text, Any]], Field(min_length=1, max_length=100)]
 
 
 class DataConfig(Section):
     """Datasets and what is done to their images. Sources of a split are joined."""
 
-    classes: Literal["voc", "coco"] | tuple[Text, ...] = Field("voc", description="class names, in the order of the labels")
+    classes: Literal["voc", "coco", "auto"] | tuple[Text, ...] = Field(
+        "voc", description="class names, in the order of the labels; auto: those of the training data, in alphabetical order"
+    )
+    classes_file: FilePath | None = Field(None, description="a file with a class name per line, in place of `classes`")
+    rename: dict[Text, Text] = Field({}, max_length=20_000, description="name in the data: name of the class, e.g. {van: car}")
+    drop: Literal["others"] | tuple[Text, ...] = Field(
+        (), description="names in the data whose objects are left out; others: all that are not among the classes"
+    )
     train: Sources = Field((), max_length=1000, description="e.g. - {format: voc, year: 2007, split: trainval}")
-    val: Sources = Field((), max_length=1000, description="evaluated while training")
+    val: Annotated[Sources, Field(max_length=1000)] | HeldOut = Field(
+        (), description="evaluated while training: sources, or {fraction: 0.2}, a share of the training images"
+    )
     test: Sources = Field((), max_length=1000, description="evaluated by the eval tools; `val` where it is empty")
+    on_missing_image: OnMissingImage = Field("error", description="what to do about a labelled image that is not there")
     strict: Flag = Field(False, description="refuse faulty boxes and tags instead of clipping or dropping them with a count")
     on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
     max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
@@ -81,8 +141,18 @@ class DataConfig(Section):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The K class names in the order of the labels."""
+        """The K class names in the order of the labels. Raises ConfigError for those that the data have yet to tell."""
         return resolve_classes(self.classes)
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """How validation images are taken from the training images; None where `val` has sources of its own, or none."""
+        return self.val if isinstance(self.val, HeldOut) else None
+
+    @property
+    def all_sources(self) -> Sources:
+        """Those of all splits."""
+        return self.train + (() if isinstance(self.val, HeldOut) else self.val) + self.test
 
     @model_validator(mode="after")
     def _fits_together(self) -> DataConfig:

@@ -61,9 +61,9 @@ def _sentence(item: Any, key: str, kind: Any, schema: type[BaseModel], where: st
     if item["type"] == "missing" and isinstance(item["loc"][-1], str):
         return f"missing key {shown} in {where}: it must be {described(kind)}"
     if item["type"] == "union_tag_not_found":
-        return f"missing key {shorten(key + '.format')} in {where}: it must be 'voc' or 'coco'"
+        return f"missing key {shorten(key + '.format')} in {where}: it must be {_formats(kind)}"
     if item["type"] == "union_tag_invalid":
-        return f"{shorten(key + '.format')} in {where} must be 'voc' or 'coco', got {_shown(item['input'].get('format'))}"
+        return f"{shorten(key + '.format')} in {where} must be {_formats(kind)}, got {_shown(item['input'].get('format'))}"
     if item["type"] == "value_error":  # a check of ours, which names its keys
         return f"{where}: {item['ctx']['error']}"
     value = item["input"]
@@ -88,7 +88,7 @@ def _locate(location: Sequence[int | str], schema: type[BaseModel]) -> tuple[tup
     for part in location:
         members = _members(kind)
         if members and isinstance(part, str):  # a union: the part names a member of it, it is no key
-            kind = next((each for each in members if _has_format(each, part)), kind)
+            kind = next((each for each in members if _is_named(each, part)), kind)
         elif part != "[key]":
             kind = _step(kind, part) or Any  # Any: an unknown key
             path.append(str(part))
@@ -124,9 +124,23 @@ def _members(kind: Any) -> list[Any]:
     return members if get_origin(kind) in (Union, types.UnionType) and len(members) > 1 else []
 
 
-def _has_format(kind: Any, name: str) -> bool:
-    section = isinstance(kind, type) and issubclass(kind, BaseModel)
-    return section and name in get_args(kind.model_fields["format"].annotation)
+def _is_named(kind: Any, name: str) -> bool:
+    """Whether pydantic calls a member of a union so: a section by its class or, in a list of sources, by its format."""
+    kind, _ = _bare(kind)
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return get_origin(kind) is tuple and name.startswith("tuple[")
+    return name == kind.__name__ or name in _format_names(kind)
+
+
+def _formats(kind: Any) -> str:
+    """What the key `format` of a source may be."""
+    return _either([f"'{name}'" for each in _members(kind) for name in _format_names(each)])
+
+
+def _format_names(kind: Any) -> tuple[str, ...]:
+    kind, _ = _bare(kind)
+    section = isinstance(kind, type) and issubclass(kind, BaseModel) and "format" in kind.model_fields
+    return get_args(kind.model_fields["format"].annotation) if section else ()
 
 
 def _bare(kind: Any) -> tuple[Any, list[Any]]:

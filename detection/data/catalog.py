@@ -6,16 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from detection.config import CocoSource, VocSource
-from detection.config.class_lists import resolve_classes
+from detection.config import CocoSource, DataConfig, HeldOut, Source, VocSource
+from detection.data.classes import ClassMap
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
+from detection.data.formats.readers import read_folder
+from detection.data.labelled import to_records
 from detection.data.records import describe_duplicates, describe_relative
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.files import exists
 from detection.structures import ImageId, Record
+
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,39 @@ class Dataset:
         return len(self.records)
 
 
-def load_dataset(sources: Sequence[VocSource | CocoSource], classes: str | Sequence[str], strict: bool = False) -> Dataset:
+def load_split(data: DataConfig, name: SplitName) -> Dataset:
+    """One of a config's splits; what had to be repaired is logged as one warning per kind.
+
+    Raises DatasetError, with `data.strict` also for what would have been repaired; ConfigError where the config's classes or
+    sources have yet to be settled (`detection.data.settle.settle_config`).
+    """
+    faults = Faults(strict=data.strict)
+    records = read_split_records(data, name, faults)
+    faults.warn()
+    return Dataset(data.class_names, records, [note.message for note in faults.notes])
+
+
+def read_split_records(data: DataConfig, name: SplitName, faults: Faults) -> list[Record]:
+    """The records of one of a config's splits. Raises DatasetError, or collects it in `faults`."""
+    sources = data.train if name == "train" else data.test if name == "test" else data.val
+    if isinstance(sources, HeldOut):
+        raise DatasetError("data.val.fraction is not implemented yet")
+    return read_sources(sources, ClassMap.of(data), faults)
+
+
+def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False) -> Dataset:
     """Read and join sources; what had to be repaired is logged as one warning per kind.
 
     `classes` are names, or "voc" or "coco". Raises DatasetError; if `strict`, also for what would have been repaired.
     """
     faults = Faults(strict=strict)
-    class_names = resolve_classes(classes)
-    records = read_sources(sources, class_names, faults)
+    class_map = ClassMap.to(classes)
+    records = read_sources(sources, class_map, faults)
     faults.warn()
-    return Dataset(class_names, records, [note.message for note in faults.notes])
+    return Dataset(class_map.names, records, [note.message for note in faults.notes])
 
 
-def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequence[str], faults: Faults) -> list[Record]:
+def read_sources(sources: Sequence[Source], classes: ClassMap, faults: Faults) -> list[Record]:
     """Read and join sources. Raises DatasetError, or collects it in `faults`."""
     if not sources:
         raise DatasetError("no source of images is given: set data.train, data.val or data.test in the config")
@@ -51,7 +76,7 @@ def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequenc
     for source in sources:
         num_errors = len(faults.errors)
         with faults.guard():
-            found = _read_source(source, class_names, faults)
+            found = _read_source(source, classes, faults)
             if not found and len(faults.errors) == num_errors:
                 raise DatasetError(f"{_describe(source)} holds no image")
             for record in found:
@@ -64,11 +89,13 @@ def read_sources(sources: Sequence[VocSource | CocoSource], class_names: Sequenc
     return records
 
 
-def _read_source(source: VocSource | CocoSource, class_names: Sequence[str], faults: Faults) -> list[Record]:
+def _read_source(source: Source, classes: ClassMap, faults: Faults) -> list[Record]:
     root = resolve_root(source.root)
     if isinstance(source, VocSource):
-        return read_voc(source, root, class_names, faults)
-    return read_coco(source, root, class_names, faults)
+        return read_voc(source, root, classes, faults)
+    if isinstance(source, CocoSource):
+        return read_coco(source, root, classes, faults)
+    return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults)
 
 
 def _check_new(record: Record, seen: dict[ImageId, Path]) -> None:
@@ -78,10 +105,10 @@ def _check_new(record: Record, seen: dict[ImageId, Path]) -> None:
     seen[record.image_id] = record.file
 
 
-def _describe(source: VocSource | CocoSource) -> str:
-    if isinstance(source, VocSource):
-        return f"split '{source.split}' of {source.root}"
-    return str(source.root / source.annotations)
+def _describe(source: Source) -> str:
+    if isinstance(source, CocoSource):
+        return str(source.root / source.annotations)
+    return str(source.root) if source.split is None else f"split '{source.split}' of {source.root}"
 
 
 def data_home() -> Path:

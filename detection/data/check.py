@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
-from detection.config import MAX_PIXELS, DataConfig, Source
-from detection.data.catalog import read_sources
+from detection.config import MAX_PIXELS, DataConfig
+from detection.data.catalog import SplitName, read_split_records
 from detection.data.faults import Faults
 from detection.data.images import describe_more_frames, read_image
 from detection.data.loader import find_bad_images
@@ -24,8 +23,6 @@ from detection.data.records import describe_crowded
 from detection.errors import DatasetError
 from detection.structures import Record
 from detection.visualize import contact_sheet, draw_boxes, save_image
-
-SplitName = Literal["train", "val", "test"]
 
 PERCENTILES = (1, 10, 50, 90, 99)
 """Of the sizes of boxes."""
@@ -59,14 +56,14 @@ def check_data(data: DataConfig, report: Callable[[SplitName, int, int], None] |
 
     `report` is called with the split, the number of images decoded, and how many there are.
     """
-    splits: dict[SplitName, tuple[Source, ...]] = {"train": data.train, "val": data.val, "test": data.test}
+    splits: dict[SplitName, object] = {"train": data.train, "val": data.val, "test": data.test}
     return [check_split(name, data, report) for name, sources in splits.items() if sources]
 
 
 def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> CheckedSplit:
     """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
     faults = Faults(strict=data.strict, collect=True)
-    records = read_sources(getattr(data, name), data.class_names, faults)
+    records = read_split_records(data, name, faults)
     more_frames: list[str] = []
     checks = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)
     for done, (problem, has_more_frames) in enumerate(checks, start=1):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import printable, shorten
 from detection.config import CocoSource
 from detection.config.class_lists import list_names
+from detection.data.classes import ClassMap
 from detection.data.coco_format import (
     CocoAnnotation,
     CocoFile,
@@ -34,14 +36,14 @@ from detection.structures import Record
 _MAX_SUGGESTED = 5000  # categories that a misspelt class is compared with; more would take minutes
 
 
-def read_coco(source: CocoSource, root: Path, class_names: Sequence[str], faults: Faults) -> list[Record]:
+def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults) -> list[Record]:
     """The images of a file, in its order. `root` is the source's, resolved.
 
     Raises DatasetError: what `read_coco_file` refuses, no such folder, an image without a file name or missing, an `iscrowd`
     that is neither 0 nor 1, none of the classes among the categories.
     """
     content = read_coco_file(root / source.annotations, faults)
-    labels = match_categories(content, class_names, faults)
+    labels = match_categories(content, classes, faults)
     folder = root / source.images
     present = list_files(folder)
     annotations = defaultdict(list)
@@ -56,20 +58,22 @@ def read_coco(source: CocoSource, root: Path, class_names: Sequence[str], faults
     return records
 
 
-def match_categories(content: CocoFile, class_names: Sequence[str], faults: Faults) -> dict[CocoId, int | None]:
+def match_categories(content: CocoFile, classes: ClassMap, faults: Faults) -> dict[CocoId, int | None]:
     """Category id -> label, or None for a category that is not among the classes.
 
     Categories that are left out are counted in a message. A class that the file lacks is a fault: it may be misspelt.
     """
-    wanted = {name: label for label, name in enumerate(class_names)}
     names = list(dict.fromkeys(content.categories.values()))
-    if not wanted.keys() & set(names):
+    found = {classes.rename.get(name, name) for name in names if not classes.leaves_out(name)}
+    if not classes.labels.keys() & found:
         known = ", ".join(map(printable, names[:10])) or "none"
-        raise DatasetError(f"{content.path} has none of data.classes ({list_names(class_names)}); its categories: {known}")
-    for name in sorted(wanted.keys() - set(names), key=class_names.index):
+        raise DatasetError(f"{content.path} has none of data.classes ({list_names(classes.names)}); its categories: {known}")
+    for name in sorted(classes.labels.keys() - found, key=classes.labels.__getitem__):
         similar = did_you_mean(name, names[:_MAX_SUGGESTED])
         faults.note(f"{content.path}: '{name}'{similar}", "class that is no category", "without objects")
-    labels = {category: wanted.get(name) for category, name in content.categories.items()}
+    # Those of another list than ours are many and mostly meant to be left out, as when two classes of COCO's are learnt.
+    lenient = replace(classes, others="drop")
+    labels = {category: lenient.label(name, str(content.path)) for category, name in content.categories.items()}
     counts = Counter(annotation.category_id for annotation in content.annotations)
     unwanted = sum(counts[category] for category, label in labels.items() if label is None)
     if unwanted:

@@ -16,11 +16,11 @@ from xml.etree import ElementTree
 from backbones.errors import printable, shorten
 from backbones.files import read_regular
 from detection.config import VocSource
-from detection.config.class_lists import list_names
+from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, is_image_name
 from detection.data.records import AnnotatedObject, Box, list_files, make_record, parse_number, repair_box
-from detection.errors import DatasetError, did_you_mean
+from detection.errors import DatasetError
 from detection.files import read_text
 from detection.structures import Record
 
@@ -41,7 +41,7 @@ class VocFolder:
     root: Path  # holds Annotations/
     images: Mapping[str, Sequence[str]]  # stem -> file names in JPEGImages/, of which there should be one
     annotated: frozenset[str]  # stems that have an XML file
-    labels: Mapping[str, int]  # class name -> 0..K-1
+    classes: ClassMap
 
     def annotation(self, stem: str) -> Path:
         """The XML file of an image."""
@@ -55,13 +55,13 @@ class SplitEntry(NamedTuple):
     file_name: str | None  # where the split's line names the image's file, not just its stem
 
 
-def read_voc(source: VocSource, root: Path, class_names: Sequence[str], faults: Faults) -> list[Record]:
+def read_voc(source: VocSource, root: Path, classes: ClassMap, faults: Faults) -> list[Record]:
     """The images of a split, in its order. `root` is the source's, resolved.
 
     Raises DatasetError: no such folder or split, a listed image or XML missing or not to be told from another, malformed
     XML, an unknown class.
     """
-    folder = open_folder(root, source.year, class_names)
+    folder = open_folder(root, source.year, classes)
     records = []
     for entry in read_split(folder.root, source.split, folder.annotated | folder.images.keys()):
         with faults.guard():
@@ -69,7 +69,7 @@ def read_voc(source: VocSource, root: Path, class_names: Sequence[str], faults: 
     return records
 
 
-def open_folder(root: Path, year: str | None, class_names: Sequence[str]) -> VocFolder:
+def open_folder(root: Path, year: str | None, classes: ClassMap) -> VocFolder:
     """Find the year in a devkit, or a folder that is one itself, and list its images. Raises DatasetError."""
     folder = root if year is None else root / f"VOC{year}"
     if not (folder / "Annotations").is_dir():
@@ -78,8 +78,7 @@ def open_folder(root: Path, year: str | None, class_names: Sequence[str]) -> Voc
         if year is not None and (root / "Annotations").is_dir():
             found = f"{root} has Annotations/ itself: leave `year` out"
         raise DatasetError(f"there is no folder {folder / 'Annotations'}; {found}")
-    labels = {name: label for label, name in enumerate(class_names)}
-    return VocFolder(folder, list_images(folder), annotated_stems(folder), labels)
+    return VocFolder(folder, list_images(folder), annotated_stems(folder), classes)
 
 
 def list_images(root: Path) -> dict[str, list[str]]:
@@ -186,7 +185,7 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
     for number, element in enumerate(tree.findall("object"), start=1):
         where = f"{path}, object {number}"
         with faults.guard():
-            annotated = _read_object(element, folder.labels, size_hw, where, faults)
+            annotated = _read_object(element, folder.classes, size_hw, where, faults)
             objects += [] if annotated is None else [annotated]
     return make_record(entry.stem, file, size_hw, objects)
 
@@ -233,17 +232,19 @@ def _is_side(number: float | None) -> bool:
 
 
 def _read_object(
-    element: ElementTree.Element, labels: Mapping[str, int], size_hw: tuple[int, int], where: str, faults: Faults
+    element: ElementTree.Element, classes: ClassMap, size_hw: tuple[int, int], where: str, faults: Faults
 ) -> AnnotatedObject | None:
-    """The object, or None where it was dropped, which is noted in `faults`. Raises DatasetError for an unknown class."""
+    """The object, or None where it was dropped, which is noted in `faults`, or is of a class that is left out.
+
+    Raises DatasetError for an unknown class.
+    """
     name = (element.findtext("name") or "").strip()
     if not name:
         faults.note(where, "object without <name>", "dropped")
         return None
-    if name not in labels:
-        raise DatasetError(
-            f"{where}: unknown class {shorten(name)}{did_you_mean(name, labels)} (data.classes: {list_names([*labels])})"
-        )
+    label = classes.label(name, where)
+    if label is None:
+        return None
     if len(element.findall("name")) > 1 or len(element.findall("bndbox")) > 1:
         faults.note(f"{where} ({shorten(name)})", "several <name> or <bndbox>", "the first is taken")
     box = _read_box(element, size_hw, f"{where} ({shorten(name)})", faults)
@@ -251,7 +252,7 @@ def _read_object(
     difficult = (element.findtext("difficult") or "").strip() or "0"
     if parse_number(difficult) is None:
         faults.note(f"{where}: <difficult> is {shorten(difficult)}", "text for a number", "taken as 0")
-    return None if box is None else AnnotatedObject(box, labels[name], difficult=bool(parse_number(difficult)))
+    return None if box is None else AnnotatedObject(box, label, difficult=bool(parse_number(difficult)))
 
 
 def _read_box(element: ElementTree.Element, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detection.config import CocoSource, Config, Source, VocSource
-from detection.data.catalog import Dataset, load_dataset, resolve_root
+from detection.config import CocoSource, Config, HeldOut, Source, VocSource
+from detection.data.catalog import Dataset, load_split, resolve_root
 from detection.data.coco_format import read_coco_file
 from detection.data.faults import Faults
 from detection.data.records import describe_crowded
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class EvaluationSplit:
     """The sources of a split and the images that were read from them."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # none where the images are a share of the training images
     dataset: Dataset
 
     @property
@@ -49,7 +49,8 @@ class EvaluationSplit:
     @property
     def voc_name(self) -> str:
         """What the development kit calls the split, for the names of detection files: of the first source, else "test"."""
-        return self.sources[0].split if isinstance(self.sources[0], VocSource) else "test"
+        first = next(iter(self.sources), None)
+        return first.split if isinstance(first, VocSource) else "test"
 
 
 def load_evaluation_split(config: Config) -> EvaluationSplit:
@@ -57,9 +58,9 @@ def load_evaluation_split(config: Config) -> EvaluationSplit:
     sources = config.data.test or config.data.val
     if not sources:
         raise ConfigError("the config names no images to evaluate: set data.test or data.val")
-    dataset = load_dataset(sources, config.data.classes, config.data.strict)
+    dataset = load_split(config.data, "test" if config.data.test else "val")
     warn_of_crowded(dataset, config)
-    return EvaluationSplit(sources, dataset)
+    return EvaluationSplit(() if isinstance(sources, HeldOut) else sources, dataset)
 
 
 def warn_of_crowded(dataset: Dataset, config: Config) -> None:
@@ -71,7 +72,7 @@ def warn_of_crowded(dataset: Dataset, config: Config) -> None:
 
 def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
     """The content of an annotation file: the data's own where they are one COCO file, else made from the records."""
-    source = split.sources[0]
+    source = next(iter(split.sources), None)
     if len(split.sources) == 1 and isinstance(source, CocoSource):
         # Not warned of: the data loader has already told what was repaired.
         faults = Faults()
@@ -83,6 +84,8 @@ def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
 
 def voc_ground_truth(split: EvaluationSplit) -> list[Record]:
     """Every object as the development kit counts it, if all sources are VOC's; else the records that training uses."""
+    if not split.sources:
+        return split.records
     records: list[Record] = []
     for source in split.sources:
         if not isinstance(source, VocSource):
@@ -110,7 +113,7 @@ def as_voc_evaluation(
     `records` is `voc_ground_truth(split)` where that was read before the detections were made. Raises DatasetError for
     detections of an image that the split does not hold.
     """
-    records, source = voc_ground_truth(split) if records is None else records, split.sources[0]
+    records, source = voc_ground_truth(split) if records is None else records, next(iter(split.sources), None)
     year = source.year if isinstance(source, VocSource) else None
     return VocEvaluation(records, split.class_names, split_by_class(records, detections, split.class_names), year)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from detection.config import Config
-from detection.data.catalog import Dataset, load_dataset
+from detection.data.catalog import Dataset, load_split
 from detection.data.loader import train_loader
 from detection.engine.distributed import World
 from detection.engine.log import OnLog
@@ -42,13 +42,12 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
 
     Raises DatasetError for annotations that cannot be used, or for other classes than the config's.
     """
-    classes, strict = config.data.classes, config.data.strict
     if training is None:
-        training = load_dataset(config.data.train, classes, strict)
+        training = load_split(config.data, "train")
     _require_classes("train", training, config)
     tell(_describe_size("train", training))
     if validation is None and config.data.val:
-        validation = load_dataset(config.data.val, classes, strict)
+        validation = load_split(config.data, "val")
     if validation is not None:
         _require_classes("val", validation, config)
         warn_of_crowded(validation, config)

@@ -12,6 +12,7 @@ from backbones.modes import own_defaults
 from detection.config import Config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
+from detection.data.settle import settle_config
 from detection.engine.advice import advise_frozen
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
@@ -79,6 +80,7 @@ def _train_detector(
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """`train_detector` in a folder that is held."""
+    config = settle_config(config, tell)
     if config.approach == "alternating":
         return train_alternating(
             config,

@@ -7,6 +7,7 @@ import pytest
 
 from detection.config import Source
 from detection.data.catalog import load_dataset, read_sources, resolve_root
+from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.errors import DatasetError
 from tests.data.pictures import CLASSES, PICTURES, Picture, Thing, coco_source, voc_source, write_coco, write_devkit
@@ -41,7 +42,7 @@ def test_images_that_are_all_refused_are_one_fault_each(tmp_path):
     write_devkit(tmp_path)
     (tmp_path / "VOC2007/ImageSets/Main/trainval.txt").write_text("a,b\n")
     faults = Faults(collect=True)
-    assert read_sources([voc_source(tmp_path)], CLASSES, faults) == []
+    assert read_sources([voc_source(tmp_path)], ClassMap.to(CLASSES), faults) == []
     assert len(faults.errors) == 1 and "no image of 'a,b'" in faults.errors[0]
 
 

@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 
 from detection.config import CocoSource
 from detection.data.catalog import load_dataset
+from detection.data.classes import ClassMap
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
 from detection.errors import DatasetError
@@ -17,7 +18,7 @@ from tests.data.pictures import CLASSES, PICTURES, coco_content, coco_source, wr
 def read(root, content=None, strict=False, classes=CLASSES):
     write_coco(root, content=content)
     faults = Faults(strict=strict)
-    return read_coco(coco_source(root), root, classes, faults), faults
+    return read_coco(coco_source(root), root, ClassMap.to(classes), faults), faults
 
 
 def test_written_file_is_read_back(tmp_path):
@@ -135,15 +136,15 @@ def test_refused(tmp_path, spoil, message):
 def test_other_files(tmp_path, text):
     write_coco(tmp_path).write_text(text)
     with pytest.raises(DatasetError, match=r"instances\.json"):
-        read_coco(coco_source(tmp_path), tmp_path, CLASSES, Faults())
+        read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(CLASSES), Faults())
 
 
 def test_missing_file_or_folder(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read .*instances\.json: No such file"):
-        read_coco(coco_source(tmp_path), tmp_path, CLASSES, Faults())
+        read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(CLASSES), Faults())
     (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
     with pytest.raises(DatasetError, match="cannot list the folder .*images: No such file"):
-        read_coco(coco_source(tmp_path), tmp_path, CLASSES, Faults())
+        read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(CLASSES), Faults())
 
 
 def test_images_in_subfolders(tmp_path):
@@ -153,7 +154,7 @@ def test_images_in_subfolders(tmp_path):
     (tmp_path / "images/000001.jpg").rename(tmp_path / "images/deep/1.jpg")
     content["images"][0]["file_name"] = "deep/1.jpg"
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    assert read_coco(coco_source(tmp_path), tmp_path, CLASSES, Faults())[0].file.name == "1.jpg"
+    assert read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(CLASSES), Faults())[0].file.name == "1.jpg"
 
 
 @pytest.mark.parametrize(("split", "num_empty"), [("train", 2), ("val", 0)])

@@ -12,8 +12,9 @@ import pytest
 
 from backbones.errors import shorten
 from detection.config import Config
-from detection.data.catalog import load_dataset
+from detection.data.catalog import load_split
 from detection.data.check import check_data
+from detection.data.classes import ClassMap
 from detection.data.coco import read_coco
 from detection.data.coco_format import CocoAnnotation, other_kind, read_id, read_object
 from detection.data.faults import Faults
@@ -59,7 +60,7 @@ def config_of(folder: Path) -> Config:
 
 def train(folder: Path) -> None:
     config = config_of(folder)
-    load_dataset(config.data.val, config.data.classes)
+    load_split(config.data, "val")
 
 
 def check(folder: Path) -> None:
@@ -164,7 +165,7 @@ def read(folder: Path, content: object) -> tuple[list[Any], Faults]:
     write_coco(folder)
     write(folder, content)
     faults = Faults()
-    return read_coco(coco_source(folder), folder, CLASSES, faults), faults
+    return read_coco(coco_source(folder), folder, ClassMap.to(CLASSES), faults), faults
 
 
 def test_ids_may_be_uuids_or_whole_floats(tmp_path: Path):

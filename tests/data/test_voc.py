@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detection.data.catalog import load_dataset
+from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
@@ -28,7 +29,7 @@ def edit(path, old, new):
 
 def read(root, strict=False, **source):
     faults = Faults(strict=strict)
-    return read_voc(voc_source(root, **source), root, CLASSES, faults), faults
+    return read_voc(voc_source(root, **source), root, ClassMap.to(CLASSES), faults), faults
 
 
 def test_written_devkit_is_read_back(devkit):

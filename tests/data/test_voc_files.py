@@ -7,6 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
+from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.voc import MAX_XML_BYTES, find_image, open_folder, parse_xml, read_split, read_voc
 from detection.errors import DatasetError
@@ -36,7 +37,7 @@ def read(folder, *lines, strict=False, annotated=True):
     (folder / "ImageSets/Main/x.txt").write_bytes("\n".join(lines).encode())
     source = voc_source(folder, None, "x").model_copy(update={"annotated": annotated})
     faults = Faults(strict=strict)
-    return [(record.image_id, record.file.name) for record in read_voc(source, folder, CLASSES, faults)]
+    return [(record.image_id, record.file.name) for record in read_voc(source, folder, ClassMap.to(CLASSES), faults)]
 
 
 NAMES = (
@@ -64,7 +65,7 @@ def test_every_way_to_write_a_line_means_the_same_image(folder, form, flag):
         source = voc_source(folder, None, "x")
         if stem == "photo" and flag == " -1":
             continue  # the image of that name, see below
-        (record,) = read_voc(source, folder, CLASSES, Faults())
+        (record,) = read_voc(source, folder, ClassMap.to(CLASSES), Faults())
         assert (record.image_id, record.file.name) == (stem, name), (line, flag)
         assert [each.image_id for each in read_devkit(folder, "x").records] == [stem]
 
@@ -148,7 +149,7 @@ def test_splits_that_cannot_be_read(folder, content, message):
     add_image(folder, "photo.jpg")
     (folder / "ImageSets/Main/x.txt").write_bytes(content)
     with pytest.raises(DatasetError, match=message) as caught:
-        read_voc(voc_source(folder, None, "x"), folder, CLASSES, Faults())
+        read_voc(voc_source(folder, None, "x"), folder, ClassMap.to(CLASSES), Faults())
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
@@ -187,7 +188,7 @@ def test_what_is_no_decimal_number_drops_the_box(folder, number):
     (folder / "Annotations/a.xml").write_text(xml, encoding="utf-8")
     faults = Faults()
     (folder / "ImageSets/Main/x.txt").write_text("a")
-    (record,) = read_voc(voc_source(folder, None, "x"), folder, CLASSES, faults)
+    (record,) = read_voc(voc_source(folder, None, "x"), folder, ClassMap.to(CLASSES), faults)
     assert record.boxes.tolist() == [[1.5, 0, 9, 9]]
     assert [note.kind for note in faults.notes] == ["text for a number, dropped"] and len(faults.notes[0].message) < 400
 
@@ -199,7 +200,7 @@ def test_a_size_that_is_none_is_the_images(folder, size):
     (folder / "Annotations/a.xml").write_text(xml, encoding="utf-8")
     (folder / "ImageSets/Main/x.txt").write_text("a")
     faults = Faults()
-    (record,) = read_voc(voc_source(folder, None, "x"), folder, CLASSES, faults)
+    (record,) = read_voc(voc_source(folder, None, "x"), folder, ClassMap.to(CLASSES), faults)
     assert record.size_hw == (10, 12) and [note.kind for note in faults.notes] == [
         "<size> without two numbers, taken from the image"
     ]
@@ -266,7 +267,7 @@ def test_other_encodings_work_where_they_are_declared(tmp_path, encoding):
 
 def test_the_image_of_an_unknown_stem(folder):
     with pytest.raises(DatasetError, match="no image of 'x'"):
-        find_image(open_folder(folder, None, CLASSES), read_split_of(folder, "x"), "x.jpg")
+        find_image(open_folder(folder, None, ClassMap.to(CLASSES)), read_split_of(folder, "x"), "x.jpg")
 
 
 def read_split_of(folder, line):

@@ -14,7 +14,7 @@ import detection
 from backbones import build_backbone, save_checkpoint
 from detection import Config, TrainResult, load_detector, train_detector
 from detection.config import load_config, with_weights
-from detection.data import load_dataset
+from detection.data import load_split
 from detection.errors import CheckpointError, DatasetError, TrainingError
 from tests.shapes import write_config
 
@@ -42,7 +42,7 @@ def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path
     *counts, advice = said
     assert counts == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
     assert "model.weights is null" in advice  # its frozen stages stay random
-    training, validation = (load_dataset(each, config.data.classes) for each in (config.data.train, config.data.val))
+    training, validation = load_split(config.data, "train"), load_split(config.data, "val")
     bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
     result = train_detector(bare, training=training, validation=validation)
     assert isinstance(result, TrainResult) and result.metrics == expected.metrics and "voc_area" in result.metrics
@@ -55,7 +55,7 @@ def test_without_a_validation_split_nothing_is_evaluated(config: Config) -> None
 
 
 def test_data_sets_of_other_classes_are_refused(config: Config) -> None:
-    other = replace(load_dataset(config.data.train, config.data.classes), class_names=("square", "disc"))
+    other = replace(load_split(config.data, "train"), class_names=("square", "disc"))
     with pytest.raises(DatasetError, match=r"classes are square, disc; data\.classes of the config are disc, square"):
         train_detector(config, training=other)
     assert not config.output_dir.exists()

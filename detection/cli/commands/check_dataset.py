@@ -44,14 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check, print, write. Raises ConfigError for a config without data, DatasetError where training would refuse the data."""
     options = build_parser().parse_intermixed_args(argv)
     config = load_config(options.config, options.overrides)
-    names, folder = config.data.class_names, options.output
-    console = new_console()
+    folder, console = options.output, new_console()
 
     from detection.data.check import data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
+    from detection.data.settle import settle_config
 
-    splits = check(config.data)
-    if not splits:
+    if not config.data.all_sources:
         raise ConfigError(f"{options.config} names no data: set data.train, data.val or data.test")
+    config = settle_config(config, lambda sentence: say(sentence, console))
+    names = config.data.class_names
+    splits = check(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     statistics: dict[str, SplitStatistics] = {split.name: split_statistics(split, names) for split in splits}
     console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics), soft_wrap=True)

@@ -1,0 +1,88 @@
+"""What the readers of folders have in common: images with objects by the names of their classes -> records.
+
+A reader of a format gives `LabelledImage`s as its files say, without repairs; classes, frames and boxes that cannot be used are
+dealt with here, by the same rules for all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backbones.errors import printable
+from detection.config import BoxesIn, FolderSource
+from detection.data.classes import ClassMap
+from detection.data.faults import Faults
+from detection.data.images import image_size
+from detection.data.records import AnnotatedObject, Box, make_record, needs_no_repair, repair_box
+from detection.structures import ImageId, Record
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One object as a label file says."""
+
+    class_name: str  # as in the data, before data.rename
+    box: Box  # xyxy from 0, continuous; see `LabelledImage.relative`
+    where: str  # for messages: "labels/a.txt, line 3"
+    difficult: bool = False
+    crowd: bool = False
+    area: float | None = None  # px^2; None: the box's
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image and its objects as a label file says."""
+
+    image_id: ImageId  # unique in its source; the path in the source's folder with "/", unless the format has ids
+    file: Path
+    where: str  # the label file, for messages
+    size_hw: tuple[int, int] | None = None  # as the label file says; None: it does not
+    objects: Sequence[LabelledObject] = field(default_factory=tuple)
+    relative: bool = False  # boxes are fractions 0..1 of the image's width and height, not pixels
+
+
+ReadFolder = Callable[[FolderSource, Path, Faults], list[LabelledImage]]
+"""A reader of a format: the source, its root (resolved) and where faults are noted -> its images, in a fixed order.
+
+Raises DatasetError. What an object or an image lacks is noted in the faults, and the object left out; an image without objects
+is one without.
+"""
+
+
+def to_records(images: Sequence[LabelledImage], classes: ClassMap, boxes_in: BoxesIn, faults: Faults) -> list[Record]:
+    """Labelled images -> records: classes mapped, boxes in the displayed frame, faulty ones repaired or dropped.
+
+    Raises DatasetError, or collects it in `faults`.
+    """
+    records, left_out = [], Counter[str]()
+    for image in images:
+        with faults.guard():
+            records.append(_to_record(image, classes, faults, left_out))
+    if left_out:
+        names = ", ".join(f"{printable(name)} ({count})" for name, count in left_out.most_common(10))
+        faults.inform(f"{sum(left_out.values())} objects are left out, of {len(left_out)} classes: {names}")
+    return records
+
+
+def _to_record(image: LabelledImage, classes: ClassMap, faults: Faults, left_out: Counter[str]) -> Record:
+    size_hw = image_size(image.file)
+    objects = []
+    for each in image.objects:
+        with faults.guard():
+            label = classes.label(each.class_name, each.where)
+            if label is None:
+                left_out[each.class_name] += 1
+                continue
+            box = _in_pixels(each.box, size_hw) if image.relative else each.box
+            kept = box if needs_no_repair(box, size_hw) else repair_box(box, size_hw, each.where, faults)
+            if kept is not None:
+                objects.append(AnnotatedObject(kept, label, each.difficult, each.crowd, each.area))
+    return make_record(image.image_id, image.file, size_hw, objects)
+
+
+def _in_pixels(box: Box, size_hw: tuple[int, int]) -> Box:
+    height, width = size_hw
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
