@@ -29,12 +29,15 @@ NETS: dict[str, tuple[int, Shortcut]] = {
     **{"plain18": (18, "none"), "plain34": (34, "none")},
     **{"resnet18_a": (18, "A"), "resnet34_a": (34, "A"), "resnet34_c": (34, "C")},
 }
+HALF = "_half"
+"""The end of the names of nets with half as many channels in every block; conv1 has its 64."""
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
 
 class ResNet(Backbone):
     """A residual network, or with shortcut="none" its plain counterpart. He initialisation.
 
+    `width` is that of conv2_x's blocks, 64 in the paper: conv3_x to conv5_x have 2, 4 and 8 times as much, conv1 always 64.
     Raises BackboneError for an unknown depth or shortcut.
     """
 
@@ -44,7 +47,9 @@ class ResNet(Backbone):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, options: BackboneOptions = DEFAULT_OPTIONS, *, shortcut: Shortcut = "B") -> None:
+    def __init__(
+        self, depth: int, options: BackboneOptions = DEFAULT_OPTIONS, *, shortcut: Shortcut = "B", width: int = 64
+    ) -> None:
         super().__init__()
         _check_layout(depth, shortcut)
         self.stem_pool: StemPool = options.stem_pool
@@ -53,15 +58,15 @@ class ResNet(Backbone):
         self.bn1 = make_norm(options.norm, 64)
         in_channels = 64
         for index, count in enumerate(counts):
-            width = 64 * 2**index
+            stage_width = width * 2**index
             blocks = []
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(in_channels, width, stride, shortcut, options.norm, options.stride_in_1x1))
-                in_channels = width * block.expansion
+                blocks.append(block(in_channels, stage_width, stride, shortcut, options.norm, options.stride_in_1x1))
+                in_channels = stage_width * block.expansion
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(in_channels, options.num_classes) if options.num_classes else None
-        self.channels = {f"c{index + 2}": 64 * 2**index * block.expansion for index in range(4)}
+        self.channels = {f"c{index + 2}": width * 2**index * block.expansion for index in range(4)}
         self.strides = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
         initialise_convolutions(self)
         self.freeze([name for stage in STAGES[: options.freeze_stages] for name in stage])
@@ -151,4 +156,7 @@ def _check_layout(depth: int, shortcut: Shortcut) -> None:
         raise BackboneError(f"shortcut must be one of {list(get_args(Shortcut))}, got {shortcut!r}")
 
 
-BUILDERS = {name: partial(ResNet, depth, shortcut=shortcut) for name, (depth, shortcut) in NETS.items()}
+BUILDERS = {
+    **{name: partial(ResNet, depth, shortcut=shortcut) for name, (depth, shortcut) in NETS.items()},
+    f"resnet50{HALF}": partial(ResNet, 50, width=32),
+}

@@ -14,7 +14,7 @@ PAPER_GIGA = {
     **{"plain18": 1.8, "plain34": 3.6, "vgg16": 15.3},
 }
 PAPER_MILLION = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
-BOTTLENECK_NETS = ("resnet50", "resnet101", "resnet152")
+BOTTLENECK_NETS = ("resnet50", "resnet50_half", "resnet101", "resnet152")
 
 
 def networks_body() -> str:

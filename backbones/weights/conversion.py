@@ -17,7 +17,7 @@ from backbones.errors import BackboneError, CheckpointError, shorten
 from backbones.options import BackboneOptions, StemPool
 from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 from backbones.registry import registered_builder
-from backbones.resnet import BLOCKS, Bottleneck
+from backbones.resnet import BLOCKS, BUILDERS, HALF, Bottleneck
 from backbones.weights.files import fitting_state, wrapper_prefixes
 from backbones.weights.renaming import ConversionEntry, RenameRule, State, rename, unwrap_state_dict
 
@@ -25,6 +25,8 @@ from backbones.weights.renaming import ConversionEntry, RenameRule, State, renam
 MSRA_PREPROCESSING = Preprocessing("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 # Of their other PyTorch ports (resnet50-caffe.pth, resnet101_caffe.pth), and the detectors trained from those.
 CAFFE_PREPROCESSING = Preprocessing("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
+# Of nets trained with Caffe's own tools, whose mean colour of ImageNet is rounded.
+BVLC_PREPROCESSING = Preprocessing("bgr", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 NORM_PARTS = "(weight|bias|running_mean|running_var|num_batches_tracked)"
 STEP_COUNTS = RenameRule(r".*\.num_batches_tracked", note="a step count, which a frozen norm does not have")
 EPS = 1e-5  # of every norm here
@@ -125,12 +127,20 @@ def _from_akamaster(state: State, extras: Mapping[str, Any], source: str) -> Con
 
 
 def _from_caffe(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    return _caffe_resnet(state, source, "caffe", CAFFE_PREPROCESSING)
+
+
+def _from_bvlc(state: State, extras: Mapping[str, Any], source: str) -> ConvertedBackbone:
+    return _caffe_resnet(state, source, "caffe-bvlc", BVLC_PREPROCESSING)
+
+
+def _caffe_resnet(state: State, source: str, format_name: str, preprocessing: Preprocessing) -> ConvertedBackbone:
     renamed, entries = rename(state, TORCHVISION_RULES, source, "a Caffe ResNet with torchvision's names")
     name = network_name(renamed, source)
     if not name.startswith("resnet"):
-        raise CheckpointError(f"{source} is a {name}; the format 'caffe' is one of ResNets")
+        raise CheckpointError(f"{source} is a {name}; the format '{format_name}' is one of ResNets")
     checked = checked_state(renamed, name, source)
-    return ConvertedBackbone("caffe", name, checked, CAFFE_PREPROCESSING, stride_in_1x1=True, stem_pool="ceil", entries=entries)
+    return ConvertedBackbone(format_name, name, checked, preprocessing, stride_in_1x1=True, stem_pool="ceil", entries=entries)
 
 
 BACKBONE_FORMATS = {
@@ -150,6 +160,9 @@ BACKBONE_FORMATS = {
     ),
     "caffe": _BackboneFormat(
         "the authors' ResNets with torchvision's names, to be told by you: their keys do not say it", (), _from_caffe
+    ),
+    "caffe-bvlc": _BackboneFormat(
+        "the same, trained on images from which Caffe's mean colour (104, 117, 123) was subtracted", (), _from_bvlc
     ),
 }
 
@@ -257,12 +270,19 @@ def resnet_name(state: Mapping[str, Tensor], layers: Sequence[int], source: str)
     bottleneck = any(key.endswith(".conv3.weight") for key in state)
     for depth, (block, counts) in BLOCKS.items():
         if found == tuple(counts[number - 1] for number in layers) and (block is Bottleneck) == bottleneck:
-            return f"resnet{depth}"
+            name = f"resnet{depth}"
+            return name + HALF if name + HALF in BUILDERS and _is_half(state) else name
     kind = "bottleneck" if bottleneck else "basic"
     raise CheckpointError(
         f"{source} has {', '.join(map(str, found))} {kind} blocks in its stages; no ResNet here "
         f"({', '.join(map(str, BLOCKS))}) has as many"
     )
+
+
+def _is_half(state: Mapping[str, Tensor]) -> bool:
+    """Whether conv2_x's narrowest layers have 32 channels in place of 64."""
+    narrow = next((value for key, value in state.items() if re.search(r"(^|\.)layer1\.0\.conv1\.weight$", key)), None)
+    return narrow is not None and narrow.shape[:1] == (32,)
 
 
 def cifar_name(state: Mapping[str, Tensor], source: str) -> str:

@@ -197,4 +197,4 @@ def test_formats():
     with pytest.raises(CheckpointError, match="looks like the authors' Caffe models, but"):
         convert({"conv1.weight": torch.ones(1)}, "x.pth", "msra")
     known = ("detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
-    assert known == FORMATS
+    assert (*known, "caffe-bvlc") == FORMATS

@@ -15,7 +15,18 @@ from detection.cli.options import is_override, require_distinct
 from detection.cli.output import fetch_published_file, say
 from detection.errors import ConfigError
 
-FORMATS = ("auto", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
+FORMATS = (
+    "auto",
+    "detectron2",
+    "jwyang",
+    "tf-faster-rcnn",
+    "msra",
+    "detectron2-backbone",
+    "akamaster",
+    "torchvision",
+    "caffe",
+    "caffe-bvlc",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

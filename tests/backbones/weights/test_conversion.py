@@ -12,6 +12,7 @@ from backbones import BACKBONES, BackboneOptions, FrozenBatchNorm2d, ResNet, bui
 from backbones.blocks import stem
 from backbones.errors import CheckpointError
 from backbones.weights.conversion import backbone_format, checked_state, convert_backbone
+from backbones.weights.files import load_checkpoint
 from backbones.weights.renaming import RenameRule, rename
 from tests.foreign_weights import msra_classifier
 
@@ -197,6 +198,26 @@ def test_caffe_weights_with_torchvisions_names_are_told_by_the_user():
     assert (found.stride_in_1x1, found.stem_pool, found.preprocessing.mean[0]) == (True, "ceil", 102.9801)
     with pytest.raises(CheckpointError, match="is a vgg16"):
         convert_backbone(zeros("vgg16"), "vgg16.pth", "caffe")
+
+
+def test_a_half_as_wide_network_is_recognised():
+    with torch.device("meta"):
+        shapes = build_backbone("resnet50_half", num_classes=2).state_dict()
+    state = {key: torch.zeros(value.shape) for key, value in shapes.items()}
+    found = convert_backbone(state, "half.safetensors", "caffe-bvlc")
+    assert (found.name, found.preprocessing.mean, found.stem_pool) == ("resnet50_half", (104.0, 117.0, 123.0), "ceil")
+    assert convert_backbone(state, "half.pth").name == "resnet50_half"
+
+
+def test_the_real_half_wide_network_is_converted_and_tells_images_apart(real_data):
+    file = real_data / "weights" / "resnet50_half.safetensors"
+    found = convert_backbone(load_checkpoint(file), str(file), "caffe-bvlc")
+    network = build_backbone("resnet50_half", norm="frozen_bn", num_classes=2, stride_in_1x1=True, stem_pool="ceil").eval()
+    network.load_state_dict(found.state)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        c5 = network(images)["c5"]
+    assert c5.shape == (2, 1024, 2, 2) and c5.isfinite().all() and not torch.equal(c5[0], c5[1])
 
 
 def test_rules():
