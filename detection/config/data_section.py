@@ -14,6 +14,7 @@ from detection.config.limits import (
     MAX_PIXELS,
     FilePath,
     Flag,
+    Fraction,
     MaxPixels,
     Real,
     Section,
@@ -40,7 +41,10 @@ class SourceSection(Section):
     """What all sources have in common."""
 
     weight: Real = Field(
-        1.0, gt=0, le=1000, description="training: how often its images are drawn, where an image of another source counts 1"
+        1.0,
+        ge=0.001,
+        le=1000,
+        description="training: how often its images are drawn, where an image of another source counts 1",
     )
     boxes_in: BoxesIn = Field(
         "auto",
@@ -132,6 +136,11 @@ class DataConfig(Section):
     )
     augmentations: tuple[Augmentation, ...] = Field(
         ({"HorizontalFlip": {"p": 0.5}},), max_length=100, description="albumentations by class name, applied before the resize"
+    )
+    repeat_threshold: Fraction = Field(
+        0.0,
+        description="training: images with a class that less than this share of the images shows are drawn more often, by "
+        "LVIS's repeat factors; 0: all equally often",
     )
     aspect_grouping: Flag = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Workers = Field(2, description="loader processes per training process")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ class Dataset:
     class_names: tuple[str, ...]  # K
     records: list[Record]
     faults: list[str] = field(default_factory=list)  # what was repaired, one message each
+    weights: Mapping[ImageId, float] = field(default_factory=dict)  # how often training draws an image, where that is not once
 
     def __len__(self) -> int:
         return len(self.records)
@@ -42,17 +43,20 @@ def load_split(data: DataConfig, name: SplitName) -> Dataset:
     sources have yet to be settled (`detection.data.settle.settle_config`).
     """
     faults = Faults(strict=data.strict)
-    records = read_split_records(data, name, faults)
+    weights: dict[ImageId, float] = {}
+    records = read_split_records(data, name, faults, weights)
     faults.warn()
-    return Dataset(data.class_names, records, [note.message for note in faults.notes])
+    return Dataset(data.class_names, records, [note.message for note in faults.notes], weights)
 
 
-def read_split_records(data: DataConfig, name: SplitName, faults: Faults) -> list[Record]:
-    """The records of one of a config's splits. Raises DatasetError, or collects it in `faults`."""
+def read_split_records(
+    data: DataConfig, name: SplitName, faults: Faults, weights: dict[ImageId, float] | None = None
+) -> list[Record]:
+    """The records of one of a config's splits. Raises DatasetError, or collects it in `faults`; `weights` as `read_sources`."""
     sources = data.train if name == "train" else data.test if name == "test" else data.val
     if isinstance(sources, HeldOut):
         raise DatasetError("data.val.fraction is not implemented yet")
-    return read_sources(sources, ClassMap.of(data), faults)
+    return read_sources(sources, ClassMap.of(data), faults, weights)
 
 
 def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False) -> Dataset:
@@ -62,13 +66,19 @@ def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict
     """
     faults = Faults(strict=strict)
     class_map = ClassMap.to(classes)
-    records = read_sources(sources, class_map, faults)
+    weights: dict[ImageId, float] = {}
+    records = read_sources(sources, class_map, faults, weights)
     faults.warn()
-    return Dataset(class_map.names, records, [note.message for note in faults.notes])
+    return Dataset(class_map.names, records, [note.message for note in faults.notes], weights)
 
 
-def read_sources(sources: Sequence[Source], classes: ClassMap, faults: Faults) -> list[Record]:
-    """Read and join sources. Raises DatasetError, or collects it in `faults`."""
+def read_sources(
+    sources: Sequence[Source], classes: ClassMap, faults: Faults, weights: dict[ImageId, float] | None = None
+) -> list[Record]:
+    """Read and join sources. Raises DatasetError, or collects it in `faults`.
+
+    `weights` gets the weight of the source of each image, where that is not 1.
+    """
     if not sources:
         raise DatasetError("no source of images is given: set data.train, data.val or data.test in the config")
     records: list[Record] = []
@@ -83,6 +93,8 @@ def read_sources(sources: Sequence[Source], classes: ClassMap, faults: Faults) -
                 with faults.guard():
                     _check_new(record, seen)
                     records.append(record)
+                    if weights is not None and source.weight != 1:
+                        weights[record.image_id] = source.weight
     for message in (describe_duplicates(records), describe_relative(records)):
         if message is not None:
             faults.inform(message)

@@ -20,6 +20,7 @@ from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.data.images import LoadedImage, describe_more_frames, load_image
 from detection.data.packing import PackedRecords
+from detection.data.repeats import image_factors
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.transforms import prepare
 from detection.data.workers import load
@@ -170,7 +171,9 @@ def train_loader(
     train, data = config.train, config.data
     images = TrainDataset(dataset.records, data)
     groups = images.records.is_wide if data.aspect_grouping else None
-    batches = GroupedBatchSampler(len(images), groups, train.images_per_device, train.seed, rank, world_size, first_batch)
+    factors = image_factors(dataset, data.repeat_threshold)
+    size, seed = train.images_per_device, train.seed
+    batches = GroupedBatchSampler(len(images), groups, size, seed, rank, world_size, first_batch, factors)
     return unwrap(
         load(
             images,

@@ -12,6 +12,7 @@ from torch import nn
 from detection.config import Config
 from detection.data.catalog import Dataset, load_split
 from detection.data.loader import train_loader
+from detection.data.repeats import describe_factors
 from detection.engine.distributed import World
 from detection.engine.log import OnLog
 from detection.engine.train import TrainResult, train
@@ -46,6 +47,9 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
         training = load_split(config.data, "train")
     _require_classes("train", training, config)
     tell(_describe_size("train", training))
+    drawn = describe_factors(training, config.data.repeat_threshold)
+    if drawn is not None:
+        tell(f"train: {drawn}")
     if validation is None and config.data.val:
         validation = load_split(config.data, "val")
     if validation is not None:
