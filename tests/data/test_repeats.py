@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Hashable
 from itertools import islice
 from pathlib import Path
 
@@ -23,12 +24,11 @@ BOX = (0.0, 0.0, 5.0, 5.0)
 
 def lvis_factors(images, threshold):
     """As the paper writes it, from a list of annotations per image; detectron2's RepeatFactorTrainingSampler does the same."""
-    frequency = defaultdict(int)
+    counts: dict[int, int] = defaultdict(int)
     for annotations in images:
         for category in {annotation["category_id"] for annotation in annotations}:
-            frequency[category] += 1
-    for category, count in frequency.items():
-        frequency[category] = count / len(images)
+            counts[category] += 1
+    frequency = {category: count / len(images) for category, count in counts.items()}
     repeat = {category: max(1.0, math.sqrt(threshold / share)) for category, share in frequency.items()}
     return [max({repeat[annotation["category_id"]] for annotation in annotations}, default=1.0) for annotations in images]
 
@@ -107,7 +107,7 @@ def test_rare_images_of_one_group_are_not_lost_among_the_other():
     np.testing.assert_allclose(counts / counts.sum(), factors / factors.sum(), atol=0.002)
 
 
-def dataset(*labels: list[int], weights: dict[int, float] | None = None, difficult: bool = False) -> Dataset:
+def dataset(*labels: list[int], weights: dict[Hashable, float] | None = None, difficult: bool = False) -> Dataset:
     """Images 0, 1, ... whose objects have these labels."""
     records = [
         make_record(number, Path(f"{number}.jpg"), (10, 10), [AnnotatedObject(BOX, label, difficult) for label in found])
@@ -118,8 +118,9 @@ def dataset(*labels: list[int], weights: dict[int, float] | None = None, difficu
 
 def test_weights_and_repeat_factors_multiply():
     images = dataset([0], [0, 1], [0], [], weights={1: 3.0, 3: 0.5})
-    assert image_factors(images, 0.0).tolist() == [1.0, 3.0, 1.0, 0.5]
-    assert image_factors(images, 1.0).tolist() == pytest.approx([math.sqrt(4 / 3), 6.0, math.sqrt(4 / 3), 0.5])
+    by_weight, by_both = image_factors(images, 0.0), image_factors(images, 1.0)
+    assert by_weight is not None and by_weight.tolist() == [1.0, 3.0, 1.0, 0.5]
+    assert by_both is not None and by_both.tolist() == pytest.approx([math.sqrt(4 / 3), 6.0, math.sqrt(4 / 3), 0.5])
     assert image_factors(dataset([0], [1]), 0.0) is None
     assert image_factors(dataset(), 0.5) is None
 
