@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "MissingImageError",
     "OtherProcessError",
     "TrainingError",
     "did_you_mean",
@@ -26,6 +27,10 @@ class ConfigError(ValueError):
 
 class DatasetError(ValueError):
     """An image or annotation file is missing, unreadable or inconsistent."""
+
+
+class MissingImageError(DatasetError):
+    """A label file names an image that is not there. `data.on_missing_image: skip` leaves such images out."""
 
 
 class TrainingError(ValueError):

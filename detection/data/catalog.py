@@ -11,7 +11,7 @@ from typing import Literal
 from detection.config import CocoSource, DataConfig, HeldOut, Source, VocSource
 from detection.data.classes import ClassMap
 from detection.data.coco import read_coco
-from detection.data.faults import Faults
+from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
 from detection.data.labelled import to_records
 from detection.data.records import describe_duplicates, describe_relative
@@ -42,7 +42,7 @@ def load_split(data: DataConfig, name: SplitName) -> Dataset:
     Raises DatasetError, with `data.strict` also for what would have been repaired; ConfigError where the config's classes or
     sources have yet to be settled (`detection.data.settle.settle_config`).
     """
-    faults = Faults(strict=data.strict)
+    faults = Faults.of(data)
     weights: dict[ImageId, float] = {}
     records = read_split_records(data, name, faults, weights)
     faults.warn()
@@ -88,7 +88,8 @@ def read_sources(
         with faults.guard():
             found = _read_source(source, classes, faults)
             if not found and len(faults.errors) == num_errors:
-                raise DatasetError(f"{_describe(source)} holds no image")
+                missing = faults.by_kind().get(MISSING_IMAGE, [""])[0]
+                raise DatasetError(f"{_describe(source)} holds no image{missing and f' that exists: {missing}'}")
             for record in found:
                 with faults.guard():
                     _check_new(record, seen)

@@ -62,7 +62,7 @@ def check_data(data: DataConfig, report: Callable[[SplitName, int, int], None] |
 
 def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> CheckedSplit:
     """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
-    faults = Faults(strict=data.strict, collect=True)
+    faults = Faults.of(data, collect=True)
     records = read_split_records(data, name, faults)
     more_frames: list[str] = []
     checks = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)

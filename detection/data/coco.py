@@ -27,10 +27,10 @@ from detection.data.coco_format import (
     read_object,
 )
 from detection.data.faults import Faults
+from detection.data.image_paths import ImageFinder
 from detection.data.images import image_size
-from detection.data.records import AnnotatedObject, Box, finite_number, list_files, make_record, needs_no_repair, repair_box
+from detection.data.records import AnnotatedObject, Box, finite_number, make_record, needs_no_repair, repair_box
 from detection.errors import DatasetError, did_you_mean
-from detection.files import is_file
 from detection.structures import Record
 
 _MAX_SUGGESTED = 5000  # categories that a misspelt class is compared with; more would take minutes
@@ -44,16 +44,16 @@ def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults)
     """
     content = read_coco_file(root / source.annotations, faults)
     labels = match_categories(content, classes, faults)
-    folder = root / source.images
-    present = list_files(folder)
+    images = ImageFinder([root / source.images])
     annotations = defaultdict(list)
     for annotation in content.annotations:
         annotations[annotation.image_id].append(annotation)
     records = []
     for image in content.images:
         with faults.guard():
-            file = _find_image(folder, image, present, content.path)
+            file = _find_image(images, image, content.path)
             records.append(_read_image(image, file, annotations[image.id], labels, content.path, faults))
+    images.inform(str(content.path), faults)
     _inform_of_shared_files(records, content.path, faults)
     return records
 
@@ -81,17 +81,14 @@ def match_categories(content: CocoFile, classes: ClassMap, faults: Faults) -> di
     return labels
 
 
-def _find_image(folder: Path, image: CocoImage, present: set[str], path: Path) -> Path:
+def _find_image(images: ImageFinder, image: CocoImage, path: Path) -> Path:
     """The image's file. Raises DatasetError if it has no name, or there is none of that name."""
     name = image.entry.get("file_name")
     if "file_name" not in image.entry:
         raise DatasetError(f"{path}: images[{image.position}] has no 'file_name'")
     if not isinstance(name, str) or not name:
         raise DatasetError(f"{path}: images[{image.position}]: 'file_name' must be text, found {shorten(name)}")
-    file = folder / name
-    if name not in present and not is_file(file):
-        raise DatasetError(f"{path} lists an image that does not exist: {shorten(name)} in {folder}")
-    return file
+    return images.find(name, str(path))
 
 
 def _read_image(

@@ -1,7 +1,8 @@
 """The faults of a data set: small ones are repaired and counted, the others are errors.
 
 A reader repairs a small fault and reports it with `note`; it raises DatasetError for a fault that would spoil training. It
-reads each image or object inside `guard()`, so that `check-dataset` can collect all errors where training stops at the first.
+reads each image or object inside `guard()`, so that `check-dataset` can collect all errors where training stops at the first,
+and so that images that are missing can be left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from detection.errors import DatasetError
+from detection.config import DataConfig
+from detection.errors import DatasetError, MissingImageError
+
+MISSING_IMAGE = "image that does not exist, left out"
+"""The kind of fault of an image that labels name and that is not there."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +31,22 @@ class RepairedFault(NamedTuple):
 
 @dataclass
 class Faults:
-    """The faults found so far. `strict`: a repairable fault is an error too. `collect`: errors are kept instead of raised."""
+    """The faults found so far. `strict`: a repairable fault is an error too. `collect`: errors are kept instead of raised.
+
+    `skip_missing`: an image that is not there is a fault that is repaired, by leaving it out.
+    """
 
     strict: bool = False
     collect: bool = False
+    skip_missing: bool = False
     notes: list[RepairedFault] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, data: DataConfig, collect: bool = False) -> Faults:
+        """None yet, to be dealt with as a config says."""
+        return cls(data.strict, collect, data.on_missing_image == "skip")
 
     def note(self, where: str, fault: str, repair: str) -> None:
         """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
@@ -46,13 +60,19 @@ class Faults:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """A context for reading one item: a DatasetError ends the block and is raised, or, with `collect`, kept in `errors`."""
+        """A context for reading one item: a DatasetError ends the block and is raised, or, with `collect`, kept in `errors`.
+
+        With `skip_missing`, that an image is missing ends the block and is a repaired fault.
+        """
         try:
             yield
         except DatasetError as error:
-            if not self.collect:
+            if isinstance(error, MissingImageError) and self.skip_missing and not self.strict:
+                self.notes.append(RepairedFault(MISSING_IMAGE, str(error)))
+            elif not self.collect:
                 raise
-            self.errors.append(str(error))
+            else:
+                self.errors.append(str(error))
 
     def by_kind(self) -> dict[str, list[str]]:
         """The messages of the repaired faults, grouped by kind."""

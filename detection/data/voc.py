@@ -20,7 +20,7 @@ from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, is_image_name
 from detection.data.records import AnnotatedObject, Box, list_files, make_record, parse_number, repair_box
-from detection.errors import DatasetError
+from detection.errors import DatasetError, MissingImageError
 from detection.files import read_text
 from detection.structures import Record
 
@@ -147,11 +147,11 @@ def find_image(folder: VocFolder, entry: SplitEntry, filename: str = "") -> Path
     """
     place, stem = folder.root / "JPEGImages", shorten(entry.stem)
     if entry.stem not in folder.images:
-        raise DatasetError(f"there is no image of {stem} in {place}")
+        raise MissingImageError(f"there is no image of {stem} in {place}")
     names = folder.images[entry.stem]
     found = [name for name in names if entry.file_name in (None, name)]
     if not found:
-        raise DatasetError(f"there is no image {shorten(entry.file_name)} in {place}, but {shorten(names[0])}")
+        raise MissingImageError(f"there is no image {shorten(entry.file_name)} in {place}, but {shorten(names[0])}")
     tagged = re.split(r"[/\\]", filename.strip())[-1]
     if len(names) > 1 and tagged in names:
         found = [name for name in found if name == tagged]

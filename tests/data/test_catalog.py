@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import Source
-from detection.data.catalog import load_dataset, read_sources, resolve_root
+from detection.config import DataConfig, Source
+from detection.data.catalog import load_dataset, load_split, read_sources, resolve_root
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.errors import DatasetError
@@ -44,6 +44,28 @@ def test_images_that_are_all_refused_are_one_fault_each(tmp_path):
     faults = Faults(collect=True)
     assert read_sources([voc_source(tmp_path)], ClassMap.to(CLASSES), faults) == []
     assert len(faults.errors) == 1 and "no image of 'a,b'" in faults.errors[0]
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_missing_images_are_left_out_where_that_is_asked_for(tmp_path, caplog, layout):
+    def load(**keys):
+        return load_split(DataConfig(classes=CLASSES, train=(source,), **keys), "train")
+
+    (write_devkit if layout == "voc" else write_coco)(tmp_path)
+    source = voc_source(tmp_path) if layout == "voc" else coco_source(tmp_path)
+    images = sorted(tmp_path.rglob("*.jpg"))
+    images[1].unlink()
+    with pytest.raises(DatasetError, match="000002"):
+        load()
+    dataset = load(on_missing_image="skip")
+    assert [record.file for record in dataset.records] == [images[0], *images[2:]]
+    assert "1 x image that does not exist, left out; the first: " in caplog.text and len(dataset.faults) == 1
+    with pytest.raises(DatasetError, match="000002"):
+        load(on_missing_image="skip", strict=True)
+    for image in (images[0], *images[2:]):
+        image.unlink()
+    with pytest.raises(DatasetError, match="holds no image that exists: .*000001"):
+        load(on_missing_image="skip")
 
 
 def test_one_warning_a_kind(tmp_path, caplog):

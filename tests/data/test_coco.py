@@ -1,6 +1,7 @@
 """COCO JSON: names instead of ids, every fault, and pycocotools' reading of real files."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -155,6 +156,15 @@ def test_images_in_subfolders(tmp_path):
     content["images"][0]["file_name"] = "deep/1.jpg"
     (tmp_path / "instances.json").write_text(json.dumps(content))
     assert read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(CLASSES), Faults())[0].file.name == "1.jpg"
+
+
+def test_paths_as_other_programs_write_them(tmp_path):
+    content = coco_content()
+    for number, name in enumerate(["C:\\x\\images\\000001.JPG", "images/000002.jpg", "000003.jpg", "000004.jpg"]):
+        content["images"][number]["file_name"] = name
+    records, faults = read(tmp_path, content)
+    assert [record.file for record in records] == [tmp_path / f"images/00000{number}.jpg" for number in range(1, 5)]
+    assert any(re.search(r"instances.json: 2 images are in another place than is named", line) for line in faults.information)
 
 
 @pytest.mark.parametrize(("split", "num_empty"), [("train", 2), ("val", 0)])
