@@ -7,9 +7,9 @@ width = x2 - x1. Labels are 0..K-1 without background.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -88,6 +88,9 @@ class ScoredRegions:
     boxes: list[Tensor]  # N x (P, K, 4): one box per class, not clipped
 
 
+AnyDetections = TypeVar("AnyDetections", bound="Detections")
+
+
 @dataclass(frozen=True)
 class Detections:
     """The objects found in one image, by descending score. No detection is a valid value: all three are empty."""
@@ -99,13 +102,13 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def to(self, device: torch.device | str) -> Detections:
+    def to(self: AnyDetections, device: torch.device | str) -> AnyDetections:
         """The same detections on another device."""
-        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+        return replace(self, boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device))
 
-    def __getitem__(self, index: Tensor | slice) -> Detections:
+    def __getitem__(self: AnyDetections, index: Tensor | slice) -> AnyDetections:
         """A selection: `detections[detections.scores > 0.5]`."""
-        return Detections(self.boxes[index], self.scores[index], self.labels[index])
+        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
 
     @staticmethod
     def empty() -> Detections:

@@ -16,7 +16,7 @@ import shutil
 import ssl
 import time
 import urllib.error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,9 +25,12 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from backbones.errors import CheckpointError, printable, shorten
+from backbones.errors import CheckpointError, printable
 from backbones.files import open_regular, read_regular
 from backbones.weights.request import (
+    A_WEB_PAGE,
+    CHUNK,
+    PLAIN_REQUEST,
     DownloadError,
     Limits,
     Pace,
@@ -36,9 +39,10 @@ from backbones.weights.request import (
     describe,
     is_web_page,
     open_url,
+    require_bounded,
+    require_usual,
 )
 
-CHUNK = 1 << 20  # bytes
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; the count starts afresh with every byte of progress
 
 ReportProgress = Callable[[int, "int | None"], object]  # (bytes done, bytes in all where known)
@@ -226,12 +230,12 @@ def fetch_rest(url: str, part: Path, report: ReportProgress, limits: Limits, pac
             raise UnusablePartError("the server sends a part of another length, or does not tell which")
         if start > have:
             raise UnreachableError(f"asked for byte {have} and those after it, the server sent {start}")
-        _require_usual(headers, url)
-        _require_bounded(0 if total is None else total, limits)
+        require_usual(headers, url)
+        require_bounded(0 if total is None else total, limits)
         _require_space(part, None if total is None else total - have)
         chunk = response.read1(CHUNK)
         if start == 0 and is_web_page(headers, chunk):
-            raise UnreachableError("the server sends a web page, not the file: a login page, or a proxy's?")
+            raise UnreachableError(A_WEB_PAGE)
         if not chunk and total is None:
             raise UnreachableError("the server sends nothing")
         with part.open("r+b" if part.exists() else "wb") as file:
@@ -241,7 +245,7 @@ def fetch_rest(url: str, part: Path, report: ReportProgress, limits: Limits, pac
             _store_etag(_etag_file(part), headers.get("ETag", ""))
             while chunk:
                 file.write(chunk)
-                _require_bounded(file.tell(), limits)
+                require_bounded(file.tell(), limits)
                 pace.add(len(chunk))
                 report(file.tell(), total)
                 chunk = response.read1(CHUNK)
@@ -253,27 +257,12 @@ def fetch_rest(url: str, part: Path, report: ReportProgress, limits: Limits, pac
 
 def _headers(part: Path, have: int) -> dict[str, str]:
     """Of the request: what is asked for is the rest, or all of it where the server has another version by now."""
-    headers = {"User-Agent": "resdet", "Accept-Encoding": "identity"}
+    headers = dict(PLAIN_REQUEST)
     if have:
         headers["Range"] = f"bytes={have}-"
         if tag := _read_etag(_etag_file(part)):
             headers["If-Range"] = tag
     return headers
-
-
-def _require_usual(headers: Mapping[str, str], url: str) -> None:
-    """Raise UnreachableError for a web page, and for a file that is compressed on its way, which was not asked for."""
-    if is_web_page(headers, b""):
-        raise UnreachableError("the server sends a web page, not the file: a login page, or a proxy's?")
-    encoding = headers.get("Content-Encoding", "identity").strip().lower()
-    # Some servers call what a .gz file is its encoding.
-    if encoding not in ("", "identity") and not url.endswith((".gz", ".tgz")):
-        raise UnreachableError(f"the server sends the file compressed ({shorten(encoding)}), which was not asked for")
-
-
-def _require_bounded(num_bytes: int, limits: Limits) -> None:
-    if num_bytes > limits.max_bytes:
-        raise UnreachableError(f"the server sends more than {limits.max_bytes / 1e9:.4g} GB, which such a file never has")
 
 
 def _require_whole(part: Path, content_range: str) -> None:

@@ -1,4 +1,7 @@
-"""One request for a file over HTTP, with bounds on the time it takes and on what the server may make of it."""
+"""One request for a file over HTTP, with bounds on the time it takes and on what the server may make of it.
+
+`read_url` keeps what comes in memory; `backbones.weights.download` stores it, and goes on where it broke off.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,10 @@ from backbones.errors import printable, shorten
 _ANSWER_WITHIN = 4  # times the time-out: connection, redirects and headers together
 _PACE_OVER = 2  # times the time-out: the time over which the rate is taken
 _LONGEST_TEXT = 200
+
+CHUNK = 1 << 20  # bytes
+PLAIN_REQUEST = {"User-Agent": "resdet", "Accept-Encoding": "identity"}  # headers
+A_WEB_PAGE = "the server sends a web page, not the file: a login page, or a proxy's?"
 
 
 class DownloadError(ValueError):
@@ -143,6 +150,59 @@ def is_web_page(headers: Mapping[str, str], start: bytes) -> bool:
     """Whether an answer is a page for people, such as a network's login page: by its headers, or by its first bytes."""
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return kind in ("text/html", "application/xhtml+xml") or start.lstrip()[:9].lower() in (b"<!doctype", b"<html>", b"<html")
+
+
+def require_usual(headers: Mapping[str, str], url: str) -> None:
+    """Raise UnreachableError for a web page, and for a file that is compressed on its way, which was not asked for."""
+    if is_web_page(headers, b""):
+        raise UnreachableError(A_WEB_PAGE)
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    # Some servers call what a .gz file is its encoding.
+    if encoding not in ("", "identity") and not url.endswith((".gz", ".tgz")):
+        raise UnreachableError(f"the server sends the file compressed ({shorten(encoding)}), which was not asked for")
+
+
+def require_bounded(num_bytes: int, limits: Limits) -> None:
+    """Raise UnreachableError where a file has, or says that it has, more bytes than the limits allow."""
+    if num_bytes > limits.max_bytes:
+        raise UnreachableError(f"the server sends more than {limits.max_bytes / 1e9:.4g} GB, which such a file never has")
+
+
+def read_url(url: str, limits: Limits, within: float) -> bytes:
+    """The file that a server gives for an address, in memory, at most `within` seconds after its answer began.
+
+    One try. Raises UnreachableError, whose text does not name the address: no connection, no such file, a web page, more bytes
+    than `limits` allow, or bytes that come too slowly.
+    """
+    try:
+        with open_url(url, PLAIN_REQUEST, limits.timeout) as response:
+            require_usual(response.headers, url)
+            _, total = answered_range(response.status, response.headers)
+            require_bounded(total or 0, limits)
+            return _read_whole(response, total, limits, time.monotonic() + within)
+    except (OSError, http.client.HTTPException) as error:
+        raise UnreachableError(describe(error)) from None
+    except DownloadError:
+        raise
+    except ValueError as error:  # an address that is none
+        raise UnreachableError(describe(error)) from None
+
+
+def _read_whole(response: Any, total: int | None, limits: Limits, deadline: float) -> bytes:
+    pace, size = Pace(limits), 0
+    chunks: list[bytes] = []
+    while chunk := response.read1(CHUNK):
+        if not chunks and is_web_page(response.headers, chunk):
+            raise UnreachableError(A_WEB_PAGE)
+        chunks.append(chunk)
+        size += len(chunk)
+        require_bounded(size, limits)
+        pace.add(len(chunk))
+        if time.monotonic() > deadline:
+            raise UnreachableError(f"only {size} bytes have come in time")
+    if total is not None and size < total:
+        raise UnreachableError(f"the connection was closed at {size} of {total} bytes")
+    return b"".join(chunks)
 
 
 def answered_range(status: int, headers: Mapping[str, str]) -> tuple[int | None, int | None]:

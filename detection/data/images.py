@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, BinaryIO, NamedTuple
 
@@ -110,12 +111,24 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
             data = file.read()
     except OSError as error:
         raise DatasetError(f"cannot read image {path}: {error.strerror}") from None
-    return _decode(data, str(path), max_pixels)
+    return load_encoded(data, str(path), max_pixels)
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels of an encoded image, (H, W, 3) uint8 RGB. Raises DatasetError with `name`: cut short, no image, too large."""
-    return _decode(data, name, max_pixels).pixels
+    return load_encoded(data, name, max_pixels).pixels
+
+
+def pillow_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of Pillow's image of any mode, (H, W, 3) uint8 RGB, by the rules for files; the image stays as it is.
+
+    Raises DatasetError for one whose file is damaged, cut short, closed or too large.
+    """
+    file = getattr(image, "filename", "")
+    name = printable(str(file)) if file else "of Pillow's"
+    _require_size(image.size, name, max_pixels)
+    with _decoding(image.size, name):
+        return apply_orientation(_decode_pillow(image), _orientation(image))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -143,19 +156,31 @@ def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> LoadedImage:
+def load_encoded(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """What `load_image` gives, of a file's bytes. Raises DatasetError with `name`: cut short, no image, or too large."""
     header = _open(io.BytesIO(data), name)
-    width, height = header.size
+    _require_size(header.size, name, max_pixels)
+    with _decoding(header.size, name):
+        return LoadedImage(_pixels(header, data), header.format not in _ONE_PICTURE and getattr(header, "is_animated", False))
+
+
+def _require_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size_wh
     if width * height > max_pixels:
         raise DatasetError(
             f"image {name} is too large: {width}x{height}, more than {max_pixels} pixels (data.max_pixels): "
             f"make it smaller or raise that"
         )
+
+
+@contextmanager
+def _decoding(size_wh: tuple[int, int], name: str) -> Iterator[None]:
+    """Raise DatasetError with the image's name for whatever the decoders raise."""
     try:
-        return LoadedImage(_pixels(header, data), header.format not in _ONE_PICTURE and getattr(header, "is_animated", False))
+        yield
     except (Image.DecompressionBombError, MemoryError) as error:
         reason = "for this machine's memory" if isinstance(error, MemoryError) else f"for Pillow ({error})"
-        raise DatasetError(f"image {name} is too large {reason}: {width}x{height}") from None
+        raise DatasetError(f"image {name} is too large {reason}: {size_wh[0]}x{size_wh[1]}") from None
     except _DECODE_ERRORS as error:
         raise DatasetError(f"image {name} is damaged or cut short: {printable(str(error))}") from None
 
@@ -207,7 +232,7 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     raise DatasetError(f"{name} is not an image in a known format")
 
 
-def _orientation(header: ImageFile.ImageFile) -> int:
+def _orientation(header: Image.Image) -> int:
     """EXIF's orientation, 1..8. Anything else that stands in its place, and EXIF that cannot be read, means none: 1."""
     # PNG's getexif() would decode the whole image in search of one after the pixels.
     if header.format in _EXIF_IN_HEADER and "exif" not in header.info:
@@ -231,10 +256,9 @@ def _decode_opencv(data: bytes, kind: bytes | None) -> np.ndarray | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
-def _decode_pillow(header: ImageFile.ImageFile) -> np.ndarray:
+def _decode_pillow(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB as stored; a TIFF, which Pillow turns by itself, as displayed."""
-    header.load()
-    image: Image.Image = header
+    image.load()
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.mode in ("P", "PA"):

@@ -8,13 +8,12 @@ import torch
 
 from detection.data.loader import test_loader
 from detection.engine.precision import autocast, resolve_precision
-from detection.inference.detector import Detector
-from detection.inference.ensemble import Ensemble
+from detection.inference.predictor import Predictor
 from detection.structures import Detections, ImageId, Record
 
 
 def predict_dataset(
-    model: Detector | Ensemble,
+    model: Predictor,
     records: Sequence[Record],
     *,
     workers: int = 2,

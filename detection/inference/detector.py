@@ -7,9 +7,11 @@ or `detect_in_views` where the settings ask for improvements of appendix B.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +19,11 @@ import torch
 from backbones.modes import evaluating, one_thread_after_fork, own_defaults
 from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
-from detection.inference.images import ImageInput, batch_of_size, network_sizes, to_arrays
+from detection.errors import DatasetError
+from detection.inference.images import ImageInputs, InputImage, batch_of_size, each_image, network_sizes
+from detection.inference.predictor import ReportError
 from detection.inference.refinement import refine_boxes
+from detection.inference.results import ImageDetections
 from detection.inference.select import select_detections
 from detection.inference.views import View, classify_in_views, unite_proposals
 from detection.modeling import FasterRCNN
@@ -33,19 +38,40 @@ from detection.weights.checkpoint import (
 )
 from detection.weights.zoo import find_detector
 
+if TYPE_CHECKING:
+    from detection.data.catalog import Dataset
+    from detection.inference.evaluate import EvaluationResult
+
+_BATCHES_AT_A_TIME = 4
+
 
 class Detector(FasterRCNN):
     """A Faster R-CNN that predicts: `model(batch)` gives losses, `model.predict(images)` detections."""
 
-    def predict(self, images: Sequence[ImageInput]) -> list[Detections]:
-        """Objects in each image, boxes in its own pixels. Images are paths of files, arrays (H, W, 3) or tensors (3, H, W).
+    def predict(self, images: ImageInputs) -> list[ImageDetections]:
+        """Objects in each image, boxes in its own pixels.
 
-        Images of equal size run together, up to `test.batch_size`; none is ever padded, so a list gives what each image
-        alone gives. All of them are held in memory. Several threads may predict with one detector at once, whose mode, training
-        or evaluation, stays what it is. Raises DatasetError for a file that cannot be read, ValueError for pixels that are no
-        uint8 RGB image, and CheckpointError where the network gives values that are not finite.
+        Images are paths, web addresses, folders, globs, Pillow's images, arrays (H, W, 3) or tensors (3, H, W) of uint8 RGB:
+        one, or any number of them. Those of equal size run together, up to `test.batch_size`; none is ever padded, so a list
+        gives what each image alone gives. Files are read a few at a time. Several threads may predict with one detector at
+        once, whose mode, training or evaluation, stays what it is. Raises DatasetError for a file that cannot be read,
+        ValueError for pixels that are no uint8 RGB image, and CheckpointError where the network gives values that are not
+        finite.
         """
-        return predict([self], images)
+        return list(predict_each([self], images))
+
+    def predict_each(self, images: ImageInputs, on_error: ReportError | None = None) -> Iterator[ImageDetections]:
+        """What `predict` gives, image by image, for folders of any size: a few images are in memory at a time.
+
+        With `on_error`, a file that cannot be read is told there, and the others follow.
+        """
+        return predict_each([self], images, on_error)
+
+    def evaluate(self, dataset: Dataset | None = None) -> EvaluationResult:
+        """Every metric on a data set, by default the test split of the config: `detection.evaluate` has more options."""
+        from detection.inference.evaluate import evaluate
+
+        return evaluate(self, dataset)
 
 
 def build_detector(config: Config) -> Detector:
@@ -80,22 +106,48 @@ def load_detector(
     return model.to(device).eval()
 
 
-def predict(detectors: Sequence[FasterRCNN], images: Sequence[ImageInput]) -> list[Detections]:
+def predict_each(
+    detectors: Sequence[FasterRCNN], images: ImageInputs, on_error: ReportError | None = None
+) -> Iterator[ImageDetections]:
     """Objects in each image, boxes in its own pixels, by one or several detectors. Raises what `Detector.predict` does."""
+    config = detectors[0].config
+    waiting = each_image(images, config.data.max_pixels, on_error)
+    # More images than a batch at a time, so that some of equal size are found to run together.
+    while window := list(islice(waiting, _BATCHES_AT_A_TIME * config.test.batch_size)):
+        yield from _predict_window(detectors, window) if on_error is None else _past_memory(detectors, window, on_error)
+
+
+def _past_memory(detectors: Sequence[FasterRCNN], images: Sequence[InputImage], on_error: ReportError) -> list[ImageDetections]:
+    """The detections of the images that fit into the memory, if not together then alone."""
+    try:
+        return _predict_window(detectors, images)
+    except (MemoryError, torch.OutOfMemoryError):
+        if len(images) == 1:
+            on_error(DatasetError(f"{images[0].source or 'an image'} is too large for the memory"))
+            return []
+    return [found for image in images for found in _past_memory(detectors, [image], on_error)]
+
+
+def _predict_window(detectors: Sequence[FasterRCNN], images: Sequence[InputImage]) -> list[ImageDetections]:
     one_thread_after_fork()
-    arrays = to_arrays(images, detectors[0].config.data.max_pixels)
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)  # images by all their sizes for the networks
-    for index, array in enumerate(arrays):
-        sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]
+    for index, image in enumerate(images):
+        sizes = [size for each in detectors for size in network_sizes(image.pixels.shape[:2], each.config.test).values()]
         groups[tuple(sizes)].append(index)
     batch_size = detectors[0].config.test.batch_size
-    results: dict[int, Detections] = {}
+    found: dict[int, Detections] = {}
     with own_defaults(), torch.inference_mode(), evaluating(detectors):
         for indices in groups.values():
             for start in range(0, len(indices), batch_size):
                 members = indices[start : start + batch_size]
-                results |= zip(members, detect(detectors, [arrays[index] for index in members]), strict=True)
-    return [results[index] for index in range(len(arrays))]
+                found |= zip(members, detect(detectors, [images[index].pixels for index in members]), strict=True)
+    names = tuple(detectors[0].class_names)
+    return [_of_image(found[index], names, image) for index, image in enumerate(images)]
+
+
+def _of_image(found: Detections, class_names: tuple[str, ...], image: InputImage) -> ImageDetections:
+    height, width = image.pixels.shape[:2]
+    return ImageDetections(found.boxes, found.scores, found.labels, class_names, (height, width), image.source)
 
 
 def detect(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:

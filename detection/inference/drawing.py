@@ -25,8 +25,7 @@ from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_p
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
 from detection.files import write_json
-from detection.inference.detector import Detector
-from detection.inference.ensemble import Ensemble
+from detection.inference.predictor import Predictor
 from detection.structures import Detections
 from detection.visualize import draw_boxes, save_image
 
@@ -90,7 +89,7 @@ class DrawnVideo:
 
 
 def draw_media(
-    model: Detector | Ensemble,
+    model: Predictor,
     inputs: Sequence[MediaInput],
     folder: Path,
     *,
@@ -147,7 +146,7 @@ def _as_utf8(source: MediaInput) -> str:
 
 
 def draw_input(
-    model: Detector | Ensemble,
+    model: Predictor,
     source: MediaInput,
     drawing: Path,
     max_frames: int | None = None,
@@ -159,7 +158,7 @@ def draw_input(
     return draw_video(model, source, drawing, max_frames, progress)
 
 
-def draw_image_file(model: Detector | Ensemble, source: MediaInput, drawing: Path) -> DrawnImage:
+def draw_image_file(model: Predictor, source: MediaInput, drawing: Path) -> DrawnImage:
     """Draw one image. Raises DatasetError where it cannot be read."""
     image, more_frames = load_image(source.path, model.config.data.max_pixels)
     drawn, objects = draw_detections(model, image)
@@ -168,7 +167,7 @@ def draw_image_file(model: Detector | Ensemble, source: MediaInput, drawing: Pat
 
 
 def draw_video(
-    model: Detector | Ensemble,
+    model: Predictor,
     source: MediaInput,
     drawing: Path,
     max_frames: int | None = None,
@@ -212,7 +211,7 @@ def timed_frames(frames: Iterable[np.ndarray], reader: FrameReader) -> Iterator[
             yield index / reader.frames_per_second, frame
 
 
-def draw_detections(model: Detector | Ensemble, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
+def draw_detections(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
     """A drawn copy of the image, and what was found in it, best first. The model's config decides the precision."""
     precision = resolve_precision(model.config.train.precision, model.device)
     with autocast(model.device, precision):

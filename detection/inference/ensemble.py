@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from detection.config import Config
-from detection.inference.detector import Detector, predict
-from detection.inference.images import ImageInput
-from detection.structures import Detections
+from detection.inference.detector import Detector, predict_each
+from detection.inference.images import ImageInputs
+from detection.inference.predictor import ReportError
+from detection.inference.results import ImageDetections
 from detection.weights.checkpoint import require_same_classes
+
+if TYPE_CHECKING:
+    from detection.data.catalog import Dataset
+    from detection.inference.evaluate import EvaluationResult
 
 
 class Ensemble:
@@ -40,6 +46,16 @@ class Ensemble:
         """Where the first member computes."""
         return self.detectors[0].device
 
-    def predict(self, images: Sequence[ImageInput]) -> list[Detections]:
+    def predict(self, images: ImageInputs) -> list[ImageDetections]:
         """Objects in each image, as `Detector.predict`."""
-        return predict(self.detectors, images)
+        return list(predict_each(self.detectors, images))
+
+    def predict_each(self, images: ImageInputs, on_error: ReportError | None = None) -> Iterator[ImageDetections]:
+        """Objects in each image, image by image, as `Detector.predict_each`."""
+        return predict_each(self.detectors, images, on_error)
+
+    def evaluate(self, dataset: Dataset | None = None) -> EvaluationResult:
+        """Every metric on a data set, as `Detector.evaluate`."""
+        from detection.inference.evaluate import evaluate
+
+        return evaluate(self, dataset)

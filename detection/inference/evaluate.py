@@ -10,8 +10,7 @@ from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
-from detection.inference.detector import Detector
-from detection.inference.ensemble import Ensemble
+from detection.inference.predictor import Predictor
 from detection.structures import DetectionsByImage
 
 
@@ -25,7 +24,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    model: Detector | Ensemble,
+    model: Predictor,
     dataset: Dataset | None = None,
     *,
     workers: int | None = None,

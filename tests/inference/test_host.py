@@ -99,10 +99,12 @@ def assert_identical(found: Any, expected: Any, where: str = "") -> None:
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             assert_identical(found[key], value, f"{where}.{key}")
-    else:
+    elif isinstance(expected, list):
         assert len(found) == len(expected), where
         for number, (ours, value) in enumerate(zip(found, expected, strict=True)):
             assert_identical(ours, value, f"{where}.{number}")
+    else:
+        assert found == expected, where
 
 
 @pytest.mark.parametrize("pooling", ["max", "align"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def prediction_work(folder: str, case: DetectorCase) -> Work:
     prepare(Path(folder), case)
     model, image = load_detector(Path(folder, WEIGHTS), device=case.device), read_image(Path(folder, PICTURE))
 
-    def predict() -> list[Detections]:
+    def predict() -> Sequence[Detections]:
         with case.autocast():
             return model.predict([image])
 
