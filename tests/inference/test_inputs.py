@@ -18,7 +18,7 @@ from detection.data.media import find_all_inputs
 from detection.data.urls import load_url
 from detection.errors import DatasetError
 from detection.inference import detector as detector_module
-from detection.inference.images import InputImage, each_image
+from detection.inference.images import ImageInput, InputImage, each_image
 from detection.inference.stream import predict_files
 from tests.file_server import Server
 from tests.media_files import write_picture, write_video
@@ -43,7 +43,7 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path, server: Ser
     server.files["a.png"] = file.read_bytes()
     tensor = torch.from_numpy(PIXELS).permute(2, 0, 1)
     url = f"{server.url}/a.png"
-    forms = [file, str(file), url, image, Image.open(file), PIXELS, tensor]
+    forms: list[ImageInput] = [file, str(file), url, image, Image.open(file), PIXELS, tensor]
     for form in forms:
         (single,) = pixels_of(form)
         np.testing.assert_array_equal(single, PIXELS)
@@ -137,9 +137,9 @@ def test_videos_and_empty_folders_are_told(tmp_path: Path, caplog: pytest.LogCap
         assert len(pixels_of(tmp_path / "films")) == 1
     assert "1 videos" in caplog.text
     (tmp_path / "none").mkdir()
-    for given in (tmp_path / "none", f"{tmp_path}/*.webp"):
+    for text in (str(tmp_path / "none"), f"{tmp_path}/*.webp"):
         with pytest.raises(DatasetError, match="holds no images|matches"):
-            pixels_of(given)
+            pixels_of(text)
 
 
 def test_images_come_one_by_one_past_bad_files(tmp_path: Path) -> None:
