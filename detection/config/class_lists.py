@@ -1,10 +1,10 @@
 """The class lists of the two public benchmarks, in their usual order, and what names of classes may be."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from backbones.errors import name_fault, shorten
-from detection.errors import ConfigError
+from detection.errors import ConfigError, did_you_mean
 
 MAX_CLASSES = 20_000
 """Far more than any data set has. The last layer of a detector has 5 x 2048 weights for each."""
@@ -84,3 +84,22 @@ def check_class_names(names: Iterable[object], what: str = "the classes") -> tup
             )
         checked[looks] = name
     return tuple(checked.values())
+
+
+def check_renamed_and_dropped(
+    rename: Mapping[str, str], drop: str | Collection[str], classes: Collection[str] | None = None
+) -> None:
+    """Raise ConfigError where `data.rename` and `data.drop` contradict each other or the classes.
+
+    `classes` is None where they are yet to be read from the data or a file.
+    """
+    dropped, known = () if isinstance(drop, str) else drop, set(rename.values() if classes is None else classes)
+    for name in dropped:
+        if name in rename:
+            raise ConfigError(f"data.drop and data.rename both name {shorten(name)}: it is left out or renamed, take one away")
+        if name in known:
+            raise ConfigError(f"data.drop names {shorten(name)}, which is a class: take it out of one of the two")
+    for old, new in rename.items():
+        if new not in known:
+            similar = did_you_mean(new, known)
+            raise ConfigError(f"data.rename makes {shorten(new)} of {shorten(old)}, which is no class{similar}")

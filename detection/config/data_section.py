@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detection.config.class_lists import check_class_names, resolve_classes
+from detection.config.class_lists import check_class_names, check_renamed_and_dropped, resolve_classes
 from detection.config.limits import (
     LOADER_TIMEOUT,
     MAX_NUMBER,
@@ -27,6 +27,7 @@ from detection.config.limits import (
     require,
     require_shorter,
 )
+from detection.errors import ConfigError
 
 BoxesIn = Literal["auto", "displayed", "stored"]
 FolderFormat = Literal[
@@ -112,7 +113,7 @@ class DataConfig(Section):
     classes: Literal["voc", "coco", "auto"] | tuple[Text, ...] = Field(
         "voc", description="class names, in the order of the labels; auto: those of the training data, in alphabetical order"
     )
-    classes_file: FilePath | None = Field(None, description="a file with a class name per line, in place of `classes`")
+    classes_file: FilePath | None = Field(None, description="a text file with a class name per line, in place of `classes`")
     rename: dict[Text, Text] = Field({}, max_length=20_000, description="name in the data: name of the class, e.g. {van: car}")
     drop: Literal["others"] | tuple[Text, ...] = Field(
         (), description="names in the data whose objects are left out; others: all that are not among the classes"
@@ -150,7 +151,11 @@ class DataConfig(Section):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The K class names in the order of the labels. Raises ConfigError for those that the data have yet to tell."""
+        """The K class names in the order of the labels. Raises ConfigError for those that are yet to be read."""
+        if self.classes_file is not None:
+            raise ConfigError(
+                f"the class names are in {self.classes_file}, which `detection.data.settle.settle_config` reads, but not here"
+            )
         return resolve_classes(self.classes)
 
     @property
@@ -168,5 +173,16 @@ class DataConfig(Section):
         if not isinstance(self.classes, str):
             require(len(self.classes) > 0, "data.classes is an empty list: name at least one class")
             check_class_names(self.classes, "data.classes")
+        # The words "voc" and "coco" are what a config is built on, and give way to a file.
+        require(
+            self.classes_file is None or self.classes in ("voc", "coco"),
+            "data.classes and data.classes_file both say what the classes are: leave one out",
+        )
+        require(
+            self.classes != "auto" or self.drop != "others",
+            "data.classes: auto takes every name in the data, data.drop: others leaves out all that are no classes: give one",
+        )
+        known = None if self.classes == "auto" or self.classes_file is not None else resolve_classes(self.classes)
+        check_renamed_and_dropped(self.rename, self.drop, known)
         require_shorter("data.shorter_sides", max(self.shorter_sides), "data.longer_side", self.longer_side)
         return self

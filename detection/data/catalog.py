@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from detection.config import CocoSource, DataConfig, HeldOut, Source, VocSource
-from detection.data.classes import ClassMap
+from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
@@ -96,7 +96,8 @@ def read_sources(
                     records.append(record)
                     if weights is not None and source.weight != 1:
                         weights[record.image_id] = source.weight
-    for message in (describe_duplicates(records), describe_relative(records)):
+    unknown = classes.describe_unknown(faults.names) if records else []
+    for message in (*unknown, describe_left_out(faults.left_out), describe_duplicates(records), describe_relative(records)):
         if message is not None:
             faults.inform(message)
     return records
@@ -127,6 +128,12 @@ def _describe(source: Source) -> str:
 def data_home() -> Path:
     """Where data sets are that are not where a config says: $RESDET_DATASETS, or datasets/."""
     return Path(os.environ.get("RESDET_DATASETS") or "datasets")
+
+
+def find_data_file(path: Path) -> Path:
+    """A file that a config names: from here or, where it is not there, from where data sets are."""
+    elsewhere = data_home() / path
+    return elsewhere if not exists(path) and exists(elsewhere) else path
 
 
 def resolve_root(path: Path) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from backbones.errors import shorten
+from backbones.errors import printable, shorten
 from detection.config import DataConfig
 from detection.config.class_lists import list_names, resolve_classes
 from detection.errors import DatasetError, did_you_mean
@@ -52,6 +52,26 @@ class ClassMap:
             raise DatasetError(f"{where}: unknown class {shorten(renamed)}{similar} (data.classes: {list_names(self.names)})")
         return self.labels[renamed]
 
+    def describe_unknown(self, names: Collection[str]) -> list[str]:
+        """Which names of `data.rename` and `data.drop` are none of the data's, a line each, with the name that may be meant."""
+        asked = [("data.rename", name) for name in self.rename] + [("data.drop", name) for name in sorted(self.drop)]
+        return [
+            f"{key} names {shorten(name)}, which no object has{did_you_mean(name, names)}"
+            for key, name in asked
+            if name not in names
+        ]
+
     def leaves_out(self, name: str) -> bool:
         """Whether objects of this name in the data are left out."""
         return name in self.drop or (self.others == "drop" and self.rename.get(name, name) not in self.labels)
+
+
+def describe_left_out(counts: Mapping[str, int]) -> str | None:
+    """How many objects of which names are left out, the commonest ten by name; None without any."""
+    if not counts:
+        return None
+    commonest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]
+    names = ", ".join(f"{printable(name)} ({count})" for name, count in commonest)
+    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    classes = "1 class" if len(counts) == 1 else f"{len(counts)} classes"
+    return f"{sum(counts.values())} objects of {classes} are left out: {names}{more}"

@@ -61,7 +61,7 @@ def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults)
 def match_categories(content: CocoFile, classes: ClassMap, faults: Faults) -> dict[CocoId, int | None]:
     """Category id -> label, or None for a category that is not among the classes.
 
-    Categories that are left out are counted in a message. A class that the file lacks is a fault: it may be misspelt.
+    Objects of categories that are left out are counted. A class that the file lacks is a fault: it may be misspelt.
     """
     names = list(dict.fromkeys(content.categories.values()))
     found = {classes.rename.get(name, name) for name in names if not classes.leaves_out(name)}
@@ -75,9 +75,8 @@ def match_categories(content: CocoFile, classes: ClassMap, faults: Faults) -> di
     lenient = replace(classes, others="drop")
     labels = {category: lenient.label(name, str(content.path)) for category, name in content.categories.items()}
     counts = Counter(annotation.category_id for annotation in content.annotations)
-    unwanted = sum(counts[category] for category, label in labels.items() if label is None)
-    if unwanted:
-        faults.inform(f"{content.path}: {unwanted} objects of categories that are not in data.classes are left out")
+    for category, name in content.categories.items():
+        faults.meet(name, counts[category] if labels[category] is None else 0)
     return labels
 
 

@@ -8,6 +8,7 @@ and so that images that are missing can be left out.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Faults:
     notes: list[RepairedFault] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)  # of classes, as they stand in the data
+    left_out: Counter[str] = field(default_factory=Counter)  # name of a class -> number of its objects that are not read
 
     @classmethod
     def of(cls, data: DataConfig, collect: bool = False) -> Faults:
@@ -57,6 +60,12 @@ class Faults:
     def inform(self, message: str) -> None:
         """Add a message about something that is no fault but should be known."""
         self.information.append(message)
+
+    def meet(self, name: str, left_out: int = 0) -> None:
+        """Remember that a name of a class occurs in the data, and how many of its objects are left out."""
+        self.names.add(name)
+        if left_out:
+            self.left_out[name] += left_out
 
     @contextmanager
     def guard(self) -> Iterator[None]:

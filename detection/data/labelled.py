@@ -6,12 +6,10 @@ dealt with here, by the same rules for all.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backbones.errors import printable
 from detection.config import BoxesIn, FolderSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
@@ -57,24 +55,21 @@ def to_records(images: Sequence[LabelledImage], classes: ClassMap, boxes_in: Box
 
     Raises DatasetError, or collects it in `faults`.
     """
-    records, left_out = [], Counter[str]()
+    records = []
     for image in images:
         with faults.guard():
-            records.append(_to_record(image, classes, faults, left_out))
-    if left_out:
-        names = ", ".join(f"{printable(name)} ({count})" for name, count in left_out.most_common(10))
-        faults.inform(f"{sum(left_out.values())} objects are left out, of {len(left_out)} classes: {names}")
+            records.append(_to_record(image, classes, faults))
     return records
 
 
-def _to_record(image: LabelledImage, classes: ClassMap, faults: Faults, left_out: Counter[str]) -> Record:
+def _to_record(image: LabelledImage, classes: ClassMap, faults: Faults) -> Record:
     size_hw = image_size(image.file)
     objects = []
     for each in image.objects:
         with faults.guard():
             label = classes.label(each.class_name, each.where)
+            faults.meet(each.class_name, left_out=label is None)
             if label is None:
-                left_out[each.class_name] += 1
                 continue
             box = _in_pixels(each.box, size_hw) if image.relative else each.box
             kept = box if needs_no_repair(box, size_hw) else repair_box(box, size_hw, each.where, faults)

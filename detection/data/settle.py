@@ -3,16 +3,87 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from detection.config import Config
+from backbones.errors import printable, shorten
+from detection.config import Config, DataConfig
+from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
+from detection.data.catalog import find_data_file
+from detection.data.names import read_names
+from detection.errors import ConfigError, DatasetError, did_you_mean
+from detection.files import read_text
 
 logger = logging.getLogger(__name__)
 
+_MAX_CLASSES_BYTES = 1000 * MAX_CLASSES
 
-def settle_config(config: Config, tell: Callable[[str], object] = logger.info) -> Config:
+Tell = Callable[[str], object]
+
+
+def settle_config(config: Config, tell: Tell = logger.info) -> Config:
     """The same experiment without `auto`: sources by their formats, classes by their names. A settled config stays.
 
     `tell` gets a sentence for each thing that was found out. Raises ConfigError or DatasetError.
     """
-    return config
+    return settle_classes(config, tell)
+
+
+def settle_classes(config: Config, tell: Tell = logger.info) -> Config:
+    """The same experiment with the names of its classes in `data.classes`, from `data.classes_file` or from the data."""
+    data = config.data
+    if data.classes_file is not None:
+        names = read_class_names(data.classes_file)
+        tell(f"{len(names)} classes in {printable(str(data.classes_file))}: {list_names(names)}")
+    elif data.classes == "auto":
+        names = _names_of_data(data, tell)
+        data = _without_idle_renames(data, names, tell)
+    else:
+        return config
+    check_renamed_and_dropped(data.rename, data.drop, names)
+    return config.model_copy(update={"data": data.model_copy(update={"classes": names, "classes_file": None})})
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The names in a text file, one a line, in its order; empty lines and those that begin with "# " are passed over.
+
+    UTF-8, with or without a byte-order mark. Looked for from here, then where data sets are. Raises DatasetError, ConfigError.
+    """
+    file = find_data_file(path)
+    lines = (line.strip() for line in read_text(file, _MAX_CLASSES_BYTES).split("\n"))
+    names = check_class_names((line for line in lines if line and line != "#" and not line.startswith("# ")), str(file))
+    if not names:
+        raise DatasetError(f"{file} names no class: write a name on each line")
+    return names
+
+
+def _names_of_data(data: DataConfig, tell: Tell) -> tuple[str, ...]:
+    """The names that objects of the training data have after `rename` and `drop`, sorted."""
+    sources = data.train or data.all_sources
+    if not sources:
+        raise ConfigError("data.classes is auto, but no data are named to take them from: set data.train")
+    found = read_names(sources)
+    kept = {data.rename.get(name, name) for name in found.used if name not in data.drop}
+    if not kept:
+        raise ConfigError(f"data.drop leaves no class of the data: they have {list_names(found.used)}")
+    names = _checked(sorted(kept))
+    tell(f"{len(names)} classes in the data: {list_names(list(map(printable, names)))}")
+    unused = [name for name in found.unused if name not in data.drop and data.rename.get(name, name) not in kept]
+    if unused:
+        tell(f"{len(unused)} declared classes have no object and are left out: {list_names(list(map(printable, unused)))}")
+    return names
+
+
+def _without_idle_renames(data: DataConfig, names: Sequence[str], tell: Tell) -> DataConfig:
+    """A name that no object has may not be renamed to what is no class: a config that names its classes would be refused."""
+    idle = {old: new for old, new in data.rename.items() if new not in set(names)}
+    for old, new in idle.items():
+        tell(f"data.rename makes {shorten(new)} of {shorten(old)}, which no object has{did_you_mean(old, names)}")
+    return data.model_copy(update={"rename": {old: new for old, new in data.rename.items() if old not in idle}})
+
+
+def _checked(names: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return check_class_names(names, "the classes of the data")
+    except ConfigError as error:
+        raise ConfigError(f"data.classes is auto, but {error}; data.rename makes two names one") from None

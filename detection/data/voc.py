@@ -243,6 +243,7 @@ def _read_object(
         faults.note(where, "object without <name>", "dropped")
         return None
     label = classes.label(name, where)
+    faults.meet(name, left_out=label is None)
     if label is None:
         return None
     if len(element.findall("name")) > 1 or len(element.findall("bndbox")) > 1:

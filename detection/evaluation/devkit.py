@@ -6,8 +6,8 @@ image is opened: annotations are enough to evaluate detection files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -49,11 +49,14 @@ def find_year(devkit: Path, year: str | None) -> Path:
     raise DatasetError(f"no folder Annotations in {' or '.join(map(str, places))}{found}")
 
 
-def read_devkit(folder: Path, split: str, class_names: Sequence[str] | None = None) -> Devkit:
+def read_devkit(
+    folder: Path, split: str, class_names: Sequence[str] | None = None, rename: Mapping[str, str] | None = None
+) -> Devkit:
     """The annotations of a split; `folder` holds Annotations/ and ImageSets/.
 
     Without `class_names` the classes are those found, and an object that cannot be read raises DatasetError. With them
-    objects of other classes are left out, and unreadable ones too: the data loader has already warned of those.
+    objects of other classes are left out, and unreadable ones too: the data loader has already warned of those. `rename`
+    gives names in the files those of classes.
     """
     pictures = list_images(folder).keys() if (folder / "JPEGImages").is_dir() else set[str]()
     stems = [entry.stem for entry in read_split(folder, split, annotated_stems(folder) | pictures)]
@@ -61,7 +64,7 @@ def read_devkit(folder: Path, split: str, class_names: Sequence[str] | None = No
     if repeated is not None:
         raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image {shorten(repeated)} twice")
     tolerant = class_names is not None
-    images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant))) for stem in stems]
+    images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant, rename or {}))) for stem in stems]
     names = tuple(class_names or sort_classes({each.name for _, objects in images for each in objects}))
     labels = {name: label for label, name in enumerate(names)}
     return Devkit([_record(stem, [each for each in objects if each.name in labels], labels) for stem, objects in images], names)
@@ -72,10 +75,11 @@ def sort_classes(names: set[str]) -> list[str]:
     return [name for name in VOC_CLASSES if name in names] + sorted(names - set(VOC_CLASSES))
 
 
-def _objects(file: Path, tolerant: bool) -> Iterator[_Object]:
+def _objects(file: Path, tolerant: bool, rename: Mapping[str, str]) -> Iterator[_Object]:
     for number, element in enumerate(parse_xml(file).findall("object"), start=1):
         try:
-            yield _object(element, f"{file}, object {number}")
+            each = _object(element, f"{file}, object {number}")
+            yield replace(each, name=rename.get(each.name, each.name))
         except DatasetError:
             if not tolerant:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from detection.config import CocoSource, Config, HeldOut, Source, VocSource
@@ -30,6 +30,7 @@ class EvaluationSplit:
 
     sources: tuple[Source, ...]  # none where the images are a share of the training images
     dataset: Dataset
+    rename: Mapping[str, str] = field(default_factory=dict)  # name in the sources -> name of the class
 
     @property
     def records(self) -> list[Record]:
@@ -60,7 +61,7 @@ def load_evaluation_split(config: Config) -> EvaluationSplit:
         raise ConfigError("the config names no images to evaluate: set data.test or data.val")
     dataset = load_split(config.data, "test" if config.data.test else "val")
     warn_of_crowded(dataset, config)
-    return EvaluationSplit(() if isinstance(sources, HeldOut) else sources, dataset)
+    return EvaluationSplit(() if isinstance(sources, HeldOut) else sources, dataset, config.data.rename)
 
 
 def warn_of_crowded(dataset: Dataset, config: Config) -> None:
@@ -71,9 +72,12 @@ def warn_of_crowded(dataset: Dataset, config: Config) -> None:
 
 
 def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
-    """The content of an annotation file: the data's own where they are one COCO file, else made from the records."""
+    """The content of an annotation file: the data's own where they are one COCO file, else made from the records.
+
+    A file whose categories are renamed is not what the detector is measured by: its records are.
+    """
     source = next(iter(split.sources), None)
-    if len(split.sources) == 1 and isinstance(source, CocoSource):
+    if len(split.sources) == 1 and isinstance(source, CocoSource) and not split.rename:
         # Not warned of: the data loader has already told what was repaired.
         faults = Faults()
         own = read_coco_file(resolve_root(source.root) / source.annotations, faults)
@@ -91,7 +95,7 @@ def voc_ground_truth(split: EvaluationSplit) -> list[Record]:
         if not isinstance(source, VocSource):
             return split.records
         folder = find_year(resolve_root(source.root), source.year)
-        records += read_devkit(folder, source.split, split.class_names).records
+        records += read_devkit(folder, source.split, split.class_names, split.rename).records
     return records
 
 

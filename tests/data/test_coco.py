@@ -82,7 +82,7 @@ def test_rounding_is_no_fault(tmp_path):
 def test_subset_of_the_categories(tmp_path):
     records, faults = read(tmp_path, classes=("dog",), strict=True)
     assert [record.labels.tolist() for record in records] == [[0], [0], [], []]
-    assert "3 objects" in faults.information[0]
+    assert faults.left_out == {"cat": 3} and faults.names == {"cat", "dog"}
 
 
 def test_class_that_is_no_category(tmp_path):

@@ -1,0 +1,76 @@
+"""Which names of classes the data hold, without their images: no picture is decoded, and a COCO file is read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detection.config import CocoSource, Source, VocSource
+from detection.data.catalog import resolve_root
+from detection.data.classes import ClassMap
+from detection.data.coco_format import CocoFile, read_coco_file
+from detection.data.faults import Faults
+from detection.data.formats.readers import read_folder
+from detection.data.voc import open_folder, parse_xml, read_split
+from detection.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class NamesInData:
+    """The names of classes in some sources."""
+
+    objects: Counter[str]  # name -> number of objects; those that a list of classes declares may have 0
+
+    @property
+    def used(self) -> list[str]:
+        """Names that objects have, in alphabetical order."""
+        return sorted(name for name, count in self.objects.items() if count)
+
+    @property
+    def unused(self) -> list[str]:
+        """Names that are declared, but that no object has, in alphabetical order."""
+        return sorted(name for name, count in self.objects.items() if not count)
+
+
+def read_names(sources: Sequence[Source]) -> NamesInData:
+    """The names in some sources. What cannot be read is passed over, for loading it tells all that is wrong.
+
+    Raises DatasetError where there is no object at all, with the reason if one is known.
+    """
+    found, faults, files = Counter[str](), Faults(collect=True), dict[Path, CocoFile]()
+    for source in sources:
+        with faults.guard():
+            found.update(_names(source, resolve_root(source.root), faults, files))
+    if not found.total():
+        raise DatasetError(faults.errors[0] if faults.errors else "the training data hold no object: name the classes yourself")
+    return NamesInData(found)
+
+
+def _names(source: Source, root: Path, faults: Faults, files: dict[Path, CocoFile]) -> Counter[str]:
+    """`files` are those that were read already."""
+    if isinstance(source, VocSource):
+        return Counter(_voc_names(source, root, faults))
+    if isinstance(source, CocoSource):
+        path = root / source.annotations
+        files[path] = files.get(path) or read_coco_file(path, faults)
+        return _coco_names(files[path])
+    return Counter(each.class_name for image in read_folder(source, root, faults) for each in image.objects)
+
+
+def _coco_names(content: CocoFile) -> Counter[str]:
+    names = Counter(dict.fromkeys(content.categories.values(), 0))
+    counts = Counter(annotation.category_id for annotation in content.annotations)
+    for category, name in content.categories.items():
+        names[name] += counts[category]
+    return names
+
+
+def _voc_names(source: VocSource, root: Path, faults: Faults) -> Iterator[str]:
+    folder = open_folder(root, source.year, ClassMap(()))
+    for entry in read_split(folder.root, source.split, folder.annotated | folder.images.keys()) if source.annotated else ():
+        with faults.guard():
+            for element in parse_xml(folder.annotation(entry.stem)).findall("object"):
+                if name := (element.findtext("name") or "").strip():
+                    yield name
