@@ -10,6 +10,7 @@ from backbones.errors import BackboneError, CheckpointError, did_you_mean, neare
 __all__ = [
     "USER_ERRORS",
     "BackboneError",
+    "BadImageError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
@@ -27,6 +28,10 @@ class ConfigError(ValueError):
 
 class DatasetError(ValueError):
     """An image or annotation file is missing, unreadable or inconsistent."""
+
+
+class BadImageError(DatasetError):
+    """An image cannot be read. `data.on_bad_image: skip` leaves such images out."""
 
 
 class MissingImageError(DatasetError):

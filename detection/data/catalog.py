@@ -14,6 +14,7 @@ from detection.data.coco import read_coco
 from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
 from detection.data.labelled import to_records
+from detection.data.orientation import turn_records
 from detection.data.records import describe_duplicates, describe_relative
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
@@ -106,9 +107,9 @@ def read_sources(
 def _read_source(source: Source, classes: ClassMap, faults: Faults) -> list[Record]:
     root = resolve_root(source.root)
     if isinstance(source, VocSource):
-        return read_voc(source, root, classes, faults)
+        return turn_records(read_voc(source, root, classes, faults), source.boxes_in, faults)
     if isinstance(source, CocoSource):
-        return read_coco(source, root, classes, faults)
+        return turn_records(read_coco(source, root, classes, faults), source.boxes_in, faults)
     return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults)
 
 

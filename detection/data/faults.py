@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from detection.config import DataConfig
-from detection.errors import DatasetError, MissingImageError
+from detection.errors import BadImageError, DatasetError, MissingImageError
 
 MISSING_IMAGE = "image that does not exist, left out"
 """The kind of fault of an image that labels name and that is not there."""
+
+BAD_IMAGE = "image that cannot be used, skipped"
+"""The kind of fault of an image that cannot be read."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +37,13 @@ class RepairedFault(NamedTuple):
 class Faults:
     """The faults found so far. `strict`: a repairable fault is an error too. `collect`: errors are kept instead of raised.
 
-    `skip_missing`: an image that is not there is a fault that is repaired, by leaving it out.
+    `skip_missing`, `skip_bad`: an image that is not there, or cannot be read, is a fault that is repaired by leaving it out.
     """
 
     strict: bool = False
     collect: bool = False
     skip_missing: bool = False
+    skip_bad: bool = False
     notes: list[RepairedFault] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
@@ -49,7 +53,7 @@ class Faults:
     @classmethod
     def of(cls, data: DataConfig, collect: bool = False) -> Faults:
         """None yet, to be dealt with as a config says."""
-        return cls(data.strict, collect, data.on_missing_image == "skip")
+        return cls(data.strict, collect, data.on_missing_image == "skip", data.on_bad_image == "skip")
 
     def note(self, where: str, fault: str, repair: str) -> None:
         """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
@@ -71,13 +75,15 @@ class Faults:
     def guard(self) -> Iterator[None]:
         """A context for reading one item: a DatasetError ends the block and is raised, or, with `collect`, kept in `errors`.
 
-        With `skip_missing`, that an image is missing ends the block and is a repaired fault.
+        An image that is missing or bad, and is to be skipped, ends the block too, and is a repaired fault.
         """
         try:
             yield
         except DatasetError as error:
             if isinstance(error, MissingImageError) and self.skip_missing and not self.strict:
                 self.notes.append(RepairedFault(MISSING_IMAGE, str(error)))
+            elif isinstance(error, BadImageError) and self.skip_bad and not self.strict:
+                self.notes.append(RepairedFault(BAD_IMAGE, str(error)))
             elif not self.collect:
                 raise
             else:

@@ -131,16 +131,33 @@ def pillow_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarra
         return apply_orientation(_decode_pillow(image), _orientation(image))
 
 
+class ImageHeader(NamedTuple):
+    """What an image file says before its pixels."""
+
+    size_hw: tuple[int, int]  # as displayed, that is after EXIF rotation
+    orientation: int  # EXIF's, 1..8; 1: the pixels are displayed as they are stored
+
+    @property
+    def stored_hw(self) -> tuple[int, int]:
+        """(height, width) of the pixels in the file."""
+        return self.size_hw[::-1] if self.orientation >= 5 else self.size_hw
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as displayed (after EXIF rotation), from the header alone. Raises DatasetError: missing, or no image."""
+    return read_header(path).size_hw
+
+
+def read_header(path: str | Path) -> ImageHeader:
+    """The size and the orientation of an image, without its pixels. Raises DatasetError: missing, or no image."""
     try:
         with open_regular(path) as file:
             _check_bytes(file, str(path), MAX_PIXELS)
             header = _open(file, str(path))
-            width, height = header.size
+            (width, height), orientation = header.size, _orientation(header)
             # Pillow has applied the orientation of a TIFF to its size already.
-            swapped = header.format != "TIFF" and _orientation(header) >= 5
-            return (width, height) if swapped else (height, width)
+            swapped = header.format != "TIFF" and orientation >= 5
+            return ImageHeader((width, height) if swapped else (height, width), orientation)
     except OSError as error:
         raise DatasetError(f"cannot read image {path}: {error.strerror or error}") from None
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from detection.config import BoxesIn, FolderSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
-from detection.data.images import image_size
+from detection.data.images import ImageHeader, read_header
+from detection.data.orientation import Turned, turn_box
 from detection.data.records import AnnotatedObject, Box, make_record, needs_no_repair, repair_box
+from detection.errors import BadImageError, DatasetError
 from detection.structures import ImageId, Record
 
 
@@ -55,15 +57,18 @@ def to_records(images: Sequence[LabelledImage], classes: ClassMap, boxes_in: Box
 
     Raises DatasetError, or collects it in `faults`.
     """
-    records = []
+    records, turned = [], Turned()
     for image in images:
         with faults.guard():
-            records.append(_to_record(image, classes, faults))
+            records.append(_to_record(image, classes, boxes_in, faults, turned))
+    turned.inform(faults)
     return records
 
 
-def _to_record(image: LabelledImage, classes: ClassMap, faults: Faults) -> Record:
-    size_hw = image_size(image.file)
+def _to_record(image: LabelledImage, classes: ClassMap, boxes_in: BoxesIn, faults: Faults, turned: Turned) -> Record:
+    header = _read_header(image)
+    is_stored = bool(image.objects) and turned.is_stored(boxes_in, image.size_hw, header, image.file)
+    drawn_hw = header.stored_hw if is_stored else header.size_hw
     objects = []
     for each in image.objects:
         with faults.guard():
@@ -71,11 +76,30 @@ def _to_record(image: LabelledImage, classes: ClassMap, faults: Faults) -> Recor
             faults.meet(each.class_name, left_out=label is None)
             if label is None:
                 continue
-            box = _in_pixels(each.box, size_hw) if image.relative else each.box
-            kept = box if needs_no_repair(box, size_hw) else repair_box(box, size_hw, each.where, faults)
+            kept = _repair(_in_pixels(each.box, drawn_hw) if image.relative else each.box, drawn_hw, each.where, faults)
             if kept is not None:
-                objects.append(AnnotatedObject(kept, label, each.difficult, each.crowd, each.area))
-    return make_record(image.image_id, image.file, size_hw, objects)
+                box = turn_box(kept, drawn_hw, header.orientation) if is_stored else kept
+                objects.append(AnnotatedObject(box, label, each.difficult, each.crowd, each.area))
+    return make_record(image.image_id, image.file, header.size_hw, objects)
+
+
+def _read_header(image: LabelledImage) -> ImageHeader:
+    """The image's header. Raises DatasetError: it cannot be read (BadImageError), or its boxes are those of another size."""
+    try:
+        header = read_header(image.file)
+    except DatasetError as error:
+        raise BadImageError(str(error)) from None
+    if image.size_hw not in (None, header.size_hw, header.stored_hw) and image.objects and not image.relative:
+        found, said = (f"{width}x{height}" for height, width in (header.size_hw, image.size_hw or header.size_hw))
+        swapped = "; are width and height swapped?" if image.size_hw == header.size_hw[::-1] else ""
+        raise DatasetError(f"image {image.file} is {found}, but {image.where} says {said}: its boxes cannot fit{swapped}")
+    return header
+
+
+def _repair(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
+    if needs_no_repair(box, size_hw):
+        return box
+    return repair_box(box, size_hw, f"{where}, box {' '.join(f'{value:g}' for value in box)}", faults)
 
 
 def _in_pixels(box: Box, size_hw: tuple[int, int]) -> Box:
