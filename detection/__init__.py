@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from detection.config import Config, load_config
 
 if TYPE_CHECKING:
-    from detection.engine.train import TrainResult
+    from detection.engine.callbacks import Callback, StopTraining
+    from detection.engine.result import TrainResult
     from detection.inference.detector import Detector, build_detector, load_detector
     from detection.inference.ensemble import Ensemble
     from detection.inference.evaluate import EvaluationResult, evaluate
+    from detection.training.result import DetectorResult
     from detection.training.train import train_detector
 
 # torch's large tensors on huge pages, where Linux has them: else every step on a CPU waits for a million small ones. It looks
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __all__ = [
+    "Callback",
     "Config",
     "Detector",
+    "DetectorResult",
     "Ensemble",
     "EvaluationResult",
+    "StopTraining",
     "TrainResult",
     "build_detector",
     "evaluate",
@@ -31,10 +36,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "engine.callbacks",
     "Detector": "inference.detector",
+    "DetectorResult": "training.result",
     "Ensemble": "inference.ensemble",
     "EvaluationResult": "inference.evaluate",
-    "TrainResult": "engine.train",
+    "StopTraining": "engine.callbacks",
+    "TrainResult": "engine.result",
     "build_detector": "inference.detector",
     "evaluate": "inference.evaluate",
     "load_detector": "inference.detector",

@@ -6,6 +6,7 @@ no character for most scripts. All that is printed passes here.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import re
@@ -37,6 +38,11 @@ def new_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     if not console.is_terminal or console.width < _NARROWEST_TERMINAL:
         console.width = max(console.width, 80)
     return console
+
+
+def shows_bars(console: Console) -> bool:
+    """Whether a progress bar can be drawn here: on a terminal, or in a notebook whose widgets it needs."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
 
 
 def plain_column(layout: str) -> TextColumn:

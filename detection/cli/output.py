@@ -23,7 +23,7 @@ from detection.terminal import new_console, plain, plain_column
 
 if TYPE_CHECKING:
     from backbones.weights.format import Kind
-    from detection.engine.train import TrainResult
+    from detection.engine.result import TrainResult
     from detection.inference.detector import Detector
     from detection.inference.ensemble import Ensemble
     from detection.structures import Detections, ImageId, Record

@@ -250,6 +250,9 @@ class TrainConfig(Section):
     log_every: Steps = Field(20, description="steps between log lines")
     checkpoint_every: Steps = Field(1000, description="steps between checkpoints")
     eval_every: StepsOrNone = Field(0, description="steps between evaluations; 0: only at the end")
+    stop_patience: Whole = Field(
+        0, ge=0, le=1_000_000, description="evaluations without a better metric until the run ends; 0: it ends after its steps"
+    )
     connect_timeout: Seconds = Field(
         60.0, description="seconds that the processes of a distributed run wait for each other at the start"
     )
@@ -267,6 +270,10 @@ class TrainConfig(Section):
         require(
             self.schedule != "plateau" or self.eval_every > 0,
             "train.schedule 'plateau' follows the evaluations: set train.eval_every",
+        )
+        require(
+            self.stop_patience == 0 or self.eval_every > 0,
+            f"train.stop_patience {self.stop_patience} counts evaluations: set train.eval_every",
         )
         return self
 

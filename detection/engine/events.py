@@ -1,7 +1,7 @@
-"""TensorBoard's event file, written at once.
+"""TensorBoard's curves of a run, and its event file, written at once.
 
-Its own SummaryWriter leaves writing to a thread: a full disk shows as that thread's traceback, and a killed run loses the
-last minutes. The format is the library's; only the queue is left out.
+TensorBoard's own SummaryWriter leaves writing to a thread: a full disk shows as that thread's traceback, and a killed run
+loses the last minutes. The format is the library's; only the queue is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,43 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from detection.engine.callbacks import Callback, Evaluation, LogLine, RunEnd, RunInfo, scalars
+from detection.engine.writing import writing
+
+FOLDER = "tensorboard"
+
+
+class TensorBoardLog(Callback):
+    """Writes an event file into the run's folder `tensorboard`, one for each part of a resumed run."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.folder = output_dir / FOLDER
+        self._events: EventFile | None = None
+
+    def on_start(self, run: RunInfo) -> None:
+        """Open the file of this part."""
+        with writing(self.folder):
+            self._events = EventFile(self.folder, run.first_step + 1)
+
+    def on_log(self, line: LogLine) -> None:
+        """Add the points of a log interval."""
+        self._add(line)
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Add the points of an evaluation."""
+        self._add(evaluation.line())
+
+    def _add(self, line: LogLine) -> None:
+        assert self._events is not None
+        with writing(self.folder):
+            self._events.add_scalars(line["step"], scalars(line))
+
+    def on_end(self, end: RunEnd) -> None:
+        """Close the file."""
+        assert self._events is not None
+        with writing(self.folder):
+            self._events.close()
 
 
 class EventFile:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from backbones.errors import printable
 from backbones.files import read_regular
 from detection.engine.distributed import World, on_main
-from detection.engine.log import writing
+from detection.engine.writing import writing
 from detection.errors import TrainingError
 
 logger = logging.getLogger(__name__)

@@ -1,14 +1,13 @@
-"""The log of a run: metrics.jsonl, TensorBoard, log.txt, and a progress bar (plain lines where there is no terminal)."""
+"""What people read of a run while it lasts: log.txt, and a progress bar (plain lines where there is no terminal)."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,53 +18,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from detection.engine.events import EventFile
-from detection.errors import TrainingError
-from detection.files import MAX_METRICS_BYTES, METRICS_FILE, parse_metrics, plain_json, read_regular, write_whole
-from detection.terminal import PrintableFormatter
+from detection.engine.callbacks import Callback, Evaluation, LogLine, RunInfo
+from detection.engine.writing import writing
+from detection.terminal import PrintableFormatter, shows_bars
 
 logger = logging.getLogger(__name__)
 
 LOGGED_PACKAGES = ("detection", "backbones")
-_FULL, _IN_THE_WAY = "free some space", "move away what is in its place"
-_FIXES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EFBIG: _FULL,
-    errno.EEXIST: _IN_THE_WAY,
-    errno.ENOTDIR: _IN_THE_WAY,
-    errno.EISDIR: _IN_THE_WAY,
-    errno.ELOOP: _IN_THE_WAY,
-    errno.EINVAL: _IN_THE_WAY,
-    errno.EMFILE: "allow more open files (ulimit -n)",
-    errno.ENFILE: "close other programs, as too many files are open,",
-}
-LogLine = dict[str, Any]
-"""One line of metrics.jsonl: `step`, and what was measured there."""
-OnLog = Callable[[LogLine], object]
-"""Called on rank 0 with each line of metrics.jsonl, once it is written: its `kind` is "train" or "evaluation"."""
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A context for writing `path`: a full disk or a forbidden folder raises TrainingError, which says what to do."""
-    try:
-        yield
-    except OSError as error:
-        fixes = [_FIXES[error.errno]] if error.errno in _FIXES else []
-        fix = " or ".join([*fixes, "choose another output folder (--output-dir)"])
-        raise TrainingError(f"cannot write {path}: {error.strerror or error}; {fix}") from None
 
 
 def do_nothing() -> None:
     """The default of what is called when something happens."""
 
 
-class RunLog:
-    """The log of one run on rank 0; on other ranks (`enabled=False`) every method does nothing.
+class RunLog(Callback):
+    """What people see of one run on rank 0; on other ranks (`enabled=False`) it stays silent.
 
-    `before_write` is called before each line of metrics.jsonl, `on_closed_output` when the console cannot be written any more:
-    its reader or its terminal has gone.
+    `on_closed_output` is called when the console cannot be written any more: its reader or its terminal has gone.
 
     While the context lasts, what the loggers "detection" and "backbones" and those below them record, from level INFO on,
     goes to the console and to log.txt.
@@ -74,24 +43,18 @@ class RunLog:
     def __init__(
         self,
         output_dir: Path,
-        steps: int,
         *,
         enabled: bool = True,
         console: Console | None = None,
-        on_log: OnLog | None = None,
-        before_write: Callable[[], None] = do_nothing,
         on_closed_output: Callable[[], None] = do_nothing,
     ) -> None:
         self.output_dir = output_dir
-        self.before_write = before_write
         self.on_closed_output = on_closed_output
-        self.steps = steps
         self.enabled = enabled
         self.console = console or _Console(file=sys.stdout)
-        self.on_log = on_log
+        self._steps = 0
         self._handlers: list[logging.Handler] = []
         self._progress: Progress | None = None
-        self._events: EventFile | None = None
         self._previous_levels: dict[str, int] = {}
 
     def __enter__(self) -> RunLog:
@@ -127,22 +90,14 @@ class RunLog:
             with suppress(OSError):  # the terminal has gone
                 self._progress.stop()
         self._detach()
-        if self._events is not None:
-            with writing(self.output_dir / "tensorboard"):
-                self._events.close()
 
-    def start(self, step: int, keep: Callable[[LogLine], bool]) -> None:
-        """Open the files at `step`. Of the lines that an earlier part of the run wrote, those stay that `keep` accepts."""
-        if not self.enabled:
-            return
-        with writing(self.output_dir / METRICS_FILE):
-            rewrite_lines(self.output_dir / METRICS_FILE, keep)
-        with writing(self.output_dir / "tensorboard"):
-            self._events = EventFile(self.output_dir / "tensorboard", step + 1)
-        if self.console.is_terminal:
+    def on_start(self, run: RunInfo) -> None:
+        """Show the bar."""
+        self._steps = run.steps
+        if shows_bars(self.console):
             self._progress = _progress_bar(self.console)
             self._progress.start()
-            self._progress.add_task("training", total=self.steps, completed=step, loss="")
+            self._progress.add_task("training", total=run.steps, completed=run.first_step, loss="")
 
     def _close_output(self, error: OSError) -> None:
         """Write no more to the console, nor, where that is standard output, does anything else."""
@@ -157,34 +112,19 @@ class RunLog:
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=step)
 
-    def record_interval(self, line: LogLine) -> None:
-        """Record a log interval: `step`, `loss`, `losses`, and plain numbers."""
-        if not self.enabled:
-            return
-        self._write({"kind": "train", **line}, {"loss": line["loss"], **_prefixed("loss", line["losses"]), **_numbers(line)})
+    def on_log(self, line: LogLine) -> None:
+        """Say how far the run is, on the bar or in a line."""
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], loss=f"loss {line['loss']:.4f}")
-        logger.info(_sentence(line, self.steps), extra={"on_bar": self._progress is not None})
+        logger.info(_sentence(line, self._steps), extra={"on_bar": self._progress is not None})
 
-    def record_evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        """Record the numbers of an evaluation."""
-        if not self.enabled:
-            return
-        self._write({"kind": "evaluation", "step": step, "metrics": metrics}, _prefixed("evaluation", metrics))
-        logger.info("step %d: %s", step, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-
-    def _write(self, line: LogLine, scalars: dict[str, float]) -> None:
-        path = self.output_dir / METRICS_FILE
-        line = plain_json(line)
-        self.before_write()
-        # Opened for each line: a killed run loses none, and the file may be looked at or moved meanwhile.
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        with writing(self.output_dir / "tensorboard"):
-            if self._events is not None:
-                self._events.add_scalars(line["step"], scalars)
-        if self.on_log is not None:
-            self.on_log(line)
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Say the numbers."""
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+        logger.info("step %d: %s", evaluation.step, metrics)
+        if evaluation.losses:
+            total = sum(evaluation.losses.values())
+            logger.info("step %d: validation loss %.4f (%s)", evaluation.step, total, describe_losses(evaluation.losses))
 
 
 class _FileHandler(logging.FileHandler):
@@ -235,48 +175,25 @@ def silence(file: IO[str]) -> None:
         os.dup2(nowhere.fileno(), file.fileno())
 
 
-def rewrite_lines(path: Path, keep: Callable[[LogLine], bool]) -> None:
-    """Keep the records of a metrics.jsonl that `keep` accepts; an absent file becomes an empty one.
-
-    Lines that are no records are left out with a warning; one that a killed run has left unfinished, without. Raises OSError.
-    """
-    records, faults = parse_metrics(read_regular(path, MAX_METRICS_BYTES) if path.exists() else b"")
-    if faults:
-        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        logger.warning("%s, %s%s: left out, the other lines stay", path, faults[0], more)
-    kept = [_as_json(line, value) for line, value in records if keep(value)]
-    write_whole(path, b"".join(line + b"\n" for line in kept))
-
-
-def _as_json(line: bytes, value: LogLine) -> bytes:
-    """The line as it is, or without the NaN that runs before this version wrote, which JSON has not."""
-    plain = plain_json(value)
-    return line if plain == value else json.dumps(plain, allow_nan=False).encode()
-
-
 def _progress_bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in values.items()}
-
-
-def _numbers(line: LogLine) -> dict[str, float]:
-    """The numbers of a line beside the losses: speed and solver."""
-    return {name: value for name, value in line.items() if name not in ("step", "loss", "losses")}
-
-
 def _sentence(line: LogLine, steps: int) -> str:
     """What log.txt and the console say of a line: `step 20/5000  loss 1.2345 (rpn_class 0.3)  rate 0.001  0.53 s/step ...`."""
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    losses = describe_losses(line["losses"])
     left = timedelta(seconds=round((steps - line["step"]) * line["step_time"]))
     return (
-        f"step {line['step']}/{steps}  loss {line['loss']:.4f} ({parts})  rate {line['learning_rate']:.3g}  "
+        f"step {line['step']}/{steps}  loss {line['loss']:.4f} ({losses})  rate {line['learning_rate']:.3g}  "
         f"{line['step_time']:.3f} s/step (data {line['data_time']:.3f})  {line['images_per_second']:.1f} images/s  "
         f"{line['memory_mb']:.0f} MB  left {left}"
     )
+
+
+def describe_losses(losses: Mapping[str, float]) -> str:
+    """Losses by name, for people: `rpn_class 0.3000, rpn_box 0.1000`."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,9 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 from backbones.errors import first_names
 from backbones.weights.files import save_checkpoint
 from detection.config import TrainConfig
+from detection.engine.callbacks import CallbackList, LogLine, SavedCheckpoint
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import RunFolder
-from detection.engine.log import LogLine, RunLog
+from detection.engine.log import RunLog
 from detection.engine.saved_state import TrainState
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, snapshot
@@ -23,9 +25,35 @@ from detection.engine.window import LogWindow
 from detection.errors import TrainingError
 from detection.weights.checkpoint import Checkpoint, CheckpointMetadata
 
-Evaluate = Callable[[nn.Module], dict[str, float]]
 WarmUpIsOver = Callable[[LogLine], bool]
 """The line of a log interval -> whether the warm-up is over, so that the full learning rate begins."""
+
+
+class TrainBatch(Protocol):
+    """What the loop needs to know of a batch."""
+
+    @property
+    def files(self) -> list[str]:
+        """The images' files, to name them where the loss is not finite."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Any:
+        """The same batch on a device."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a run measures its model while it trains, on rank 0. The model is in eval mode then.
+
+    best.pt holds the weights with the best `best_metric` of the metrics, the highest value or the lowest, as
+    `higher_is_better` says. `batches` are those of the validation losses, the same at each call.
+    """
+
+    evaluate: Callable[[nn.Module], dict[str, float]]
+    best_metric: str | None = None
+    higher_is_better: bool = True
+    batches: Callable[[], Iterable[TrainBatch]] | None = None
 
 
 @dataclass
@@ -38,15 +66,15 @@ class TrainingRun:
     world: World
     folder: RunFolder
     metadata: CheckpointMetadata
-    evaluate: Evaluate | None
-    best_metric: str | None
-    higher_is_better: bool  # of best_metric
+    validation: Validation | None
     log: RunLog
+    callbacks: CallbackList
     stop: StopSignals
     ema: AveragedModel | None = None  # the moving average of the weights, with train.ema_decay
     warm_up_is_over: WarmUpIsOver | None = None
     state: TrainState = field(default_factory=TrainState)
     window: LogWindow = field(default_factory=LogWindow)
+    asked_to_stop: str | None = None  # the callback of rank 0 that all processes stop for, and its reason
 
     @property
     def output_dir(self) -> Path:
@@ -58,6 +86,28 @@ class TrainingRun:
         """What is evaluated, and kept in best.pt: the model with averaged weights where there is one."""
         return self.model if self.ema is None else self.ema.module
 
+    @property
+    def stopped_by(self) -> str | None:
+        """What ends the run before its last step, other than a signal: known to all processes."""
+        patience, stale = self.config.stop_patience, self.state.since_best
+        if 0 < patience <= stale:
+            return f"train.stop_patience: {stale} evaluation(s) without a better value"
+        return self.asked_to_stop
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no further step."""
+        return self.state.step >= self.config.steps or self.stop.agreed is not None or self.stopped_by is not None
+
+    def tell(self, call: Callable[[CallbackList], None]) -> None:
+        """Call the callbacks on rank 0, and let all processes know whether one of them asks to stop."""
+
+        def called() -> str | None:
+            call(self.callbacks)
+            return self.callbacks.stopped_by
+
+        self.asked_to_stop = on_main(self.world, called)
+
 
 def save_last(run: TrainingRun) -> None:
     """Replace last.pt in one instant; the old one stays whole if this fails. Called by all processes.
@@ -67,6 +117,7 @@ def save_last(run: TrainingRun) -> None:
     """
     checkpoint = snapshot(run.model, run.ema, run.optimizer, run.state, run.window, run.config, run.world, run.metadata)
     on_main(run.world, lambda: _save(run, checkpoint, LAST))
+    _tell_saved(run, LAST)
 
 
 def save_best(run: TrainingRun) -> None:
@@ -74,6 +125,12 @@ def save_best(run: TrainingRun) -> None:
     training = {"step": run.state.step, "best": run.state.best_as_dict()}
     checkpoint = Checkpoint(run.metadata, run.evaluated_model.state_dict(), training)
     on_main(run.world, lambda: _save(run, checkpoint, BEST))
+    _tell_saved(run, BEST)
+
+
+def _tell_saved(run: TrainingRun, name: str) -> None:
+    saved = SavedCheckpoint(run.output_dir / name, run.state.step, is_best=name == BEST)
+    run.tell(lambda callbacks: callbacks.call(lambda each: each.on_checkpoint(saved)))
 
 
 def _save(run: TrainingRun, checkpoint: Checkpoint, name: str) -> None:

@@ -48,7 +48,8 @@ class TrainState:
     best: BestEvaluation | None = None
     seconds: _Seconds = 0.0  # of all parts of the run
     drops: _Count = 0  # how often a "plateau" schedule has dropped the rate
-    stale: _Count = 0  # evaluations in a row without a better value
+    stale: _Count = 0  # evaluations in a row without a better value, since the last drop
+    since_best: _Count = 0  # evaluations in a row without a better value
     warm: _Bool = True  # False while a warm-up waits for the training error
 
     def best_as_dict(self) -> dict[str, Any] | None:

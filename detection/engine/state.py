@@ -23,7 +23,6 @@ from backbones.preprocessing import Preprocessing
 from backbones.weights.files import load_state
 from detection.config import ClassifierConfig, Config, TrainConfig
 from detection.engine.distributed import World, all_gather
-from detection.engine.log import METRICS_FILE
 from detection.engine.optim import learning_rate
 from detection.engine.saved_state import (
     SavedGenerators,
@@ -36,6 +35,7 @@ from detection.engine.saved_state import (
 )
 from detection.engine.window import LogWindow
 from detection.errors import TrainingError
+from detection.files import METRICS_FILE
 from detection.weights.checkpoint import Checkpoint, CheckpointMetadata, read_checkpoint
 
 LAST, BEST = "last.pt", "best.pt"
@@ -52,6 +52,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "train.log_every",
         "train.checkpoint_every",
         "train.eval_every",
+        "train.stop_patience",
         "train.connect_timeout",
         "train.collective_timeout",
     )

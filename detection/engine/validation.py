@@ -6,8 +6,9 @@ import time
 
 import torch
 
+from detection.engine.callbacks import Evaluation
 from detection.engine.distributed import on_main, reduce_max
-from detection.engine.run import TrainingRun, save_best, save_last
+from detection.engine.run import TrainingRun, Validation, save_best, save_last
 from detection.engine.saved_state import BestEvaluation
 
 
@@ -15,33 +16,35 @@ def evaluation_due(run: TrainingRun) -> bool:
     """Whether the run stands at a step whose evaluation is still to be done."""
     state, interval = run.state, run.config.eval_every
     due = state.step == run.config.steps or (interval > 0 and state.step % interval == 0)
-    return run.evaluate is not None and state.step > state.evaluated and due
+    return run.validation is not None and state.step > state.evaluated and due
 
 
 def evaluate_run(run: TrainingRun) -> None:
     """Evaluate on rank 0, keep the best weights, and save. If a signal breaks it off, the resumed run does it again."""
-    state = run.state
+    assert run.validation is not None
+    state, validation = run.state, run.validation
     started = time.perf_counter()
-    metrics = on_main(run.world, lambda: _evaluate(run))
+    metrics = on_main(run.world, lambda: _evaluate(run, validation))
     if metrics is None:
         run.stop.agreed = reduce_max(run.world, [run.stop.received or 0])[0]
         return
     state.evaluated, state.metrics = state.step, metrics
     state.seconds += time.perf_counter() - started
-    if run.best_metric is not None:
-        _update_best(run, run.best_metric)
-    run.log.record_evaluation(state.step, metrics)
+    is_best = validation.best_metric is not None and _note_best(run, validation.best_metric, validation.higher_is_better)
+    evaluation = Evaluation(state.step, dict(metrics), validation.best_metric, is_best)
+    run.tell(lambda callbacks: callbacks.call(lambda each: each.on_evaluation(evaluation)))
+    if is_best:
+        save_best(run)
     save_last(run)
 
 
-def _evaluate(run: TrainingRun) -> dict[str, float] | None:
+def _evaluate(run: TrainingRun, validation: Validation) -> dict[str, float] | None:
     """The metrics, or None where a signal broke the evaluation off."""
-    assert run.evaluate is not None
     model = run.evaluated_model
     model.eval()
     try:
         with run.stop.raising_at_once(), torch.no_grad():
-            return {name: float(value) for name, value in run.evaluate(model).items()}
+            return {name: float(value) for name, value in validation.evaluate(model).items()}
     except KeyboardInterrupt:
         if run.stop.received is None:
             raise
@@ -50,16 +53,18 @@ def _evaluate(run: TrainingRun) -> dict[str, float] | None:
         model.train()
 
 
-def _update_best(run: TrainingRun, best_metric: str) -> None:
-    """Keep the weights if they are the best so far; drop the rate of a "plateau" schedule where nothing gets better."""
+def _note_best(run: TrainingRun, best_metric: str, higher_is_better: bool) -> bool:
+    """Whether the weights are the best so far; where they are not, a "plateau" schedule may drop the rate."""
     state, config = run.state, run.config
-    if improves(state.metrics, best_metric, run.higher_is_better, state.best):
-        state.best, state.stale = BestEvaluation(best_metric, state.metrics[best_metric], state.step), 0
-        save_best(run)
-        return
+    if improves(state.metrics, best_metric, higher_is_better, state.best):
+        state.best = BestEvaluation(best_metric, state.metrics[best_metric], state.step)
+        state.stale = state.since_best = 0
+        return True
     state.stale += 1
+    state.since_best += 1
     if config.schedule == "plateau" and state.stale >= config.plateau_patience:
         state.drops, state.stale = state.drops + 1, 0
+    return False
 
 
 def improves(metrics: dict[str, float], best_metric: str, higher_is_better: bool, best: BestEvaluation | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,15 @@ from torch import nn
 from backbones import recompute_bn_statistics
 from backbones.modes import own_defaults
 from detection.config import ClassifierConfig
+from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import RunFolder, hold_folder
 from detection.engine.group import process_group
-from detection.engine.log import OnLog
 from detection.engine.precision import autocast, resolve_precision
-from detection.engine.run import require_finite
+from detection.engine.result import TrainResult
+from detection.engine.run import Validation, require_finite
 from detection.engine.state import LAST, require_no_other_run
-from detection.engine.train import TrainResult, train
+from detection.engine.train import train
 from detection.evaluation.metrics import METRICS
 from detection.files import remove_leftovers
 from detection.pretraining.data import ImageBatch, check_transforms, mean_image, train_loader, training_splits
@@ -58,14 +59,14 @@ def train_classifier(
     *,
     resume: bool = False,
     tell: Callable[[str], object] = logger.info,
-    on_log: OnLog | None = None,
+    callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = find_classifier,
 ) -> PretrainResult:
     """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
 
     A new run starts from `config.model.weights`, a file or a name of the zoo, which `find_weights` turns into a file. With
     `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the run's own
-    log; `on_log`, on rank 0, each line of metrics.jsonl as a dict. Under torchrun each process calls this.
+    log; `callbacks` are called on rank 0 (`detection.engine.callbacks`). Under torchrun each process calls this.
 
     `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile. Raises
     ConfigError, DatasetError, CheckpointError or TrainingError; under torchrun all processes raise what one does.
@@ -73,7 +74,9 @@ def train_classifier(
     world = World.from_environment()
     check_transforms(config.data)
     with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir) as folder:
-        return _train_classifier(config, world, folder, resume=resume, tell=tell, on_log=on_log, find_weights=find_weights)
+        return _train_classifier(
+            config, world, folder, resume=resume, tell=tell, callbacks=callbacks, find_weights=find_weights
+        )
 
 
 def _train_classifier(
@@ -83,7 +86,7 @@ def _train_classifier(
     *,
     resume: bool,
     tell: Callable[[str], object],
-    on_log: OnLog | None,
+    callbacks: Sequence[Callback],
     find_weights: Callable[[Path], Path],
 ) -> PretrainResult:
     """`train_classifier` in a folder that is held."""
@@ -106,12 +109,10 @@ def _train_classifier(
         config.train,
         config.output_dir,
         metadata=metadata,
-        evaluate=lambda network: evaluate_split([_as_classifier(network)], val_split, config),
-        best_metric=BEST_METRIC,
-        higher_is_better=METRICS[BEST_METRIC].higher_is_better,
+        validation=_validation(val_split, config),
         warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,
-        on_log=on_log,
+        callbacks=callbacks,
     )
     trained = config.output_dir / MODEL
     if training.interrupted or not world.is_main:
@@ -123,6 +124,15 @@ def _train_classifier(
     require_finite(Checkpoint(metadata, model.state_dict()), training.steps, trained)
     write_checkpoint(metadata, model.state_dict(), trained)
     return PretrainResult(trained, evaluate_split([model], val_split, config), training)
+
+
+def _validation(split: ImageFolder, config: ClassifierConfig) -> Validation:
+    """How the run measures the classifier on the validation split."""
+    return Validation(
+        evaluate=lambda network: evaluate_split([_as_classifier(network)], split, config),
+        best_metric=BEST_METRIC,
+        higher_is_better=METRICS[BEST_METRIC].higher_is_better,
+    )
 
 
 def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> CheckpointMetadata:

@@ -18,13 +18,13 @@ from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.data.catalog import Dataset
 from detection.engine.advice import advise_frozen
+from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
-from detection.engine.log import OnLog
+from detection.engine.result import TrainResult
 from detection.engine.saved_state import parse_training
 from detection.engine.state import LAST, require_no_other_run
-from detection.engine.train import TrainResult
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
@@ -104,13 +104,14 @@ def train_alternating(
     validation: Dataset | None,
     resume: bool,
     tell: Tell,
-    on_log: OnLog | None,
+    callbacks: Sequence[Callback],
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """Train in four steps, each a run of its own. Returns the last one's result, with the seconds of all.
 
     Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself. Resuming goes on with the last step that was
-    begun; those before it stay as they are, for others were built on them. The parameters are those of `train_detector`.
+    begun; those before it stay as they are, for others were built on them. A step that a signal or a callback stops is the
+    last one. The parameters are those of `train_detector`.
     """
     folders = [config.output_dir / folder for folder in FOLDERS]
     world = World.from_environment()
@@ -133,9 +134,9 @@ def train_alternating(
             freeze_fixed_parts(model, number)
             # Only the whole network can be evaluated.
             step_data = data if number == len(folders) else replace(data, validation=None)
-            result = fit(model, step_data, folders[number - 1], resume=resumed, on_log=on_log)
+            result = fit(model, step_data, folders[number - 1], resume=resumed, callbacks=callbacks)
             seconds += result.seconds
-            if result.interrupted:
+            if result.interrupted or result.stopped_by:
                 break
     return replace(result, seconds=seconds)
 

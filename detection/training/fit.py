@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from detection.config import Config
 from detection.data.catalog import Dataset, load_split
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
+from detection.engine.callbacks import Callback
 from detection.engine.distributed import World
-from detection.engine.log import OnLog
-from detection.engine.train import TrainResult, train
+from detection.engine.result import TrainResult
+from detection.engine.run import Validation
+from detection.engine.train import train
 from detection.errors import DatasetError
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import warn_of_crowded
@@ -71,25 +73,32 @@ def _describe_size(name: str, dataset: Dataset) -> str:
 
 
 def fit(
-    model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False, on_log: OnLog | None = None
+    model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()
 ) -> TrainResult:
     """Train a detector by its own config, from the weights that it has; with `resume` from those of `output_dir`/last.pt.
 
-    Checkpoints and the log are kept in `output_dir`; `on_log` gets each line of metrics.jsonl, on rank 0. Raises what
+    Checkpoints and the log are kept in `output_dir`; `callbacks` are called on rank 0. Raises what
     `detection.engine.train.train` raises.
     """
-    world, config, validation = World.from_environment(), model.config, data.validation
+    world, config = World.from_environment(), model.config
     return train(
         model,
         partial(train_loader, data.training, config, rank=world.rank, world_size=world.size),
         config.train,
         output_dir,
         metadata=detector_metadata(model),
-        evaluate=None if validation is None else lambda network: evaluate(_as_detector(network), validation).metrics,
+        validation=None if data.validation is None else _validation(data.validation),
+        resume=resume,
+        callbacks=callbacks,
+    )
+
+
+def _validation(dataset: Dataset) -> Validation:
+    """How the run measures the detector on the validation split."""
+    return Validation(
+        evaluate=lambda network: evaluate(_as_detector(network), dataset).metrics,
         best_metric=BEST_METRIC,
         higher_is_better=METRICS[BEST_METRIC].higher_is_better,
-        resume=resume,
-        on_log=on_log,
     )
 
 

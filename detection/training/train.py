@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from backbones.modes import own_defaults
-from detection.config import Config
+from detection.config import Config, load_config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
 from detection.data.settle import settle_config
 from detection.engine.advice import advise_frozen
+from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
-from detection.engine.log import OnLog
+from detection.engine.result import TrainResult
 from detection.engine.state import require_no_other_run
-from detection.engine.train import TrainResult
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
 from detection.training.fit import Tell, fit, load_training_data
+from detection.training.result import DetectorResult
 from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import resolve_weights
 
@@ -30,42 +31,45 @@ logger = logging.getLogger(__name__)
 
 
 def train_detector(
-    config: Config,
+    config: Config | str | Path,
     *,
     training: Dataset | None = None,
     validation: Dataset | None = None,
     resume: bool = False,
     tell: Tell = logger.info,
-    on_log: OnLog | None = None,
+    callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = resolve_weights,
-) -> TrainResult:
+) -> DetectorResult:
     """Train the detector of a config; its checkpoints (last.pt, best.pt) and log are kept in `config.output_dir`.
 
+    `config` may be the path of a YAML file, or a packaged config "resdet:NAME". The result has the trained `detector`.
     `training` and `validation` are data sets in place of the config's `data.train` and `data.val`; without either
     validation split nothing is evaluated, and there is no best.pt. A new run starts from `model.weights`, a file or a name
     of the zoo, which `find_weights` turns into a file. With `resume` the run in `output_dir` goes on from its last.pt; a
-    finished one returns its result at once. `tell` gets the sentences that precede the run's own log; `on_log`, on rank 0,
-    each line of metrics.jsonl as a dict: the losses of a log interval or the metrics of an evaluation. Under torchrun each
-    process calls this.
+    finished one returns its result at once. `tell` gets the sentences that precede the run's own log. `callbacks` are called
+    on rank 0 as the run goes on (`detection.engine.callbacks`). Under torchrun each process calls this.
 
     `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile.
 
     Raises BackboneError, ConfigError, DatasetError, CheckpointError, or TrainingError where `output_dir` is in use or holds
     another run, nothing can be resumed, or the loss is no longer finite. Under torchrun all processes raise what one does.
     """
+    if not isinstance(config, Config):
+        config = load_config(config)
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
     world = World.from_environment()
     with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir):
-        return _train_detector(
+        result = _train_detector(
             config,
             world,
             training=training,
             validation=validation,
             resume=resume,
             tell=tell,
-            on_log=on_log,
+            callbacks=callbacks,
             find_weights=find_weights,
         )
+    return DetectorResult(**vars(result))
 
 
 def _train_detector(
@@ -76,7 +80,7 @@ def _train_detector(
     validation: Dataset | None,
     resume: bool,
     tell: Tell,
-    on_log: OnLog | None,
+    callbacks: Sequence[Callback],
     find_weights: Callable[[Path], Path],
 ) -> TrainResult:
     """`train_detector` in a folder that is held."""
@@ -88,7 +92,7 @@ def _train_detector(
             validation=validation,
             resume=resume,
             tell=tell,
-            on_log=on_log,
+            callbacks=callbacks,
             find_weights=find_weights,
         )
     # A folder in use and a wrong name of weights show at once, not after the annotations are read.
@@ -103,4 +107,4 @@ def _train_detector(
     elif not resume:
         for sentence in advise_frozen(config):
             tell(sentence)
-    return fit(model, data, config.output_dir, resume=resume, on_log=on_log)
+    return fit(model, data, config.output_dir, resume=resume, callbacks=callbacks)

@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from detection.engine.log import LOGGED_PACKAGES, RunLog, rewrite_lines, writing
+from detection.engine.jsonl import rewrite_lines
+from detection.engine.log import LOGGED_PACKAGES, RunLog
+from detection.engine.writing import writing
 from detection.errors import TrainingError
 from tests.engine.toy import CONFIG, run
 
@@ -33,7 +35,7 @@ def test_what_backbones_report_reaches_the_log_of_the_run(tmp_path: Path, capsys
 def test_loggers_are_as_before_when_the_log_is_closed(tmp_path: Path) -> None:
     loggers = [logging.getLogger(name) for name in LOGGED_PACKAGES]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    with RunLog(tmp_path, 1, console=Console(file=io.StringIO())):
+    with RunLog(tmp_path, console=Console(file=io.StringIO())):
         assert all(
             logger.level == logging.INFO and len(logger.handlers) == 2 + len(handlers)
             for logger, (_, handlers) in zip(loggers, before, strict=True)
@@ -42,9 +44,8 @@ def test_loggers_are_as_before_when_the_log_is_closed(tmp_path: Path) -> None:
 
 
 def test_other_ranks_log_nothing(tmp_path: Path) -> None:
-    with RunLog(tmp_path / "run", 1, enabled=False) as log:
+    with RunLog(tmp_path / "run", enabled=False):
         logging.getLogger("backbones").warning("a warning")
-        log.start(0, lambda line: True)
     assert not (tmp_path / "run").exists()
 
 

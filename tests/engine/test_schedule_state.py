@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detection.engine.train import total_loss, train
+from detection.engine.loop import total_loss
+from detection.engine.train import train
 from tests.engine.test_train import lines
 from tests.engine.toy import CONFIG, ToyModel, run, toy_batches, toy_metadata
 
@@ -34,7 +35,6 @@ def test_the_rate_waits_for_the_training_error(tmp_path):
         config,
         tmp_path,
         metadata=toy_metadata({}),
-        evaluate=None,
         warm_up_is_over=lambda line: next(errors) < 0.8,
     )
     rates = [line["learning_rate"] / config.learning_rate for line in lines(tmp_path, "train")]

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from backbones import save_checkpoint
 from detection.cli.main import run as run_command
-from detection.engine.log import RunLog, rewrite_lines
+from detection.engine.jsonl import rewrite_lines
 from detection.engine.signals import CLOSED_OUTPUT, StopSignals
 from detection.errors import TrainingError
 from tests.engine.test_resume import assert_same_run
@@ -189,11 +188,3 @@ def test_lines_of_older_runs_are_mended(tmp_path: Path) -> None:
     path.write_text('{"kind": "train", "step": 1, "a": 0.10}\n{"kind": "train", "step": 2, "a": NaN}\n')
     rewrite_lines(path, lambda line: True)
     assert path.read_text() == '{"kind": "train", "step": 1, "a": 0.10}\n{"kind": "train", "step": 2, "a": null}\n'
-
-
-def test_callers_get_the_lines_as_they_are_written(tmp_path: Path) -> None:
-    lines: list[dict[str, Any]] = []
-    with RunLog(tmp_path, 1, console=Console(file=io.StringIO()), on_log=lines.append) as log:
-        log.start(0, lambda line: True)
-        log.record_evaluation(1, {"AP": math.nan})
-    assert lines == [{"kind": "evaluation", "step": 1, "metrics": {"AP": None}}]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.config import TrainConfig
-from detection.engine.log import rewrite_lines
+from detection.engine.jsonl import rewrite_lines
 from detection.engine.train import train
 from detection.errors import CheckpointError, TrainingError
 from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch, toy_batches, toy_metadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from backbones.preprocessing import IMAGENET_PREPROCESSING
 from detection.config import TrainConfig
-from detection.engine.train import TrainResult, train
+from detection.engine.callbacks import Callback
+from detection.engine.result import TrainResult
+from detection.engine.run import Validation
+from detection.engine.train import train
 from detection.weights.checkpoint import CheckpointMetadata, software_versions
 
 CONFIG = TrainConfig(
@@ -98,6 +101,8 @@ def run(
     higher_is_better: bool = True,
     resume: bool = False,
     settings: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    validation_batches: Callable[[], Iterable[Any]] | None = None,
 ) -> TrainResult:
     """Train the toy. `settings` are further keys of the run's config."""
     if model is None:
@@ -109,8 +114,7 @@ def run(
         config,
         output_dir,
         metadata=toy_metadata({"train": config.model_dump(mode="json"), **(settings or {})}),
-        evaluate=evaluate,
-        best_metric=best_metric,
-        higher_is_better=higher_is_better,
+        validation=None if evaluate is None else Validation(evaluate, best_metric, higher_is_better, validation_batches),
         resume=resume,
+        callbacks=callbacks,
     )

@@ -12,9 +12,10 @@ import torch
 
 import detection
 from backbones import build_backbone, save_checkpoint
-from detection import Config, TrainResult, load_detector, train_detector
+from detection import Callback, Config, DetectorResult, load_detector, train_detector
 from detection.config import load_config, with_weights
 from detection.data import load_split
+from detection.engine.callbacks import Evaluation
 from detection.errors import CheckpointError, DatasetError, TrainingError
 from tests.shapes import write_config
 
@@ -23,6 +24,19 @@ from tests.shapes import write_config
 def config(tmp_path: Path, devkit: Path) -> Config:
     """Two steps on the shapes."""
     return load_config(write_config(tmp_path, devkit), ["train.steps=2"])
+
+
+class Told(Callback):
+    """Keeps the lines of metrics.jsonl."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def on_log(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        self.lines.append(evaluation.line())
 
 
 def final_weights(config: Config) -> dict[str, torch.Tensor]:
@@ -35,17 +49,17 @@ def changed(config: Config, **values: object) -> Config:
 
 def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path: Path) -> None:
     said: list[str] = []
-    logged: list[dict[str, Any]] = []
-    expected = train_detector(config, tell=said.append, on_log=logged.append)
-    assert logged == [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["step"]) for line in logged] == [("train", 1), ("train", 2), ("evaluation", 2)]
+    told = Told()
+    expected = train_detector(config, tell=said.append, callbacks=[told])
+    assert told.lines == [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in told.lines] == [("train", 1), ("train", 2), ("evaluation", 2)]
     *counts, advice = said
     assert counts == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
     assert "model.weights is null" in advice  # its frozen stages stay random
     training, validation = load_split(config.data, "train"), load_split(config.data, "val")
     bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
     result = train_detector(bare, training=training, validation=validation)
-    assert isinstance(result, TrainResult) and result.metrics == expected.metrics and "voc_area" in result.metrics
+    assert isinstance(result, DetectorResult) and result.metrics == expected.metrics and "voc_area" in result.metrics
     torch.testing.assert_close(final_weights(bare), final_weights(config), rtol=0, atol=0)
 
 

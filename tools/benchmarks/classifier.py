@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from detection.config import ClassifierModelConfig
+from detection.engine.loop import total_loss
 from detection.engine.precision import autocast, resolve_precision
-from detection.engine.train import total_loss
 from detection.pretraining.data import ImageBatch
 from detection.pretraining.model import build_classifier
 from tools.benchmarks.benchmark import Benchmark, Work

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from detection.config import Config
+from detection.engine.loop import total_loss
 from detection.engine.precision import autocast, resolve_precision
-from detection.engine.train import total_loss
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
 from tools.benchmarks.benchmark import PEAK, Benchmark, Setup, Work

@@ -18,7 +18,7 @@ from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from detection.config import Config
-    from detection.engine.train import TrainResult
+    from detection.engine.result import TrainResult
 
 SHOWN_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
 
