@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,12 @@ def plain_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path, once: Sequence[str] = ()) -> Any:
-    """Parse a JSON file. Raises DatasetError if it is absent, too large, cut short, nested too deep or not JSON.
+def read_json(path: Path, once: Sequence[str] = (), max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """Parse a JSON file, in UTF-8, 16 or 32. Raises DatasetError: absent, too large, cut short, nested too deep or not JSON.
 
     `once`: keys that no object may hold twice; of others the last counts, as in all of Python's JSON.
     """
-    text = read_text(path)
+    text = _read_decoded(path, max_bytes, json.detect_encoding)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -128,10 +129,22 @@ def _is_record(value: Any) -> bool:
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """A text file's content in UTF-8, a byte-order mark left out. Raises DatasetError if it cannot be read."""
+    """A text file's content in UTF-8, or as its byte-order mark says, which is left out. Raises DatasetError."""
+    return _read_decoded(path, max_bytes, _encoding_by_mark)
+
+
+def _read_decoded(path: Path, max_bytes: int, encoding_of: Callable[[bytes], str]) -> str:
     try:
-        return read_regular(path, max_bytes).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        content = read_regular(path, max_bytes)
+        return content.decode(encoding_of(content)).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DatasetError(f"{path} is not a text file in UTF-8: convert it, or name another") from None
+
+
+def _encoding_by_mark(content: bytes) -> str:
+    # The mark of UTF-32 begins with that of UTF-16.
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
         (b"[" + b"9" * 5000 + b"]", "thousands of digits"),
         (rb'{"name": "a\ud800b"}', "half a character"),
         (rb'{"a\ud800": 1}', "half a character"),
-        (b"\xff\xfe{}", "not a text file"),
+        (b'{"a": "\xff"}', "not a text file"),
+        (b"\xff\xfe{\0}", "not a text file"),
     ],
 )
 def test_broken_json_is_refused_by_name(tmp_path, content, message):
@@ -38,6 +39,17 @@ def test_whole_characters_outside_the_basic_plane_are_read(tmp_path):
     path = tmp_path / "file.json"
     path.write_bytes(b"\xef\xbb\xbf" + rb'["\ud83d\ude00"]')
     assert read_json(path) == ["\U0001f600"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_json_in_every_encoding_that_it_may_have(tmp_path, encoding):
+    path = tmp_path / "file.json"
+    path.write_bytes('{"é": "中"}\r\n'.encode(encoding))
+    assert read_json(path) == {"é": "中"}
+    if "-" not in encoding.removeprefix("utf-"):  # those that have a mark, and UTF-8
+        assert read_text(path) == '{"é": "中"}\n'
+    with pytest.raises(DatasetError, match="too large"):
+        read_json(path, max_bytes=3)
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):

@@ -57,16 +57,21 @@ class Reading(NamedTuple):
 
 @dataclass
 class ImageFinder:
-    """Finds images below folders, which are listed once, when the first path leads nowhere.
+    """Finds images below folders; what is below is listed once, when the first path leads nowhere.
 
-    A relative path is looked up from each of the folders, in their order.
+    A relative path is looked up from each of the folders, in their order. Raises DatasetError for one that cannot be listed.
     """
 
     folders: Sequence[Path]
+    _names: dict[Path, set[str]] = field(init=False)  # the images in each of the folders itself
     _counts: Counter[str] = field(default_factory=Counter)  # kind -> files
     _examples: dict[str, tuple[str, Path]] = field(default_factory=dict)
     _exact: dict[Path, str] = field(default_factory=dict)  # file -> what the labels call it
     _guessed: dict[Path, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Asking for each file is slow over a network.
+        self._names = {folder: set(filter(is_image_name, list_files(folder))) for folder in self.folders}
 
     def find(self, name: str, where: str, near: Path | None = None) -> Path:
         """The file of an image. `where`: the label file, for messages; `near`: a file beside which the image may rather lie.
@@ -114,11 +119,6 @@ class ImageFinder:
         return None
 
     @cached_property
-    def _names(self) -> dict[Path, set[str]]:
-        """The images in each of the folders itself: asking for each file is slow over a network."""
-        return {folder: set(filter(is_image_name, list_files(folder))) for folder in self.folders}
-
-    @cached_property
     def _files(self) -> list[Path]:
         """All images below the folders."""
         found = {folder / name: None for folder in self.folders for name in list_folder(folder).files}
@@ -147,9 +147,9 @@ class ImageFinder:
         """In which ways a file that was found is not quite what a path says."""
         asked, found = _parts(path), file.parts
         kinds = {_difference(*pair) for pair in _agreeing(asked, found)}
-        if _fold(asked[-1]) != _fold(found[-1]):
+        if fold_name(asked[-1]) != fold_name(found[-1]):
             kinds.add("suffix")
-        elsewhere = [_fold(part) for part in asked[:-1]] != [_fold(part) for part in found[-len(asked) : -1]]
+        elsewhere = [fold_name(part) for part in asked[:-1]] != [fold_name(part) for part in found[-len(asked) : -1]]
         if elsewhere or path.startswith("/") or Path(*found[: -len(asked)]) not in self.folders:
             kinds.add("folder")
         return frozenset(kinds - {""})
@@ -175,7 +175,7 @@ class ImageFinder:
         if not self._files:
             return f"{shorten(name)} in {places}, where no image is"
         parts = _parts(readings(name)[-1].path)
-        similar = did_you_mean(parts[-1], self._by_name.neighbours(_fold(parts[-1]))) if parts else ""
+        similar = did_you_mean(parts[-1], self._by_name.neighbours(fold_name(parts[-1]))) if parts else ""
         example = f"{len(self._files)} images are there, e.g. {shorten(self._files[0].name)}"
         return f"{shorten(name)} in {places}; {example}{similar}"
 
@@ -258,12 +258,12 @@ def _agreeing(asked: Sequence[str], found: Sequence[str]) -> Iterator[tuple[str,
     """The pairs of parts, from the end, that agree but for case and Unicode form; of the names, the stems if not the names."""
     if not asked:
         return
-    if _fold(asked[-1]) == _fold(found[-1]):
+    if fold_name(asked[-1]) == fold_name(found[-1]):
         yield asked[-1], found[-1]
-    elif _fold(_stem(asked[-1])) == _fold(_stem(found[-1])):
+    elif fold_name(_stem(asked[-1])) == fold_name(_stem(found[-1])):
         yield _stem(asked[-1]), _stem(found[-1])
     for pair in zip(reversed(asked[:-1]), reversed(found[:-1]), strict=False):
-        if _fold(pair[0]) != _fold(pair[1]):
+        if fold_name(pair[0]) != fold_name(pair[1]):
             return
         yield pair
 
@@ -286,9 +286,9 @@ def _stem(name: str) -> str:
 
 
 def _key(parts: Sequence[str]) -> str:
-    return "".join(f"{_fold(part)}/" for part in reversed(parts))
+    return "".join(f"{fold_name(part)}/" for part in reversed(parts))
 
 
-def _fold(text: str) -> str:
-    """The same text for all cases and Unicode forms of a name."""
+def fold_name(text: str) -> str:
+    """A name's text for comparing: the same for all of its cases and Unicode forms."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

@@ -13,7 +13,8 @@ from detection.data.classes import ClassMap
 from detection.data.coco_format import CocoFile, read_coco_file
 from detection.data.faults import Faults
 from detection.data.formats.readers import read_folder
-from detection.data.voc import open_folder, parse_xml, read_split
+from detection.data.voc import open_folder, read_split
+from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
 
 

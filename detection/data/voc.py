@@ -1,37 +1,30 @@
-"""Pascal VOC devkits, and folders laid out like one: Annotations/, ImageSets/Main/, JPEGImages/.
-
-VOC counts pixels from 1 and its box includes the last one; ours is continuous and counts from 0, so (xmin, ymin, xmax,
-ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Fractions are kept: VOC 2012 has some.
-"""
+"""Pascal VOC devkits, and folders laid out like one: Annotations/, ImageSets/Main/, JPEGImages/."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from backbones.errors import printable, shorten
-from backbones.files import read_regular
 from detection.config import VocSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
+from detection.data.image_paths import fold_name
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, is_image_name
-from detection.data.records import AnnotatedObject, Box, list_files, make_record, parse_number, repair_box
+from detection.data.records import AnnotatedObject, list_files, make_record, needs_no_repair, repair_box
+from detection.data.voc_xml import describe_box, parse_xml, read_box, read_difficult, read_name, read_size
 from detection.errors import DatasetError, MissingImageError
 from detection.files import read_text
 from detection.structures import Record
 
-MAX_XML_BYTES = 1 << 23  # of one annotation: some 25,000 objects
 MAX_SPLIT_BYTES = 1 << 28
 
 _FLAG = re.compile(r"\s+(-1|0|1)$")
-_ENCODING = re.compile(rb"""<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.-]{1,20})["']""")
-_EAST_ASIAN = frozenset(
-    {"gbk", "gb2312", "gb18030", "big5", "big5hkscs", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949", "iso_2022_jp"}
-)
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,33 @@ class VocFolder:
 
     def annotation(self, stem: str) -> Path:
         """The XML file of an image."""
+        if stem not in self.annotated:
+            stem = self._alike(self._annotated_alike, stem)
         return self.root / "Annotations" / f"{stem}.xml"
+
+    def image_stem(self, stem: str) -> str:
+        """The stem of an image's file: as it is given, or the only one that differs in case or Unicode form alone."""
+        return stem if stem in self.images else self._alike(self._images_alike, stem)
+
+    @staticmethod
+    def _alike(stems: Mapping[str, Sequence[str]], stem: str) -> str:
+        found = stems.get(fold_name(stem), [])
+        return found[0] if len(found) == 1 else stem
+
+    @cached_property
+    def _images_alike(self) -> Mapping[str, Sequence[str]]:
+        return _by_fold(self.images)
+
+    @cached_property
+    def _annotated_alike(self) -> Mapping[str, Sequence[str]]:
+        return _by_fold(self.annotated)
+
+
+def _by_fold(stems: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    found: dict[str, list[str]] = {}
+    for stem in stems:
+        found.setdefault(fold_name(stem), []).append(stem)
+    return found
 
 
 class SplitEntry(NamedTuple):
@@ -66,7 +85,16 @@ def read_voc(source: VocSource, root: Path, classes: ClassMap, faults: Faults) -
     for entry in read_split(folder.root, source.split, folder.annotated | folder.images.keys()):
         with faults.guard():
             records.append(read_annotation(folder, entry, faults) if source.annotated else read_unannotated(folder, entry))
+    _inform_of_other_case(records, folder.root, faults)
     return records
+
+
+def _inform_of_other_case(records: Sequence[Record], root: Path, faults: Faults) -> None:
+    """Say how many images were found by a name that is not quite that of their file."""
+    other = [record for record in records if record.file.stem != record.image_id]
+    if other:
+        first = f"{shorten(other[0].image_id)} is {printable(str(other[0].file))}"
+        faults.inform(f"{root}: {len(other)} images are named in other case or another Unicode form, e.g. {first}")
 
 
 def open_folder(root: Path, year: str | None, classes: ClassMap) -> VocFolder:
@@ -145,11 +173,11 @@ def find_image(folder: VocFolder, entry: SplitEntry, filename: str = "") -> Path
 
     Raises DatasetError if there is none, or if it cannot be told.
     """
-    place, stem = folder.root / "JPEGImages", shorten(entry.stem)
-    if entry.stem not in folder.images:
+    place, stem, file_stem = folder.root / "JPEGImages", shorten(entry.stem), folder.image_stem(entry.stem)
+    if file_stem not in folder.images:
         raise MissingImageError(f"there is no image of {stem} in {place}")
-    names = folder.images[entry.stem]
-    found = [name for name in names if entry.file_name in (None, name)]
+    names = folder.images[file_stem]
+    found = [name for name in names if entry.file_name in (None, name) or file_stem != entry.stem]
     if not found:
         raise MissingImageError(f"there is no image {shorten(entry.file_name)} in {place}, but {shorten(names[0])}")
     tagged = re.split(r"[/\\]", filename.strip())[-1]
@@ -175,12 +203,12 @@ def read_unannotated(folder: VocFolder, entry: SplitEntry) -> Record:
 
 def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Record:
     """One image and its objects. Raises DatasetError naming the file."""
-    if entry.stem not in folder.images:
+    if folder.image_stem(entry.stem) not in folder.images:
         find_image(folder, entry)  # raises: that an image is missing says more than that its annotation is
     path = folder.annotation(entry.stem)
     tree = parse_xml(path)
     file = find_image(folder, entry, tree.findtext("filename") or "")
-    size_hw = _size(tree, path, file, faults)
+    size_hw = read_size(tree, path, faults) or image_size(file)
     objects = []
     for number, element in enumerate(tree.findall("object"), start=1):
         where = f"{path}, object {number}"
@@ -190,47 +218,6 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
     return make_record(entry.stem, file, size_hw, objects)
 
 
-def parse_xml(path: Path) -> ElementTree.Element:
-    """The <annotation> of a file. Raises DatasetError: missing, malformed (with the line), too large, another document."""
-    try:
-        content = read_regular(path, MAX_XML_BYTES)
-        declares_entities = any("<!ENTITY".encode(encoding) in content for encoding in ("ascii", "utf-16-le", "utf-16-be"))
-        root = ElementTree.Element("") if declares_entities else ElementTree.fromstring(_in_utf8(content))
-    except ElementTree.ParseError as error:
-        raise DatasetError(f"{path} is not well-formed XML: {printable(str(error))}") from None
-    except OSError as error:
-        raise DatasetError(f"cannot read annotation {path}: {error.strerror}") from None
-    except (ValueError, LookupError) as error:  # an encoding that is unknown or wrong
-        raise DatasetError(f"cannot read annotation {path}: {printable(str(error))}") from None
-    if declares_entities:
-        raise DatasetError(f"{path} declares entities of its own, which can make a small file endless: leave them out")
-    if root.tag != "annotation":
-        raise DatasetError(f"{path} is no VOC annotation: its root is <{printable(root.tag[:80])}>, not <annotation>")
-    return root
-
-
-def _in_utf8(content: bytes) -> bytes | str:
-    """The content as it is, or as text where it is in an encoding of several bytes, which the parser does not know."""
-    declared = _ENCODING.match(content)
-    if declared is None or declared[1].decode("ascii").lower().replace("-", "_") not in _EAST_ASIAN:
-        return content
-    return content.decode(declared[1].decode("ascii"))
-
-
-def _size(tree: ElementTree.Element, path: Path, file: Path, faults: Faults) -> tuple[int, int]:
-    """(height, width): of the <size> tag, or of the image file where the tag holds none (some tools write 0)."""
-    height, width = (parse_number(tree.findtext(f"size/{tag}")) for tag in ("height", "width"))
-    if height and width and _is_side(height) and _is_side(width):
-        return int(height), int(width)
-    if tree.find("size") is not None and not all(number == 0 or _is_side(number) for number in (height, width)):
-        faults.note(str(path), "<size> without two numbers", "taken from the image")
-    return image_size(file)
-
-
-def _is_side(number: float | None) -> bool:
-    return number is not None and 1 <= number < 2**31 and number == int(number)
-
-
 def _read_object(
     element: ElementTree.Element, classes: ClassMap, size_hw: tuple[int, int], where: str, faults: Faults
 ) -> AnnotatedObject | None:
@@ -238,39 +225,16 @@ def _read_object(
 
     Raises DatasetError for an unknown class.
     """
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        faults.note(where, "object without <name>", "dropped")
+    name = read_name(element, where, faults)
+    if name is None:
         return None
     label = classes.label(name, where)
     faults.meet(name, left_out=label is None)
     if label is None:
         return None
-    if len(element.findall("name")) > 1 or len(element.findall("bndbox")) > 1:
-        faults.note(f"{where} ({shorten(name)})", "several <name> or <bndbox>", "the first is taken")
-    box = _read_box(element, size_hw, f"{where} ({shorten(name)})", faults)
-    # An empty tag says no more than a missing one.
-    difficult = (element.findtext("difficult") or "").strip() or "0"
-    if parse_number(difficult) is None:
-        faults.note(f"{where}: <difficult> is {shorten(difficult)}", "text for a number", "taken as 0")
-    return None if box is None else AnnotatedObject(box, label, difficult=bool(parse_number(difficult)))
-
-
-def _read_box(element: ElementTree.Element, size_hw: tuple[int, int], where: str, faults: Faults) -> Box | None:
-    texts = {tag: element.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")}
-    numbers = []
-    for tag, text in texts.items():
-        number = parse_number(text)
-        if number is None:
-            fault = "object without a whole <bndbox>" if text is None else "text for a number"
-            faults.note(f"{where}: no <{tag}>" if text is None else f"{where}: <{tag}> is {shorten(text)}", fault, "dropped")
-            return None
-        numbers.append(number)
-    xmin, ymin, xmax, ymax = numbers
-    where = f"{where}, box {xmin:g} {ymin:g} {xmax:g} {ymax:g}"
-    extent = min(xmax - xmin, ymax - ymin)
-    if extent <= 0:
-        # 0 is one pixel to the devkit, but nobody draws such a box on purpose: it is a click that slipped.
-        faults.note(where, "inverted box" if extent < 0 else "box without area", "dropped")
-        return None
-    return repair_box((xmin - 1, ymin - 1, xmax, ymax), size_hw, where, faults)
+    where = f"{where} ({shorten(name)})"
+    box = read_box(element, where, faults)
+    difficult = read_difficult(element, where, faults)
+    if box is not None and not needs_no_repair(box, size_hw):
+        box = repair_box(box, size_hw, describe_box(where, box), faults)
+    return None if box is None else AnnotatedObject(box, label, difficult)

@@ -16,7 +16,8 @@ import torch
 from backbones.errors import shorten
 from detection.config.class_lists import VOC_CLASSES
 from detection.data.records import parse_number
-from detection.data.voc import annotated_stems, list_images, parse_xml, read_split
+from detection.data.voc import annotated_stems, list_images, read_split
+from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
 from detection.structures import Record
 

@@ -1,15 +1,18 @@
 """Which image a line of a split means, and XML that should not be trusted."""
 
+import codecs
 import os
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from PIL import Image
 
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
-from detection.data.voc import MAX_XML_BYTES, find_image, open_folder, parse_xml, read_split, read_voc
+from detection.data.voc import find_image, open_folder, read_split, read_voc
+from detection.data.voc_xml import MAX_XML_BYTES, parse_xml
 from detection.errors import DatasetError
 from detection.evaluation.devkit import read_devkit
 from tests.data.pictures import CLASSES, voc_source
@@ -136,7 +139,7 @@ def test_unannotated_splits_look_up_images_the_same_way(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("photo\n".encode("utf-16"), "not a text file in UTF-8"),
+        ("photo\n".encode("utf-16-le"), r"no image of 'p\\x00h"),
         (b"caf\xe9\n", "not a text file in UTF-8"),
         (b"", "lists no image"),
         (b"\xef\xbb\xbf\n \n", "lists no image"),
@@ -153,9 +156,10 @@ def test_splits_that_cannot_be_read(folder, content, message):
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name(folder):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(folder, encoding):
     add_image(folder, "photo.jpg")
-    (folder / "ImageSets/Main/x.txt").write_bytes(b"\xef\xbb\xbfphoto\r\n")
+    (folder / "ImageSets/Main/x.txt").write_bytes("photo\r\n".encode(encoding))
     assert [entry.stem for entry in read_split(folder, "x", {"photo"})] == ["photo"]
 
 
@@ -250,7 +254,7 @@ def test_deep_nesting_neither_hangs_nor_crashes(tmp_path):
     """In a process of its own: it would not be the first parser that such a file crashes."""
     path = tmp_path / "deep.xml"
     path.write_bytes(b"<annotation>" + b"<a>" * 3 * 10**5 + b"</a>" * 3 * 10**5 + b"</annotation>")
-    script = "import sys; from pathlib import Path; from detection.data.voc import parse_xml; parse_xml(Path(sys.argv[1]))"
+    script = "import sys; from pathlib import Path; from detection.data.voc_xml import parse_xml; parse_xml(Path(sys.argv[1]))"
     assert subprocess.run([sys.executable, "-c", script, str(path)], timeout=60, check=False).returncode == 0
 
 
@@ -263,6 +267,32 @@ def test_other_encodings_work_where_they_are_declared(tmp_path, encoding):
     text = f'<?xml version="1.0" encoding="{declared}"?>\n<annotation><object><name>{name}</name></object></annotation>'
     (tmp_path / "a.xml").write_bytes(text.encode(encoding))
     assert parse_xml(tmp_path / "a.xml").findtext("object/name") == name
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_a_byte_order_mark_says_more_than_a_declaration(tmp_path, mark):
+    text = '<?xml version="1.0" encoding="utf-8"?><annotation><object><name>é中</name></object></annotation>'
+    (tmp_path / "a.xml").write_bytes(mark + text.encode("utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"))
+    assert parse_xml(tmp_path / "a.xml").findtext("object/name") == "é中"
+
+
+def test_stems_in_other_case_or_unicode_form_are_found_where_only_one_is_alike(folder):
+    composed, decomposed = (unicodedata.normalize(form, "épée") for form in ("NFC", "NFD"))
+    add_image(folder, "IMG_1.JPG")
+    add_image(folder, f"{composed}.jpg")
+    (folder / "Annotations/IMG_1.xml").rename(folder / "Annotations/Img_1.xml")
+    (folder / "ImageSets/Main/x.txt").write_text(f"img_1\n{decomposed}\n", encoding="utf-8")
+    faults = Faults()
+    records = read_voc(voc_source(folder, None, "x"), folder, ClassMap.to(CLASSES), faults)
+    assert [(record.image_id, record.file.name) for record in records] == [
+        ("img_1", "IMG_1.JPG"),
+        (decomposed, f"{composed}.jpg"),
+    ]
+    assert len(records[0].boxes) == 1 and "2 images are named in other case or another Unicode form" in faults.information[0]
+    add_image(folder, "img_1.png")
+    assert read(folder, "img_1")[0][1] == "img_1.png"
+    with pytest.raises(DatasetError, match="no image of 'iMG_1'"):
+        read(folder, "iMG_1")
 
 
 def test_the_image_of_an_unknown_stem(folder):
