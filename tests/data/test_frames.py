@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ ANIMATIONS = [
 
 def write_frames(path: Path, durations: tuple[int, ...] = (100, 50, 300), size_wh: tuple[int, int] = (64, 48)) -> Path:
     frames = [Image.new("RGB", size_wh, (shade, shade, shade)) for shade in SHADES]
-    options = {} if path.suffix == ".tif" else {"duration": list(durations)}
+    options: dict[str, Any] = {} if path.suffix == ".tif" else {"duration": list(durations)}
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
     return path
 
