@@ -83,6 +83,9 @@ class FolderSource(SourceSection):
     )
     annotations: FilePath | None = Field(None, description="file or folder of the labels, relative to `root`; null: looked for")
     images: FilePath | None = Field(None, description="folder of the images, relative to `root`; null: looked for")
+    label_key: Text | None = Field(
+        None, description="via, makesense: the attribute of the regions that is their class; null: the only one that there is"
+    )
 
 
 Source = Annotated[VocSource | CocoSource | FolderSource, Field(discriminator="format")]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backbones.errors import printable, shorten
-from detection.config import Config, DataConfig
+from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, VocSource
 from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
-from detection.data.catalog import find_data_file
+from detection.data.catalog import find_data_file, resolve_root
+from detection.data.formats.recognise import Recognised, recognise
 from detection.data.names import read_names
 from detection.errors import ConfigError, DatasetError, did_you_mean
 from detection.files import read_text
@@ -26,7 +27,39 @@ def settle_config(config: Config, tell: Tell = logger.info) -> Config:
 
     `tell` gets a sentence for each thing that was found out. Raises ConfigError or DatasetError.
     """
-    return settle_classes(config, tell)
+    return settle_classes(settle_sources(config, tell), tell)
+
+
+def settle_sources(config: Config, tell: Tell = logger.info) -> Config:
+    """The same experiment with the formats of its folders in place of `auto`; each folder is told once."""
+    data, known = config.data, dict[tuple[Path, Path | None], Recognised]()
+
+    def settled(sources: Sequence[Source]) -> tuple[Source, ...]:
+        return tuple(each for source in sources for each in _concrete(source, known, tell))
+
+    val = data.val if isinstance(data.val, HeldOut) else settled(data.val)
+    changed = {"train": settled(data.train), "val": val, "test": settled(data.test)}
+    return config.model_copy(update={"data": data.model_copy(update=changed)}) if known else config
+
+
+def _concrete(source: Source, known: dict[tuple[Path, Path | None], Recognised], tell: Tell) -> Sequence[Source]:
+    """The sources that an `auto` source stands for; any other as it is."""
+    if not isinstance(source, FolderSource) or source.format != "auto":
+        return [source]
+    root = resolve_root(source.root)
+    key = root, source.annotations
+    if key not in known:
+        known[key] = recognise(root, source.annotations)
+        tell(known[key].sentence)
+    return [each.model_copy(update=_own_keys(source, root, each)) for each in known[key].sources(source.split)]
+
+
+def _own_keys(source: FolderSource, root: Path, found: Source) -> dict[str, object]:
+    """What else an `auto` source says, for what it stands for."""
+    keys: dict[str, object] = {"weight": source.weight, "boxes_in": source.boxes_in}
+    if source.images is not None and not isinstance(found, VocSource):
+        keys["images"] = (root / source.images).absolute()  # what was found may have its root deeper
+    return keys | ({"label_key": source.label_key} if isinstance(found, FolderSource) else {})
 
 
 def settle_classes(config: Config, tell: Tell = logger.info) -> Config:

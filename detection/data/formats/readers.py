@@ -7,10 +7,25 @@ from pathlib import Path
 
 from detection.config import FolderFormat, FolderSource
 from detection.data.faults import Faults
+from detection.data.formats.cvat import read_cvat
+from detection.data.formats.labelstudio import read_labelstudio
+from detection.data.formats.makesense import read_makesense
+from detection.data.formats.openimages import read_openimages
+from detection.data.formats.tables import read_csv
+from detection.data.formats.via import read_via
+from detection.data.formats.vott import read_vott
 from detection.data.labelled import LabelledImage, ReadFolder
 from detection.errors import DatasetError
 
-READERS: Mapping[FolderFormat, ReadFolder] = {}
+READERS: Mapping[FolderFormat, ReadFolder] = {
+    "cvat": read_cvat,
+    "labelstudio": read_labelstudio,
+    "vott": read_vott,
+    "makesense": read_makesense,
+    "via": read_via,
+    "openimages": read_openimages,
+    "csv": read_csv,
+}
 
 
 def read_folder(source: FolderSource, root: Path, faults: Faults) -> list[LabelledImage]:

@@ -1,0 +1,173 @@
+"""Which format a folder is in, by its files: a folder as a labelling program leaves it -> sources that say how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from backbones.errors import printable
+from detection.config import Source, VocSource
+from detection.data.formats.candidates import (
+    Candidate,
+    coco_candidate,
+    cvat_candidate,
+    file_candidate,
+    voc_candidate,
+)
+from detection.data.formats.contents import is_cvat, json_kind, read_ends
+from detection.data.formats.listing import FolderListing, list_folder
+from detection.data.formats.openimages import COLUMNS as OPEN_IMAGES_COLUMNS
+from detection.data.formats.splits import canonical_split, split_of
+from detection.data.formats.tables import MAKESENSE, find_columns, first_row
+from detection.data.formats.unknown import describe_unknown
+from detection.data.formats.via import COLUMNS as VIA_COLUMNS
+from detection.data.images import is_image_name
+from detection.data.voc import MAX_SPLIT_BYTES
+from detection.errors import DatasetError
+from detection.files import is_file, read_text
+
+WHOLE = "all"
+"""What `Recognised.splits` calls the images of a folder without splits."""
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+_SPLIT_ORDER = ("train", "val", "test")
+_INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
+_MOST_FILES = 20_000  # of a suffix that are looked into: opening each takes a tenth of a millisecond, over a network more
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a folder was taken for."""
+
+    splits: Mapping[str, tuple[Source, ...]]  # under train, val, test, or names of the folder's own; WHOLE: it has no splits
+    sentence: str  # for people: what was taken for what
+
+    def sources(self, split: str | None = None) -> tuple[Source, ...]:
+        """The sources of a split; for None those to train on: the split for that, if the folder has splits, or all images.
+
+        Raises DatasetError naming the splits that there are.
+        """
+        wanted = [WHOLE, "train", "trainval"] if split is None else [canonical_split(split)]
+        found = next((self.splits[name] for name in wanted if name in self.splits), None)
+        if found is None and split is None and len(self.splits) == 1:
+            found = next(iter(self.splits.values()))
+        if found is None:
+            there = "no splits" if list(self.splits) == [WHOLE] else f"the splits {', '.join(map(printable, self.splits))}"
+            asked = "no split to train on" if split is None else f"no split '{split}'"
+            raise DatasetError(f"{self.sentence}: {asked}; the folder has {there}: set 'split' of the source")
+        return found
+
+
+def recognise(root: Path, annotations: Path | None = None) -> Recognised:
+    """What a folder, or a file of labels, is. `annotations`, relative to the folder: only these label files count.
+
+    Raises DatasetError: nothing is recognised, with what is there; or two readings are possible, with the key that decides.
+    """
+    place = root if annotations is None else root / annotations
+    if place.suffix.lower() in _ARCHIVES and is_file(place):
+        raise DatasetError(f"{place} is an archive: unpack it, and name the folder")
+    listing = _without_wrappers(list_folder(root if root.is_dir() else root.parent))
+    candidates = find_candidates(listing, _only(listing, place, root))
+    if not candidates:
+        raise DatasetError(f"{place}: {describe_unknown(listing)}")
+    if len(candidates) > 1:
+        first, second = candidates[:2]
+        raise DatasetError(
+            f"{listing.root} may be {first.title} ({printable(first.labels[0])}) or {second.title} "
+            f"({printable(second.labels[0])}): set 'format' of the source to {first.key} or {second.key}"
+        )
+    return _recognised(candidates[0], listing)
+
+
+def _without_wrappers(listing: FolderListing) -> FolderListing:
+    """The listing of the folder within folders that hold nothing else."""
+    top = [folder for folder in listing.folders if "/" not in folder]
+    alone = len(top) == 1 and not any("/" not in file for file in listing.files)
+    if not alone or top[0].lower() in _INNER_FOLDERS or split_of(f"{top[0]}/") is not None or top[0].startswith("VOC"):
+        return listing
+    return _without_wrappers(list_folder(listing.root / top[0]))
+
+
+def _only(listing: FolderListing, place: Path, root: Path) -> Sequence[str]:
+    """The files that may be label files: all, or those that `place` names. Raises DatasetError if it names none."""
+    if place == root and root.is_dir():
+        return listing.files
+    if not place.exists() or not place.is_relative_to(listing.root):
+        raise DatasetError(f"there is no {place}: 'annotations' of the source must name a file or folder below {listing.root}")
+    path = place.relative_to(listing.root).as_posix()
+    return [file for file in listing.files if file == path or file.startswith(f"{path}/") or path == "."]
+
+
+def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candidate]:
+    """The ways to read a folder, where only some of its files may be label files. Raises DatasetError."""
+    chosen = FolderListing(listing.root, tuple(files), listing.folders)
+    jsons, tables = _by_kind(chosen, ".json", json_kind), _by_kind(chosen, ".csv", _kind_of_table)
+    xmls = _by_kind(chosen, ".xml", lambda text: "cvat" if is_cvat(text) else None)
+    found = [
+        coco_candidate(listing, jsons.get("coco", ())),
+        voc_candidate(chosen),
+        cvat_candidate(listing, xmls.get("cvat", ())),
+        file_candidate(listing, "Label Studio", "labelstudio", jsons.get("labelstudio", ())),
+        _vott_candidate(listing, jsons.get("vott", ())),
+        file_candidate(listing, "VGG Image Annotator", "via", [*jsons.get("via", ()), *tables.get("via", ())]),
+        file_candidate(listing, "Open Images", "openimages", tables.get("openimages", ())),
+        file_candidate(listing, "makesense.ai", "makesense", tables.get("makesense", ())),
+        file_candidate(listing, "a table of boxes", "csv", tables.get("csv", ())),
+    ]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def _by_kind(listing: FolderListing, suffix: str, kind: Callable[[str], str | None]) -> Mapping[str, Sequence[str]]:
+    """The files of a suffix by what they hold."""
+    found: dict[str, list[str]] = {}
+    for file in listing.by_suffix.get(suffix, ())[:_MOST_FILES]:
+        name = kind(read_ends(listing.root / file))
+        if name is not None:
+            found.setdefault(name, []).append(file)
+    return found
+
+
+def _kind_of_table(text: str) -> str | None:
+    first = first_row(text)
+    names = {cell.strip().lstrip("#") for cell in first}
+    if names.issuperset(OPEN_IMAGES_COLUMNS) or names.issuperset(VIA_COLUMNS):
+        return "openimages" if names.issuperset(OPEN_IMAGES_COLUMNS) else "via"
+    columns = find_columns(first)
+    if columns is None:
+        return None
+    return "makesense" if columns == MAKESENSE or {"label_name", "bbox_x"} <= names else "csv"
+
+
+def _vott_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate | None:
+    """The exports of a project, or else the folders of its assets, of which each image has one."""
+    exports = [file for file in files if not file.endswith("-asset.json")]
+    if exports or not files:
+        return file_candidate(listing, "VoTT", "vott", exports)
+    folders = list(dict.fromkeys(str(PurePosixPath(file).parent) for file in files))
+    return file_candidate(listing, "VoTT", "vott", folders)
+
+
+def _recognised(candidate: Candidate, listing: FolderListing) -> Recognised:
+    splits: dict[str, tuple[Source, ...]] = {}
+    for split, source in sorted(candidate.sources, key=_place):
+        name = WHOLE if split is None else split
+        splits[name] = (*splits.get(name, ()), source)
+    counts = {name: sum(_num_images(source, name, listing) for source in sources) for name, sources in splits.items()}
+    numbers = ", ".join(f"{printable(name)} {count}" for name, count in counts.items())
+    return Recognised(splits, f"{printable(str(listing.root))} is read as {candidate.title} (images: {numbers})")
+
+
+def _place(split_and_source: tuple[str | None, Source]) -> int:
+    split = split_and_source[0]
+    return _SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else len(_SPLIT_ORDER)
+
+
+def _num_images(source: Source, split: str, listing: FolderListing) -> int:
+    """About how many images a source has: those in its list, in its folder, or in folders named as its split."""
+    if isinstance(source, VocSource):
+        devkit = source.root if source.year is None else source.root / f"VOC{source.year}"
+        return len(read_text(devkit / "ImageSets" / "Main" / f"{source.split}.txt", MAX_SPLIT_BYTES).split("\n")) - 1
+    folder = (source.images or Path()).as_posix()
+    images = [file for file in listing.within("" if folder == "." else folder) if is_image_name(file)]
+    return len([file for file in images if split_of(f"{PurePosixPath(file).parent}/") == split] or images)
