@@ -24,6 +24,14 @@ EXTRAS = {
     "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     # Its classification networks as backbones: `backbone: timm/resnet50d`.
     "timm": ["timm>=1.0"],
+    # Detections as `supervision.Detections`. Its older releases ask for opencv-python.
+    "supervision": ["supervision>=0.31"],
+    # `resdet track`. The fork of norfair that is kept; norfair itself needs numpy 1.
+    "track": ["norfair-enough>=2.4"],
+    # Videos in H.264, which browsers play.
+    "video": ["av>=14.2"],
+    # Photographs of telephones: .heic
+    "heif": ["pillow-heif>=0.20"],
     # `make docs`: the site and its API reference.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
 }

@@ -12,10 +12,11 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import TextColumn
 from rich.text import Text
@@ -23,6 +24,7 @@ from rich.text import Text
 from backbones.errors import printable
 
 _NARROWEST_TERMINAL = 20  # columns
+_WIDEST_NAME = 40  # columns of a table
 _LONGEST_WORD, _LONGEST_LINE = 300, 2000  # characters
 
 
@@ -43,6 +45,22 @@ def new_console(*, stderr: bool = False, quiet: bool = False) -> Console:
 def shows_bars(console: Console) -> bool:
     """Whether a progress bar can be drawn here: on a terminal, or in a notebook whose widgets it needs."""
     return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as lines, for what has no console, such as a `print`: names to the left, the rest to the right.
+
+    Names pass `printable`, too long ones are cut; Chinese and the like take two columns for each character.
+    """
+    cells = [[_cut(printable(name), _WIDEST_NAME), *rest] for name, *rest in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    names = [row[0] + " " * (widths[0] - cell_len(row[0])) for row in cells]
+    return ["  ".join([name, *map(str.rjust, row[1:], widths[1:])]) for name, row in zip(names, cells, strict=True)]
+
+
+def _cut(text: str, width: int) -> str:
+    """The text in at most so many columns of a terminal."""
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def plain_column(layout: str) -> TextColumn:

@@ -6,7 +6,7 @@ import colorsys
 import io
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,28 +29,45 @@ def draw_boxes(
     labels: Tensor | np.ndarray,
     class_names: Sequence[str],
     scores: Tensor | np.ndarray | None = None,
+    tracks: Sequence[int | None] | None = None,
 ) -> np.ndarray:
-    """A copy of the image with boxes (N, 4) xyxy, each labelled with its class, and score if given, in the class's colour."""
+    """A copy of the image with boxes (N, 4) xyxy, each labelled with its class, and score if given, in the class's colour.
+
+    With `tracks`, the numbers of followed objects, a box has the colour of its number, which stands after the class.
+    """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     size = font_size(image.shape[:2])
     fonts: dict[Path, ImageFont.FreeTypeFont] = {}
     # Large boxes first: a small one in front of them stays visible.
     order = sorted(range(len(boxes)), key=lambda row: -_area(boxes[row].tolist()))
+    numbers = [None] * len(boxes) if tracks is None else tracks
+    colors = [class_color(int(label) if number is None else number) for label, number in zip(labels, numbers, strict=True)]
     for row in order:
-        pen.rectangle(_outline(boxes[row].tolist()), outline=class_color(int(labels[row])), width=max(round(size / 7), 1))
+        pen.rectangle(_outline(boxes[row].tolist()), outline=colors[row], width=max(round(size / 7), 1))
     for row in order:
-        name = class_names[int(labels[row])]
-        text = name if scores is None else f"{name} {float(scores[row]):.2f}"
+        name, number = class_names[int(labels[row])], numbers[row]
+        words = [name, *([] if number is None else [f"#{number}"]), *([] if scores is None else [f"{float(scores[row]):.2f}"])]
+        text = " ".join(words)
         file = font_for(text)  # not Pillow's own font, which has little beyond ASCII
         if file not in fonts:
             fonts[file] = ImageFont.truetype(file, size)
-        _draw_label(pen, drawable(text, [file]), boxes[row].tolist(), fonts[file], class_color(int(labels[row])), canvas.size)
+        _draw_label(pen, drawable(text, [file]), boxes[row].tolist(), fonts[file], colors[row], canvas.size)
+    return np.array(canvas)
+
+
+def draw_trails(image: np.ndarray, trails: Mapping[int, Sequence[tuple[float, float]]]) -> np.ndarray:
+    """A copy of the image with the ways of followed objects: for each number its points (x, y), in the number's colour."""
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    for number, points in trails.items():
+        if len(points) > 1:
+            pen.line(list(points), fill=class_color(number), width=max(font_size(image.shape[:2]) // 5, 2), joint="curve")
     return np.array(canvas)
 
 
 def class_color(label: int) -> Color:
-    """A bright (red, green, blue), always the same for a class."""
+    """A bright (red, green, blue), always the same for a class, or for the number of a followed object."""
     # Three brightnesses, one after the other, make similar hues different.
     red, green, blue = colorsys.hsv_to_rgb((label * _HUE_STEP + 0.02) % 1, 0.85, (1.0, 0.85, 0.7)[label % 3])
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detection.data.media import FrameWriter
+from detection.data.video_writer import FrameWriter
 
 
 def write_picture(path: Path, value: int = 200) -> Path:

@@ -47,12 +47,21 @@ def whole_number(at_least: int) -> Callable[[str], int]:
     return parse
 
 
+def number_from(least: float, most: float) -> Callable[[str], float]:
+    """The type of an option: a number of this range."""
+
+    def parse(text: str) -> float:
+        number = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be {least:g} to {most:g}, got {shorten(text)}")
+        return number
+
+    return parse
+
+
 def fraction(text: str) -> float:
     """The type of an option: a number from 0 to 1."""
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be 0 to 1, got {shorten(text)}")
-    return number
+    return number_from(0, 1)(text)
 
 
 def any_path(text: str) -> Path:

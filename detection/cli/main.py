@@ -35,6 +35,7 @@ COMMANDS = {
     "ablation": "each improvement of the paper's system: what it gains and what it costs",
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
+    "track": "follow objects through videos: each keeps its number",
     "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
     "export": "a detector or a backbone as an ONNX file or a torch.export program",
     "plot-runs": "training curves of several runs in one plot",

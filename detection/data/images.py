@@ -1,19 +1,22 @@
 """Image files -> pixels, the same for every kind of file: (H, W, 3) uint8 RGB, rotated as EXIF says.
 
 Greyscale is repeated in the three channels, alpha is dropped (not blended), 16 bits become 8 by division by 257, palettes
-are looked up, CMYK is converted. Of several frames or pages the first is taken. OpenCV decodes JPEG and PNG because it is
-faster; Pillow decodes all other files, and JPEGs in CMYK, whose inverted values OpenCV does not undo.
+are looked up, CMYK is converted. Of several frames or pages `read_image` takes the first, `each_frame` all. OpenCV decodes JPEG
+and PNG because it is faster; Pillow decodes all others, and JPEGs in CMYK, whose inverted values OpenCV does not undo. HEIC
+is read where pillow-heif is installed, and shown as that turns it.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePath
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,14 +27,19 @@ from backbones.files import open_regular
 from detection.config import MAX_PIXELS
 from detection.errors import DatasetError
 
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_HAS_HEIF = find_spec("pillow_heif") is not None
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"}
+    | (_HEIF_SUFFIXES if _HAS_HEIF else frozenset())
 )
 """Of the files of a folder that are images."""
 
 UNREAD_SUFFIXES = frozenset(
-    {".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".eps", ".psd", ".exr", ".hdr", ".ico", ".tga", ".dds"}
+    (frozenset() if _HAS_HEIF else _HEIF_SUFFIXES)
+    | {".jxl", ".jxr", ".svg", ".eps", ".psd", ".exr", ".hdr", ".ico", ".tga", ".dds"}
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 )
 """Of images that are left out of a folder, with a word: what their kinds hold cannot be decoded here, or not for sure."""
@@ -55,7 +63,8 @@ _FORMATS = (
     "ICO",
     "PSD",
 )
-_ONE_PICTURE = ("MPO",)  # a photograph with its preview or its depth
+_ONE_PICTURE = ("MPO", "HEIF")  # a photograph with its preview or its depth
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _EXIF_IN_HEADER = ("JPEG", "MPO", "PNG")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
@@ -64,6 +73,7 @@ _END_WITHIN = 64  # bytes at the end of a whole file; a marker further from the 
 _MAX_BYTES_PER_PIXEL = 8  # of an image that is not compressed: four channels of 16 bits
 _MAX_OTHER_BYTES = 1 << 26  # of a file: what it may hold beside its pixels
 _ROWS_AT_A_TIME = 256
+_UNTOLD_SECONDS = 0.1  # of a frame that is to be shown for no time at all, as browsers take it
 # Pillow's readers raise all of these for damaged files.
 _PILLOW_ERRORS = (
     OSError,
@@ -82,6 +92,13 @@ _DECODE_ERRORS = (*_PILLOW_ERRORS, cv2.error)
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is an image that can be read, by its suffix."""
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+class Frame(NamedTuple):
+    """One of a file's frames or pages."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB
+    seconds: float  # for which it is shown
 
 
 class LoadedImage(NamedTuple):
@@ -112,6 +129,39 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
     except OSError as error:
         raise DatasetError(f"cannot read image {path}: {error.strerror}") from None
     return load_encoded(data, str(path), max_pixels)
+
+
+def frame_kind(path: str | Path) -> Literal["image", "animation", "pages"]:
+    """Whether a file holds one picture, the frames of an animation, or the pages of a TIFF; "image" for what cannot be read."""
+    try:
+        with open_regular(path) as file:
+            _check_bytes(file, str(path), MAX_PIXELS)
+            header = _open(file, str(path))
+            if not _has_more_frames(header):
+                return "image"
+            return "pages" if header.format == "TIFF" else "animation"
+    except (DatasetError, *_PILLOW_ERRORS):
+        return "image"  # the error is for those who read it
+
+
+def each_frame(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
+    """The frames of an animation or the pages of a TIFF, one after the other. Raises DatasetError at one that is damaged."""
+    try:
+        with open_regular(path) as file:
+            _check_bytes(file, str(path), max_pixels)
+            header = _open(io.BytesIO(file.read()), str(path))
+    except OSError as error:
+        raise DatasetError(f"cannot read image {path}: {error.strerror}") from None
+    for number in itertools.count():
+        with _decoding(header.size, f"{path}, frame {number + 1},"):
+            try:
+                header.seek(number)
+            except EOFError:
+                return
+            _require_size(header.size, f"{path}, frame {number + 1},", max_pixels)
+            pixels = apply_orientation(_decode_pillow(header), _orientation(header))
+            milliseconds = header.info.get("duration", 0)
+        yield Frame(pixels, milliseconds / 1000 if milliseconds else _UNTOLD_SECONDS)
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -178,7 +228,11 @@ def load_encoded(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Loaded
     header = _open(io.BytesIO(data), name)
     _require_size(header.size, name, max_pixels)
     with _decoding(header.size, name):
-        return LoadedImage(_pixels(header, data), header.format not in _ONE_PICTURE and getattr(header, "is_animated", False))
+        return LoadedImage(_pixels(header, data), _has_more_frames(header))
+
+
+def _has_more_frames(header: ImageFile.ImageFile) -> bool:
+    return header.format not in _ONE_PICTURE and getattr(header, "is_animated", False)
 
 
 def _require_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -240,6 +294,8 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
                     return factory(stream, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # it began like an image of this kind only
+        if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
+            return _open_heif(stream, name)
     except MemoryError:
         raise DatasetError(f"image {name} is too large for this machine's memory") from None
     except Image.DecompressionBombError as error:
@@ -247,6 +303,17 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     except _PILLOW_ERRORS as error:
         raise DatasetError(f"image {name} is damaged or cut short: {printable(str(error))}") from None
     raise DatasetError(f"{name} is not an image in a known format")
+
+
+def _open_heif(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """Raises DatasetError where the package that reads HEIC is not installed."""
+    if not _HAS_HEIF:
+        raise DatasetError(f"image {name} is HEIC, which is not read without a package: pip install 'resdet[heif]'")
+    from pillow_heif import HeifImageFile
+
+    stream.seek(0)
+    opened: ImageFile.ImageFile = HeifImageFile(stream, "")
+    return opened
 
 
 def _orientation(header: Image.Image) -> int:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detection.data.catalog import Dataset
 from detection.evaluation.coco import evaluate_coco_records
+from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
 from detection.inference.predictor import Predictor
 from detection.structures import DetectionsByImage
+from detection.terminal import table_lines
+
+_MOST_CLASSES = 100  # in what `print` shows
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Metrics by the keys of `detection.evaluation.metrics.METRICS`, and the detections that they were computed from."""
+    """Metrics by the keys of `detection.evaluation.metrics.METRICS`, and the detections that they were computed from.
+
+    `print` shows all metrics, and the classes by their AP.
+    """
 
     metrics: dict[str, float]  # COCO's twelve numbers, voc_area and voc07
     class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
-    detections: DetectionsByImage  # by image, in its own pixels, on the CPU
+    detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
+
+    def __str__(self) -> str:
+        titles = [(METRICS[key].title, _number(value)) for key, value in self.metrics.items()]
+        heading = ("class", *(METRICS[key].title for key in self.class_ap))
+        names = sorted(dict.fromkeys(name for values in self.class_ap.values() for name in values))
+        rows = [(name, *(_number(values.get(name, math.nan)) for values in self.class_ap.values())) for name in names]
+        more = [f"... and {len(rows) - _MOST_CLASSES} more classes"] if len(rows) > _MOST_CLASSES else []
+        return "\n".join([*table_lines(titles), "", *table_lines([heading, *rows[:_MOST_CLASSES]]), *more])
 
 
 def evaluate(
@@ -55,3 +71,8 @@ def evaluate_detections(dataset: Dataset, detections: DetectionsByImage) -> Eval
         {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap},
         detections,
     )
+
+
+def _number(value: float) -> str:
+    """To four decimals; "-" where there was nothing to measure, which COCO calls -1 and VOC NaN."""
+    return "-" if math.isnan(value) or value < 0 else f"{value:.4f}"

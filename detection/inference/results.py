@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.cells import cell_len, set_cell_size
 from torch import Tensor
 
 from backbones.errors import printable
@@ -19,13 +18,13 @@ from detection.evaluation.detection_files import coco_results
 from detection.inference.images import ImageInput, Source, read_input
 from detection.rows import yolo_row
 from detection.structures import Detections, ImageId
+from detection.terminal import table_lines
 from detection.visualize import draw_boxes, save_image
 
 if TYPE_CHECKING:
     import supervision
 
 _MOST_ROWS = 20  # of a table
-_WIDEST_NAME = 40  # columns of a terminal
 _HEADINGS = ("class", "score", "x1", "y1", "x2", "y2")
 
 
@@ -92,10 +91,8 @@ class ImageDetections(Detections):
         return f"<{len(self)} detections in {self._image()}{': ' if counts else ''}{counts}>"
 
     def __str__(self) -> str:
-        rows = [_HEADINGS, *(_cells(*row) for row in self._shown())]
-        name_width = max(min(cell_len(row[0]), _WIDEST_NAME) for row in rows)
-        lines = [_aligned(row[0], name_width) + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
-        return "\n".join([f"{self._image()}: {len(self)} detections", *(lines if len(self) else ()), *self._hidden()])
+        lines = table_lines([_HEADINGS, *(_cells(*row) for row in self._shown())]) if len(self) else []
+        return "\n".join([f"{self._image()}: {len(self)} detections", *lines, *self._hidden()])
 
     def _repr_html_(self) -> str:
         """The table of a notebook."""
@@ -126,8 +123,3 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _cells(name: str, score: float, box: list[float]) -> tuple[str, ...]:
     return (printable(name), f"{score:.3f}", *(f"{edge:.1f}" for edge in box))
-
-
-def _aligned(name: str, width: int) -> str:
-    """The name in so many columns of a terminal, in which Chinese takes two for each character."""
-    return name + " " * (width - cell_len(name)) if cell_len(name) <= width else set_cell_size(name, width - 1) + "…"

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from backbones.weights.zoo import ZOO, PublishedWeights
-from detection.cli.commands import demo
+from detection.cli import drawing as cli_drawing
 from detection.cli.main import main
 from detection.config import Config
+from detection.data.frames import FrameReader
 from detection.data.images import read_image
-from detection.data.media import FrameReader, MediaInput, find_inputs
+from detection.data.media import MediaInput, find_inputs
 from detection.inference import drawing
 from detection.structures import Detections
 from detection.weights.zoo import STANDARD_DETECTOR
@@ -39,7 +40,7 @@ class OneCat:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(demo, "load", lambda weights, overrides: OneCat())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, overrides: OneCat())
 
 
 def run(*arguments, folder: Path) -> int:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.cli.commands import demo
-from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_paths, find_all_inputs
+from detection.cli import drawing as cli_drawing
+from detection.data.frames import FrameReader
+from detection.data.media import MediaInput, drawing_paths, find_all_inputs
+from detection.data.video_writer import FrameWriter
 from detection.errors import DatasetError
 from detection.visualize import save_image
 from tests.cli.test_demo import OneCat, read_json, run
@@ -23,7 +25,7 @@ ODD_NAMES = [
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(demo, "load", lambda weights, overrides: OneCat())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, overrides: OneCat())
 
 
 def write_odd_pictures(folder) -> None:

@@ -71,7 +71,7 @@ def found(root: Path, name: str, near: Path | None = None) -> tuple[str, set[str
         (["set/a.jpg"], "/data/local-files/?d=set%5Ca.jpg", "set/a.jpg", {URL, BACKSLASH}),
         (["a.jpg"], "/data/upload/1/0a1b2c3d-a.jpg", "a.jpg", {PLACE, UPLOAD}),
         (["0a1b2c3d-a.jpg"], "/data/upload/1/0a1b2c3d-a.jpg", "0a1b2c3d-a.jpg", {PLACE}),
-        (["a.jpg", "a.heic"], "x/a.tif", "a.jpg", {PLACE, SUFFIX}),
+        (["a.jpg", "a.jxl"], "x/a.tif", "a.jpg", {PLACE, SUFFIX}),
         (["a.jpg", ".a.jpg", "__MACOSX/a.jpg"], "x/a.jpg", "a.jpg", {PLACE}),
     ],
 )  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_path_leads_to_the_one_file_that_fits(tmp_path: Path, files: list[str]
         (["x/a.jpg", "y/a.jpg"], "a.jpg", r"labels.json: 'a.jpg' may be any of 2 images: .*a.jpg, .*a.jpg; name it w"),
         (["A.jpg", "a.JPG"], "a.jpg", "'a.jpg' may be any of 2 images"),
         (["a.png", "a.bmp"], "a.jpg", "'a.jpg' may be any of 2 images"),
-        (["a.heic"], "A.heic", r"a.heic is of a kind that is not read: convert it, e.g. to .jpg"),
+        (["a.jxl"], "A.jxl", r"a.jxl is of a kind that is not read: convert it, e.g. to .jpg"),
     ],
 )  # fmt: skip
 def test_else_it_is_said_what_is_there(tmp_path: Path, files: list[str], name: str, message: str) -> None:

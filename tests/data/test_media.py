@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.data.media import FrameReader, FrameWriter, MediaInput, drawing_paths, find_all_inputs, find_inputs
+from detection.data.frames import FrameReader
+from detection.data.media import MediaInput, drawing_paths, find_all_inputs, find_inputs
+from detection.data.video_writer import FrameWriter
 from detection.errors import DatasetError
 from tests.media_files import write_picture, write_video
 

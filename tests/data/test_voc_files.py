@@ -106,7 +106,7 @@ def test_other_folders_are_not_ours(folder, line):
         (["a.jpg", "a.png"], "photos/a.png", "a", "a.png"),
         (["a.jpg", "a.png"], None, "a.png", "a.png"),
         (["a.jpg", "a.png"], "a.png", "a.png  1", "a.png"),
-        (["a.jpg", "a.heic"], None, "a", "a.jpg"),
+        (["a.jpg", "a.jxl"], None, "a", "a.jpg"),
         (["a.jpg"], "renamed.png", "a", "a.jpg"),
         (["a.jpg", "a.png"], None, "a", "cannot be told"),
         (["a.jpg", "a.png"], "b.jpg", "a", "cannot be told"),
@@ -114,7 +114,7 @@ def test_other_folders_are_not_ours(folder, line):
         (["a.jpg", "a.png"], "a.jpg", "a.png", "cannot be told"),
         (["a.jpg"], "a.png", "a.png", "no image 'a.png' in .*, but 'a.jpg'"),
         (["a.jpg", "a.png"], "a.jpg", "a.bmp", "no image 'a.bmp'"),
-        (["a.heic"], None, "a", "of a kind that is not read"),
+        (["a.jxl"], None, "a", "of a kind that is not read"),
         (["a.txt"], None, "a", "no image of 'a'"),
     ],
 )  # fmt: skip

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from detection.data.media import FrameReader, find_all_inputs
+from detection.data.frames import FrameReader
+from detection.data.media import find_all_inputs
 from detection.errors import DatasetError
-from detection.inference.drawing import DrawnImage, DrawnVideo, draw_media, found_objects
+from detection.inference.drawing import DrawnImage, DrawnVideo, draw_media
+from detection.inference.painting import found_objects
 from detection.structures import Detections
 from tests.media_files import write_picture, write_video
 from tests.small_detector import detector

@@ -194,8 +194,8 @@ def test_the_last_of_one_name_counts_and_nothing_leaves_the_archive(tmp_path):
 
 def test_kinds_that_are_not_read_are_said(tmp_path, caplog):
     root = write_split(tmp_path / "set", "train", count=1)
-    (root / "train/apple/a.heic").write_bytes(b"")
-    (root / "train/berry/b.HEIC").write_bytes(b"")
+    (root / "train/apple/a.jxl").write_bytes(b"")
+    (root / "train/berry/b.JXR").write_bytes(b"")
     (root / "train/berry/notes.txt").write_bytes(b"")
     for place in (root, pack(root, tmp_path / "x.tar", "w")):
         caplog.clear()
