@@ -6,7 +6,10 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ __all__ = [
     "METRICS_FILE",
     "exists",
     "is_file",
+    "new_folder",
     "open_regular",
     "parse_metrics",
     "plain_json",
@@ -42,6 +46,29 @@ MAX_STEP = 2**53
 """Beyond it floating point cannot tell one step from the next."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `folder` when the block ends; if the block raises, nothing of it stays.
+
+    Raises DatasetError where `folder` exists and is not empty, OSError, naming it, where it cannot be written.
+    """
+    if exists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DatasetError(f"{printable(str(folder))} exists and is not an empty folder: name another, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = folder.absolute().with_name(f".{folder.absolute().name[:100]}.{secrets.token_hex(4)}.tmp")
+    made.mkdir()
+    try:
+        yield made
+        if folder.is_dir():
+            folder.rmdir()
+        made.replace(folder)
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(str(made))):
+            error.filename = str(folder)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 import warnings
@@ -36,6 +37,7 @@ COMMANDS = {
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
     "track": "follow objects through videos: each keeps its number",
+    "import": "a data set in any format into COCO, YOLO or VOC, pixels untouched",
     "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
     "export": "a detector or a backbone as an ONNX file or a torch.export program",
     "plot-runs": "training curves of several runs in one plot",
@@ -68,11 +70,16 @@ def command_main(name: str) -> CommandMain:
     """The `main` of the command's module: 'eval-voc' -> detection.cli.commands.eval_voc.main."""
 
     def imported(argv: Sequence[str] | None) -> int | None:
-        module = importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
-        code: int | None = module.main(argv)
+        code: int | None = importlib.import_module(module_name(name)).main(argv)
         return code
 
     return imported
+
+
+def module_name(command: str) -> str:
+    """The module of a command; one that is a word of Python's ends in "_": 'import' -> detection.cli.commands.import_."""
+    stem = command.replace("-", "_")
+    return f"detection.cli.commands.{stem}{'_' if keyword.iskeyword(stem) else ''}"
 
 
 def run(command: CommandMain, argv: Sequence[str] | None = None) -> int:

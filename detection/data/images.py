@@ -212,6 +212,24 @@ def read_header(path: str | Path) -> ImageHeader:
         raise DatasetError(f"cannot read image {path}: {error.strerror or error}") from None
 
 
+def require_annotated_size(file: str, size_hw: tuple[int, int], annotated_hw: tuple[int, int]) -> None:
+    """Raise DatasetError where an image's (height, width), as displayed, is not its annotation's."""
+    if size_hw == annotated_hw:
+        return
+    found, annotated = (f"{width}x{height}" for height, width in (size_hw, annotated_hw))
+    turned = _describe_turned(file) if size_hw == annotated_hw[::-1] else ""
+    raise DatasetError(
+        f"image {file} is {found} as displayed, but its annotation says {annotated}: its boxes cannot fit{turned}"
+    )
+
+
+def _describe_turned(file: str) -> str:
+    """Why an image may have height for width, for a message."""
+    if read_header(file).orientation == 1:
+        return "; are width and height swapped?"
+    return "; it was annotated as it is stored, and EXIF turns it: set 'boxes_in: stored' in its source"
+
+
 def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels -> displayed pixels, by EXIF's orientation 1..8; any other value means 1."""
     if orientation in (5, 6, 7, 8):

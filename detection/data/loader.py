@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detection.config import LOADER_TIMEOUT, MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
-from detection.data.images import LoadedImage, describe_more_frames, load_image, read_header
+from detection.data.images import LoadedImage, describe_more_frames, load_image, require_annotated_size
 from detection.data.packing import PackedRecords
 from detection.data.repeats import image_factors
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
@@ -149,20 +149,8 @@ def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXE
     """An image file, decoded. Raises DatasetError, also where its (H, W) is not `size_hw`, the annotation's."""
     image = load_image(file, max_pixels)
     height, width = image.pixels.shape[:2]
-    if (height, width) != size_hw:
-        annotated = f"{size_hw[1]}x{size_hw[0]}"
-        turned = _describe_turned(file) if (width, height) == size_hw else ""
-        raise DatasetError(
-            f"image {file} is {width}x{height} as displayed, but its annotation says {annotated}: its boxes cannot fit{turned}"
-        )
+    require_annotated_size(file, (height, width), size_hw)
     return image
-
-
-def _describe_turned(file: str) -> str:
-    """Why an image may have height for width, for a message."""
-    if read_header(file).orientation == 1:
-        return "; are width and height swapped?"
-    return "; it was annotated as it is stored, and EXIF turns it: set 'boxes_in: stored' in its source"
 
 
 def train_loader(

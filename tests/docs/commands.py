@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from detection.cli.main import COMMANDS
+from detection.cli.main import COMMANDS, module_name
 from tests.datasets.scripts import load_script
 from tests.docs.markdown import PAGES, blocks, name_of
 
 # tools/x.py -> the command that it runs, where the two names differ.
-TOOLS = {"train_net": "train"}
+TOOLS = {"train_net": "train", "import_dataset": "import"}
 # `python tools/x.py`, also of an environment and under torchrun; `resdet x`; a script of datasets/.
 STARTS = re.compile(
     r"(?:\w+=\S+ )*(?:(?:\.venv/bin/)?python (?P<script>(?:tools|datasets)/\w+\.py)|torchrun(?: --\S+)* (?P<run>tools/\w+\.py)"
@@ -58,7 +58,7 @@ def module_of(name: str) -> ModuleType:
     if name == "benchmark":
         return importlib.import_module("tools.benchmarks.command")
     assert name in COMMANDS, f"no command {name}"
-    return importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
+    return importlib.import_module(module_name(name))
 
 
 def command_lines() -> Iterator[CommandLine]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from detection.cli.main import COMMANDS
+from detection.cli.main import COMMANDS, module_name
 from detection.files import write_json
 from tests.fuzz.campaign import Campaign, Report
 from tests.fuzz.mutations import MUTATIONS
@@ -32,7 +32,7 @@ def main() -> int:
     torch.set_num_threads(1)  # a process that has used more cannot fork and go on
     cv2.setNumThreads(1)
     for name in COMMANDS:  # what the forked commands need, imported once
-        importlib.import_module(f"detection.cli.commands.{name.replace('-', '_')}")
+        importlib.import_module(module_name(name))
     with tempfile.TemporaryDirectory() as temporary:
         sandbox = Path(temporary) / "sandbox"
         sandbox.mkdir()

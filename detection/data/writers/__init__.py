@@ -1,0 +1,1 @@
+"""Data sets and detections as files of labels: COCO, Pascal VOC, YOLO, Label Studio."""
