@@ -61,6 +61,7 @@ def split_modules(
 
 
 def _share_modules(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> None:
+    half.stages = backbone.stages
     children = dict(backbone.named_children())
     for name in names:
         if name not in children:

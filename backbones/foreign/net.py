@@ -48,6 +48,7 @@ class ForeignNet(Backbone):
         self._features = forward_function(fx.GraphModule(net, subgraph(traced.graph, None, wanted)))
         self._logits = forward_function(fx.GraphModule(net, traced.graph))
         take_over_parts(self, net if num_classes else needed)
+        self.stages = _stages(traced, self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) -> {"c2": ..., "c5": ...}."""
@@ -83,6 +84,7 @@ class ForeignTrunk(C4Trunk):
         graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, None, whole.traced.c4.node))
         take_over_parts(self, graph_module)
         self._forward = forward_function(graph_module)
+        self.stages = whole.stages
         self.channels = whole.traced.c4.channels
         self.preprocessing = whole.preprocessing
         self.classifier_keys = (*whole.head_keys, *whole.classifier_keys)
@@ -101,6 +103,7 @@ class ForeignHead(C4Head):
         graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, whole.traced.c4.node, whole.traced.last.node))
         take_over_parts(self, graph_module)
         self._forward = forward_function(graph_module)
+        self.stages = whole.stages
         self.channels = whole.traced.last.channels
         self.freeze(_existing_modules(whole.frozen, self))
 
@@ -184,6 +187,17 @@ def _unused_keys(net: nn.Module, needed: nn.Module, num_classes: int) -> tuple[t
     layer = rows[-1].rpartition(".")[0] if rows else None
     last = tuple(key for key in unused if key.rpartition(".")[0] == layer)
     return last, tuple(key for key in unused if key not in last)
+
+
+def _stages(traced: TracedNet, owner: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """What each stride's last map needs and those of smaller strides do not."""
+    stages: list[tuple[str, ...]] = []
+    before: set[str] = set()
+    for stride in sorted(traced.by_stride):
+        names = _modules_up_to(traced, traced.by_stride[stride].node, owner)
+        stages.append(tuple(name for name in names if name not in before))
+        before.update(names)
+    return tuple(stage for stage in stages if stage)
 
 
 def _modules_up_to(traced: TracedNet, last: fx.Node, owner: nn.Module) -> list[str]:

@@ -41,7 +41,7 @@ from detection.config.limits import (
 
 MAX_CELL_ANCHORS = 1000
 Pooling = Literal["max", "align"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class ModelConfig(Section):
@@ -237,7 +237,19 @@ class TrainConfig(Section):
     )
     warmup_steps: StepsOrNone = Field(0, description="steps of linear warm-up")
     warmup_factor: Fraction = Field(0.1, description="the warm-up starts at this share of the rate")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="sgd: with momentum; adamw: its own rates, such as 0.0001, and weight decay, such as 0.05"
+    )
     momentum: BelowOne = Field(0.9, description="of SGD")
+    backbone_rate: Real = Field(
+        1.0, gt=0, le=1000, description="the backbone learns at this factor of the learning rate, the layers on it at the rate"
+    )
+    layer_decay: Real = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="each stage of the backbone learns at this factor of the rate of what follows it, down to conv1",
+    )
     weight_decay: Real = Field(1e-4, ge=0, le=100, description="of all weights but those of norms and biases")
     ema_decay: BelowOne = Field(
         0.0, description="of the exponential moving average of the weights, which is what is evaluated; 0: none"
@@ -245,7 +257,11 @@ class TrainConfig(Section):
     clip_norm: Real | None = Field(
         None, gt=0, le=1_000_000_000, description="the gradient is scaled down to this norm where it is larger"
     )
-    precision: Precision = Field("auto", description="auto: bf16 autocast where the hardware computes in bf16")
+    precision: Precision = Field(
+        "auto",
+        description="auto: bf16 autocast where the hardware computes in bf16, else fp16 on GPUs that have it, else fp32; fp16 "
+        "scales the losses",
+    )
     seed: Whole = Field(0, ge=0, le=MAX_NUMBER, description="of initialisation, order, augmentation and sampling")
     log_every: Steps = Field(20, description="steps between log lines")
     checkpoint_every: Steps = Field(1000, description="steps between checkpoints")

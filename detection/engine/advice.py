@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from detection.config import Config, TrainConfig
+from detection.engine.layer_rates import backbone_depths
 
 
 def advise_schedule(config: TrainConfig, *, evaluated: bool) -> list[str]:
@@ -29,7 +32,33 @@ def advise_schedule(config: TrainConfig, *, evaluated: bool) -> list[str]:
             "the 'plateau' schedule never lowers the learning rate: nothing is evaluated before the end; "
             "give data.val and a smaller train.eval_every",
         ),
+        (
+            config.optimizer == "adamw" and config.momentum != TrainConfig().momentum,
+            f"train.momentum {config.momentum:g} has no effect: it is of SGD, and train.optimizer is 'adamw'",
+        ),
+        (
+            config.optimizer == "adamw" and config.learning_rate > 0.005,
+            f"train.learning_rate {config.learning_rate:g} is high for 'adamw': 0.0001 at 16 images per step is usual",
+        ),
         (average, f"train.ema_decay {config.ema_decay:g} averages over more steps than the run has ({steps}); lower it"),
+    )
+    return [sentence for doubtful, sentence in doubts if doubtful]
+
+
+def advise_layer_rates(model: nn.Module, config: TrainConfig) -> list[str]:
+    """What of `train.backbone_rate` and `train.layer_decay` changes nothing for this model."""
+    depths = backbone_depths(model)
+    trained = {depth for name, depth in depths.items() if model.get_parameter(name).requires_grad}
+    doubts = (
+        (
+            not trained and (config.backbone_rate != 1 or config.layer_decay != 1),
+            "train.backbone_rate and train.layer_decay have no effect: nothing of the backbone is trained; lower "
+            "model.freeze_stages",
+        ),
+        (
+            len(trained) > 0 and set(depths.values()) == {1} and config.layer_decay != 1,
+            "train.layer_decay is one factor for all of this backbone, which does not tell its stages (`stages`)",
+        ),
     )
     return [sentence for doubtful, sentence in doubts if doubtful]
 

@@ -6,6 +6,7 @@ A step is one optimizer update over `accumulate` micro-batches in each process; 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from detection.engine.callbacks import LogLine
 from detection.engine.distributed import all_gather, data_parallel, reduce_max, reduce_mean
 from detection.engine.log import peak_memory_mb
-from detection.engine.optim import gradient_norm, learning_rate, set_learning_rate
-from detection.engine.precision import autocast, resolve_precision
+from detection.engine.optim import current_rate, gradient_norm, learning_rate, set_learning_rate
+from detection.engine.precision import autocast, describe_precision, overflowed, require_scale
 from detection.engine.run import TrainBatch, TrainingRun, save_last
 from detection.engine.state import LAST, seed_everything
 from detection.engine.validation import evaluate_run, evaluation_due
@@ -39,8 +40,7 @@ class WaitBrokenOffError(Exception):
 def run_steps(run: TrainingRun, make_batches: MakeBatches) -> None:
     """Step until the last step, or until a signal, a callback or the patience stops the run."""
     state, config, optimizer = run.state, run.config, run.optimizer
-    dtype = resolve_precision(config.precision, run.world.device)
-    logger.info("%s, %s, %d process(es)", run.world.device, "fp32" if dtype is None else "bf16 autocast", run.world.size)
+    logger.info("%s, %s, %d process(es)", run.world.device, describe_precision(run.dtype), run.world.size)
     parallel = data_parallel(run.model, run.world)
     run.model.train()
     if evaluation_due(run):  # the run was killed while it evaluated
@@ -51,21 +51,17 @@ def run_steps(run: TrainingRun, make_batches: MakeBatches) -> None:
         set_learning_rate(optimizer, learning_rate(state.step, config, drops=state.drops, warm=state.warm))
         optimizer.zero_grad()
         try:
-            _backward(run, parallel, stream, dtype)
+            _backward(run, parallel, stream)
         except WaitBrokenOffError:
             _stop_before_step(run)
             break
-        run.window.add_gradient_norm(state.step + 1, gradient_norm(run.model, config.clip_norm))
-        _check_losses_and_signals(run)  # raises on a value that is not finite, before it reaches the weights
-        optimizer.step()
-        if run.ema is not None:
-            run.ema.update_parameters(run.model)
+        _update_weights(run)
         state.step += 1
         _count_time(run, time.perf_counter() - started)
         _after_step(run)
 
 
-def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[TrainBatch], dtype: torch.dtype | None) -> None:
+def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[TrainBatch]) -> None:
     """Add up the gradients of the step's micro-batches."""
     state, config, device = run.state, run.config, run.world.device
     for index in range(config.accumulate):
@@ -74,10 +70,27 @@ def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[TrainBatch
         seed_everything(config.seed, number, run.world.rank)
         # Gradients travel between the processes once a step, with the last micro-batch.
         with _unsynchronised(parallel) if index < config.accumulate - 1 else nullcontext():
-            with autocast(device, dtype):
+            with autocast(device, run.dtype):
                 losses: dict[str, Tensor] = parallel(batch.to(device))
-            (total_loss(losses) / config.accumulate).backward()
+            run.scaler.scale(total_loss(losses) / config.accumulate).backward()
         run.window.add_losses(state.step + 1, losses, batch.files)
+
+
+def _update_weights(run: TrainingRun) -> None:
+    """Step, unless the gradient overflowed in fp16: that is counted, and the next losses are multiplied by less."""
+    step = run.state.step + 1
+    run.scaler.unscale_(run.optimizer)
+    norm = gradient_norm(run.model, run.config.clip_norm)
+    overflow = overflowed(run.scaler, norm)
+    if not overflow:
+        run.window.add_gradient_norm(step, norm)
+    _check_losses_and_signals(run)  # raises on a value that is not finite, before it reaches the weights
+    run.scaler.step(run.optimizer)  # does nothing after an overflow
+    run.scaler.update()
+    require_scale(run.scaler, step)
+    run.state.skipped_steps += overflow
+    if run.ema is not None and not overflow:
+        run.ema.update_parameters(run.model)
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
@@ -174,7 +187,7 @@ def _log_line(run: TrainingRun) -> LogLine:
     """The record of a log interval, averaged over the processes."""
     window = run.window
     means = reduce_mean(run.world, window.means())
-    norm = means.pop(GRADIENT_NORM)
+    norm = means.pop(GRADIENT_NORM, math.nan)  # in fp16 all steps of an interval may have overflowed
     losses = {name: mean for name, mean in means.items() if not name.startswith(LOG_ONLY_PREFIX)}
     steps = max(window.steps, 1)
     return {
@@ -183,10 +196,18 @@ def _log_line(run: TrainingRun) -> LogLine:
         "loss": sum(losses.values()),
         "losses": losses,
         **{name: mean for name, mean in means.items() if name.startswith(LOG_ONLY_PREFIX)},
-        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "learning_rate": current_rate(run.optimizer),
         GRADIENT_NORM: norm,
+        **_scaler_line(run),
         "step_time": window.seconds / steps,
         "data_time": window.data_seconds / steps,
         "images_per_second": window.images / max(window.seconds, 1e-9),
         "memory_mb": peak_memory_mb(run.world.device),
     }
+
+
+def _scaler_line(run: TrainingRun) -> LogLine:
+    """What the record says of a run in fp16."""
+    if not run.scaler.is_enabled():
+        return {}
+    return {"loss_scale": run.scaler.get_scale(), "skipped_steps": run.state.skipped_steps}

@@ -1,4 +1,4 @@
-"""The solver: SGD with momentum, and a learning rate that is a pure function of the step.
+"""The solver: SGD with momentum or AdamW, and a learning rate that is a pure function of the step.
 
 A step is one optimizer update. It sees images_per_device x processes x accumulate images, the total batch.
 """
@@ -6,29 +6,43 @@ A step is one optimizer update. It sees images_per_device x processes x accumula
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detection.config import TrainConfig
+from detection.engine.layer_rates import rate_factors
 from detection.errors import TrainingError
 
+RATE_FACTOR = "rate_factor"
+"""Key of a parameter group: what the run's learning rate is multiplied by for it."""
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """SGD over the parameters that require a gradient; norm parameters and biases are not decayed.
 
-    Raises TrainingError where nothing is to be trained.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """`train.optimizer` over the parameters that require a gradient. Raises TrainingError where nothing is to be trained."""
+    groups = parameter_groups(model, config)
+    if not groups:
         raise TrainingError("the model has no trainable parameter; lower model.freeze_stages")
-    # Scales and offsets of norms and biases are exactly the parameters with fewer than two dimensions.
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=config.learning_rate, momentum=config.momentum)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """The trained parameters by the factor of their rate, the greatest first; norms and biases apart, which are not decayed."""
+    factors = rate_factors(model, config)
+    trained = [(factors[name], parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for factor in sorted({factor for factor, _ in trained}, reverse=True):
+        alike = [parameter for own, parameter in trained if own == factor]
+        # Scales and offsets of norms and biases are exactly the parameters with fewer than two dimensions.
+        groups += [
+            {"params": [p for p in alike if p.ndim > 1], "weight_decay": config.weight_decay, RATE_FACTOR: factor},
+            {"params": [p for p in alike if p.ndim <= 1], "weight_decay": 0.0, RATE_FACTOR: factor},
+        ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(step: int, config: TrainConfig, *, drops: int = 0, warm: bool = True) -> float:
@@ -60,9 +74,15 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group this rate."""
+    """Give every parameter group this rate, times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[RATE_FACTOR]
+
+
+def current_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate that was set last, without the groups' factors."""
+    first = optimizer.param_groups[0]
+    return float(first["lr"] / first[RATE_FACTOR])
 
 
 def total_batch(config: TrainConfig, world_size: int) -> int:

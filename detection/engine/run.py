@@ -70,6 +70,8 @@ class TrainingRun:
     log: RunLog
     callbacks: CallbackList
     stop: StopSignals
+    scaler: torch.amp.GradScaler  # of the losses in fp16; with other precisions it is disabled
+    dtype: torch.dtype | None = None  # of autocast; None: fp32
     ema: AveragedModel | None = None  # the moving average of the weights, with train.ema_decay
     warm_up_is_over: WarmUpIsOver | None = None
     state: TrainState = field(default_factory=TrainState)
@@ -115,7 +117,9 @@ def save_last(run: TrainingRun) -> None:
     Raises TrainingError where a number in it is not finite, or the folder was deleted; CheckpointError where it cannot be
     written.
     """
-    checkpoint = snapshot(run.model, run.ema, run.optimizer, run.state, run.window, run.config, run.world, run.metadata)
+    checkpoint = snapshot(
+        run.model, run.ema, run.optimizer, run.scaler, run.state, run.window, run.config, run.world, run.metadata
+    )
     on_main(run.world, lambda: _save(run, checkpoint, LAST))
     _tell_saved(run, LAST)
 

@@ -51,6 +51,7 @@ class TrainState:
     stale: _Count = 0  # evaluations in a row without a better value, since the last drop
     since_best: _Count = 0  # evaluations in a row without a better value
     warm: _Bool = True  # False while a warm-up waits for the training error
+    skipped_steps: _Count = 0  # whose gradients overflowed in fp16
 
     def best_as_dict(self) -> dict[str, Any] | None:
         """`best` as plain data, for a checkpoint."""
@@ -90,6 +91,16 @@ class SavedOptimizer:
 
 
 @dataclass(frozen=True)
+class SavedScaler:
+    """What fp16's losses are multiplied by, and the steps since that was changed."""
+
+    __pydantic_config__ = _KNOWN_FIELDS
+
+    scale: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+    steps_since_change: _Count
+
+
+@dataclass(frozen=True)
 class SavedWindow:
     """A process's sums since the last log line."""
 
@@ -126,6 +137,7 @@ class SavedTraining:
     progress: TrainState
     ema: Mapping[str, Any] | None = None
     best: BestEvaluation | None = None
+    scaler: SavedScaler | None = None
 
 
 _ADAPTER = TypeAdapter(SavedTraining)
@@ -208,29 +220,67 @@ def numpy_state(state: SavedGenerators) -> Any:
     return algorithm, keys.numpy().astype(np.uint32), *rest
 
 
+@dataclass(frozen=True)
+class _OptimizerLayout:
+    """What an optimizer's state dict holds beside the rates."""
+
+    numbers: tuple[str, ...]  # of a group: they must be this run's
+    buffers: tuple[str, ...]  # of a parameter, in its shape
+    count: str | None = None  # of its steps, a scalar tensor
+    squares: str | None = None  # the buffer that is nowhere negative
+
+
+_LAYOUTS: dict[type, _OptimizerLayout] = {
+    torch.optim.SGD: _OptimizerLayout(("weight_decay", "momentum", "dampening", "nesterov"), ("momentum_buffer",)),
+    torch.optim.AdamW: _OptimizerLayout(
+        ("weight_decay", "betas", "eps", "amsgrad"), ("exp_avg", "exp_avg_sq"), count="step", squares="exp_avg_sq"
+    ),
+}
+
+
 def optimizer_fault(saved: SavedOptimizer, optimizer: torch.optim.Optimizer, steps_done: int) -> str | None:
     """How the saved state differs from what this optimizer can have; None if it fits."""
-    own = optimizer.state_dict()["param_groups"]
+    own, layout = optimizer.state_dict()["param_groups"], _LAYOUTS[type(optimizer)]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not is_plain(saved.param_groups) or [group.get("params") for group in saved.param_groups] != [
         group["params"] for group in own
     ]:
         return "the optimizer's parameters are not this model's"
     for number, (theirs, ours) in enumerate(zip(saved.param_groups, own, strict=True)):
-        for key in ("lr", "weight_decay", "momentum", "dampening", "nesterov"):
-            value = theirs.get(key)
-            if not isinstance(value, bool | int | float) or (key != "lr" and value != ours[key]) or not 0 <= value < 1e300:
-                return f"training.optimizer.param_groups.{number}.{key} is {shorten(value)}, this run's is {ours[key]}"
+        if fault := _group_fault(theirs, ours, layout):
+            return f"training.optimizer.param_groups.{number}.{fault}"
     for number, values in saved.state.items():
         if number >= len(parameters):
             return f"training.optimizer.state.{number} is of none of the {len(parameters)} parameters"
-        buffer = values.get("momentum_buffer")
-        if values.keys() - {"momentum_buffer"}:
-            return f"training.optimizer.state.{number} has {shorten(sorted(map(str, values)))}, not a momentum_buffer"
-        if buffer is not None and (fault := _buffer_fault(buffer, parameters[number])):
-            return f"training.optimizer.state.{number}.momentum_buffer {fault}"
-    if steps_done and not saved.state and any(group["momentum"] for group in own):
-        return "training.optimizer.state is empty, after steps with momentum"
+        if fault := _state_fault(values, parameters[number], layout):
+            return f"training.optimizer.state.{number}{fault}"
+    if steps_done and not saved.state and any(group.get("momentum", 1) for group in own):
+        return "training.optimizer.state is empty, after steps that left some"
+    return None
+
+
+def _group_fault(theirs: Mapping[str, Any], ours: Mapping[str, Any], layout: _OptimizerLayout) -> str | None:
+    rate = theirs.get("lr")
+    if not isinstance(rate, bool | int | float) or not 0 <= rate < 1e300:
+        return f"lr is {shorten(rate)}, this run's is {ours['lr']}"
+    for key in layout.numbers:
+        if theirs.get(key) != ours[key]:
+            return f"{key} is {shorten(theirs.get(key))}, this run's is {ours[key]}"
+    return None
+
+
+def _state_fault(values: Mapping[str, Any], parameter: Tensor, layout: _OptimizerLayout) -> str | None:
+    known = {*layout.buffers, *([layout.count] if layout.count else [])}
+    if values.keys() - known or (layout.count and values.keys() != known):
+        return f" has {shorten(sorted(map(str, values)))}, not {' and '.join(sorted(known))}"
+    for key, value in values.items():
+        like = torch.zeros(()) if key == layout.count else parameter
+        if value is None and layout.count is None:  # SGD's buffer before its first step
+            continue
+        if fault := _buffer_fault(value, like):
+            return f".{key} {fault}"
+        if (key == layout.count and value < 1) or (key == layout.squares and bool((value < 0).any())):
+            return f".{key} holds {float(value.min()):g}"
     return None
 
 

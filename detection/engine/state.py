@@ -93,6 +93,7 @@ def snapshot(
     model: nn.Module,
     ema: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     state: TrainState,
     window: LogWindow,
     config: TrainConfig,
@@ -104,6 +105,7 @@ def snapshot(
         "step": state.step,
         "ema": None if ema is None else ema.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler_state(scaler),
         "scheduler": {
             "step": state.step,
             "learning_rate": learning_rate(state.step, config, drops=state.drops, warm=state.warm),
@@ -118,12 +120,19 @@ def snapshot(
     return Checkpoint(metadata, model.state_dict(), training)
 
 
+def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, Any] | None:
+    """What of a scaler changes while it works; None where it is disabled."""
+    state = scaler.state_dict()
+    return {"scale": state["scale"], "steps_since_change": state["_growth_tracker"]} if state else None
+
+
 def restore(
     checkpoint: Checkpoint,
     path: Path,
     model: nn.Module,
     ema: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     world: World,
 ) -> tuple[TrainState, LogWindow]:
     """Put a training checkpoint back into this process.
@@ -133,6 +142,11 @@ def restore(
     saved = parse_training(checkpoint, path)
     if ema is not None and saved.ema is None:
         raise CheckpointError(f"{path} cannot be resumed: it lacks training.ema, the averaged weights; take another copy of it")
+    if scaler.is_enabled() and saved.scaler is None:
+        raise CheckpointError(
+            f"{path} cannot be resumed in fp16: it lacks training.scaler, the scale of the losses; resume it on the device "
+            f"that it ran on, or start a new run from it as model.weights (--weights)"
+        )
     if fault := optimizer_fault(saved.optimizer, optimizer, saved.progress.step):
         raise CheckpointError(f"{path} cannot be resumed: {fault}; take another copy of it")
     load_state(model, checkpoint.state, str(path))
@@ -146,6 +160,9 @@ def restore(
     own, theirs = optimizer.state_dict()["param_groups"], saved.optimizer.param_groups
     groups = [group | {"lr": saved_group["lr"]} for group, saved_group in zip(own, theirs, strict=True)]
     optimizer.load_state_dict({"state": saved.optimizer.state, "param_groups": groups})
+    if scaler.is_enabled() and saved.scaler is not None:
+        own_state = scaler.state_dict()
+        scaler.load_state_dict(own_state | {"scale": saved.scaler.scale, "_growth_tracker": saved.scaler.steps_since_change})
     set_rng_state(checkpoint.training["rng"][world.rank])
     window = saved.windows[world.rank]
     return saved.progress, LogWindow.from_state({"totals": window.totals, "counts": window.counts})

@@ -16,7 +16,7 @@ from torch import nn
 
 from detection.config import TrainConfig
 from detection.config.yaml_text import dump_yaml
-from detection.engine.advice import advise_resumed, advise_schedule
+from detection.engine.advice import advise_layer_rates, advise_resumed, advise_schedule
 from detection.engine.callbacks import Callback, CallbackList, RunEnd, RunInfo
 from detection.engine.distributed import World, on_main
 from detection.engine.events import TensorBoardLog
@@ -26,6 +26,7 @@ from detection.engine.jsonl import JsonlLog
 from detection.engine.log import RunLog
 from detection.engine.loop import MakeBatches, run_steps
 from detection.engine.optim import build_ema, build_optimizer, describe_schedule, scale_schedule
+from detection.engine.precision import build_scaler, resolve_precision
 from detection.engine.result import TrainResult
 from detection.engine.run import TrainingRun, Validation, WarmUpIsOver, save_last
 from detection.engine.saved_state import TrainState
@@ -71,12 +72,13 @@ def train(
     with process_group(world, config), hold_folder(world, output_dir) as folder:
         checkpoint = on_main(world, lambda: _find_checkpoint(output_dir, metadata, scaled, world, resume))
         model.to(world.device)
+        dtype = resolve_precision(scaled.precision, world.device)
         with (
             StopSignals() as stop,
             RunLog(output_dir, enabled=world.is_main, on_closed_output=stop.note_closed_output) as log,
         ):
             logger.info("%s", describe_schedule(config, scaled))
-            for sentence in advise_schedule(scaled, evaluated=validation is not None):
+            for sentence in advise_schedule(scaled, evaluated=validation is not None) + advise_layer_rates(model, scaled):
                 logger.warning("%s", sentence)
             own = (JsonlLog(output_dir, folder.require_intact), TensorBoardLog(output_dir), log)
             run = TrainingRun(
@@ -91,6 +93,8 @@ def train(
                 log=log,
                 callbacks=CallbackList((*own, *callbacks) if world.is_main else ()),
                 stop=stop,
+                scaler=build_scaler(world.device, dtype),
+                dtype=dtype,
                 warm_up_is_over=warm_up_is_over,
                 state=TrainState(warm=warm_up_is_over is None),
             )
@@ -123,7 +127,8 @@ def _run(run: TrainingRun, checkpoint: Checkpoint | None, make_batches: MakeBatc
 def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
     """Restore or start the run, and open its files."""
     if checkpoint is not None:
-        run.state, run.window = restore(checkpoint, run.output_dir / LAST, run.model, run.ema, run.optimizer, run.world)
+        path = run.output_dir / LAST
+        run.state, run.window = restore(checkpoint, path, run.model, run.ema, run.optimizer, run.scaler, run.world)
         run.metadata = replace(run.metadata, preprocessing=checkpoint.metadata.preprocessing)
         logger.info("%s", _describe_restored(run))
         for sentence in advise_resumed(checkpoint.training["scheduler"]["config"], run.config):

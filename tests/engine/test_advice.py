@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from backbones import build_backbone
 from detection.config import Config, ModelConfig, TrainConfig
-from detection.engine.advice import advise_frozen, advise_resumed, advise_schedule
+from detection.engine.advice import advise_frozen, advise_layer_rates, advise_resumed, advise_schedule
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,8 @@ from detection.engine.advice import advise_frozen, advise_resumed, advise_schedu
         ({"lr_drops": [5], "schedule": "cosine"}, "no effect: train.schedule is 'cosine'"),
         ({"schedule": "plateau", "eval_every": 10}, "'plateau' schedule never lowers the learning rate"),
         ({"ema_decay": 0.99}, "averages over more steps"),
+        ({"optimizer": "adamw", "momentum": 0.8, "learning_rate": 1e-4}, "momentum 0.8 has no effect"),
+        ({"optimizer": "adamw", "learning_rate": 0.02}, "learning_rate 0.02 is high for 'adamw'"),
     ],
 )
 def test_what_will_not_happen_is_one_sentence(settings, words):
@@ -43,3 +46,12 @@ def test_a_resume_that_changes_the_schedule():
     assert advise_resumed(before, TrainConfig(steps=20)) == []
     plateau = TrainConfig(steps=10, schedule="plateau", eval_every=2)
     assert "was 5 and is 2 now" in advise_resumed({"steps": 10, "eval_every": 5}, plateau)[0]
+
+
+def test_rates_of_layers_that_change_nothing():
+    slow, plain = TrainConfig(layer_decay=0.5), TrainConfig()
+    frozen, trained = build_backbone("cifar_resnet8", freeze_stages=4), build_backbone("cifar_resnet8", freeze_stages=1)
+    assert "nothing of the backbone is trained" in advise_layer_rates(frozen, slow)[0]
+    assert advise_layer_rates(frozen, plain) == advise_layer_rates(trained, slow) == []
+    trained.stages = ()
+    assert "does not tell its stages" in advise_layer_rates(trained, slow)[0]

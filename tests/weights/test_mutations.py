@@ -17,6 +17,7 @@ from backbones.weights.files import load_checkpoint
 from backbones.weights.format import parse_checkpoint
 from detection.engine.distributed import World
 from detection.engine.optim import build_ema, build_optimizer
+from detection.engine.precision import build_scaler
 from detection.engine.saved_state import parse_training
 from detection.engine.state import read_last_checkpoint, restore
 from detection.errors import ConfigError, TrainingError
@@ -47,7 +48,8 @@ def resume(path: Path) -> None:
     model = build_detector(config)
     checkpoint = read_last_checkpoint(folder, detector_metadata(model), config.train, world)
     ema = build_ema(model, config.train.ema_decay)
-    state, _ = restore(checkpoint, folder / "last.pt", model, ema, build_optimizer(model, config.train), world)
+    optimizer, scaler = build_optimizer(model, config.train), build_scaler(world.device, None)
+    state, _ = restore(checkpoint, folder / "last.pt", model, ema, optimizer, scaler, world)
     assert state.step == 3 and all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
