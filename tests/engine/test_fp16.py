@@ -39,12 +39,12 @@ class Explode(torch.autograd.Function):
     """Itself; its gradient is infinite where it arrives larger than a limit."""
 
     @staticmethod
-    def forward(ctx, loss: Tensor, limit: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, loss: Tensor, limit: float) -> Tensor:
         ctx.limit = limit
         return loss.clone()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return (gradient * torch.inf if gradient > ctx.limit else gradient), None
 
 

@@ -95,7 +95,7 @@ def test_the_loop_is_plain_adamw(tmp_path: Path) -> None:
     run(tmp_path, config, model=model)
     matrices = [p for p in reference.parameters() if p.ndim > 1]
     vectors = [p for p in reference.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999), weight_decay=0.3)
     for number in range(3):
         optimizer.zero_grad()
