@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from detection.tiles import Window
+
 ImageId = Hashable
 """The name of an image in its annotation file: VOC's stem (str) or COCO's id (int)."""
 
@@ -30,6 +32,7 @@ class Record:
     difficult: Tensor  # (G,) bool: VOC's flag; not trained on, ignored in evaluation
     crowd: Tensor  # (G,) bool: COCO's iscrowd; not trained on, ignored in evaluation
     areas: Tensor  # (G,) float32 px^2: the segment's area in COCO, else the box's
+    window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property
     def trainable(self) -> Tensor:

@@ -109,7 +109,7 @@ def plan_rows(detectors: Sequence[Detector]) -> AblationPlan:
 
 def baseline_settings(test: TestConfig) -> TestConfig:
     """These settings with all improvements switched off."""
-    return test.model_copy(update={"refinement_passes": 0, "voting": False, "scales": (), "flip": False})
+    return test.model_copy(update={"refinement_passes": 0, "voting": False, "scales": (), "flip": False, "tile": 0})
 
 
 def refinement_settings(test: TestConfig) -> TestConfig:

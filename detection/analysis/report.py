@@ -46,7 +46,7 @@ def voc_table(result: VocResult) -> Table:
 
 
 def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | None = None) -> Table:
-    """The twelve numbers, and AP of each class if given; a dash where there was nothing to measure on."""
+    """COCO's numbers, and AP of each class if given; a dash where there was nothing to measure on."""
     table = Table(title="COCO")
     table.add_column("measure")
     table.add_column("value", justify="right")

@@ -20,12 +20,15 @@ from detection.config.limits import (
     Section,
     Side,
     Text,
+    TileOverlap,
+    TileSide,
     Timeout,
     Whole,
     Workers,
     Year,
     require,
     require_shorter,
+    require_tile,
 )
 from detection.errors import ConfigError
 
@@ -36,6 +39,7 @@ FolderFormat = Literal[
 OnMissingImage = Literal["error", "skip"]
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
+TileCut = Literal["ignore", "clip"]
 
 
 class SourceSection(Section):
@@ -146,6 +150,20 @@ class DataConfig(Section):
         description="training: images with a class that less than this share of the images shows are drawn more often, by "
         "LVIS's repeat factors; 0: all equally often",
     )
+    tile: TileSide = Field(
+        0, description="training: larger images are cut into tiles with sides of so many of their own pixels; 0: none is"
+    )
+    tile_overlap: TileOverlap = Field(0.2, description="what neighbouring tiles share, at least, as a share of tile")
+    tile_min_area: Fraction = Field(
+        0.7, description="an object is learnt from a tile, cut off at its border, that holds this share of its area ..."
+    )
+    tile_cut: TileCut = Field(
+        "ignore",
+        description="... and what a tile holds less of is ignored, neither object nor background, or learnt as well: clip",
+    )
+    tile_empty: Real = Field(
+        0.1, ge=0, le=1000, description="tiles without an object that are trained on, for each tile with one, at most"
+    )
     aspect_grouping: Flag = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Workers = Field(2, description="loader processes per training process")
     loader_timeout: Timeout = Field(
@@ -187,5 +205,6 @@ class DataConfig(Section):
         )
         known = None if self.classes == "auto" or self.classes_file is not None else resolve_classes(self.classes)
         check_renamed_and_dropped(self.rename, self.drop, known)
+        require_tile("data.tile", self.tile)
         require_shorter("data.shorter_sides", max(self.shorter_sides), "data.longer_side", self.longer_side)
         return self

@@ -26,6 +26,8 @@ LOADER_TIMEOUT = 300.0
 MAX_PIXELS = 120_000_000
 """Of an image file, by default: few cameras give more. Decoded it takes 360 MB."""
 MAX_IMAGES = 10**9
+MIN_TILE = 32
+"""Pixels of a tile's side, at least: two cells of the feature map where tiles are not resized."""
 MAX_PATH = 4096
 
 
@@ -75,6 +77,8 @@ BelowOne = Annotated[Real, Field(ge=0, lt=1)]
 Side = Annotated[Whole, Field(ge=1, le=MAX_SIDE)]
 Seconds = Annotated[Real, Field(gt=0, le=31_536_000)]  # up to a year
 Timeout = Annotated[Real, Field(ge=0, le=31_536_000)]  # seconds; 0: none
+TileSide = Annotated[Whole, Field(ge=0, le=MAX_SIDE)]  # 0: none; see require_tile
+TileOverlap = Annotated[Real, Field(ge=0, le=0.9)]  # with more, a large image would have thousands of tiles
 MaxPixels = Annotated[Whole, Field(ge=1, le=2**30)]  # OpenCV decodes no larger images
 Steps = Annotated[Whole, Field(ge=1, le=MAX_STEPS)]
 StepsOrNone = Annotated[Whole, Field(ge=0, le=MAX_STEPS)]
@@ -110,4 +114,12 @@ def require_shorter(key: str, side: int, longer_key: str, longer_side: int) -> N
         side <= longer_side,
         f"{key} asks for a shorter side of {side}, but {longer_key} is {longer_side}: no image would become so large; "
         f"raise {longer_key}, or lower {key}",
+    )
+
+
+def require_tile(key: str, side: int) -> None:
+    """Raise ValueError where tiles are asked for that hold nothing."""
+    require(
+        side == 0 or side >= MIN_TILE,
+        f"{key} is {side}: a tile has sides of at least {MIN_TILE} of the image's pixels; raise it, or write 0 for no tiles",
     )

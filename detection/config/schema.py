@@ -33,10 +33,13 @@ from detection.config.limits import (
     Steps,
     StepsOrNone,
     Text,
+    TileOverlap,
+    TileSide,
     Whole,
     ascending,
     require,
     require_shorter,
+    require_tile,
 )
 
 MAX_CELL_ANCHORS = 1000
@@ -200,9 +203,15 @@ class TestConfig(Section):
         "pool", description="the maximum of the two scales is taken after RoI pooling or after conv5"
     )
     flip: Flag = Field(False, description="average the scores and boxes with those of the mirrored image")
+    tile: TileSide = Field(
+        0, description="larger images are looked at in tiles with sides of so many of their own pixels, too; 0: only whole"
+    )
+    tile_overlap: TileOverlap = Field(0.2, description="what neighbouring tiles share, at least, as a share of tile")
+    tile_whole: Flag = Field(True, description="an image that is looked at in tiles is looked at as a whole, too")
 
     @model_validator(mode="after")
     def _fits_together(self) -> TestConfig:
+        require_tile("test.tile", self.tile)
         ordered = sorted(set(self.scales))
         require(ascending(self.scales), f"test.scales must ascend, got {shorten(list(self.scales))}: write {shorten(ordered)}")
         require_shorter("test.shorter_side", self.shorter_side, "test.longer_side", self.longer_side)

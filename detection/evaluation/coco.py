@@ -1,4 +1,5 @@
-"""COCO's twelve numbers, computed by faster-coco-eval, which gives the same numbers as pycocotools, the reference, faster.
+"""COCO's twelve numbers, and AP and AR with more detections per image, by faster-coco-eval, which gives the same numbers as
+pycocotools, the reference, faster.
 
 A number is -1 where there is nothing to measure it on, as in pycocotools: APs without small objects. COCO has no
 `difficult` flag: such objects of VOC data are passed as crowd, which it ignores (see docs/evaluation.md).
@@ -25,6 +26,12 @@ from detection.structures import DetectionsByImage, ImageId, Record
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """Keys of METRICS in the reference's order: s, m, l are small, medium and large objects; 1, 10, 100 detections per image."""
 
+CAPPED_METRICS = ("APcap", "ARcap")
+"""Keys of METRICS: AP and AR where more than COCO_CAP detections of an image count, as many as a config allows."""
+
+COCO_CAP = 100
+"""Detections per image in COCO's AP, at most."""
+
 MAX_CATEGORIES = 20_000
 """With objects, in one evaluation; it takes up to a gigabyte for the tables of 2000 and some 60 kB for each further one."""
 
@@ -35,7 +42,10 @@ _MAX_PAIRS = 10_000_000  # of an image and a category, of which the algorithm ma
 
 @dataclass(frozen=True)
 class CocoResult:
-    """The twelve numbers by the keys of COCO_METRICS, and AP per class name for the classes that have objects."""
+    """The twelve numbers by the keys of COCO_METRICS, and AP per class name for the classes that have objects.
+
+    With more than COCO_CAP detections per image the numbers are followed by CAPPED_METRICS.
+    """
 
     numbers: dict[str, float]
     class_ap: dict[str, float]
@@ -52,12 +62,17 @@ def evaluate_coco_files(annotations: Path, detections: Path) -> dict[str, float]
     return evaluate_coco_results(dataset, read_results(detections, dataset)).numbers
 
 
-def evaluate_coco_records(records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str]) -> CocoResult:
-    """The twelve numbers of N records and the AP per class. Raises DatasetError for detections of an image without a record."""
+def evaluate_coco_records(
+    records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str], max_detections: int = COCO_CAP
+) -> CocoResult:
+    """The numbers of N records and the AP per class. Raises DatasetError for detections of an image without a record.
+
+    `max_detections`, of one image, is what CAPPED_METRICS are measured with, where it is above COCO_CAP.
+    """
     check_images(records, detections)
     dataset = records_as_coco(records, class_names)
     ids = {name: label for label, name in enumerate(class_names)}
-    return evaluate_coco_results(dataset, coco_results(detections, class_names, ids))
+    return evaluate_coco_results(dataset, coco_results(detections, class_names, ids), max_detections=max_detections)
 
 
 def records_as_coco(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, Any]:
@@ -78,12 +93,15 @@ def records_as_coco(records: Sequence[Record], class_names: Sequence[str]) -> di
 
 
 def evaluate_coco_results(
-    dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None
+    dataset: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str] | None = None,
+    max_detections: int = COCO_CAP,
 ) -> CocoResult:
     """Run COCO's algorithm on the content of an annotation and a result file, both already checked.
 
-    `class_names`: only these categories count; all if None. Categories of one name are one class. Raises DatasetError where
-    more categories than MAX_CATEGORIES have objects."""
+    `class_names`: only these categories count; all if None. Categories of one name are one class. `max_detections`: of one
+    image, for CAPPED_METRICS. Raises DatasetError where more categories than MAX_CATEGORIES have objects."""
     classes = _class_numbers(dataset)
     annotated = {classes.by_id[each["category_id"]] for each in dataset["annotations"]}
     wanted = (
@@ -94,38 +112,58 @@ def evaluate_coco_results(
     if len(kept) > MAX_CATEGORIES:
         raise DatasetError(f"{len(kept)} categories have objects; at most {MAX_CATEGORIES} can be evaluated together")
     if not kept:
-        return CocoResult(dict.fromkeys(COCO_METRICS, -1.0), {})
+        return CocoResult(dict.fromkeys(COCO_METRICS + (CAPPED_METRICS if max_detections > COCO_CAP else ()), -1.0), {})
     images = _image_numbers(dataset)
     truth = [_ground_truth(each, number, images, classes) for number, each in enumerate(dataset["annotations"], 1)]
     found = [_detection(each, number, images, classes) for number, each in enumerate(results, 1)]
     evaluation = COCOeval_faster(_index(truth, images, classes), _index(found, images, classes), "bbox")
+    caps = [1, 10, COCO_CAP]
+    evaluation.params.maxDets = [*caps, max_detections] if max_detections > COCO_CAP else caps
     try:
-        evaluation.eval = _evaluate_classes(evaluation, kept, len(images))
-        evaluation.params.catIds = kept
+        tables = _evaluate_classes(evaluation, kept, len(images))
+        precision = np.broadcast_to(tables.precision, (*tables.precision.shape[:-1], len(caps)))
+        evaluation.eval = {"precision": precision, "recall": tables.recall}
+        evaluation.params.catIds, evaluation.params.maxDets = kept, caps
         evaluation.summarize()
     except MemoryError:
         raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
-    values = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
+    numbers = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
+    if max_detections > COCO_CAP:
+        numbers |= zip(CAPPED_METRICS, map(_mean, (tables.capped_precision, tables.capped_recall)), strict=True)
     names = {number: name for name, number in classes.by_name.items()}
-    return CocoResult(values, _class_ap(np.asarray(evaluation.eval["precision"]), [names[number] for number in kept]))
+    return CocoResult(numbers, _class_ap(tables.precision, [names[number] for number in kept]))
 
 
-def _evaluate_classes(evaluation: COCOeval_faster, kept: Sequence[int], num_images: int) -> dict[str, Any]:
-    """The tables of precision and recall, some categories at a time where there are very many: each is measured by itself."""
+class _Tables(NamedTuple):
+    """What the algorithm measures of K classes, as far as a number is made of it; -1 where there is nothing to measure."""
+
+    precision: np.ndarray  # (IoU, recall, K, area range, 1), at COCO_CAP detections per image
+    recall: np.ndarray  # (IoU, K, area range, 3), at 1, 10 and COCO_CAP
+    capped_precision: np.ndarray  # (IoU, recall, K, 0 or 1), all areas, at more detections, if asked for
+    capped_recall: np.ndarray  # (IoU, K, 0 or 1)
+
+
+def _evaluate_classes(evaluation: COCOeval_faster, kept: Sequence[int], num_images: int) -> _Tables:
+    """The tables of some categories at a time where there are very many: each is measured by itself."""
     size = min(max(_MAX_PAIRS // max(num_images, 1), 1), _CATEGORIES_AT_A_TIME)
-    precisions, recalls = [], []
+    parts = []
     for start in range(0, len(kept), size):
         evaluation.params.catIds = list(kept[start : start + size])
         evaluation.evaluate()
         evaluation.accumulate()
-        if len(kept) <= size:
-            return evaluation.eval
-        # No number is made of the precisions at fewer detections than most, which are the larger part of the table.
-        precisions.append(np.asarray(evaluation.eval["precision"])[..., -1:].copy())
-        recalls.append(np.asarray(evaluation.eval["recall"]))
-    precision = np.concatenate(precisions, axis=2)
-    shape = (*precision.shape[:-1], len(evaluation.params.maxDets))
-    return {"precision": np.broadcast_to(precision, shape), "recall": np.concatenate(recalls, axis=1)}
+        precision, recall = np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+        # Copies: the precisions at fewer detections are the larger part of the table.
+        kept_tables = (precision[..., 2:3], recall[..., :3], precision[..., 0, 3:], recall[..., 0, 3:])
+        parts.append([table.copy() for table in kept_tables])
+    class_axes = (2, 1, 2, 1)
+    joined = (np.concatenate(tables, axis) for tables, axis in zip(zip(*parts, strict=True), class_axes, strict=True))
+    return _Tables(*joined)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of what was measured; -1 where nothing was."""
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else -1.0
 
 
 class _ClassNumbers(NamedTuple):

@@ -28,6 +28,9 @@ METRICS = {
     "ARs": MetricInfo("COCO AR, small objects"),
     "ARm": MetricInfo("COCO AR, medium objects"),
     "ARl": MetricInfo("COCO AR, large objects"),
+    # The same, where test.max_detections is above 100, with as many detections per image as that.
+    "APcap": MetricInfo("COCO AP, test.max_detections per image"),
+    "ARcap": MetricInfo("COCO AR, test.max_detections per image"),
     # Pascal VOC's mean over the classes at IoU 0.5, in [0, 1]; NaN where no class has objects. See VocMetric.
     "voc_area": MetricInfo("VOC mAP@.5, area"),
     "voc07": MetricInfo("VOC mAP@.5, 11-point"),

@@ -160,7 +160,7 @@ def check_format(path: Path) -> str:
 
 
 def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
-    for key, supported in (("voting", False), ("scales", ()), ("flip", False)):
+    for key, supported in (("voting", False), ("scales", ()), ("flip", False), ("tile", 0)):
         value = getattr(test, key)
         if value != supported:
             given, wanted = json.dumps(value), json.dumps(supported)

@@ -1,7 +1,7 @@
 """The detector that people use: images in, detections out, by the settings in `config.test`.
 
-`Detector.predict` groups images of equal size and detects in each group: `detect_plainly` with the four steps of Faster R-CNN,
-or `detect_in_views` where the settings ask for improvements of appendix B.
+`Detector.predict` groups images of equal size, or their tiles, and detects in each group: `detect_plainly` with the four steps
+of Faster R-CNN, or `detect_in_views` where the settings ask for improvements of appendix B.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from detection.inference.predictor import ReportError
 from detection.inference.refinement import refine_boxes
 from detection.inference.results import ImageDetections
 from detection.inference.select import select_detections
+from detection.inference.tiling import merge_windows, windows_of
 from detection.inference.views import View, classify_in_views, unite_proposals
 from detection.modeling import FasterRCNN
 from detection.structures import Detections
@@ -113,14 +114,14 @@ def predict_each(
     config = detectors[0].config
     waiting = each_image(images, config.data.max_pixels, on_error)
     # More images than a batch at a time, so that some of equal size are found to run together.
-    while window := list(islice(waiting, _BATCHES_AT_A_TIME * config.test.batch_size)):
-        yield from _predict_window(detectors, window) if on_error is None else _past_memory(detectors, window, on_error)
+    while some := list(islice(waiting, _BATCHES_AT_A_TIME * config.test.batch_size)):
+        yield from _predict_some(detectors, some) if on_error is None else _past_memory(detectors, some, on_error)
 
 
 def _past_memory(detectors: Sequence[FasterRCNN], images: Sequence[InputImage], on_error: ReportError) -> list[ImageDetections]:
     """The detections of the images that fit into the memory, if not together then alone."""
     try:
-        return _predict_window(detectors, images)
+        return _predict_some(detectors, images)
     except (MemoryError, torch.OutOfMemoryError):
         if len(images) == 1:
             on_error(DatasetError(f"{images[0].source or 'an image'} is too large for the memory"))
@@ -128,26 +129,38 @@ def _past_memory(detectors: Sequence[FasterRCNN], images: Sequence[InputImage], 
     return [found for image in images for found in _past_memory(detectors, [image], on_error)]
 
 
-def _predict_window(detectors: Sequence[FasterRCNN], images: Sequence[InputImage]) -> list[ImageDetections]:
+def _predict_some(detectors: Sequence[FasterRCNN], images: Sequence[InputImage]) -> list[ImageDetections]:
     one_thread_after_fork()
-    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)  # images by all their sizes for the networks
-    for index, image in enumerate(images):
-        sizes = [size for each in detectors for size in network_sizes(image.pixels.shape[:2], each.config.test).values()]
-        groups[tuple(sizes)].append(index)
-    batch_size = detectors[0].config.test.batch_size
-    found: dict[int, Detections] = {}
+    names, test = tuple(detectors[0].class_names), detectors[0].config.test
+    windows = [windows_of(image.pixels.shape[:2], test) for image in images]
+    parts = [window.crop(image.pixels) for image, own in zip(images, windows, strict=True) for window in own]
     with own_defaults(), torch.inference_mode(), evaluating(detectors):
-        for indices in groups.values():
-            for start in range(0, len(indices), batch_size):
-                members = indices[start : start + batch_size]
-                found |= zip(members, detect(detectors, [images[index].pixels for index in members]), strict=True)
-    names = tuple(detectors[0].class_names)
-    return [_of_image(found[index], names, image) for index, image in enumerate(images)]
+        found = iter(detect_each(detectors, parts))
+        return [
+            _of_image(merge_windows(list(islice(found, len(own))), own, image.pixels.shape[:2], test), names, image)
+            for image, own in zip(images, windows, strict=True)
+        ]
 
 
 def _of_image(found: Detections, class_names: tuple[str, ...], image: InputImage) -> ImageDetections:
     height, width = image.pixels.shape[:2]
     return ImageDetections(found.boxes, found.scores, found.labels, class_names, (height, width), image.source)
+
+
+def detect_each(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:
+    """Objects in each image (H, W, 3), boxes in its own pixels: images of equal sizes for the networks together, up to
+    `test.batch_size`."""
+    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    for index, array in enumerate(arrays):
+        sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]
+        groups[tuple(sizes)].append(index)
+    batch_size = detectors[0].config.test.batch_size
+    found: dict[int, Detections] = {}
+    for indices in groups.values():
+        for start in range(0, len(indices), batch_size):
+            members = indices[start : start + batch_size]
+            found |= zip(members, detect(detectors, [arrays[index] for index in members]), strict=True)
+    return [found[index] for index in range(len(arrays))]
 
 
 def detect(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from detection.data.catalog import Dataset
-from detection.evaluation.coco import evaluate_coco_records
+from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
@@ -26,7 +26,7 @@ class EvaluationResult:
     `print` shows all metrics, and the classes by their AP.
     """
 
-    metrics: dict[str, float]  # COCO's twelve numbers, voc_area and voc07
+    metrics: dict[str, float]  # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07
     class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
     detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
 
@@ -54,16 +54,18 @@ def evaluate(
     """
     data = load_evaluation_split(model.config).dataset if dataset is None else dataset
     workers = model.config.data.workers if workers is None else workers
-    return evaluate_detections(data, predict_dataset(model, data.records, workers=workers, report=report))
+    found = predict_dataset(model, data.records, workers=workers, report=report)
+    return evaluate_detections(data, found, model.config.test.max_detections)
 
 
-def evaluate_detections(dataset: Dataset, detections: DetectionsByImage) -> EvaluationResult:
+def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_detections: int = COCO_CAP) -> EvaluationResult:
     """Every metric of given detections. An image without detections counts as one in which nothing was found.
 
-    Raises DatasetError for detections of an image that the data set does not hold.
+    `max_detections`: of one image, for the metrics APcap and ARcap, where it is above 100. Raises DatasetError for detections
+    of an image that the data set does not hold.
     """
     records, class_names = dataset.records, dataset.class_names
-    coco = evaluate_coco_records(records, detections, class_names)
+    coco = evaluate_coco_records(records, detections, class_names, max_detections)
     area = evaluate_voc(records, detections, class_names, metric="area")
     voc07 = evaluate_voc(records, detections, class_names, metric="voc07")
     return EvaluationResult(

@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from detection.errors import DatasetError
 from detection.evaluation import coco
 from detection.evaluation.coco import (
+    CAPPED_METRICS,
     COCO_METRICS,
     evaluate_coco,
     evaluate_coco_files,
@@ -35,16 +36,23 @@ NAMES = ["cat", "dog", "cow"]
 A, B = (0, 0, 10, 10), (50, 50, 70, 70)
 
 
-def reference(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    """The twelve numbers by pycocotools itself."""
+def reference_evaluation(dataset: dict[str, Any], results: list[dict[str, Any]], cap: int = 100) -> COCOeval:
+    """pycocotools itself, after its work."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(dataset)
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "bbox")
+        evaluation.params.maxDets = [1, 10, cap]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+    return evaluation
+
+
+def reference(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    """The twelve numbers by pycocotools."""
+    evaluation = reference_evaluation(dataset, results)
     return dict(zip(COCO_METRICS, evaluation.stats.tolist(), strict=True))
 
 
@@ -234,6 +242,45 @@ def test_very_many_categories_are_measured_some_at_a_time(monkeypatch):
     monkeypatch.setattr(coco, "MAX_CATEGORIES", 2)
     with pytest.raises(DatasetError, match="3 categories have objects; at most 2 can be evaluated together"):
         evaluate_coco_results(dataset, results)
+
+
+def crowded_scene(seed: int, per_image: int = 150) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Two images with so many objects in a grid, and as many detections near them, in random order of their scores."""
+    rng = np.random.default_rng(seed)
+    places = [(12 * column, 12 * row) for column in range(15) for row in range(per_image // 15)]
+    records = [make_record(image, [(x, y, x + 10, y + 10) for x, y in places]) for image in (1, 2)]
+    shifts = rng.uniform(-2, 2, size=(2, per_image, 2))
+    detections = {
+        image: make_detections(
+            [(x + dx, y + dy, x + dx + 10, y + dy + 10) for (x, y), (dx, dy) in zip(places, image_shifts, strict=True)],
+            rng.uniform(size=per_image).tolist(),
+        )
+        for image, image_shifts in zip((1, 2), shifts, strict=True)
+    }
+    return records_as_coco(records, NAMES), coco_results(detections, NAMES, {name: i for i, name in enumerate(NAMES)})
+
+
+@pytest.mark.parametrize("cap", [101, 130, 1000])
+def test_a_higher_cap_gives_what_pycocotools_gives_with_it(cap, monkeypatch):
+    dataset, results = crowded_scene(cap)
+    found = evaluate_coco_results(dataset, results, max_detections=cap)
+    assert tuple(found.numbers) == COCO_METRICS + CAPPED_METRICS
+    expected = reference_evaluation(dataset, results, cap)
+    precision, recall = expected.eval["precision"][:, :, :, 0, 2], expected.eval["recall"][:, :, 0, 2]
+    assert found.numbers["APcap"] == pytest.approx(precision[precision > -1].mean(), abs=1e-12)
+    assert found.numbers["ARcap"] == pytest.approx(recall[recall > -1].mean(), abs=1e-12)
+    assert found.numbers["APcap"] > found.numbers["AP"] and found.numbers["ARcap"] > found.numbers["AR100"]
+    twelve = {key: found.numbers[key] for key in COCO_METRICS}
+    assert twelve == pytest.approx(reference(dataset, results), abs=1e-12)
+    monkeypatch.setattr(coco, "_MAX_PAIRS", 1)
+    assert evaluate_coco_results(dataset, results, max_detections=cap) == found
+
+
+def test_coco_s_cap_and_lower_ones_add_nothing():
+    dataset, results = crowded_scene(0)
+    for cap in (20, 100):
+        assert evaluate_coco_results(dataset, results, max_detections=cap) == evaluate_coco_results(dataset, results)
+    assert evaluate_coco_results({**dataset, "annotations": []}, [], max_detections=200).numbers["ARcap"] == -1
 
 
 def test_an_unknown_image_is_refused():

@@ -1,5 +1,7 @@
 """COCO's twelve numbers, of a model on its config's test split or of a result file.
 
+Where the model's test.max_detections is above 100, COCO's cap, APcap and ARcap follow: AP and AR with so many per image.
+
 With no option at all: of the last quickstart run, on the sample data.
 """
 
@@ -28,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("detections already on disk, in COCO's result format")
     files.add_argument("--annotations", type=any_path, metavar="FILE", help="e.g. instances_val2017.json")
     files.add_argument("--detections", type=any_path, metavar="FILE", help="a list of image_id, category_id, bbox, score")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the twelve numbers")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the numbers")
     parser.add_argument(
         "--write-detections", type=output_file, metavar="FILE", help="write the model's detections as a result file"
     )
@@ -85,4 +87,6 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult 
     if options.write_detections:
         write_json(options.write_detections, results)
         say(f"detections: {options.write_detections}", console)
-    return None if split.unannotated else evaluate_coco_results(ground_truth, results, split.class_names)
+    if split.unannotated:
+        return None
+    return evaluate_coco_results(ground_truth, results, split.class_names, model.config.test.max_detections)
