@@ -154,6 +154,7 @@ class DataConfig(Section):
         0, description="training: larger images are cut into tiles with sides of so many of their own pixels; 0: none is"
     )
     tile_overlap: TileOverlap = Field(0.2, description="what neighbouring tiles share, at least, as a share of tile")
+    tile_whole: Flag = Field(True, description="an image that is cut into tiles is trained on as a whole, too")
     tile_min_area: Fraction = Field(
         0.7, description="an object is learnt from a tile, cut off at its border, that holds this share of its area ..."
     )
@@ -162,7 +163,7 @@ class DataConfig(Section):
         description="... and what a tile holds less of is ignored, neither object nor background, or learnt as well: clip",
     )
     tile_empty: Real = Field(
-        0.1, ge=0, le=1000, description="tiles without an object that are trained on, for each tile with one, at most"
+        0.1, ge=0, le=1000, description="tiles without an object that an epoch draws, for each tile with one, at most"
     )
     aspect_grouping: Flag = Field(True, description="batch landscape with landscape, portrait with portrait")
     workers: Workers = Field(2, description="loader processes per training process")

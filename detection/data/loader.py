@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
@@ -22,6 +23,7 @@ from detection.data.images import LoadedImage, describe_more_frames, load_image,
 from detection.data.packing import PackedRecords
 from detection.data.repeats import image_factors
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
+from detection.data.tiles import tile_dataset, tile_factors
 from detection.data.transforms import prepare
 from detection.data.workers import load
 from detection.errors import ConfigError, DatasetError
@@ -98,9 +100,12 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
 
     def _load(self, index: int, seed: int) -> Sample:
         file, config = self.records.file(index), self.config
-        loaded = read_checked(file, self.records.size_hw(index), config.max_pixels)
+        loaded, more_frames = read_checked(file, self.records.size_hw(index), config.max_pixels)
+        # A copy of a tile's pixels, so that the rest of a large image is given back before they are augmented.
+        pixels = np.ascontiguousarray(self.records.window(index).crop(loaded))
+        del loaded
         image, target = prepare(
-            loaded.pixels,
+            pixels,
             self.records.target(index),
             self.augmentation,
             config.shorter_sides,
@@ -109,7 +114,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
             resizing=config.resizing,
             file=file,
         )
-        return Sample(image, target, file, (), loaded.more_frames)
+        return Sample(image, target, file, (), more_frames)
 
 
 class TestDataset(TorchDataset[TestImage | DatasetError]):
@@ -156,16 +161,20 @@ def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXE
 def train_loader(
     dataset: Dataset, config: Config, first_batch: int = 0, *, rank: int = 0, world_size: int = 1
 ) -> Generator[Batch, None, None]:
-    """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`.
+    """Endless batches of `train.images_per_device` images, beginning with this rank's batch number `first_batch`. Where
+    `data.tile` is set, the tiles of large images count as images.
 
     Batch n of a rank is a function of (train.seed, n, rank, world_size) alone, whatever the number of workers. Raises
     DatasetError or ConfigError at the batch that holds the image concerned, and DatasetError where none comes for
     `data.loader_timeout` seconds. `close()` ends the workers.
     """
     train, data = config.train, config.data
-    images = TrainDataset(dataset.records, data)
+    tiles = tile_dataset(dataset, data)
+    images = TrainDataset(tiles.records, data)
     groups = images.records.is_wide if data.aspect_grouping else None
-    factors = image_factors(dataset, data.repeat_threshold)
+    factors = image_factors(tiles, data.repeat_threshold)
+    if data.tile:
+        factors = tile_factors(tiles.records, data) * (1 if factors is None else factors)
     size, seed = train.images_per_device, train.seed
     batches = GroupedBatchSampler(len(images), groups, size, seed, rank, world_size, first_batch, factors)
     return unwrap(

@@ -15,18 +15,20 @@ import torch
 
 from detection.data.transforms import make_target
 from detection.structures import Record, Target
+from detection.tiles import Window
 
 
 @dataclass(frozen=True)
 class PackedRecords:
-    """N images with B boxes together: each image's objects, then its ignored regions."""
+    """N images, or parts of them, with B boxes together: each image's objects, then its ignored regions."""
 
     files: np.ndarray  # (N,) bytes
-    sizes_hw: np.ndarray  # (N, 2) int
+    sizes_hw: np.ndarray  # (N, 2) int, of the whole files
+    windows: np.ndarray  # (N, 4) int: x, y, width, height of the part that is meant
     ends: np.ndarray  # (N, 2) int: the end in `boxes` of the image's objects, and of its ignored regions
     boxes: np.ndarray  # (B, 4) float32 xyxy
     labels: np.ndarray  # (B,) int64, -1 for ignored regions
-    is_wide: np.ndarray  # (N,) bool: at least as wide as high
+    is_wide: np.ndarray  # (N,) bool: its part is at least as wide as high
 
     @classmethod
     def pack(cls, records: Sequence[Record]) -> PackedRecords:
@@ -36,13 +38,15 @@ class PackedRecords:
         labels = [torch.cat([target.labels, target.labels.new_full((len(target.ignored),), -1)]) for target in targets]
         boxes = [torch.cat([target.boxes, target.ignored]) for target in targets]
         sizes_hw = np.array([record.size_hw for record in records], np.int64).reshape(-1, 2)
+        windows = [record.window or Window.whole(record.size_hw) for record in records]
         return cls(
             np.array([os.fsencode(record.file) for record in records]),
             sizes_hw,
+            np.array(windows, np.int64).reshape(-1, 4),
             counts.cumsum().reshape(-1, 2),
             torch.cat([torch.zeros((0, 4), dtype=torch.float32, device="cpu"), *boxes]).numpy(),
             torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *labels]).numpy(),
-            sizes_hw[:, 1] >= sizes_hw[:, 0],
+            np.array([window.width >= window.height for window in windows], bool),
         )
 
     def __len__(self) -> int:
@@ -53,12 +57,16 @@ class PackedRecords:
         return os.fsdecode(self.files[index])
 
     def size_hw(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image."""
+        """(height, width) of an image's file."""
         height, width = self.sizes_hw[index].tolist()
         return height, width
 
+    def window(self, index: int) -> Window:
+        """The part of the file that is meant."""
+        return Window(*self.windows[index].tolist())
+
     def target(self, index: int) -> Target:
-        """The target of an image, in the pixels of its file."""
+        """The target of an image, in the pixels of its part of the file."""
         start = int(self.ends[index - 1, 1]) if index else 0
         middle, end = self.ends[index].tolist()
         # Copies: a tensor must not share the memory of all workers.

@@ -61,7 +61,7 @@ def augment(image: np.ndarray, target: Target, augmentation: A.Compose, file: st
     result = apply_augmentation(augmentation, image, rows.numpy(), "data.augmentations", file)
     image = result["image"]
     rows = torch.from_numpy(np.array(result["bboxes"], dtype=np.float32)).reshape(-1, 5)
-    boxes, labels = _clip(rows[:, :4], image.shape[:2]), rows[:, 4].round().long()
+    boxes, labels = clip(rows[:, :4], image.shape[:2]), rows[:, 4].round().long()
     keep = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
     is_object = keep & (labels >= 0)
     return image, Target(boxes[is_object], labels[is_object], boxes[keep & (labels < 0)])
@@ -73,11 +73,12 @@ def resize(
     """Image and boxes at another size; boxes by the true ratios, as rounding makes them differ between the axes."""
     ratio_y, ratio_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
     scale = target.boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
-    boxes, ignored = (_clip(part * scale, size_hw) for part in (target.boxes, target.ignored))
+    boxes, ignored = (clip(part * scale, size_hw) for part in (target.boxes, target.ignored))
     return resize_image(image, size_hw, resizing), Target(boxes, target.labels, ignored)
 
 
-def _clip(boxes: Tensor, size_hw: Sequence[int]) -> Tensor:
+def clip(boxes: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """Cut (N, 4) boxes off at the border of an image of (height, width); one that lies outside becomes empty."""
     height, width = size_hw[:2]
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)

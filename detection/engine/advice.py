@@ -73,6 +73,17 @@ def advise_frozen(config: Config) -> list[str]:
     ]
 
 
+def advise_tiles(config: Config) -> list[str]:
+    """Whether a detector that learns from tiles will see larger images as a whole only, which shows it smaller objects."""
+    data, test = config.data, config.test
+    if not data.tile or test.tile:
+        return []
+    return [
+        f"data.tile is {data.tile} and test.tile is 0: large images are learnt from in tiles and tested as a whole, which "
+        f"shows smaller objects; set test.tile={data.tile}"
+    ]
+
+
 def advise_resumed(before: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """What changes in the course of a run that is resumed with other settings than `before`, those of its checkpoint.
 

@@ -13,6 +13,8 @@ from detection.config import Config
 from detection.data.catalog import Dataset, load_split
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
+from detection.data.tiles import describe_tiles, tile_dataset
+from detection.engine.advice import advise_tiles
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World
 from detection.engine.result import TrainResult
@@ -49,15 +51,16 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
         training = load_split(config.data, "train")
     _require_classes("train", training, config)
     tell(_describe_size("train", training))
-    drawn = describe_factors(training, config.data.repeat_threshold)
-    if drawn is not None:
-        tell(f"train: {drawn}")
+    for sentence in _describe_epoch(training, config):
+        tell(f"train: {sentence}")
     if validation is None and config.data.val:
         validation = load_split(config.data, "val")
     if validation is not None:
         _require_classes("val", validation, config)
         warn_of_crowded(validation, config)
         tell(_describe_size("val", validation))
+    for sentence in advise_tiles(config):
+        tell(sentence)
     return TrainingData(training, validation)
 
 
@@ -70,6 +73,13 @@ def _require_classes(name: str, dataset: Dataset, config: Config) -> None:
 
 def _describe_size(name: str, dataset: Dataset) -> str:
     return f"{name}: {len(dataset.records)} images, {sum(len(record.labels) for record in dataset.records)} objects"
+
+
+def _describe_epoch(training: Dataset, config: Config) -> list[str]:
+    """What of the images an epoch consists of, where that is not each of them once."""
+    tiles = tile_dataset(training, config.data)
+    drawn = describe_factors(tiles, config.data.repeat_threshold)
+    return [*describe_tiles(training, tiles, config.data), *([] if drawn is None else [drawn])]
 
 
 def fit(

@@ -6,7 +6,7 @@ import pytest
 
 from backbones import build_backbone
 from detection.config import Config, ModelConfig, TrainConfig
-from detection.engine.advice import advise_frozen, advise_layer_rates, advise_resumed, advise_schedule
+from detection.engine.advice import advise_frozen, advise_layer_rates, advise_resumed, advise_schedule, advise_tiles
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_rates_of_layers_that_change_nothing():
     assert advise_layer_rates(frozen, plain) == advise_layer_rates(trained, slow) == []
     trained.stages = ()
     assert "does not tell its stages" in advise_layer_rates(trained, slow)[0]
+
+
+def test_tiles_in_training_alone():
+    assert "set test.tile=800" in advise_tiles(Config.model_validate({"data": {"tile": 800}}))[0]
+    for tiles in ({}, {"data": {"tile": 800}, "test": {"tile": 640}}, {"test": {"tile": 640}}):
+        assert advise_tiles(Config.model_validate(tiles)) == []

@@ -168,14 +168,14 @@ def test_commands_stream_files(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_into_the_memory_together_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, predict_window = detector(test={"batch_size": 4}).eval(), detector_module._predict_window
+    model, predict_window = detector(test={"batch_size": 4}).eval(), detector_module._predict_some
 
     def small_memory(detectors, images: list[InputImage]):
         if len(images) > 1 or images[0].pixels.shape[0] > 40:
             raise MemoryError
         return predict_window(detectors, images)
 
-    monkeypatch.setattr(detector_module, "_predict_window", small_memory)
+    monkeypatch.setattr(detector_module, "_predict_some", small_memory)
     errors: list[DatasetError] = []
     large = np.zeros((50, 60, 3), np.uint8)
     assert len(list(model.predict_each([PIXELS, large, PIXELS], errors.append))) == 2

@@ -67,8 +67,13 @@ def test_a_large_image_is_its_windows_merged(make):
 
 def test_tiles_of_several_images_run_together_and_never_more_than_a_batch(monkeypatch):
     model = confident(test={"tile": 64, "tile_whole": False, "batch_size": 4})
-    images, sizes, detect = [noise(64, 110), noise(64, 64), noise(110, 64)], [], detector_module.detect
-    monkeypatch.setattr(detector_module, "detect", lambda models, arrays: sizes.append(len(arrays)) or detect(models, arrays))
+    images, sizes, detect = [noise(64, 110), noise(64, 64), noise(110, 64)], list[int](), detector_module.detect
+
+    def counted(models: Any, arrays: Any) -> list[Detections]:
+        sizes.append(len(arrays))
+        return detect(models, arrays)
+
+    monkeypatch.setattr(detector_module, "detect", counted)
     together = model.predict(images)
     assert sizes == [4, 1]
     for image, detections in zip(images, together, strict=True):
