@@ -37,7 +37,7 @@ _KINDS = {
     "case": "named in other case",
     "unicode": "named in another Unicode form",
     "upload": "named with the prefix of an upload",
-    "suffix": "named with another suffix",
+    "suffix": "named with another suffix or none",
 }
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters at least: "C:" is a drive
@@ -100,7 +100,15 @@ class ImageFinder:
             for reading in readings(name):
                 file = self._guess(reading.path, index, name, near)
                 if file is not None:
-                    return self._claim(file, name, reading.kinds | self._differences(reading.path, file))
+                    return self._claim(file, name, reading.kinds | self._differences(reading.path, file, near))
+        return None
+
+    def of_label_file(self, label_file: Path) -> Path | None:
+        """The image that a label file is named after; None where there is none, or several of which none is nearest."""
+        for index, name in ((self._by_name, label_file.stem), (self._by_stem, _stem(label_file.stem))):
+            found = _prefer(index.longest_agreement([name]), [name], label_file)
+            if len(found) == 1:
+                return self._claim(found[0], label_file.stem, frozenset())
         return None
 
     def inform(self, where: str, faults: Faults) -> None:
@@ -143,14 +151,15 @@ class ImageFinder:
             raise DatasetError(f"{shorten(name)} may be any of {len(found)} images: {files}; name it with its folder")
         return found[0] if found else None
 
-    def _differences(self, path: str, file: Path) -> frozenset[str]:
-        """In which ways a file that was found is not quite what a path says."""
+    def _differences(self, path: str, file: Path, near: Path | None) -> frozenset[str]:
+        """In which ways a file that was found is not quite what a path says. A name alone says nothing of a place."""
         asked, found = _parts(path), file.parts
         kinds = {_difference(*pair) for pair in _agreeing(asked, found)}
         if fold_name(asked[-1]) != fold_name(found[-1]):
             kinds.add("suffix")
-        elsewhere = [fold_name(part) for part in asked[:-1]] != [fold_name(part) for part in found[-len(asked) : -1]]
-        if elsewhere or path.startswith("/") or Path(*found[: -len(asked)]) not in self.folders:
+        same_end = list(map(fold_name, asked[:-1])) == list(map(fold_name, found[-len(asked) : -1]))
+        is_there = same_end and not path.startswith("/") and Path(*found[: -len(asked)]) in self.folders
+        if not is_there and (near is None or "/" in path):
             kinds.add("folder")
         return frozenset(kinds - {""})
 

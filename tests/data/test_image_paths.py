@@ -17,13 +17,9 @@ from tests.data.formats.test_listing import make
 COMPOSED, DECOMPOSED = unicodedata.normalize("NFC", "épée.jpg"), unicodedata.normalize("NFD", "épée.jpg")
 
 
-URL, BACKSLASH, PLACE, CASE = (
-    "written as URLs",
-    "written with backslashes",
-    "in another place than is named",
-    "named in other case",
-)
-UNICODE, SUFFIX, UPLOAD = "named in another Unicode form", "named with another suffix", "named with the prefix of an upload"
+URL, BACKSLASH, PLACE = "written as URLs", "written with backslashes", "in another place than is named"
+CASE, UNICODE, SUFFIX = "named in other case", "named in another Unicode form", "named with another suffix or none"
+UPLOAD = "named with the prefix of an upload"
 
 
 def found(root: Path, name: str, near: Path | None = None) -> tuple[str, set[str]]:
@@ -105,7 +101,8 @@ def test_else_it_is_said_what_is_there(tmp_path: Path, files: list[str], name: s
 
 def test_of_several_the_one_nearest_to_the_label_file_is_meant(tmp_path: Path) -> None:
     make(tmp_path, "train/images/a.jpg", "val/images/a.jpg", "val/b.jpg", "b.jpg")
-    assert found(tmp_path, "a.jpg", tmp_path / "val/labels/a.xml")[0] == "val/images/a.jpg"
+    assert found(tmp_path, "a.jpg", tmp_path / "val/labels/a.xml") == ("val/images/a.jpg", set())
+    assert found(tmp_path, "x/a.jpg", tmp_path / "val/labels/a.xml") == ("val/images/a.jpg", {PLACE})
     assert found(tmp_path, "b.jpg", tmp_path / "val/b.xml") == ("val/b.jpg", set())
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from detection.config import FolderFormat, FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.cvat import read_cvat
+from detection.data.formats.labelimg import read_labelimg
+from detection.data.formats.labelme import read_labelme
 from detection.data.formats.labelstudio import read_labelstudio
 from detection.data.formats.makesense import read_makesense
 from detection.data.formats.openimages import read_openimages
 from detection.data.formats.tables import read_csv
 from detection.data.formats.via import read_via
 from detection.data.formats.vott import read_vott
+from detection.data.formats.yolo import read_yolo
 from detection.data.labelled import LabelledImage, ReadFolder
 from detection.errors import DatasetError
 
@@ -25,6 +28,9 @@ READERS: Mapping[FolderFormat, ReadFolder] = {
     "via": read_via,
     "openimages": read_openimages,
     "csv": read_csv,
+    "yolo": read_yolo,
+    "labelimg": read_labelimg,
+    "labelme": read_labelme,
 }
 
 

@@ -26,6 +26,12 @@ def split_of(path: str) -> str | None:
     return next((name for name in folders if name is not None), None) or _split_in(_WORDS.findall(whole.stem.lower()))
 
 
+def in_split(path: str, split: str) -> bool:
+    """Whether one of a path's folders is that of a split, which may be called by any name: "fold 3" as well as "train"."""
+    folders = PurePosixPath(path).parent
+    return split_of(f"{folders}/") == split or any(canonical_split(part) == split for part in folders.parts)
+
+
 def _split_in(words: Iterable[str]) -> str | None:
     """The one split among words; None for none, and for several."""
     found = {_NAMES[word] for word in words if word in _NAMES}
