@@ -20,6 +20,7 @@ Color = tuple[int, int, int]
 
 _HUE_STEP = 0.618034  # of the colour circle: by the golden ratio neighbouring classes differ, however many there are
 _GREATEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # px; beyond it the encoders write to stderr by themselves
+_NOT_FOLLOWED = (160, 160, 160)
 _GAP = 6  # px between the images of a sheet
 
 
@@ -33,7 +34,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """A copy of the image with boxes (N, 4) xyxy, each labelled with its class, and score if given, in the class's colour.
 
-    With `tracks`, the numbers of followed objects, a box has the colour of its number, which stands after the class.
+    With `tracks`, the numbers of followed objects, a box has the colour of its number, which stands after the class; one without
+    a number is grey.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -42,7 +44,7 @@ def draw_boxes(
     # Large boxes first: a small one in front of them stays visible.
     order = sorted(range(len(boxes)), key=lambda row: -_area(boxes[row].tolist()))
     numbers = [None] * len(boxes) if tracks is None else tracks
-    colors = [class_color(int(label) if number is None else number) for label, number in zip(labels, numbers, strict=True)]
+    colors = [_box_color(int(label), number, tracks is not None) for label, number in zip(labels, numbers, strict=True)]
     for row in order:
         pen.rectangle(_outline(boxes[row].tolist()), outline=colors[row], width=max(round(size / 7), 1))
     for row in order:
@@ -54,6 +56,12 @@ def draw_boxes(
             fonts[file] = ImageFont.truetype(file, size)
         _draw_label(pen, drawable(text, [file]), boxes[row].tolist(), fonts[file], colors[row], canvas.size)
     return np.array(canvas)
+
+
+def _box_color(label: int, number: int | None, followed: bool) -> Color:
+    if not followed:
+        return class_color(label)
+    return _NOT_FOLLOWED if number is None else class_color(number)
 
 
 def draw_trails(image: np.ndarray, trails: Mapping[int, Sequence[tuple[float, float]]]) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 
 from detection.data.images import read_image
 from detection.errors import DatasetError
-from detection.visualize import class_color, contact_sheet, draw_boxes, save_image
+from detection.visualize import class_color, contact_sheet, draw_boxes, draw_trails, save_image
 
 
 @pytest.fixture
@@ -35,6 +35,14 @@ def test_colors_are_stable_and_distinct():
 def test_boxes_at_and_over_the_border(grey, box):
     drawn = draw_boxes(grey, np.array([box], np.float32), np.array([0]), ["a long name with ä, Ω and я"])
     assert drawn.shape == grey.shape and (drawn != grey).any()
+
+
+def test_followed_objects_have_the_colours_of_their_numbers(grey):
+    boxes = torch.tensor([[10.0, 40, 50, 100], [70, 40, 110, 100], [130, 40, 170, 100]])
+    drawn = draw_boxes(grey, boxes, torch.tensor([0, 0, 0]), ["a"], tracks=[5, None, 6])
+    assert [tuple(drawn[70, x]) for x in (10, 70, 130)] == [class_color(5), (160, 160, 160), class_color(6)]
+    way = draw_trails(grey, {5: [(20.0, 60), (80, 60)], 6: [(100.0, 60)]})
+    assert tuple(way[60, 50]) == class_color(5) and (way[:, 90:] == 128).all() and (grey == 128).all()
 
 
 def test_nothing_to_draw(grey):
