@@ -34,8 +34,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """A copy of the image with boxes (N, 4) xyxy, each labelled with its class, and score if given, in the class's colour.
 
-    With `tracks`, the numbers of followed objects, a box has the colour of its number, which stands after the class; one without
-    a number is grey.
+    With `tracks`, the numbers of followed objects, a box has the colour of its number, which stands after the class; without
+    a number it is grey.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,23 +18,15 @@ from detection.data.media import MediaInput, drawing_paths, find_inputs, look_in
 from detection.data.video_writer import FrameWriter
 from detection.errors import DatasetError
 from detection.inference.drawing import DrawnImage, DrawnVideo, draw_media
-from tests.media_files import write_picture, write_video
+from tests.media_files import SHADES, write_frames, write_picture, write_video
 from tests.small_detector import detector
 
-SHADES = (10, 120, 230)
 ANIMATIONS = [
     "gif",
     "png",
     "webp",
     pytest.param("avif", marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")),
 ]
-
-
-def write_frames(path: Path, durations: tuple[int, ...] = (100, 50, 300), size_wh: tuple[int, int] = (64, 48)) -> Path:
-    frames = [Image.new("RGB", size_wh, (shade, shade, shade)) for shade in SHADES]
-    options: dict[str, Any] = {} if path.suffix == ".tif" else {"duration": list(durations)}
-    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-    return path
 
 
 def shades(frames) -> list[int]:

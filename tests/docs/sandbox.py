@@ -24,6 +24,7 @@ from detection.cli.main import main
 from tests.data.pictures import CLASSES, write_coco, write_devkit
 from tests.docs.commands import CommandLine
 from tests.docs.markdown import ROOT, blocks
+from tests.media_files import write_frames, write_picture, write_video
 from tests.pretraining.class_folders import pack, write_split
 
 # What the sandbox has -> the names that pages give it.
@@ -49,6 +50,10 @@ NAMES = {
     "cifar": ("runs/cifar_plain20", "runs/cifar_plain56", "runs/cifar_resnet20", "runs/cifar_resnet56", "runs/plain20"),
     # Files.
     "photo.jpg": ("image.jpg", "datasets/digits/VOCdevkit/VOC2007/JPEGImages/test_0000*.jpg"),
+    "film.mp4": ("film.mp4",),
+    "loop.gif": ("loop.gif",),
+    "scan.tif": ("scan.tif",),
+    "frames": ("frames",),
     "resnet18.pth": ("resnet18.pth",),
     "crops.tar.xz": ("cifar10_jpeg.tar.xz",),
     "instances.json": ("annotations.json",),
@@ -89,6 +94,11 @@ def write_sandbox(folder: Path) -> None:
     write_coco(folder)
     pack(folder / "crops", folder / "crops.tar.xz", "w:xz")
     cv2.imwrite(str(folder / "photo.jpg"), np.random.default_rng(1).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    write_video(folder / "film.mp4", num_frames=2)
+    write_frames(folder / "loop.gif")
+    write_frames(folder / "scan.tif")
+    for name in "ab":
+        write_picture(folder / f"frames/{name}.png")
     save_checkpoint(build_backbone("resnet18", num_classes=1000).state_dict(), folder / "resnet18.pth")
     write_configs(folder)
     run_all(folder)

@@ -62,6 +62,8 @@ def sandbox(module_path) -> Iterator[Path]:
 def test_the_command_runs(command, sandbox, tmp_path, monkeypatch, capsys):
     if command.name == "export" and torch.__version__ < OLDEST_TORCH:
         pytest.skip(f"exporting needs torch {OLDEST_TORCH} or newer")
+    if command.name == "track":
+        pytest.importorskip("norfair", reason="tracking needs the extra 'track'")
     arguments = given(command)
     offer(sandbox, tmp_path, needed(command.name, arguments))
     monkeypatch.chdir(tmp_path)
