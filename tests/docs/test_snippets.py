@@ -56,6 +56,7 @@ def namespace(prepared) -> dict[str, object]:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_snippets_of_a_page_run(page, prepared, namespace, monkeypatch):
     monkeypatch.chdir(prepared)
+    shutil.rmtree("runs/mine", ignore_errors=True)  # which several pages train
     for name in ("BACKBONES", "FAMILIES"):  # a page registers its own
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     for block in PYTHON[page]:
