@@ -123,7 +123,8 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= _numbers(value)
+            prefix = "val_losses/" if name == "val_losses" else ""
+            found |= {prefix + key: number for key, number in _numbers(value).items()}
         elif value is None or (isinstance(value, int | float) and name != "step" and not isinstance(value, bool)):
             found[name] = float(value) if value is not None and abs(value) < LARGEST else math.nan
     return found
@@ -140,9 +141,18 @@ def default_metric(runs: Sequence[RunCurves]) -> str | None:
 
 def default_train_metric(runs: Sequence[RunCurves], metric: str | None) -> str:
     """The training's own value of the metric where all runs log it, else the loss."""
-    name = f"train_{metric}"
     logged = [run.training for run in runs if run.training]
-    return name if logged and all(name in curves for curves in logged) else "loss"
+    for name in (f"train_{metric}", training_loss(metric)):
+        if name is not None and logged and all(name in curves for curves in logged):
+            return name
+    return "loss"
+
+
+def training_loss(metric: str | None) -> str | None:
+    """The training loss that a loss of the validation split is comparable with, by name; None for any other metric."""
+    if metric == "val_loss":
+        return "loss"
+    return metric.removeprefix("val_losses/") if metric is not None and metric.startswith("val_losses/") else None
 
 
 def find_curve(runs: Sequence[RunCurves], run: RunCurves, kind: CurveKind, name: str) -> MetricCurve | None:
@@ -181,7 +191,8 @@ def plot_curves(plot: CurvePlot, file: Path) -> None:
     figure, families = new_figure(9, 5.5), plot_families([run.label for run in plot.runs])
     metric, train_metric = plot_text(plot.metric or ""), plot_text(plot.train_metric)
     axes = figure.subplots()
-    same_quantity = plot.metric is None or plot.train_metric.removeprefix("train_") == plot.metric
+    comparable = (plot.metric, training_loss(plot.metric))
+    same_quantity = plot.metric is None or plot.train_metric.removeprefix("train_") in comparable
     training_axes = axes if same_quantity else axes.twinx()
     for color, run in zip(curve_colors(len(plot.runs)), plot.runs, strict=True):
         if run.training is not None:

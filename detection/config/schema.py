@@ -278,6 +278,12 @@ class TrainConfig(Section):
     stop_patience: Whole = Field(
         0, ge=0, le=1_000_000, description="evaluations without a better metric until the run ends; 0: it ends after its steps"
     )
+    validation_losses: Whole = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="validation images whose losses each evaluation measures too, beside the training's; 0: none",
+    )
     connect_timeout: Seconds = Field(
         60.0, description="seconds that the processes of a distributed run wait for each other at the start"
     )

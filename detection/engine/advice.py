@@ -40,6 +40,14 @@ def advise_schedule(config: TrainConfig, *, evaluated: bool) -> list[str]:
             config.optimizer == "adamw" and config.learning_rate > 0.005,
             f"train.learning_rate {config.learning_rate:g} is high for 'adamw': 0.0001 at 16 images per step is usual",
         ),
+        (
+            not evaluated and config.stop_patience > 0,
+            f"train.stop_patience {config.stop_patience} has no effect: nothing is evaluated; give data.val",
+        ),
+        (
+            not evaluated and config.validation_losses > 0,
+            f"train.validation_losses {config.validation_losses} has no effect: nothing is evaluated; give data.val",
+        ),
         (average, f"train.ema_decay {config.ema_decay:g} averages over more steps than the run has ({steps}); lower it"),
     )
     return [sentence for doubtful, sentence in doubts if doubtful]

@@ -8,7 +8,8 @@ in the checkpoint as well, for code that draws outside of the forward pass.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "train.checkpoint_every",
         "train.eval_every",
         "train.stop_patience",
+        "train.validation_losses",
         "train.connect_timeout",
         "train.collective_timeout",
     )
@@ -87,6 +89,16 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(saved.torch)
     if saved.cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(saved.cuda)
+
+
+@contextmanager
+def unmoved_generators() -> Iterator[None]:
+    """A context after which this process's random generators stand where they stood before it."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
 
 
 def snapshot(

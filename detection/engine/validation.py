@@ -1,15 +1,25 @@
-"""Evaluation while a run trains: when it is due, and what it means for the best checkpoint and the learning rate."""
+"""Evaluation while a run trains: when it is due, and what it means for the best checkpoint and the learning rate.
+
+The losses of the validation split are measured as the metrics are, in eval mode: normalisation by the running statistics,
+nothing updated.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
 from detection.engine.callbacks import Evaluation
 from detection.engine.distributed import on_main, reduce_max
-from detection.engine.run import TrainingRun, Validation, save_best, save_last
+from detection.engine.precision import autocast
+from detection.engine.run import TrainBatch, TrainingRun, Validation, save_best, save_last
 from detection.engine.saved_state import BestEvaluation
+from detection.engine.state import seed_everything, unmoved_generators
+from detection.engine.window import LOG_ONLY_PREFIX
 
 
 def evaluation_due(run: TrainingRun) -> bool:
@@ -24,33 +34,51 @@ def evaluate_run(run: TrainingRun) -> None:
     assert run.validation is not None
     state, validation = run.state, run.validation
     started = time.perf_counter()
-    metrics = on_main(run.world, lambda: _evaluate(run, validation))
-    if metrics is None:
+    measured = on_main(run.world, lambda: _evaluate(run, validation))
+    if measured is None:
         run.stop.agreed = reduce_max(run.world, [run.stop.received or 0])[0]
         return
-    state.evaluated, state.metrics = state.step, metrics
+    state.evaluated, state.metrics = state.step, dict(measured.metrics)
     state.seconds += time.perf_counter() - started
     is_best = validation.best_metric is not None and _note_best(run, validation.best_metric, validation.higher_is_better)
-    evaluation = Evaluation(state.step, dict(metrics), validation.best_metric, is_best)
+    evaluation = replace(measured, is_best=is_best)
     run.tell(lambda callbacks: callbacks.call(lambda each: each.on_evaluation(evaluation)))
     if is_best:
         save_best(run)
     save_last(run)
 
 
-def _evaluate(run: TrainingRun, validation: Validation) -> dict[str, float] | None:
-    """The metrics, or None where a signal broke the evaluation off."""
+def _evaluate(run: TrainingRun, validation: Validation) -> Evaluation | None:
+    """The metrics and losses, or None where a signal broke the evaluation off."""
     model = run.evaluated_model
     model.eval()
     try:
         with run.stop.raising_at_once(), torch.no_grad():
-            return {name: float(value) for name, value in validation.evaluate(model).items()}
+            metrics = {name: float(value) for name, value in validation.evaluate(model).items()}
+            losses = {} if validation.batches is None else _validation_losses(run, validation.batches())
+            return Evaluation(run.state.step, metrics, validation.best_metric, losses=losses)
     except KeyboardInterrupt:
         if run.stop.received is None:
             raise
         return None
     finally:
         model.train()
+
+
+def _validation_losses(run: TrainingRun, batches: Iterable[TrainBatch]) -> dict[str, float]:
+    """The mean of each loss over the images of the batches. The same random numbers at each call; the run's stay untouched."""
+    totals: dict[str, float] = defaultdict(float)
+    images, device = 0, run.world.device
+    with unmoved_generators():
+        for number, batch in enumerate(batches):
+            seed_everything(run.config.seed, number, run.world.rank)
+            with autocast(device, run.dtype):
+                losses = run.evaluated_model(batch.to(device))
+            images += len(batch)
+            for name, loss in losses.items():
+                if not name.startswith(LOG_ONLY_PREFIX):
+                    totals[name] += float(loss) * len(batch)
+    return {name: total / images for name, total in totals.items()}
 
 
 def _note_best(run: TrainingRun, best_metric: str, higher_is_better: bool) -> bool:

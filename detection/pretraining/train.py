@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +27,14 @@ from detection.engine.state import LAST, require_no_other_run
 from detection.engine.train import train
 from detection.evaluation.metrics import METRICS
 from detection.files import remove_leftovers
-from detection.pretraining.data import ImageBatch, check_transforms, mean_image, train_loader, training_splits
+from detection.pretraining.data import (
+    ImageBatch,
+    check_transforms,
+    mean_image,
+    test_loader,
+    train_loader,
+    training_splits,
+)
 from detection.pretraining.evaluate import evaluate_split
 from detection.pretraining.folders import ImageFolder
 from detection.pretraining.model import ClassificationModel, build_classifier, initialise_classifier
@@ -132,7 +140,14 @@ def _validation(split: ImageFolder, config: ClassifierConfig) -> Validation:
         evaluate=lambda network: evaluate_split([_as_classifier(network)], split, config),
         best_metric=BEST_METRIC,
         higher_is_better=METRICS[BEST_METRIC].higher_is_better,
+        batches=partial(validation_batches, split, config) if config.train.validation_losses > 0 else None,
     )
+
+
+def validation_batches(split: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch]:
+    """`train.validation_losses` images of the split, or all that it has, in their test view. The same ones at each call."""
+    order = np.random.default_rng(config.train.seed).permutation(len(split))
+    return test_loader(split.subset(sorted(order[: config.train.validation_losses].tolist())), config)
 
 
 def classifier_metadata(model: ClassificationModel, config: ClassifierConfig) -> CheckpointMetadata:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from torch import nn
@@ -25,6 +27,7 @@ from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import warn_of_crowded
 from detection.inference.detector import Detector
 from detection.inference.evaluate import evaluate
+from detection.structures import Batch
 from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
@@ -97,19 +100,35 @@ def fit(
         config.train,
         output_dir,
         metadata=detector_metadata(model),
-        validation=None if data.validation is None else _validation(data.validation),
+        validation=None if data.validation is None else _validation(data.validation, config),
         resume=resume,
         callbacks=callbacks,
     )
 
 
-def _validation(dataset: Dataset) -> Validation:
+def _validation(dataset: Dataset, config: Config) -> Validation:
     """How the run measures the detector on the validation split."""
+    with_losses = config.train.validation_losses > 0 and len(dataset) > 0
     return Validation(
         evaluate=lambda network: evaluate(_as_detector(network), dataset).metrics,
         best_metric=BEST_METRIC,
         higher_is_better=METRICS[BEST_METRIC].higher_is_better,
+        batches=partial(validation_batches, dataset, config) if with_losses else None,
     )
+
+
+def validation_batches(dataset: Dataset, config: Config) -> Iterator[Batch]:
+    """The batches of `train.validation_losses` images, as many as make up whole batches: as in training, but not augmented.
+
+    Images have the size of the test, and each is drawn as often as the others. The same batches at each call.
+    """
+    test, size = config.test, config.train.images_per_device
+    as_tested = {"augmentations": (), "shorter_sides": (test.shorter_side,), "longer_side": test.longer_side}
+    data = config.data.model_copy(update={**as_tested, "repeat_threshold": 0.0})
+    config = config.model_copy(update={"data": data})
+    images = min(config.train.validation_losses, len(dataset))
+    with closing(train_loader(replace(dataset, weights={}), config)) as loader:
+        yield from islice(loader, -(-images // size))
 
 
 def _as_detector(network: nn.Module) -> Detector:

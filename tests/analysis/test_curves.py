@@ -55,3 +55,16 @@ def test_a_plot_is_selected_drawn_and_plain_data(tmp_path):
 def test_a_label_is_a_name_that_can_be_shown(label):
     with pytest.raises(ConfigError, match=r"^a label \(--labels\) .{10,300}$"):
         label_runs([Path("run")], [label])
+
+
+def test_losses_of_the_validation_split_are_drawn_beside_the_trainings(tmp_path):
+    run = write_run(tmp_path / "a", [0.9, 0.5])
+    more = {"kind": "evaluation", "step": 30, "metrics": {}, "val_loss": 0.7, "val_losses": {"loss_x": 0.6}}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(more) + "\n")
+    total, one = select_curves([run], metric="val_loss"), select_curves([run], metric="val_losses/loss_x")
+    assert (total.train_metric, total.runs[0].evaluation) == ("loss", MetricCurve([30], [0.7]))
+    assert (one.train_metric, one.runs[0].evaluation) == ("loss_x", MetricCurve([30], [0.6]))
+    plot_curves(total, tmp_path / "curves.png")
+    with pytest.raises(ConfigError, match="has no evaluation metric 'val_los'; did you mean 'val_loss'"):
+        select_curves([run], metric="val_los")
