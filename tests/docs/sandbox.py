@@ -151,7 +151,7 @@ def detector_values(folder: Path) -> dict[str, Any]:
         "rpn": rpn,
         "roi": {"sample_size": 8, "pool_size": 4},
         "data": data,
-        "train": {"batch_size": 1, "images_per_device": 1, "precision": "fp32", **FEW_STEPS},
+        "train": {"batch_size": 1, "images_per_device": 1, "precision": "fp32", "validation_losses": 1, **FEW_STEPS},
         "test": {"shorter_side": 64, "longer_side": 100, "score_threshold": 0.0},
     }
 
