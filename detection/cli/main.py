@@ -42,6 +42,7 @@ COMMANDS = {
     "export": "a detector or a backbone as an ONNX file or a torch.export program",
     "plot-runs": "training curves of several runs in one plot",
     "layer-responses": "how strongly the layers of classifiers respond",
+    "split": "divide labelled images into those to train on and those to evaluate on",
     "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
 }
 

@@ -186,9 +186,14 @@ class DataConfig(Section):
         return self.val if isinstance(self.val, HeldOut) else None
 
     @property
+    def val_sources(self) -> Sources:
+        """Those of `val`; none where it is a share of the training images."""
+        return () if isinstance(self.val, HeldOut) else self.val
+
+    @property
     def all_sources(self) -> Sources:
         """Those of all splits."""
-        return self.train + (() if isinstance(self.val, HeldOut) else self.val) + self.test
+        return self.train + self.val_sources + self.test
 
     @model_validator(mode="after")
     def _fits_together(self) -> DataConfig:

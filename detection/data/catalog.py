@@ -13,9 +13,11 @@ from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
+from detection.data.held_out import hold_out
 from detection.data.labelled import to_records
 from detection.data.orientation import turn_records
 from detection.data.records import describe_duplicates, describe_relative
+from detection.data.split import describe_uneven, read_split, select_records
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.files import exists
@@ -43,21 +45,52 @@ def load_split(data: DataConfig, name: SplitName) -> Dataset:
     Raises DatasetError, with `data.strict` also for what would have been repaired; ConfigError where the config's classes or
     sources have yet to be settled (`detection.data.settle.settle_config`).
     """
+    if name == "train" or (data.held_out is not None and (name == "val" or not data.test)):
+        parts = load_parts(data)
+        if name not in parts:
+            raise DatasetError(f"no images are named for {name}: set data.{name}, or name a split with such a part")
+        return parts[name]
     faults = Faults.of(data)
     weights: dict[ImageId, float] = {}
-    records = read_split_records(data, name, faults, weights)
+    records = read_sources(data.test if name == "test" else data.val_sources, ClassMap.of(data), faults, weights)
     faults.warn()
     return Dataset(data.class_names, records, [note.message for note in faults.notes], weights)
 
 
-def read_split_records(
-    data: DataConfig, name: SplitName, faults: Faults, weights: dict[ImageId, float] | None = None
-) -> list[Record]:
-    """The records of one of a config's splits. Raises DatasetError, or collects it in `faults`; `weights` as `read_sources`."""
-    sources = data.train if name == "train" else data.test if name == "test" else data.val
-    if isinstance(sources, HeldOut):
-        raise DatasetError("data.val.fraction is not implemented yet")
-    return read_sources(sources, ClassMap.of(data), faults, weights)
+def load_parts(data: DataConfig) -> dict[SplitName, Dataset]:
+    """`data.train` in the parts that `data.val` makes of it: train and val, and test where the split's file has it.
+
+    Without images held out it is train alone. What had to be repaired, in any part, is logged. Raises as `load_split` does.
+    """
+    faults = Faults.of(data)
+    weights: dict[ImageId, float] = {}
+    parts = read_parts(data, faults, weights)
+    faults.warn()
+    repaired = [note.message for note in faults.notes]
+    return {name: Dataset(data.class_names, records, repaired, weights) for name, records in parts.items()}
+
+
+def read_parts(data: DataConfig, faults: Faults, weights: dict[ImageId, float] | None = None) -> dict[SplitName, list[Record]]:
+    """The records of `load_parts`. Raises DatasetError, or collects it in `faults`; `weights` as `read_sources`."""
+    records = read_sources(data.train, ClassMap.of(data), faults, weights)
+    if data.held_out is None or not records:
+        return {"train": records}
+    if data.held_out.file is None:
+        parts = hold_out(records, data, data.held_out)
+    else:
+        file = find_data_file(data.held_out.file)
+        parts = select_records(records, read_split(file), file, faults)
+    for line in describe_uneven(parts, data.class_names):
+        faults.inform(line)
+    return parts
+
+
+def divide_training_images(data: DataConfig, held_out: HeldOut, test_fraction: float = 0.0) -> dict[SplitName, list[Record]]:
+    """All of `data.train` in parts: train, val and, with `test_fraction`, test. Raises ConfigError or DatasetError."""
+    faults = Faults.of(data)
+    records = read_sources(data.train, ClassMap.of(data), faults)
+    faults.warn()
+    return hold_out(records, data, held_out, test_fraction)
 
 
 def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False) -> Dataset:

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detection.config import MAX_PIXELS, DataConfig
-from detection.data.catalog import SplitName, read_split_records
+from detection.config import MAX_PIXELS, DataConfig, Source
+from detection.data.catalog import SplitName, read_parts, read_sources
+from detection.data.classes import ClassMap
+from detection.data.duplicates import Fingerprint
 from detection.data.faults import Faults
 from detection.data.images import describe_more_frames, read_image
 from detection.data.loader import find_bad_images
@@ -35,6 +37,7 @@ class CheckedSplit:
     name: SplitName
     records: list[Record]
     faults: Faults
+    prints: list[Fingerprint | None]  # of each record's image; None where it cannot be used
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,38 @@ def check_data(data: DataConfig, report: Callable[[SplitName, int, int], None] |
 
     `report` is called with the split, the number of images decoded, and how many there are.
     """
-    splits: dict[SplitName, object] = {"train": data.train, "val": data.val, "test": data.test}
-    return [check_split(name, data, report) for name, sources in splits.items() if sources]
+    return [check_images(name, records, faults, data, report) for name, records, faults in read_all(data)]
 
 
-def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> CheckedSplit:
-    """Read all annotations of a split and decode all of its images, collecting what is wrong instead of raising it."""
+def read_all(data: DataConfig) -> Iterator[tuple[SplitName, list[Record], Faults]]:
+    """The annotations of each split in the order train, val, test, and what is wrong with them, which is not raised.
+
+    What is wrong with the annotations of images that are held out is with those of train.
+    """
     faults = Faults.of(data, collect=True)
-    records = read_split_records(data, name, faults)
+    parts = read_parts(data, faults) if data.train else {}
+    for name, records in parts.items():
+        yield name, records, faults if name == "train" else Faults.of(data, collect=True)
+    named: dict[SplitName, Sequence[Source]] = {"val": data.val_sources, "test": data.test}
+    for name, sources in named.items():
+        if sources and name not in parts:
+            faults = Faults.of(data, collect=True)
+            yield name, read_sources(sources, ClassMap.of(data), faults), faults
+
+
+def check_images(
+    name: SplitName,
+    records: list[Record],
+    faults: Faults,
+    data: DataConfig,
+    report: Callable[[SplitName, int, int], None] | None = None,
+) -> CheckedSplit:
+    """Decode all images of a split, and add what is wrong with them to the faults of their annotations."""
     more_frames: list[str] = []
+    prints: list[Fingerprint | None] = []
     checks = find_bad_images(records, data.workers, data.max_pixels, data.loader_timeout)
-    for done, (problem, has_more_frames) in enumerate(checks, start=1):
+    for done, (problem, has_more_frames, its_print) in enumerate(checks, start=1):
+        prints.append(its_print)
         if has_more_frames:
             more_frames.append(str(records[done - 1].file))
         if problem is not None and data.on_bad_image == "skip" and not data.strict:
@@ -77,7 +101,7 @@ def check_split(name: SplitName, data: DataConfig, report: Callable[[SplitName, 
             report(name, done, len(records))
     if more_frames:
         faults.inform(describe_more_frames(more_frames))
-    return CheckedSplit(name, records, faults)
+    return CheckedSplit(name, records, faults, prints)
 
 
 def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitStatistics:

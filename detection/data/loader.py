@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detection.config import LOADER_TIMEOUT, MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
+from detection.data.duplicates import Fingerprint, fingerprint
 from detection.data.images import LoadedImage, describe_more_frames, load_image, require_annotated_size
 from detection.data.packing import PackedRecords
 from detection.data.repeats import image_factors
@@ -54,6 +55,7 @@ class ImageCheck(NamedTuple):
 
     problem: str | None  # why it cannot be used
     more_frames: bool = False
+    fingerprint: Fingerprint | None = None  # of an image that can be used
 
 
 class LoadedBatch(NamedTuple):
@@ -147,7 +149,9 @@ class ImageCheckDataset(TorchDataset[ImageCheck]):
 
     def __getitem__(self, index: int) -> ImageCheck:
         loaded = self.images[index]
-        return ImageCheck(str(loaded)) if isinstance(loaded, DatasetError) else ImageCheck(None, loaded.more_frames)
+        if isinstance(loaded, DatasetError):
+            return ImageCheck(str(loaded))
+        return ImageCheck(None, loaded.more_frames, fingerprint(loaded.pixels.permute(1, 2, 0).numpy()))
 
 
 def read_checked(file: str, size_hw: tuple[int, int], max_pixels: int = MAX_PIXELS) -> LoadedImage:

@@ -12,8 +12,9 @@ from detection.config.class_lists import MAX_CLASSES, check_class_names, check_r
 from detection.data.catalog import find_data_file, resolve_root
 from detection.data.formats.recognise import Recognised, recognise
 from detection.data.names import read_names
+from detection.data.split import SPLIT_FILE, read_split, settings_of
 from detection.errors import ConfigError, DatasetError, did_you_mean
-from detection.files import read_text
+from detection.files import is_file, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def settle_config(config: Config, tell: Tell = logger.info) -> Config:
 
     `tell` gets a sentence for each thing that was found out. Raises ConfigError or DatasetError.
     """
-    return settle_classes(settle_sources(config, tell), tell)
+    return settle_held_out(settle_classes(settle_sources(config, tell), tell), tell)
 
 
 def settle_sources(config: Config, tell: Tell = logger.info) -> Config:
@@ -60,6 +61,24 @@ def _own_keys(source: FolderSource, root: Path, found: Source) -> dict[str, obje
     if source.images is not None and not isinstance(found, VocSource):
         keys["images"] = (root / source.images).absolute()  # what was found may have its root deeper
     return keys | ({"label_key": source.label_key} if isinstance(found, FolderSource) else {})
+
+
+def settle_held_out(config: Config, tell: Tell = logger.info) -> Config:
+    """The same experiment with the images held out that its run in `output_dir` held out, if there is one."""
+    held_out, file = config.data.held_out, config.output_dir / SPLIT_FILE
+    if held_out is None or held_out.file is not None or not is_file(file):
+        return config
+    asked = read_split(file).asked
+    if asked != settings_of(held_out):
+        tell(f"data.val asks for another split than the one in {printable(str(file))}, which the run there was trained with")
+        return config
+    return with_split_file(config, held_out)
+
+
+def with_split_file(config: Config, held_out: HeldOut) -> Config:
+    """The config whose `data.val` names the split in its output folder."""
+    kept = held_out.model_copy(update={"file": config.output_dir / SPLIT_FILE})
+    return config.model_copy(update={"data": config.data.model_copy(update={"val": kept})})
 
 
 def settle_classes(config: Config, tell: Tell = logger.info) -> Config:

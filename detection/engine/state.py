@@ -49,6 +49,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "data.workers",
         "data.loader_timeout",
         "data.test",
+        "data.val.file",
         "test.batch_size",
         "train.log_every",
         "train.checkpoint_every",

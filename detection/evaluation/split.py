@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from detection.config import CocoSource, Config, HeldOut, Source, VocSource
-from detection.data.catalog import Dataset, load_split, resolve_root
+from detection.config import CocoSource, Config, Source, VocSource
+from detection.data.catalog import Dataset, load_parts, load_split, resolve_root
 from detection.data.coco_format import read_coco_file
 from detection.data.faults import Faults
 from detection.data.records import describe_crowded
@@ -55,13 +55,20 @@ class EvaluationSplit:
 
 
 def load_evaluation_split(config: Config) -> EvaluationSplit:
-    """`data.test` of a config, or `data.val` where that is empty. Raises ConfigError if both are, DatasetError for bad data."""
-    sources = config.data.test or config.data.val
-    if not sources:
+    """`data.test` of a config, or the test part of a split that `data.val` names, or else `data.val`.
+
+    Raises ConfigError if there is none of these, DatasetError for bad data.
+    """
+    data = config.data
+    if not (data.test or data.val):
         raise ConfigError("the config names no images to evaluate: set data.test or data.val")
-    dataset = load_split(config.data, "test" if config.data.test else "val")
+    if data.test or data.held_out is None:
+        dataset = load_split(data, "test" if data.test else "val")
+    else:
+        parts = load_parts(data)
+        dataset = parts.get("test", parts["val"])
     warn_of_crowded(dataset, config)
-    return EvaluationSplit(() if isinstance(sources, HeldOut) else sources, dataset, config.data.rename)
+    return EvaluationSplit(data.test or data.val_sources, dataset, data.rename)
 
 
 def warn_of_crowded(dataset: Dataset, config: Config) -> None:

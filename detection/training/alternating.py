@@ -28,7 +28,7 @@ from detection.engine.state import LAST, require_no_other_run
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
-from detection.training.fit import Tell, fit, load_training_data
+from detection.training.fit import Tell, fit, keep_split, load_training_data
 from detection.weights.checkpoint import Checkpoint, checkpoint_config, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
@@ -122,6 +122,7 @@ def train_alternating(
         # Before the data: a wrong name shows at once, not after the annotations are read.
         weights = _find_first_weights(config, start, resume, find_weights)
         data = load_training_data(config, training, validation, tell)
+        config = keep_split(config, data)
         for sentence in advise_frozen(config) if not resume else []:
             tell(sentence)
         seconds = start.seconds

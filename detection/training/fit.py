@@ -12,17 +12,19 @@ from pathlib import Path
 from torch import nn
 
 from detection.config import Config
-from detection.data.catalog import Dataset, load_split
+from detection.data.catalog import Dataset, load_parts, load_split
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
+from detection.data.settle import with_split_file
+from detection.data.split import SPLIT_FILE, settings_of, split_of, write_split
 from detection.data.tiles import describe_tiles, tile_dataset
 from detection.engine.advice import advise_tiles
 from detection.engine.callbacks import Callback
-from detection.engine.distributed import World
+from detection.engine.distributed import World, on_main
 from detection.engine.result import TrainResult
 from detection.engine.run import Validation
 from detection.engine.train import train
-from detection.errors import DatasetError
+from detection.errors import ConfigError, DatasetError
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import warn_of_crowded
 from detection.inference.detector import Detector
@@ -48,15 +50,21 @@ class TrainingData:
 def load_training_data(config: Config, training: Dataset | None, validation: Dataset | None, tell: Tell) -> TrainingData:
     """The data sets that are given, and the config's `data.train` and `data.val` in place of those that are not.
 
-    Raises DatasetError for annotations that cannot be used, or for other classes than the config's.
+    Raises DatasetError for annotations that cannot be used, or for other classes than the config's; ConfigError where images
+    are to be held out of a data set that is given.
     """
+    if config.data.held_out is not None and validation is None:
+        if training is not None:
+            raise ConfigError("data.val holds out a share of data.train, not of images that are given: give validation as well")
+        parts = load_parts(config.data)
+        training, validation = parts["train"], parts["val"]
     if training is None:
         training = load_split(config.data, "train")
     _require_classes("train", training, config)
     tell(_describe_size("train", training))
     for sentence in _describe_epoch(training, config):
         tell(f"train: {sentence}")
-    if validation is None and config.data.val:
+    if validation is None and config.data.val_sources:
         validation = load_split(config.data, "val")
     if validation is not None:
         _require_classes("val", validation, config)
@@ -65,6 +73,19 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     for sentence in advise_tiles(config):
         tell(sentence)
     return TrainingData(training, validation)
+
+
+def keep_split(config: Config, data: TrainingData) -> Config:
+    """Write which images are held out into the output folder, and name that file in `data.val` of the config.
+
+    So the run goes on, and is evaluated, with the same images though more come to the data. Raises OSError.
+    """
+    held_out, world = config.data.held_out, World.from_environment()
+    if held_out is None or held_out.file is not None or data.validation is None:
+        return config
+    split = split_of({"train": data.training.records, "val": data.validation.records}, settings_of(held_out))
+    on_main(world, lambda: write_split(config.output_dir / SPLIT_FILE, split))
+    return with_split_file(config, held_out)
 
 
 def _require_classes(name: str, dataset: Dataset, config: Config) -> None:

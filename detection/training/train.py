@@ -22,7 +22,7 @@ from detection.engine.result import TrainResult
 from detection.engine.state import require_no_other_run
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
-from detection.training.fit import Tell, fit, load_training_data
+from detection.training.fit import Tell, fit, keep_split, load_training_data
 from detection.training.result import DetectorResult
 from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import resolve_weights
@@ -100,6 +100,7 @@ def _train_detector(
         on_main(world, lambda: require_no_other_run(config.output_dir))
     weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
     data = load_training_data(config, training, validation, tell)
+    config = keep_split(config, data)
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
     if weights is not None:

@@ -13,10 +13,10 @@ import torch
 import detection
 from backbones import build_backbone, save_checkpoint
 from detection import Callback, Config, DetectorResult, load_detector, train_detector
-from detection.config import load_config, with_weights
+from detection.config import HeldOut, load_config, with_weights
 from detection.data import load_split
 from detection.engine.callbacks import Evaluation
-from detection.errors import CheckpointError, DatasetError, TrainingError
+from detection.errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from tests.shapes import write_config
 
 
@@ -122,3 +122,24 @@ def test_the_package_is_imported_without_torch() -> None:
     assert all(hasattr(detection, name) for name in detection.__all__)
     with pytest.raises(AttributeError, match="no attribute 'train_detektor'"):
         detection.__getattr__("train_detektor")
+
+
+def test_a_run_keeps_the_images_that_it_holds_out(config: Config, devkit: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held_out = changed(config, val=HeldOut(fraction=0.3))
+    said: list[str] = []
+    train_detector(held_out, tell=said.append)
+    assert {"train: 3 images, 3 objects", "val: 1 images, 1 objects"} <= set(said)
+    file = config.output_dir / "split.json"
+    parts = json.loads(file.read_text())
+    own = load_detector(config.output_dir / "best.pt").config
+    assert own.data.held_out == HeldOut(fraction=0.3, file=file)
+    assert [record.image_id for record in load_split(own.data, "val").records] == parts["val"]
+    (listed,) = devkit.rglob("train.txt")
+    listed.write_text(listed.read_text() + listed.with_name("val.txt").read_text())
+    longer = held_out.model_copy(update={"train": held_out.train.model_copy(update={"steps": 3})})
+    said.clear()
+    assert train_detector(longer, resume=True, tell=said.append).steps == 3
+    assert {"train: 3 images, 3 objects", "val: 1 images, 1 objects"} <= set(said)
+    assert "2 images of the data are not in" in caplog.text and json.loads(file.read_text()) == parts
+    with pytest.raises(ConfigError, match="give validation as well"):
+        train_detector(held_out, training=load_split(config.data, "train"), resume=True)

@@ -1,0 +1,94 @@
+"""Divide labelled images into those to train on and those to evaluate on, and write which are which."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from backbones.errors import printable
+from detection.cli.arguments import CommandParser, any_path, fraction, output_file, whole_number
+from detection.cli.output import say
+from detection.config import Config, HeldOut, load_config
+from detection.config.files import override_config, parse_config
+from detection.errors import ConfigError
+from detection.terminal import new_console, plain
+
+if TYPE_CHECKING:
+    from detection.data.split import PartName
+    from detection.structures import Record
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = CommandParser(description=__doc__, epilog="In a config: `data.val: {file: FILE}`. See docs/custom-data.md.")
+    parser.add_argument("data", type=any_path, metavar="CONFIG_OR_FOLDER", help="its data.train is divided, or a whole folder")
+    parser.add_argument("--output", type=output_file, required=True, metavar="FILE", help="the split, as JSON")
+    parser.add_argument("--fraction", type=fraction, metavar="F", help="share of the images to evaluate on; default: 0.2")
+    parser.add_argument("--test-fraction", type=fraction, default=0.0, metavar="F", help="share of a third part; default: none")
+    parser.add_argument("--seed", type=whole_number(0), metavar="N", help="another one gives another split; default: 0")
+    parser.add_argument(
+        "--group-by", metavar="EXPRESSION", help="a regular expression for names, or near_duplicates: what must stay together"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="changes to the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, divide, write, print. Raises ConfigError or DatasetError."""
+    options = build_parser().parse_intermixed_args(argv)
+    config = read_config(options.data, options.overrides)
+    held_out = asked_for(options, config.data.held_out or HeldOut())
+    if held_out.fraction + options.test_fraction >= 1:
+        raise ConfigError("--fraction and --test-fraction leave nothing to train on: their sum must be below 1")
+
+    from detection.data.catalog import divide_training_images
+    from detection.data.settle import settle_config
+    from detection.data.split import describe_uneven, settings_of, split_of, write_split
+
+    console = new_console()
+    data = settle_config(config, lambda sentence: say(sentence, console)).data
+    parts = divide_training_images(data, held_out, options.test_fraction)
+    write_split(options.output, split_of(parts, settings_of(held_out)))
+    console.print(parts_table(parts, data.class_names), soft_wrap=True)
+    for line in describe_uneven(parts, data.class_names):
+        say(f"warning: {line}", console)
+    say(f"split: {options.output}; in a config: data.val: {{file: {options.output}}}", console)
+    return 0
+
+
+def read_config(path: Path, overrides: Sequence[str]) -> Config:
+    """The config in a file, or one whose training data are a folder. Raises ConfigError."""
+    if not path.is_dir():
+        config = load_config(path, overrides)
+    else:
+        data = {"classes": "auto", "train": [{"format": "auto", "root": str(path)}]}
+        config = override_config(parse_config(Config, {"data": data}, str(path)), overrides)
+    if not config.data.train:
+        raise ConfigError(f"{printable(str(path))} names no images to divide: set data.train")
+    return config
+
+
+def asked_for(options: argparse.Namespace, configured: HeldOut) -> HeldOut:
+    """What the options ask for, and otherwise the config. Raises ConfigError."""
+    given = {"fraction": options.fraction, "seed": options.seed, "group_by": options.group_by}
+    values = configured.model_dump(exclude={"file"}) | {key: value for key, value in given.items() if value is not None}
+    return parse_config(HeldOut, values, "the split asked for")
+
+
+def parts_table(parts: Mapping[PartName, Sequence[Record]], class_names: Sequence[str]) -> Table:
+    """Images and objects of each class, a column a part."""
+    from detection.data.check import count_classes
+
+    table = Table("")
+    for part in parts:
+        table.add_column(part, justify="right")
+    table.add_row("images", *(str(len(records)) for records in parts.values()))
+    table.add_row("without objects", *(str(sum(not len(each.labels) for each in records)) for records in parts.values()))
+    counts = [count_classes(records, class_names) for records in parts.values()]
+    for name in class_names:
+        table.add_row(plain(name), *(str(each[name]) for each in counts))
+    return table
