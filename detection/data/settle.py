@@ -99,7 +99,7 @@ def settle_classes(config: Config, tell: Tell = logger.info) -> Config:
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The names in a text file, one a line, in its order; empty lines and those that begin with "# " are passed over.
 
-    UTF-8, with or without a byte-order mark. Looked for from here, then where data sets are. Raises DatasetError, ConfigError.
+    UTF-8, or what a byte-order mark declares. Looked for from here, then where data sets are. Raises DatasetError, ConfigError.
     """
     file = find_data_file(path)
     lines = (line.strip() for line in read_text(file, _MAX_CLASSES_BYTES).split("\n"))

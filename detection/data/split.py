@@ -196,7 +196,8 @@ def split_of(parts: Mapping[PartName, Sequence[Record]], asked: Mapping[str, obj
 
 def write_split(file: Path, split: ImageSplit) -> None:
     """Write the ids of each part as JSON. Raises OSError, an old file intact."""
-    write_json(file, {"asked": dict(split.asked), **{part: list(ids) for part, ids in split.parts.items()}})
+    ids: dict[str, object] = {part: list(split.parts[part]) for part in split.parts}
+    write_json(file, {"asked": dict(split.asked), **ids})
 
 
 def read_split(file: Path) -> ImageSplit:

@@ -112,7 +112,7 @@ def test_a_file_of_names(tmp_path, monkeypatch, content, names):
     [
         (b"", "names no class"),
         (b"cat\ncat\n", "comes twice"),
-        (b"\xff\xfec\0", "no|not a text file in UTF-8"),
+        (b"caf\xe9", "not a text file in UTF-8"),
         (None, "cannot read"),
     ],
 )
