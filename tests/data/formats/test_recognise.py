@@ -1,0 +1,214 @@
+"""What folders are taken for, and what is said of those that cannot be."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from detection.config import CocoSource, Config, FolderSource, VocSource, parse_config
+from detection.data.catalog import load_dataset
+from detection.data.formats.recognise import WHOLE, recognise
+from detection.data.settle import settle_sources
+from detection.errors import DatasetError
+from tests.data.formats.exports import (
+    EXPORTS,
+    PLAIN,
+    cvat_image,
+    cvat_xml,
+    dump,
+    write_cvat,
+    write_images,
+    write_labelstudio,
+    write_roboflow_csv,
+    write_vott,
+)
+from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
+
+
+def write_coco_json(path: Path) -> None:
+    dump(path, coco_content(PLAIN))
+
+
+def coco_of(recognised, split):
+    (source,) = recognised.splits[split]
+    assert isinstance(source, CocoSource)
+    return source.annotations.as_posix(), source.images.as_posix()
+
+
+def test_coco_as_it_is_published(tmp_path):
+    for split in ("train", "val"):
+        write_images(tmp_path / f"{split}2017")
+        write_coco_json(tmp_path / f"annotations/instances_{split}2017.json")
+        dump(tmp_path / f"annotations/captions_{split}2017.json", {"images": [], "annotations": []})
+    found = recognise(tmp_path)
+    assert coco_of(found, "train") == ("annotations/instances_train2017.json", "train2017")
+    assert coco_of(found, "val") == ("annotations/instances_val2017.json", "val2017")
+    assert list(found.splits) == ["train", "val"] and found.sources() == found.splits["train"]
+    assert found.sources("validation") == found.splits["val"]
+    assert found.sentence == f"{tmp_path} is read as COCO JSON (images: train 4, val 4)"
+    assert len(load_dataset(found.sources(), CLASSES)) == 4
+
+
+def test_coco_of_roboflow(tmp_path):
+    for split in ("test", "train", "valid"):
+        write_images(tmp_path / split)
+        write_coco_json(tmp_path / split / "_annotations.coco.json")
+    found = recognise(tmp_path)
+    assert list(found.splits) == ["train", "val", "test"]
+    assert coco_of(found, "val") == ("valid/_annotations.coco.json", "valid")
+
+
+@pytest.mark.parametrize("place", ["result.json", "annotations/instances_default.json", "labels/labels_pets.json"])
+def test_one_coco_file_and_its_images(place, tmp_path):
+    write_images(tmp_path / "images")
+    write_coco_json(tmp_path / place)
+    found = recognise(tmp_path)
+    assert coco_of(found, WHOLE) == (place, "images")
+    assert len(load_dataset(found.sources(), CLASSES)) == 4
+
+
+def test_the_folder_of_coco_images_is_where_their_names_start(tmp_path):
+    write_images(tmp_path / "photos/raw")
+    content = coco_content(PLAIN)
+    for image in content["images"]:
+        image["file_name"] = f"raw/{image['file_name']}"
+    dump(tmp_path / "all.json", content)
+    assert coco_of(recognise(tmp_path), WHOLE) == ("all.json", "photos")
+
+
+def test_two_coco_files_of_one_split_are_asked_about(tmp_path):
+    write_images(tmp_path)
+    write_coco_json(tmp_path / "first.json")
+    write_coco_json(tmp_path / "second.json")
+    with pytest.raises(DatasetError, match=r"holds first\.json and second\.json.*set 'annotations'"):
+        recognise(tmp_path)
+    assert coco_of(recognise(tmp_path, Path("second.json")), WHOLE) == ("second.json", ".")
+
+
+def test_a_devkit_of_two_years(tmp_path):
+    for year in ("2007", "2012"):
+        for split in ("train", "val", "trainval", "cat_train"):
+            write_devkit(tmp_path, PLAIN, year, split)
+    write_devkit(tmp_path, PLAIN, "2007", "test")
+    found = recognise(tmp_path)
+    assert list(found.splits) == ["train", "val", "test", "trainval"]
+    years = [source.year for source in found.splits["train"] if isinstance(source, VocSource)]
+    assert years == ["2007", "2012"] and len(found.splits["test"]) == 1
+    assert found.sources() == found.splits["train"]
+    assert found.sentence.endswith("is read as Pascal VOC (images: train 8, val 8, test 4, trainval 8)")
+
+
+def test_a_year_alone_and_a_devkit_within_wrappers(tmp_path):
+    write_devkit(tmp_path / "a/b/VOCdevkit", PLAIN, split="trainval")
+    (source,) = recognise(tmp_path).sources()
+    assert isinstance(source, VocSource) and source.root == tmp_path / "a/b/VOCdevkit" and source.year == "2007"
+    (source,) = recognise(tmp_path / "a/b/VOCdevkit/VOC2007").sources()
+    assert len(load_dataset([source], CLASSES)) == 4
+
+
+def test_splits_of_tables_have_their_own_images(tmp_path):
+    """Roboflow gives the images of all splits names of their own; others do not."""
+    for split in ("train", "valid"):
+        write_roboflow_csv(tmp_path / split)
+        shutil.move(tmp_path / split / "train", tmp_path / "moved")
+        (tmp_path / split).rmdir()
+        shutil.move(tmp_path / "moved", tmp_path / split)
+    found = recognise(tmp_path)
+    assert list(found.splits) == ["train", "val"]
+    for split, folder in (("train", "train"), ("val", "valid")):
+        records = load_dataset(found.sources(split), CLASSES, strict=True).records
+        assert {record.file.parent for record in records} == {tmp_path / folder} and len(records) == 3
+
+
+def test_subsets_of_a_cvat_project(tmp_path):
+    for subset in ("Train", "Validation"):
+        write_images(tmp_path / "images" / subset, PLAIN[:2])
+    bodies = [cvat_image(picture, n, subset) for subset in ("Train", "Validation") for n, picture in enumerate(PLAIN[:2])]
+    meta = "<project><id>3</id><name>pets</name><subsets>Train\nValidation</subsets></project>"
+    (tmp_path / "annotations.xml").write_text(cvat_xml("".join(bodies), meta))
+    found = recognise(tmp_path)
+    assert list(found.splits) == ["train", "val"]
+    records = load_dataset(found.sources("val"), CLASSES, strict=True).records
+    assert [record.image_id for record in records] == ["images/Validation/000001.jpg", "images/Validation/000002.jpg"]
+    assert len(load_dataset([FolderSource(format="cvat", root=tmp_path)], CLASSES, strict=True)) == 4
+    with pytest.raises(DatasetError, match="no split 'test'; the folder has the splits train, val: set 'split'"):
+        found.sources("test")
+
+
+def test_a_file_of_labels_is_recognised_by_itself(tmp_path):
+    write_labelstudio(tmp_path)
+    write_coco_json(tmp_path / "result.json")
+    with pytest.raises(DatasetError, match=r"COCO JSON \(result\.json\) or Label Studio \(project.*to coco or labelstudio"):
+        recognise(tmp_path)
+    (source,) = recognise(tmp_path / "result.json").sources()
+    assert isinstance(source, CocoSource) and len(load_dataset([source], CLASSES)) == 4
+    (source,) = recognise(tmp_path, Path("project-1-at-2024-01-30.json")).sources()
+    assert source.format == "labelstudio" and len(load_dataset([source], CLASSES)) == 4
+
+
+def test_exports_in_a_wrapper_and_beside_litter(tmp_path):
+    for kind, (key, write) in EXPORTS.items():
+        inner = tmp_path / kind / "export of 2024"
+        write(inner)
+        (tmp_path / kind / "__MACOSX").mkdir()
+        (inner / ".DS_Store").write_bytes(b"\0")
+        (inner / "README.txt").write_text("hello\n")
+        assert {source.format for source in recognise(tmp_path / kind).sources()} == {key}
+
+
+def test_folders_that_cannot_be_read_say_why(tmp_path):
+    def refused(name: str) -> str:
+        with pytest.raises(DatasetError) as error:
+            recognise(tmp_path / name)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    (tmp_path / "empty").mkdir()
+    assert refused("empty").endswith("empty: the folder is empty")
+    (tmp_path / "pets.zip").write_bytes(b"PK")
+    assert "is an archive: unpack it" in refused("pets.zip")
+    (tmp_path / "packed").mkdir()
+    shutil.copy(tmp_path / "pets.zip", tmp_path / "packed")
+    assert "holds an archive, pets.zip: unpack it" in refused("packed")
+    write_images(tmp_path / "bare", PLAIN)
+    assert "4 images and no labels" in refused("bare")
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "classes" / name)
+    assert "images in folders ('cat', 'dog') and no labels" in refused("classes")
+    write_images(tmp_path / "records/train")
+    (tmp_path / "records/train/pets.tfrecord").write_bytes(b"\0")
+    assert "TFRecord files (train/pets.tfrecord) are not read" in refused("records")
+    write_images(tmp_path / "createml")
+    entry = {"label": "cat", "coordinates": {"x": 1, "y": 1, "width": 1, "height": 1}}
+    dump(tmp_path / "createml/_annotations.createml.json", [{"image": "000001.jpg", "annotations": [entry]}])
+    assert "CreateML's JSON" in refused("createml")
+    write_images(tmp_path / "odd")
+    (tmp_path / "odd/labels.csv").write_text("what,is,this\n1,2,3\n")
+    assert "no format is recognised by 'labels.csv'" in refused("odd")
+    dump(tmp_path / "labels/a.json", {"some": "thing"})
+    assert "holds no images, but files of the kinds .json (1)" in refused("labels")
+
+
+def test_auto_sources_are_settled_each_folder_told_once(tmp_path):
+    write_coco(tmp_path / "coco")
+    write_vott(tmp_path / "vott")
+    auto = [{"format": "auto", "root": str(tmp_path / name), "weight": 2.0, "boxes_in": "stored"} for name in ("coco", "vott")]
+    config = parse_config(Config, {"data": {"classes": list(CLASSES), "train": auto, "val": auto[:1]}}, "mine.yaml")
+    told: list[str] = []
+    settled = settle_sources(config, told.append)
+    assert [source.format for source in settled.data.train] == ["coco", "vott"]
+    assert [source.format for source in settled.data.val] == ["coco"]
+    assert all((source.weight, source.boxes_in) == (2.0, "stored") for source in settled.data.train)
+    assert len(told) == 2 and "is read as COCO JSON" in told[0] and "is read as VoTT" in told[1]
+    assert settle_sources(settled, told.append) is settled and len(told) == 2
+
+
+def test_other_keys_of_an_auto_source_stay(tmp_path):
+    write_cvat(tmp_path / "data")
+    shutil.move(tmp_path / "data/images", tmp_path / "data/photographs")
+    source = FolderSource(format="auto", root=tmp_path / "data", images=Path("photographs"), label_key="kind")
+    config = parse_config(Config, {"data": {"classes": list(CLASSES)}}, "mine.yaml")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"train": (source,)})})
+    (settled,) = settle_sources(config).data.train
+    assert settled.images == tmp_path / "data/photographs" and settled.label_key == "kind"
+    assert len(load_dataset([settled], CLASSES)) == 4
