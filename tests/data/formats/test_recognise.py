@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import CocoSource, Config, FolderSource, VocSource, parse_config
+from detection.config import CocoSource, Config, FolderSource, HeldOut, VocSource, parse_config
 from detection.data.catalog import load_dataset
 from detection.data.formats.recognise import WHOLE, recognise
 from detection.data.settle import settle_sources
@@ -197,7 +197,7 @@ def test_auto_sources_are_settled_each_folder_told_once(tmp_path):
     told: list[str] = []
     settled = settle_sources(config, told.append)
     assert [source.format for source in settled.data.train] == ["coco", "vott"]
-    assert [source.format for source in settled.data.val] == ["coco"]
+    assert not isinstance(settled.data.val, HeldOut) and [source.format for source in settled.data.val] == ["coco"]
     assert all((source.weight, source.boxes_in) == (2.0, "stored") for source in settled.data.train)
     assert len(told) == 2 and "is read as COCO JSON" in told[0] and "is read as VoTT" in told[1]
     assert settle_sources(settled, told.append) is settled and len(told) == 2
@@ -210,5 +210,6 @@ def test_other_keys_of_an_auto_source_stay(tmp_path):
     config = parse_config(Config, {"data": {"classes": list(CLASSES)}}, "mine.yaml")
     config = config.model_copy(update={"data": config.data.model_copy(update={"train": (source,)})})
     (settled,) = settle_sources(config).data.train
+    assert isinstance(settled, FolderSource)
     assert settled.images == tmp_path / "data/photographs" and settled.label_key == "kind"
     assert len(load_dataset([settled], CLASSES)) == 4
