@@ -95,7 +95,7 @@ def voc_candidate(listing: FolderListing) -> Candidate | None:
     labels = []
     for folder in listing.folders:
         path = PurePosixPath(folder)
-        if path.name == "Annotations" and f"{_inside(path.parent)}JPEGImages" in listing.folders:
+        if path.name == "Annotations":
             names = _voc_splits(listing, f"{_inside(path.parent)}ImageSets/Main")
             sources += [(canonical_split(name), _voc_source(listing.root, path.parent, name)) for name in names]
             labels += [folder] if names else []
@@ -155,7 +155,10 @@ def cvat_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate | 
     return Candidate(found.title, found.key, sources, found.labels)
 
 
-def folder_candidate(title: str, key: FolderFormat, found: Sequence[FolderSource], labels: Sequence[str]) -> Candidate | None:
-    """A format that finds its own sources in a folder."""
+def folder_candidate(
+    title: str, key: FolderFormat, found: Sequence[FolderSource], listing: FolderListing, suffixes: Sequence[str]
+) -> Candidate | None:
+    """A format with a label file for each image, which finds its own sources; `suffixes`: of its label files."""
     sources = tuple((None if source.split is None else canonical_split(source.split), source) for source in found)
-    return Candidate(title, key, sources, tuple(labels)) if sources else None
+    labels = [file for suffix in suffixes for file in listing.by_suffix.get(suffix, ())]
+    return Candidate(title, key, sources, (*labels, *map(str, suffixes))) if sources else None

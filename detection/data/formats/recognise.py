@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import printable
-from detection.config import Source, VocSource
+from detection.config import FolderSource, Source, VocSource
+from detection.data.formats import labelimg, labelme, yolo
 from detection.data.formats.candidates import (
     Candidate,
     coco_candidate,
     cvat_candidate,
     file_candidate,
+    folder_candidate,
     voc_candidate,
 )
-from detection.data.formats.contents import is_cvat, json_kind, read_ends
+from detection.data.formats.contents import HEAD_BYTES, TAIL_BYTES, is_cvat, json_kind, read_ends
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.openimages import COLUMNS as OPEN_IMAGES_COLUMNS
 from detection.data.formats.splits import canonical_split, split_of
@@ -25,7 +27,7 @@ from detection.data.formats.via import COLUMNS as VIA_COLUMNS
 from detection.data.images import is_image_name
 from detection.data.voc import MAX_SPLIT_BYTES
 from detection.errors import DatasetError
-from detection.files import is_file, read_text
+from detection.files import exists, is_file, read_text
 
 WHOLE = "all"
 """What `Recognised.splits` calls the images of a folder without splits."""
@@ -77,7 +79,8 @@ def recognise(root: Path, annotations: Path | None = None) -> Recognised:
             f"{listing.root} may be {first.title} ({printable(first.labels[0])}) or {second.title} "
             f"({printable(second.labels[0])}): set 'format' of the source to {first.key} or {second.key}"
         )
-    return _recognised(candidates[0], listing)
+    narrowed = None if place in (listing.root, root) and root.is_dir() else Path(place.relative_to(listing.root))
+    return _recognised(candidates[0], listing, narrowed)
 
 
 def _without_wrappers(listing: FolderListing) -> FolderListing:
@@ -93,7 +96,7 @@ def _only(listing: FolderListing, place: Path, root: Path) -> Sequence[str]:
     """The files that may be label files: all, or those that `place` names. Raises DatasetError if it names none."""
     if place == root and root.is_dir():
         return listing.files
-    if not place.exists() or not place.is_relative_to(listing.root):
+    if not exists(place) or not place.is_relative_to(listing.root):
         raise DatasetError(f"there is no {place}: 'annotations' of the source must name a file or folder below {listing.root}")
     path = place.relative_to(listing.root).as_posix()
     return [file for file in listing.files if file == path or file.startswith(f"{path}/") or path == "."]
@@ -102,8 +105,9 @@ def _only(listing: FolderListing, place: Path, root: Path) -> Sequence[str]:
 def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candidate]:
     """The ways to read a folder, where only some of its files may be label files. Raises DatasetError."""
     chosen = FolderListing(listing.root, tuple(files), listing.folders)
-    jsons, tables = _by_kind(chosen, ".json", json_kind), _by_kind(chosen, ".csv", _kind_of_table)
-    xmls = _by_kind(chosen, ".xml", lambda text: "cvat" if is_cvat(text) else None)
+    with_images = FolderListing(listing.root, tuple(dict.fromkeys([*files, *listing.images])), listing.folders)
+    jsons, tables = _by_kind(chosen, ".json", json_kind), _by_kind(chosen, ".csv", _kind_of_table, tail=0)
+    xmls = _by_kind(chosen, ".xml", lambda text: "cvat" if is_cvat(text) else None, head=4096, tail=0)
     found = [
         coco_candidate(listing, jsons.get("coco", ())),
         voc_candidate(chosen),
@@ -114,15 +118,20 @@ def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candid
         file_candidate(listing, "Open Images", "openimages", tables.get("openimages", ())),
         file_candidate(listing, "makesense.ai", "makesense", tables.get("makesense", ())),
         file_candidate(listing, "a table of boxes", "csv", tables.get("csv", ())),
+        folder_candidate("YOLO", "yolo", yolo.find(with_images), chosen, (".txt", ".yaml", ".yml", ".data")),
+        folder_candidate("XML files of labelImg", "labelimg", labelimg.find(with_images), chosen, (".xml", ".json")),
+        folder_candidate("labelme", "labelme", labelme.find(with_images), chosen, (".json",)),
     ]
     return [candidate for candidate in found if candidate is not None]
 
 
-def _by_kind(listing: FolderListing, suffix: str, kind: Callable[[str], str | None]) -> Mapping[str, Sequence[str]]:
+def _by_kind(
+    listing: FolderListing, suffix: str, kind: Callable[[str], str | None], head: int = HEAD_BYTES, tail: int = TAIL_BYTES
+) -> Mapping[str, Sequence[str]]:
     """The files of a suffix by what they hold."""
     found: dict[str, list[str]] = {}
     for file in listing.by_suffix.get(suffix, ())[:_MOST_FILES]:
-        name = kind(read_ends(listing.root / file))
+        name = kind(read_ends(listing.root / file, head, tail))
         if name is not None:
             found.setdefault(name, []).append(file)
     return found
@@ -148,11 +157,13 @@ def _vott_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate |
     return file_candidate(listing, "VoTT", "vott", folders)
 
 
-def _recognised(candidate: Candidate, listing: FolderListing) -> Recognised:
+def _recognised(candidate: Candidate, listing: FolderListing, labels: Path | None) -> Recognised:
+    """`labels`: the file or folder of labels that was asked for, which sources that name none have to name."""
     splits: dict[str, tuple[Source, ...]] = {}
     for split, source in sorted(candidate.sources, key=_place):
         name = WHOLE if split is None else split
-        splits[name] = (*splits.get(name, ()), source)
+        names_none = isinstance(source, FolderSource) and source.annotations is None
+        splits[name] = (*splits.get(name, ()), source.model_copy(update={"annotations": labels} if names_none else {}))
     counts = {name: sum(_num_images(source, name, listing) for source in sources) for name, sources in splits.items()}
     numbers = ", ".join(f"{printable(name)} {count}" for name, count in counts.items())
     return Recognised(splits, f"{printable(str(listing.root))} is read as {candidate.title} (images: {numbers})")

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from backbones.errors import first_names, printable
-from detection.data.formats.contents import json_kind, read_ends
 from detection.data.formats.listing import FolderListing
 
 _LABEL_SUFFIXES = (".json", ".xml", ".csv", ".txt", ".yaml", ".yml")
@@ -23,9 +22,6 @@ def describe_unknown(listing: FolderListing) -> str:
     records = [*listing.by_suffix.get(".tfrecord", ()), *listing.by_suffix.get(".tfrecords", ())]
     if records:
         return f"TFRecord files ({printable(records[0])}) are not read: export the data as COCO JSON, YOLO or Pascal VOC"
-    jsons = listing.by_suffix.get(".json", ())[:20]
-    if any(json_kind(read_ends(listing.root / file)) == "createml" for file in jsons):
-        return f"CreateML's JSON ({printable(jsons[0])}) is not read: export the data as COCO JSON, YOLO or Pascal VOC"
     labels = [file for suffix in _LABEL_SUFFIXES for file in listing.by_suffix.get(suffix, ())]
     if not listing.images:
         return f"the folder holds no images, but {_describe_files(listing)}"

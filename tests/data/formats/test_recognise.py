@@ -10,6 +10,7 @@ from detection.data.catalog import load_dataset
 from detection.data.formats.recognise import WHOLE, recognise
 from detection.data.settle import settle_sources
 from detection.errors import DatasetError
+from tests.data.formats import folders
 from tests.data.formats.exports import (
     EXPORTS,
     PLAIN,
@@ -22,7 +23,7 @@ from tests.data.formats.exports import (
     write_roboflow_csv,
     write_vott,
 )
-from tests.data.pictures import CLASSES, coco_content, write_coco, write_devkit
+from tests.data.pictures import CLASSES, PICTURES, coco_content, voc_xml, write_coco, write_devkit
 
 
 def write_coco_json(path: Path) -> None:
@@ -178,10 +179,6 @@ def test_folders_that_cannot_be_read_say_why(tmp_path):
     write_images(tmp_path / "records/train")
     (tmp_path / "records/train/pets.tfrecord").write_bytes(b"\0")
     assert "TFRecord files (train/pets.tfrecord) are not read" in refused("records")
-    write_images(tmp_path / "createml")
-    entry = {"label": "cat", "coordinates": {"x": 1, "y": 1, "width": 1, "height": 1}}
-    dump(tmp_path / "createml/_annotations.createml.json", [{"image": "000001.jpg", "annotations": [entry]}])
-    assert "CreateML's JSON" in refused("createml")
     write_images(tmp_path / "odd")
     (tmp_path / "odd/labels.csv").write_text("what,is,this\n1,2,3\n")
     assert "no format is recognised by 'labels.csv'" in refused("odd")
@@ -213,3 +210,75 @@ def test_other_keys_of_an_auto_source_stay(tmp_path):
     assert isinstance(settled, FolderSource)
     assert settled.images == tmp_path / "data/photographs" and settled.label_key == "kind"
     assert len(load_dataset([settled], CLASSES)) == 4
+
+
+def write_yolo_of_ultralytics(folder: Path) -> None:
+    for split, pictures in (("train", folders.TRAIN), ("val", folders.VAL)):
+        folders.write_yolo(folder / "images" / split, folder / "labels" / split, pictures)
+    folders.write_text(folder / "data.yaml", "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: dog\n")
+
+
+def write_yolo_of_roboflow(folder: Path) -> None:
+    for split, pictures in (("train", folders.TRAIN), ("valid", folders.VAL)):
+        folders.write_yolo(folder / split / "images", folder / split / "labels", pictures)
+    names = "train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['cat', 'dog']\n"
+    folders.write_text(folder / "data.yaml", names)
+    folders.write_text(folder / "README.roboflow.txt", "pets - v1\n==============\n\nIt includes 4 images.\n")
+
+
+def write_voc_of_roboflow(folder: Path) -> None:
+    for split, pictures in (("train", folders.TRAIN), ("valid", folders.VAL)):
+        folders.write_images(folder / split, pictures)
+        for picture in pictures:
+            folders.write_text(folder / split / f"{picture.stem}.xml", voc_xml(picture))
+
+
+def write_labelme_folders(folder: Path) -> None:
+    for split, pictures in (("train", folders.TRAIN), ("val", folders.VAL)):
+        folders.write_labelme(folder / split, folder / split, pictures)
+
+
+@pytest.mark.parametrize(
+    ("write", "key"),
+    [
+        (write_yolo_of_ultralytics, "yolo"),
+        (write_yolo_of_roboflow, "yolo"),
+        (write_voc_of_roboflow, "labelimg"),
+        (write_labelme_folders, "labelme"),
+    ],
+)
+def test_folders_with_a_label_file_for_each_image(write, key, tmp_path):
+    write(tmp_path / "pets")
+    found = recognise(tmp_path)  # within a wrapper
+    assert list(found.splits) == ["train", "val"] and {each.format for each in found.sources()} == {key}
+    for split, pictures in (("train", folders.TRAIN), ("val", folders.VAL)):
+        folders.expect_pictures(load_dataset(found.sources(split), CLASSES).records, pictures, tolerance=0.01)
+
+
+def test_flat_folders(tmp_path):
+    folders.write_yolo(tmp_path / "yolo", tmp_path / "yolo")
+    folders.write_text(tmp_path / "yolo/classes.txt", "cat\ndog\n")
+    folders.write_labelme(tmp_path / "labelme", tmp_path / "labelme")
+    folders.write_images(tmp_path / "labelimg")
+    for picture in PICTURES:
+        folders.write_text(tmp_path / "labelimg" / f"{picture.stem}.xml", voc_xml(picture))
+    for key in ("yolo", "labelme", "labelimg"):
+        found = recognise(tmp_path / key)
+        assert list(found.splits) == [WHOLE] and {each.format for each in found.sources()} == {key}
+        folders.expect_pictures(load_dataset(found.sources(), CLASSES).records, tolerance=0.01)
+
+
+def test_labels_of_two_kinds_are_asked_about(tmp_path):
+    folders.write_yolo(tmp_path, tmp_path)
+    for picture in PICTURES:
+        folders.write_text(tmp_path / f"{picture.stem}.xml", voc_xml(picture))
+    with pytest.raises(
+        DatasetError, match=r"may be YOLO \(000001\.txt\) or XML .*: set .format. of the source to yolo or lab"
+    ):
+        recognise(tmp_path)
+    folders.write_text(tmp_path / "labels.json", "{}")
+    folders.write_text(tmp_path / "boxes/a.csv", "filename,class,xmin,ymin,xmax,ymax\n000001.jpg,cat,1,2,3,4\n")
+    (source,) = recognise(tmp_path, Path("boxes")).sources()
+    assert source.format == "csv" and len(load_dataset([source], CLASSES)) == 1
+    with pytest.raises(DatasetError, match=r"there is no .*boxen: 'annotations' of the source must name a file or folder"):
+        recognise(tmp_path, Path("boxen"))
