@@ -38,8 +38,9 @@ def settle_sources(config: Config, tell: Tell = logger.info) -> Config:
     def settled(sources: Sequence[Source]) -> tuple[Source, ...]:
         return tuple(each for source in sources for each in _concrete(source, known, tell))
 
+    train = settled(data.train)
     val = data.val if isinstance(data.val, HeldOut) else settled(data.val)
-    changed = {"train": settled(data.train), "val": val, "test": settled(data.test)}
+    changed = {"train": train, "val": val, "test": settled(data.test)}
     return config.model_copy(update={"data": data.model_copy(update=changed)}) if known else config
 
 

@@ -63,9 +63,9 @@ def read_cvat(source: FolderSource, root: Path, faults: Faults) -> list[Labelled
 def _read_images(
     tree: ElementTree.Element, file: Path, source: FolderSource, root: Path, left_out: Counter[str], faults: Faults
 ) -> list[LabelledImage]:
-    by_subset = defaultdict[str, list[NamedImage]](list)
+    by_subset, own = defaultdict[str, list[NamedImage]](list), _own_subset(tree)
     for number, element in enumerate(tree.iter("image"), start=1):
-        subset, name = element.get("subset") or "", element.get("name")
+        subset, name = element.get("subset") or own, element.get("name")
         if source.split is not None and canonical_split(subset) != canonical_split(source.split):
             continue
         with faults.guard():
@@ -80,6 +80,11 @@ def _read_images(
             by_subset[subset].append(NamedImage(name, file, objects, read_size(element.get("height"), element.get("width"))))
     folders = {subset: _folders(source, root, file, subset) for subset in by_subset}
     return [image for subset, named in by_subset.items() for image in find_images(named, root, folders[subset], faults)]
+
+
+def _own_subset(tree: ElementTree.Element) -> str:
+    """The subset of a task or a job, whose images do not tell it; "" for none and for a project."""
+    return (tree.findtext("meta/task/subset") or tree.findtext("meta/job/subset") or "").strip()
 
 
 def _read_video(

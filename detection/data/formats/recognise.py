@@ -166,7 +166,8 @@ def _recognised(candidate: Candidate, listing: FolderListing, labels: Path | Non
         splits[name] = (*splits.get(name, ()), source.model_copy(update={"annotations": labels} if names_none else {}))
     counts = {name: sum(_num_images(source, name, listing) for source in sources) for name, sources in splits.items()}
     numbers = ", ".join(f"{printable(name)} {count}" for name, count in counts.items())
-    return Recognised(splits, f"{printable(str(listing.root))} is read as {candidate.title} (images: {numbers})")
+    numbers = f"{counts[WHOLE]} images" if list(counts) == [WHOLE] else f"images: {numbers}"
+    return Recognised(splits, f"{printable(str(listing.root))} is read as {candidate.title} ({numbers})")
 
 
 def _place(split_and_source: tuple[str | None, Source]) -> int:

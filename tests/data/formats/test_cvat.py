@@ -2,6 +2,7 @@
 
 import pytest
 
+from detection.data.formats.recognise import recognise
 from detection.errors import DatasetError
 from tests.data.formats.exports import PLAIN, cvat_xml, write_images
 from tests.data.formats.reading import read
@@ -59,6 +60,16 @@ def test_two_tasks_side_by_side(tmp_path):
         (tmp_path / task / "annotations.xml").write_text(cvat_xml(body))
     objects, _ = read(tmp_path, "cvat")
     assert objects == {f"{task}/images/000001.jpg": [(task, (1, 1, 2, 3))] for task in ("one", "two")}
+
+
+def test_tasks_of_subsets_of_their_own(tmp_path):
+    for task, subset in (("one", "Train"), ("two", "Validation")):
+        write_images(tmp_path / task / "images", PLAIN[:1])
+        body = f'<image name="000001.jpg"><box label="{task}" xtl="1" ytl="1" xbr="2" ybr="3"/></image>'
+        (tmp_path / task / "annotations.xml").write_text(cvat_xml(body, f"<task><subset>{subset}</subset></task>"))
+    assert list(read(tmp_path, "cvat", split="val")[0]) == ["two/images/000001.jpg"]
+    found = recognise(tmp_path)
+    assert list(found.splits) == ["train", "val"]
 
 
 VIDEO = """  <track id="0" label="cat" source="manual">

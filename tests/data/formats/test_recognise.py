@@ -272,9 +272,7 @@ def test_labels_of_two_kinds_are_asked_about(tmp_path):
     folders.write_yolo(tmp_path, tmp_path)
     for picture in PICTURES:
         folders.write_text(tmp_path / f"{picture.stem}.xml", voc_xml(picture))
-    with pytest.raises(
-        DatasetError, match=r"may be YOLO \(000001\.txt\) or XML .*: set .format. of the source to yolo or lab"
-    ):
+    with pytest.raises(DatasetError, match=r"may be YOLO \(000001\.txt\) or XML .*: set .format. of the source to yolo or lab"):
         recognise(tmp_path)
     folders.write_text(tmp_path / "labels.json", "{}")
     folders.write_text(tmp_path / "boxes/a.csv", "filename,class,xmin,ymin,xmax,ymax\n000001.jpg,cat,1,2,3,4\n")

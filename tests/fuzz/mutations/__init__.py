@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz.mutations import boxes, checkpoints, commands, configs, images
+from tests.fuzz.mutations import boxes, checkpoints, commands, configs, exports, images
 from tests.fuzz.mutations.case import Case, Mutation
 
 __all__ = ["MUTATIONS", "Case", "Mutation"]
@@ -21,6 +21,7 @@ MUTATIONS: dict[str, Mutation] = {
             boxes.coco_lists,
             boxes.coco_results,
         ),
+        exports.export,
         *(images.image_file, images.class_folders, images.demo_inputs),
         *(checkpoints.checkpoint_field, checkpoints.checkpoint_bytes),
         *(commands.command_line, commands.class_names, commands.metrics_log),
