@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from detection.config import CocoSource, DataConfig, HeldOut, Source, VocSource
+from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, Source, VocSource
 from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.faults import MISSING_IMAGE, Faults
@@ -124,7 +124,7 @@ def read_sources(
             if not found and len(faults.errors) == num_errors:
                 missing = faults.by_kind().get(MISSING_IMAGE, [""])[0]
                 raise DatasetError(f"{_describe(source)} holds no image{missing and f' that exists: {missing}'}")
-            for record in found:
+            for record in found if not isinstance(source, FolderSource) else _with_ids_of_their_own(found, seen):
                 with faults.guard():
                     _check_new(record, seen)
                     records.append(record)
@@ -144,6 +144,14 @@ def _read_source(source: Source, classes: ClassMap, faults: Faults) -> list[Reco
     if isinstance(source, CocoSource):
         return turn_records(read_coco(source, root, classes, faults), source.boxes_in, faults)
     return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults)
+
+
+def _with_ids_of_their_own(records: Sequence[Record], seen: Mapping[ImageId, Path]) -> list[Record]:
+    """Records of a folder, whose ids are paths in it, with whole paths where another folder has such an image."""
+    return [
+        replace(record, image_id=record.file.as_posix()) if seen.get(record.image_id, record.file) != record.file else record
+        for record in records
+    ]
 
 
 def _check_new(record: Record, seen: dict[ImageId, Path]) -> None:

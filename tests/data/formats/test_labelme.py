@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from detection.config import FolderSource
+from detection.data.catalog import load_dataset
 from detection.data.formats.labelme import find
 from detection.data.formats.listing import list_folder
 from detection.errors import DatasetError
@@ -35,6 +36,16 @@ def test_a_folder_for_each_split(tmp_path: Path) -> None:
     assert [source.split for source in find(list_folder(tmp_path))] == ["test", "train"]
     with pytest.raises(DatasetError, match="split 'val' of .* holds no JSON files of labelme"):
         read(tmp_path, "labelme", split="val")
+
+
+def test_folders_with_images_of_the_same_names_are_joined(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_labelme(tmp_path / folder, tmp_path / folder)
+    sources = [FolderSource(format="labelme", root=tmp_path / folder) for folder in ("a", "b")]
+    records = load_dataset(sources, ["cat", "dog"]).records
+    assert [record.image_id for record in records[3:5]] == ["000004.jpg", f"{tmp_path.as_posix()}/b/000001.jpg"]
+    with pytest.raises(DatasetError, match="image id '000001.jpg' occurs twice"):
+        load_dataset(sources[:1] * 2, ["cat", "dog"])
 
 
 def one(root: Path, shapes: list[Any], **keys: Any) -> tuple[list[list[float]], list[str], list[str]]:
