@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.errors import printable
-from detection.config import Config, DataConfig, FolderFormat, FolderSource
+from detection.config import Config, DataConfig, FolderFormat, FolderSource, Source
 from detection.data.catalog import Dataset, SplitName, load_split, resolve_root
+from detection.data.formats.recognise import WHOLE, recognise
 from detection.data.images import read_header
+from detection.data.settle import settle_classes, settle_config, settle_sources
 from detection.data.writers.dataset import DatasetFormat, write_dataset
 from detection.data.writers.images import ImagePlacing
 from detection.data.writers.voc import fits_voc
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Record
+
+logger = logging.getLogger(__name__)
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -32,22 +37,25 @@ class ConvertedDataset:
 
 
 def convert_dataset(
-    data: DataConfig,
+    config: Config,
     folder: Path,
     format: DatasetFormat,
     *,
     splits: Sequence[SplitName] | None = None,
     images: ImagePlacing = "copy",
+    tell: Callable[[str], object] = logger.info,
     report: Callable[[int, int], object] | None = None,
 ) -> ConvertedDataset:
     """Write splits of a config's data, all that it has by default, into a folder, which must be absent or empty.
 
-    Classes, renamed and dropped names and repairs are those of training. `report` is called with how many images are done, and
-    of how many. Raises ConfigError for a split without sources, DatasetError for data that training refuses or the format
-    cannot hold, OSError where something cannot be written; then nothing is left of the folder.
+    Classes, renamed and dropped names and repairs are those of training, but `data.classes: auto` takes the names of all
+    splits. `tell` gets a sentence for each thing that is found out about the data, `report` how many images are done, and of
+    how many. Raises ConfigError for a split without sources, DatasetError for data that training refuses or the format cannot
+    hold, OSError where something cannot be written; then nothing is left of the folder.
     """
-    chosen = require_splits(data, splits)
-    require_outside(folder, [resolve_root(source.root) for source in data.all_sources])
+    chosen = require_splits(config.data, splits)
+    require_outside(folder, [resolve_root(source.root) for source in config.data.all_sources])
+    data = settle_all_splits(config, tell).data
     datasets: dict[str, Dataset] = {name: load_split(data, name) for name in chosen}
     total = sum(map(len, datasets.values()))
     write_dataset(datasets, folder, format, images=images, report=None if report is None else lambda done: report(done, total))
@@ -60,9 +68,44 @@ def convert_dataset(
     )
 
 
-def config_of_folder(folder: Path, format: FolderFormat = "auto") -> Config:
-    """The experiment of a folder of labelled images, or of a file of labels; its classes are those of the data."""
-    return Config(data=DataConfig(classes="auto", train=(FolderSource(format=format, root=folder),), val=(), test=()))
+def config_of_folder(folder: Path, format: FolderFormat = "auto", tell: Callable[[str], object] = logger.info) -> Config:
+    """The data of a folder of labelled images, or of a file of labels, with the splits that it has; all classes are its own.
+
+    A folder without splits is one to train on. `tell` gets a sentence about what a folder was taken for. Raises DatasetError.
+    """
+    root = resolve_root(folder)
+    if format != "auto":
+        return _config_of({"train": (FolderSource(format=format, root=folder),)})
+    found = recognise(root)
+    tell(found.sentence)
+    whole = next((found.splits[name] for name in (WHOLE, "train", "trainval") if name in found.splits), ())
+    named: dict[str, tuple[Source, ...]] = {
+        "train": whole,
+        "val": found.splits.get("val", ()),
+        "test": found.splits.get("test", ()),
+    }
+    if not any(named.values()):
+        named["train"] = found.sources()
+    used = [sources for sources in named.values() if sources]
+    others = [name for name, sources in found.splits.items() if sources not in used]
+    if others:
+        tell(f"left out, being no train, val or test: {', '.join(map(printable, others))}")
+    return _config_of(named)
+
+
+def _config_of(sources: Mapping[str, tuple[Source, ...]]) -> Config:
+    return Config(data=DataConfig(classes="auto", **{"train": (), "val": (), "test": (), **sources}))
+
+
+def settle_all_splits(config: Config, tell: Callable[[str], object] = logger.info) -> Config:
+    """`settle_config`, but with the class names of all splits where they are those of the data."""
+    if config.data.classes != "auto":
+        return settle_config(config, tell)
+    settled = settle_sources(config, tell)
+    everything = settled.data.model_copy(update={"train": settled.data.all_sources, "val": (), "test": ()})
+    named = settle_classes(settled.model_copy(update={"data": everything}), tell).data
+    update = {"classes": named.classes, "rename": named.rename}
+    return settled.model_copy(update={"data": settled.data.model_copy(update=update)})
 
 
 def require_splits(data: DataConfig, splits: Sequence[SplitName] | None) -> list[SplitName]:

@@ -28,6 +28,15 @@ def test_a_config_is_written_as_yolo(config, tmp_path, capsys):
     assert "2 difficult objects are written as ordinary ones" in shown
 
 
+def test_a_folder_is_recognised(config, tmp_path, capsys):
+    assert (
+        main(["import", str(tmp_path / "devkit"), str(tmp_path / "out"), "--format", "coco", "data.rename={cat: tiger}"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "is read as Pascal VOC" in shown and "2 classes in the data: dog, tiger" in shown
+    assert (tmp_path / "out/annotations/instances_train.json").is_file()
+
+
 def test_one_split_and_other_classes(config, tmp_path):
     arguments = ["--format", "voc", "data.classes=[dog]", "data.drop=[cat]", "--split", "val"]
     assert main(["import", str(config), str(tmp_path / "out"), *arguments]) == 0

@@ -6,30 +6,34 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.config import CocoSource, DataConfig, HeldOut, VocSource
+from detection.config import CocoSource, Config, DataConfig, HeldOut, Source, VocSource
 from detection.data.catalog import Dataset, load_split
-from detection.data.convert import convert_dataset, describe_losses, require_outside, require_splits
+from detection.data.convert import config_of_folder, convert_dataset, describe_losses, require_outside, require_splits
 from detection.data.records import AnnotatedObject, make_record
 from detection.errors import ConfigError, DatasetError
-from tests.data.pictures import CLASSES, write_coco, write_devkit
+from tests.data.pictures import CLASSES, PICTURES, write_coco, write_devkit
 
 TURNED = 6  # EXIF: stored on its side
 
 
+def config_of(**splits: tuple[Source, ...]) -> Config:
+    return Config(data=DataConfig(classes=CLASSES, **{"train": (), "val": (), "test": (), **splits}))
+
+
 @pytest.fixture
-def voc(tmp_path: Path) -> DataConfig:
+def voc(tmp_path: Path) -> Config:
     write_devkit(tmp_path / "devkit")
     sources = (VocSource(format="voc", root=tmp_path / "devkit", year="2007", split="trainval"),)
-    return DataConfig(classes=CLASSES, train=sources, val=sources, test=())
+    return config_of(train=sources, val=sources)
 
 
 def test_there_and_back(voc, tmp_path):
     convert_dataset(voc, tmp_path / "coco", "coco")
     annotations, images = Path("annotations/instances_train.json"), Path("images/train")
     coco = (CocoSource(format="coco", root=tmp_path / "coco", annotations=annotations, images=images),)
-    convert_dataset(DataConfig(classes=CLASSES, train=coco), tmp_path / "voc", "voc", splits=["train"])
+    convert_dataset(config_of(train=coco), tmp_path / "voc", "voc", splits=["train"])
     back = (VocSource(format="voc", root=tmp_path / "voc", split="train"),)
-    found, expected = load_split(DataConfig(classes=CLASSES, train=back), "train"), load_split(voc, "train")
+    found, expected = load_split(config_of(train=back).data, "train"), load_split(voc.data, "train")
     for one, other in zip(found.records, expected.records, strict=True):
         assert one.image_id == other.image_id and one.labels.tolist() == other.labels.tolist()
         assert torch.equal(one.boxes, other.boxes) and torch.equal(one.difficult, other.difficult)
@@ -46,8 +50,8 @@ def test_what_is_told(voc, tmp_path):
 
 
 def test_classes_are_renamed_and_dropped_as_in_training(voc, tmp_path):
-    changed = voc.model_copy(update={"classes": ("tiger",), "rename": {"cat": "tiger"}, "drop": ("dog",)})
-    converted = convert_dataset(changed, tmp_path / "out", "voc", splits=["train"])
+    data = voc.data.model_copy(update={"classes": ("tiger",), "rename": {"cat": "tiger"}, "drop": ("dog",)})
+    converted = convert_dataset(Config(data=data), tmp_path / "out", "voc", splits=["train"])
     assert converted.num_objects == {"train": {"tiger": 3}} and converted.num_images == {"train": 4}
     assert "<name>tiger</name>" in (tmp_path / "out/Annotations/000001.xml").read_text()
 
@@ -55,14 +59,13 @@ def test_classes_are_renamed_and_dropped_as_in_training(voc, tmp_path):
 def test_coco_keeps_its_image_ids(tmp_path):
     write_coco(tmp_path)
     source = CocoSource(format="coco", root=tmp_path, annotations=Path("instances.json"), images=Path("images"))
-    data = DataConfig(classes=CLASSES, train=(source,))
-    convert_dataset(data, tmp_path.with_name(tmp_path.name + "_out"), "coco")
+    convert_dataset(config_of(train=(source,)), tmp_path.with_name(tmp_path.name + "_out"), "coco")
     out = tmp_path.with_name(tmp_path.name + "_out")
     written = source.model_copy(
         update={"root": out, "annotations": Path("annotations/instances_train.json"), "images": Path("images/train")}
     )
-    ids = [record.image_id for record in load_split(data.model_copy(update={"train": (written,)}), "train").records]
-    assert ids == [record.image_id for record in load_split(data, "train").records]
+    ids = [record.image_id for record in load_split(config_of(train=(written,)).data, "train").records]
+    assert ids == [record.image_id for record in load_split(config_of(train=(source,)).data, "train").records]
 
 
 def losses(format, tmp_path, *objects, orientation=1, splits=("train", "val")):
@@ -114,16 +117,17 @@ def test_boxes_of_a_turned_image_stay_in_the_picture_as_shown(tmp_path):
     xml = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>15</xmax><ymax>40</ymax></bndbox>"
     (folder / "Annotations/a.xml").write_text(f"{xml}</object></annotation>")
     (folder / "ImageSets/Main/train.txt").write_text("a\n")
-    data = DataConfig(classes=CLASSES, train=(VocSource(format="voc", root=folder, split="train"),))
-    convert_dataset(data, tmp_path / "out", "yolo")
+    source = VocSource(format="voc", root=folder, split="train")
+    convert_dataset(config_of(train=(source,)), tmp_path / "out", "yolo")
     assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.250000 0.500000 0.500000 1.000000\n"
 
 
 def test_splits_that_are_there(voc):
-    assert require_splits(voc, None) == ["train", "val"] and require_splits(voc, ["val"]) == ["val"]
-    assert require_splits(voc.model_copy(update={"val": HeldOut()}), None) == ["train", "val"]
+    data = voc.data
+    assert require_splits(data, None) == ["train", "val"] and require_splits(data, ["val"]) == ["val"]
+    assert require_splits(data.model_copy(update={"val": HeldOut()}), None) == ["train", "val"]
     with pytest.raises(ConfigError, match="no split 'test'; there are: train, val"):
-        require_splits(voc, ["train", "test"])
+        require_splits(data, ["train", "test"])
     with pytest.raises(ConfigError, match="no split; nothing"):
         require_splits(DataConfig(), None)
 
@@ -137,3 +141,19 @@ def test_the_folder_may_not_lie_in_what_is_read(voc, tmp_path):
         require_outside(tmp_path / "link/out", [tmp_path / "devkit"])
     assert not (tmp_path / "devkit/out").exists()
     require_outside(tmp_path, [tmp_path / "devkit"])
+
+
+def test_a_folder_is_recognised_with_its_splits(voc, tmp_path):
+    convert_dataset(voc, tmp_path / "coco", "coco")
+    told: list[str] = []
+    config = config_of_folder(tmp_path / "coco", tell=told.append)
+    converted = convert_dataset(config, tmp_path / "voc", "voc", tell=told.append)
+    assert converted.class_names == CLASSES and converted.num_images == {"train": 4, "val": 4}
+    assert "is read as COCO" in told[0] and "2 classes in the data: cat, dog" in told[1]
+
+
+def test_classes_of_all_splits_are_taken(tmp_path):
+    write_devkit(tmp_path / "devkit", pictures=PICTURES[1:2], split="train")  # a dog
+    write_devkit(tmp_path / "devkit", pictures=PICTURES[3:], split="val")  # cats
+    converted = convert_dataset(config_of_folder(tmp_path / "devkit"), tmp_path / "out", "coco")
+    assert converted.num_objects == {"train": {"cat": 0, "dog": 1}, "val": {"cat": 2, "dog": 0}}

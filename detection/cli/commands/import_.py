@@ -63,11 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_source(options.source, options.source_format, options.overrides)
     # Only now: torch is slow to load.
     from detection.data.convert import convert_dataset
-    from detection.data.settle import settle_config
 
-    data = settle_config(config, say).data
     with copied_images() as report:
-        done = convert_dataset(data, options.folder, options.format, splits=options.split, images=options.images, report=report)
+        done = convert_dataset(
+            config,
+            options.folder,
+            options.format,
+            splits=options.split,
+            images=options.images,
+            tell=say,
+            report=report,
+        )
     new_console().print(counts_table(done), soft_wrap=True)
     for note in done.notes:
         say(note)
@@ -84,7 +90,7 @@ def load_source(source: Path, format: FolderFormat | None, overrides: Sequence[s
     other = next((text for text in overrides if not text.startswith("data.")), None)
     if other is not None:
         raise ConfigError(f"'{other}' cannot be chosen here, only data.classes, data.rename and other keys of data")
-    return override_config(config_of_folder(source, format or "auto"), overrides)
+    return override_config(config_of_folder(source, format or "auto", say), overrides)
 
 
 @contextmanager
