@@ -79,11 +79,11 @@ def draw_all(
     return exit_code(len(problems), len(inputs) + num_absent)
 
 
-def exit_code(num_failed: int, num_inputs: int) -> int:
-    """0, or 1 if some of the inputs failed, 2 if all did, after saying how many."""
+def exit_code(num_failed: int, num_inputs: int, done: str = "drawn") -> int:
+    """0, or 1 if some of the inputs failed, 2 if all did, after saying how many; `done` is what was done to the others."""
     if num_failed == 0:
         return 0
-    others = "the others are drawn" if num_failed < num_inputs else "none is drawn whole"
+    others = f"the others are {done}" if num_failed < num_inputs else f"none is {done} whole"
     print_error(f"error: {num_failed} of {num_inputs} inputs could not be used; {others}")
     return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
 

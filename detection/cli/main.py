@@ -37,6 +37,7 @@ COMMANDS = {
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",
     "track": "follow objects through videos: each keeps its number",
+    "predict": "labels of what a detector finds, for labelling programs to import",
     "import": "a data set in any format into COCO, YOLO or VOC, pixels untouched",
     "convert-weights": "weights of torchvision, timm, detectron2 and others into a checkpoint of this project",
     "export": "a detector or a backbone as an ONNX file or a torch.export program",

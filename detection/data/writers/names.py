@@ -25,7 +25,7 @@ def relative_names(files: Sequence[Path]) -> list[str]:
     if not files:
         return []
     base, taken = common_folder(files), set[str]()
-    return [_first_free(_relative_candidates(file.absolute().relative_to(base)), taken) for file in files]
+    return [_first_free(_relative_candidates(_whole(file).relative_to(base)), taken) for file in files]
 
 
 def common_folder(files: Sequence[Path]) -> Path:
@@ -33,7 +33,12 @@ def common_folder(files: Sequence[Path]) -> Path:
 
     Where they lie on several drives of Windows it is the root of each one's own, which is none: raises ValueError.
     """
-    return Path(os.path.commonpath([file.absolute().parent for file in files]))
+    return Path(os.path.commonpath([_whole(file).parent for file in files]))
+
+
+def _whole(file: Path) -> Path:
+    """The absolute path without "..", which would lead out of what is written."""
+    return Path(os.path.abspath(file))  # noqa: PTH100
 
 
 def _first_free(candidates: Iterator[PurePosixPath], taken: set[str]) -> str:
@@ -52,7 +57,7 @@ def _comparable(path: PurePosixPath) -> str:
 
 def _flat_candidates(file: Path) -> Iterator[PurePosixPath]:
     yield _image_path(PurePosixPath(), file.stem, file.suffix)
-    if parent := file.absolute().parent.name:
+    if parent := _whole(file).parent.name:
         yield _image_path(PurePosixPath(), f"{parent}_{file.stem}", file.suffix)
     yield from _numbered(PurePosixPath(), file)
 

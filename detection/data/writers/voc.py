@@ -20,9 +20,9 @@ def voc_xml(image: ImageLabels, class_names: Sequence[str], *, image_path: bool 
     With `image_path` it tells where the image lies.
     """
     root = ElementTree.Element("annotation")
-    path = {"path": image.path} if image_path else {}
     height, width = image.size_hw
-    _add(root, {"folder": "JPEGImages", "filename": image.name, **path})
+    place = {"folder": image.file.absolute().parent.name, "filename": image.file.name, "path": image.path} if image_path else {}
+    _add(root, place or {"folder": "JPEGImages", "filename": image.name})
     _add(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     for each in filter(lambda each: fits_voc(each.box), image.objects):
         tag = ElementTree.SubElement(root, "object")
