@@ -60,6 +60,7 @@ NAMES = {
     "detections.json": ("detections.json",),
     "detections": ("detections",),
     "devkit": ("devkit",),
+    "devkit/VOC2007/JPEGImages": ("photos",),
 }
 BEHIND = {name: made for made, names in NAMES.items() for name in names}
 
