@@ -68,15 +68,21 @@ def convert_dataset(
     )
 
 
-def config_of_folder(folder: Path, format: FolderFormat = "auto", tell: Callable[[str], object] = logger.info) -> Config:
+def config_of_folder(
+    folder: Path,
+    format: FolderFormat = "auto",
+    annotations: Path | None = None,
+    tell: Callable[[str], object] = logger.info,
+) -> Config:
     """The data of a folder of labelled images, or of a file of labels, with the splits that it has; all classes are its own.
 
-    A folder without splits is one to train on. `tell` gets a sentence about what a folder was taken for. Raises DatasetError.
+    A folder without splits is one to train on. `annotations`, relative to it, are the labels that count where it has several.
+    `tell` gets a sentence about what a folder was taken for. Raises DatasetError.
     """
     root = resolve_root(folder)
     if format != "auto":
-        return _config_of({"train": (FolderSource(format=format, root=folder),)})
-    found = recognise(root)
+        return _config_of({"train": (FolderSource(format=format, root=folder, annotations=annotations),)})
+    found = recognise(root, annotations)
     tell(found.sentence)
     whole = next((found.splits[name] for name in (WHOLE, "train", "trainval") if name in found.splits), ())
     named: dict[str, tuple[Source, ...]] = {

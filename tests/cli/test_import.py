@@ -53,6 +53,7 @@ def test_one_split_and_other_classes(config, tmp_path):
         (["mine.yaml", "devkit", "--format", "yolo"], "which is read"),
         (["mine.yaml", "full", "--format", "yolo"], "full exists and is not an empty folder"),
         (["mine.yaml", "out", "--format", "yolo", "--split", "test"], "the data have no split 'test'"),
+        (["mine.yaml", "out", "--format", "yolo", "--annotations", "a.json"], "is a config, which names its own"),
         (["absent", "out", "--format", "yolo"], "absent"),
         (["devkit", "out", "--format", "yolo", "train.steps=3"], "only data.classes"),
     ],

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rich.table import Table
 
+from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import progress_bar, say
 from detection.config import Config, FolderFormat, load_config, override_config
@@ -43,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the format of the folder SRC; default: auto, it is recognised",
     )
     parser.add_argument(
+        "--annotations",
+        type=any_path,
+        metavar="FILE",
+        help="the labels that count, relative to the folder SRC",
+    )
+    parser.add_argument(
         "--split", nargs="+", choices=SPLITS, metavar="NAME", help="train, val, test; default: all that SRC has"
     )
     parser.add_argument(
@@ -60,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, write, and print what was taken for what and what is in it. Raises ConfigError, DatasetError or OSError."""
     options = build_parser().parse_intermixed_args(argv)
-    config = load_source(options.source, options.source_format, options.overrides)
+    config = load_source(options)
     # Only now: torch is slow to load.
     from detection.data.convert import convert_dataset
 
@@ -81,16 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_source(source: Path, format: FolderFormat | None, overrides: Sequence[str]) -> Config:
+def load_source(options: argparse.Namespace) -> Config:
     """The config that SRC is, or one whose data are in the folder. Raises ConfigError or DatasetError."""
-    if format is None and source.is_file() and source.suffix.lower() in CONFIG_SUFFIXES:
+    source, overrides = options.source, options.overrides
+    if options.source_format is None and source.is_file() and source.suffix.lower() in CONFIG_SUFFIXES:
+        if options.annotations is not None:
+            raise ConfigError(f"--annotations is of a folder, and {shorten(str(source))} is a config, which names its own")
         return load_config(source, overrides)
     from detection.data.convert import config_of_folder
 
     other = next((text for text in overrides if not text.startswith("data.")), None)
     if other is not None:
         raise ConfigError(f"'{other}' cannot be chosen here, only data.classes, data.rename and other keys of data")
-    return override_config(config_of_folder(source, format or "auto", say), overrides)
+    return override_config(config_of_folder(source, options.source_format or "auto", options.annotations, say), overrides)
 
 
 @contextmanager
