@@ -104,7 +104,7 @@ def test_voc_is_read_back(model, found, files, tmp_path):
     assert (tmp_path / "out/ImageSets/Main/default.txt").read_text() == "a\nb\ndeep_a\nä b\n"
 
 
-@pytest.mark.parametrize("format", ["coco", "voc"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
 def test_what_was_written_is_recognised(format, model, found, files, tmp_path):
     prelabel(model, files, tmp_path / "out", format, images="link")
     data = settle_all_splits(config_of_folder(tmp_path / "out")).data
