@@ -17,6 +17,7 @@ from detection.config.limits import (
     FilePath,
     Flag,
     Images,
+    ImagesPerDevice,
     MaxPixels,
     Real,
     Section,
@@ -82,7 +83,7 @@ class ClassifierTrainConfig(TrainConfig):
         le=1_000_000,
         description="images per step that learning_rate and steps are meant for; another number scales both linearly",
     )
-    images_per_device: Whole = Field(32, ge=1, le=100_000, description="images per process and forward pass")
+    images_per_device: ImagesPerDevice = Field(32, description="images per process and forward pass")
     steps: Steps = Field(600000, description="optimizer steps")
     learning_rate: Real = Field(0.1, gt=0, le=1000, description="before the first drop")
     warmup_until_error: Real | None = Field(

@@ -82,6 +82,7 @@ TileOverlap = Annotated[Real, Field(ge=0, le=0.9)]  # with more, a large image w
 MaxPixels = Annotated[Whole, Field(ge=1, le=2**30)]  # OpenCV decodes no larger images
 Steps = Annotated[Whole, Field(ge=1, le=MAX_STEPS)]
 StepsOrNone = Annotated[Whole, Field(ge=0, le=MAX_STEPS)]
+ImagesPerDevice = Annotated[Whole, Field(ge=1, le=100_000)]
 Images = Annotated[Whole, Field(ge=0, le=MAX_IMAGES)]
 Workers = Annotated[Whole, Field(ge=0, le=1024)]
 Beta = Annotated[Real, Field(ge=0, le=1000)]

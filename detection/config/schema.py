@@ -24,6 +24,7 @@ from detection.config.limits import (
     FilePath,
     Flag,
     Fraction,
+    ImagesPerDevice,
     Ratio,
     Real,
     Seconds,
@@ -41,6 +42,7 @@ from detection.config.limits import (
     require_shorter,
     require_tile,
 )
+from detection.errors import ConfigError
 
 MAX_CELL_ANCHORS = 1000
 Pooling = Literal["max", "align"]
@@ -227,7 +229,9 @@ class TrainConfig(Section):
         le=1_000_000,
         description="images per step that learning_rate and steps are meant for; another number scales both linearly",
     )
-    images_per_device: Whole = Field(1, ge=1, le=100_000, description="images per process and forward pass")
+    images_per_device: ImagesPerDevice | Literal["auto"] = Field(
+        1, description="images per process and forward pass; auto: as many as a GPU's memory takes, on a CPU 1"
+    )
     accumulate: Whole = Field(1, ge=1, le=100_000, description="forward passes per step")
     steps: Steps = Field(90000, description="optimizer steps")
     learning_rate: Real = Field(0.001, gt=0, le=1000, description="before the first drop")
@@ -290,6 +294,15 @@ class TrainConfig(Section):
     collective_timeout: Seconds = Field(
         86400.0, description="seconds that they wait for each other later, such as for an evaluation, which one of them does"
     )
+
+    @property
+    def micro_batch(self) -> int:
+        """`images_per_device` as a number. Raises ConfigError where it is still to be found out."""
+        if isinstance(self.images_per_device, str):
+            raise ConfigError(
+                "train.images_per_device is 'auto', which only the training of a detector finds out: give a number"
+            )
+        return self.images_per_device
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

@@ -179,7 +179,7 @@ def train_loader(
     factors = image_factors(tiles, data.repeat_threshold)
     if data.tile:
         factors = tile_factors(tiles.records, data) * (1 if factors is None else factors)
-    size, seed = train.images_per_device, train.seed
+    size, seed = train.micro_batch, train.seed
     batches = GroupedBatchSampler(len(images), groups, size, seed, rank, world_size, first_batch, factors)
     return unwrap(
         load(

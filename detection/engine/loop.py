@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detection.engine.callbacks import LogLine
 from detection.engine.distributed import all_gather, data_parallel, reduce_max, reduce_mean
 from detection.engine.log import peak_memory_mb
+from detection.engine.memory import training_memory
 from detection.engine.optim import current_rate, gradient_norm, learning_rate, set_learning_rate
 from detection.engine.precision import autocast, describe_precision, overflowed, require_scale
 from detection.engine.run import TrainBatch, TrainingRun, save_last
@@ -69,7 +70,8 @@ def _backward(run: TrainingRun, parallel: nn.Module, stream: Iterator[TrainBatch
         batch = _next_batch(run, stream)
         seed_everything(config.seed, number, run.world.rank)
         # Gradients travel between the processes once a step, with the last micro-batch.
-        with _unsynchronised(parallel) if index < config.accumulate - 1 else nullcontext():
+        synchronised = _unsynchronised(parallel) if index < config.accumulate - 1 else nullcontext()
+        with training_memory(run, batch), synchronised:
             with autocast(device, run.dtype):
                 losses: dict[str, Tensor] = parallel(batch.to(device))
             run.scaler.scale(total_loss(losses) / config.accumulate).backward()
@@ -85,7 +87,8 @@ def _update_weights(run: TrainingRun) -> None:
     if not overflow:
         run.window.add_gradient_norm(step, norm)
     _check_losses_and_signals(run)  # raises on a value that is not finite, before it reaches the weights
-    run.scaler.step(run.optimizer)  # does nothing after an overflow
+    with training_memory(run):  # the first step makes the optimizer's state
+        run.scaler.step(run.optimizer)  # does nothing after an overflow
     run.scaler.update()
     require_scale(run.scaler, step)
     run.state.skipped_steps += overflow

@@ -87,7 +87,7 @@ def current_rate(optimizer: torch.optim.Optimizer) -> float:
 
 def total_batch(config: TrainConfig, world_size: int) -> int:
     """Images an optimizer step sees, over all processes."""
-    return config.images_per_device * world_size * config.accumulate
+    return config.micro_batch * world_size * config.accumulate
 
 
 def scale_schedule(config: TrainConfig, world_size: int) -> TrainConfig:

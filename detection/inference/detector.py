@@ -19,7 +19,7 @@ import torch
 from backbones.modes import evaluating, one_thread_after_fork, own_defaults
 from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
-from detection.errors import DatasetError
+from detection.errors import ConfigError, DatasetError
 from detection.inference.images import ImageInputs, InputImage, batch_of_size, each_image, network_sizes
 from detection.inference.predictor import ReportError
 from detection.inference.refinement import refine_boxes
@@ -28,6 +28,7 @@ from detection.inference.select import select_detections
 from detection.inference.tiling import merge_windows, windows_of
 from detection.inference.views import View, classify_in_views, unite_proposals
 from detection.modeling import FasterRCNN
+from detection.out_of_memory import is_out_of_memory, out_of_memory_as
 from detection.structures import Detections
 from detection.weights.checkpoint import (
     WEIGHT_KEYS,
@@ -115,14 +116,30 @@ def predict_each(
     waiting = each_image(images, config.data.max_pixels, on_error)
     # More images than a batch at a time, so that some of equal size are found to run together.
     while some := list(islice(waiting, _BATCHES_AT_A_TIME * config.test.batch_size)):
-        yield from _predict_some(detectors, some) if on_error is None else _past_memory(detectors, some, on_error)
+        if on_error is None:
+            with out_of_memory_as(lambda: ConfigError(_describe_lack(config))):
+                found = _predict_some(detectors, some)
+        else:
+            found = _past_memory(detectors, some, on_error)
+        yield from found
+
+
+def _describe_lack(config: Config) -> str:
+    test = config.test
+    return (
+        f"the memory does not suffice for these images. Lower test.batch_size (now {test.batch_size}), test.shorter_side with "
+        f"test.longer_side (now {test.shorter_side} and {test.longer_side}), or rpn.post_nms_test, which is "
+        f"{config.rpn.post_nms_test}"
+    )
 
 
 def _past_memory(detectors: Sequence[FasterRCNN], images: Sequence[InputImage], on_error: ReportError) -> list[ImageDetections]:
     """The detections of the images that fit into the memory, if not together then alone."""
     try:
         return _predict_some(detectors, images)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         if len(images) == 1:
             on_error(DatasetError(f"{images[0].source or 'an image'} is too large for the memory"))
             return []

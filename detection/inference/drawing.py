@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from detection.data.frames import TimedFrame, open_film
 from detection.data.images import each_frame, read_image
@@ -29,6 +28,7 @@ from detection.errors import DatasetError
 from detection.files import write_json
 from detection.inference.painting import FoundObject, FramePainter, Tracking, TrackPainter, draw_detections
 from detection.inference.predictor import Predictor
+from detection.out_of_memory import is_out_of_memory
 from detection.visualize import save_image
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,9 @@ def _naming(source: MediaInput) -> Iterator[None]:
         yield
     except OSError as error:
         raise DatasetError(f"{source} is not drawn: {error.filename or 'its drawing'}: {error.strerror or error}") from None
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DatasetError(f"{source} is not drawn: it is too large for the memory") from None
 
 

@@ -198,14 +198,14 @@ def train_loader(
     """
     dataset = ImageFolderDataset(folder, train_transform(config.data), config.data, training=True)
     train = config.train
-    batches = GroupedBatchSampler(len(folder), None, train.images_per_device, train.seed, rank, world_size, first_batch)
+    batches = GroupedBatchSampler(len(folder), None, train.micro_batch, train.seed, rank, world_size, first_batch)
     return _batches(dataset, batches, config.data)
 
 
 def test_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch]:
     """All images once, in order, in the one view that `data.test_transforms` give."""
     dataset = ImageFolderDataset(folder, test_transform(config.data), config.data, training=False)
-    size = config.train.images_per_device
+    size = config.train.micro_batch
     starts = range(0, len(folder), size)
     batches = [[SampleIndex(index, 0) for index in range(start, min(start + size, len(folder)))] for start in starts]
     return (batch for batch in _batches(dataset, batches, config.data) if len(batch))

@@ -189,7 +189,7 @@ def _starting_model(
 def _recompute_bn(model: ClassificationModel, split: ImageFolder, config: ClassifierConfig, first_batch: int) -> None:
     """A strict average over the `bn_images` training images that would come next."""
     device = next(model.parameters()).device
-    num_batches = -(-config.bn_images // config.train.images_per_device)
+    num_batches = -(-config.bn_images // config.train.micro_batch)
 
     def batches() -> Iterator[ImageBatch]:
         loader = train_loader(split, config, first_batch=first_batch)

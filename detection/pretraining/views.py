@@ -112,7 +112,7 @@ def _group(images: list[list[Image]]) -> list[ViewGroup]:
 
 def view_loader(folder: ImageFolder, config: ClassifierConfig) -> Iterator[ViewBatch]:
     """All images once, in order, in the views of `config.test`. Raises DatasetError."""
-    size = config.train.images_per_device
+    size = config.train.micro_batch
     if config.test.views == "ten_crop":
         size = max(1, size // 10)
     indices = [list(range(start, min(start + size, len(folder)))) for start in range(0, len(folder), size)]

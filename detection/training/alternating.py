@@ -28,6 +28,7 @@ from detection.engine.state import LAST, require_no_other_run
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
+from detection.training.device_batch import settle_images_per_device
 from detection.training.fit import Tell, fit, keep_split, load_training_data
 from detection.weights.checkpoint import Checkpoint, checkpoint_config, initialise_detector, read_checkpoint
 
@@ -123,6 +124,7 @@ def train_alternating(
         weights = _find_first_weights(config, start, resume, find_weights)
         data = load_training_data(config, training, validation, tell)
         config = keep_split(config, data)
+        config = settle_images_per_device(config, data.training, world, tell, resumed=folders if resume else [])
         for sentence in advise_frozen(config) if not resume else []:
             tell(sentence)
         seconds = start.seconds

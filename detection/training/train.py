@@ -22,6 +22,7 @@ from detection.engine.result import TrainResult
 from detection.engine.state import require_no_other_run
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
+from detection.training.device_batch import settle_images_per_device
 from detection.training.fit import Tell, fit, keep_split, load_training_data
 from detection.training.result import DetectorResult
 from detection.weights.checkpoint import initialise_detector
@@ -101,6 +102,7 @@ def _train_detector(
     weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
     data = load_training_data(config, training, validation, tell)
     config = keep_split(config, data)
+    config = settle_images_per_device(config, data.training, world, tell, resumed=[config.output_dir] if resume else [])
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
     if weights is not None:

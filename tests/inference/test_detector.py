@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from detection import Detector, Ensemble
-from detection.errors import CheckpointError, DatasetError
+from detection.errors import CheckpointError, ConfigError, DatasetError
 from detection.inference.detector import detect_in_views, views_of
 from detection.inference.select import select, to_image_pixels
 from detection.inference.views import View, classify_in_views
@@ -175,3 +175,10 @@ def test_flipping_makes_an_image_and_its_mirror_image_alike():
     torch.testing.assert_close(found.scores[0], other.scores[0])
     torch.testing.assert_close(found.boxes[0], mirror_boxes(other.boxes[0], 80))
     assert not torch.allclose(found.scores[0], plain.scores[0])
+
+
+def test_memory_that_runs_out_names_three_keys(monkeypatch):
+    model = confident().eval()
+    monkeypatch.setattr(type(model), "extract", lambda *args: torch.empty(2**60, dtype=torch.uint8, device="cpu"))
+    with pytest.raises(ConfigError, match=r"Lower test.batch_size \(now 1\), test.shorter_side .*, or rpn.post_nms_test"):
+        model.predict([noise(70, 50)])

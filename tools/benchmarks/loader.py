@@ -62,7 +62,7 @@ def loader_work(folder: str, num_images: int = NUM_FILES) -> Work:
     batches = iter(train_loader(dataset, config, rank=0, world_size=1, first_batch=0))
 
     def load() -> None:
-        for _ in itertools.islice(batches, num_images // config.train.images_per_device):
+        for _ in itertools.islice(batches, num_images // config.train.micro_batch):
             pass
 
     return load
