@@ -16,7 +16,7 @@ from detection import Ensemble
 from detection.data.images import load_encoded, pillow_pixels
 from detection.data.media import find_all_inputs
 from detection.data.urls import load_url
-from detection.errors import DatasetError
+from detection.errors import ConfigError, DatasetError
 from detection.inference import detector as detector_module
 from detection.inference.images import ImageInput, InputImage, each_image
 from detection.inference.stream import predict_files
@@ -180,7 +180,7 @@ def test_what_does_not_fit_into_the_memory_together_is_tried_alone(monkeypatch: 
     large = np.zeros((50, 60, 3), np.uint8)
     assert len(list(model.predict_each([PIXELS, large, PIXELS], errors.append))) == 2
     assert [str(error) for error in errors] == ["an image is too large for the memory"]
-    with pytest.raises(MemoryError):
+    with pytest.raises(ConfigError, match="test.batch_size"):
         model.predict([PIXELS, large])
 
 
