@@ -239,7 +239,7 @@ _LAYOUTS: dict[type, _OptimizerLayout] = {
 
 
 def optimizer_fault(saved: SavedOptimizer, optimizer: torch.optim.Optimizer, steps_done: int) -> str | None:
-    """How the saved state differs from what this optimizer can have; None if it fits."""
+    """How the saved state differs from what this optimizer can have after `steps_done` steps of its own; None if it fits."""
     own, layout = optimizer.state_dict()["param_groups"], _LAYOUTS[type(optimizer)]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not is_plain(saved.param_groups) or [group.get("params") for group in saved.param_groups] != [

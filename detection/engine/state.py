@@ -160,7 +160,7 @@ def restore(
             f"{path} cannot be resumed in fp16: it lacks training.scaler, the scale of the losses; resume it on the device "
             f"that it ran on, or start a new run from it as model.weights (--weights)"
         )
-    if fault := optimizer_fault(saved.optimizer, optimizer, saved.progress.step):
+    if fault := optimizer_fault(saved.optimizer, optimizer, saved.progress.step - saved.progress.skipped_steps):
         raise CheckpointError(f"{path} cannot be resumed: {fault}; take another copy of it")
     load_state(model, checkpoint.state, str(path))
     detector: Any = model

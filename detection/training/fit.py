@@ -143,7 +143,7 @@ def validation_batches(dataset: Dataset, config: Config) -> Iterator[Batch]:
 
     Images have the size of the test, and each is drawn as often as the others. The same batches at each call.
     """
-    test, size = config.test, config.train.images_per_device
+    test, size = config.test, config.train.micro_batch
     as_tested = {"augmentations": (), "shorter_sides": (test.shorter_side,), "longer_side": test.longer_side}
     data = config.data.model_copy(update={**as_tested, "repeat_threshold": 0.0})
     config = config.model_copy(update={"data": data})

@@ -110,6 +110,14 @@ def test_scale_and_count_are_resumed_exactly(tmp_path: Path, batch: int) -> None
     torch.testing.assert_close(ours["ema"], theirs["ema"], rtol=0, atol=0)
 
 
+def test_a_run_that_has_only_skipped_is_resumed(tmp_path: Path) -> None:
+    """The optimizer has no state yet, and needs none."""
+    config = FP16.model_copy(update={"steps": 1, "lr_drops": ()})
+    run(tmp_path, config, model=model({0}))
+    run(tmp_path, config.model_copy(update={"steps": 3}), model=model({0}), resume=True)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["training"]["optimizer"]["state"]
+
+
 def test_gradients_that_no_scale_helps_end_the_run(tmp_path: Path) -> None:
     trained = model(set(range(40)))
     with pytest.raises(TrainingError, match=r"step 27: the gradients are not finite in fp16, whatever .* bf16 or fp32"):
