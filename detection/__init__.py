@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from detection.inference.detector import Detector, build_detector, load_detector
     from detection.inference.ensemble import Ensemble
     from detection.inference.evaluate import EvaluationResult, evaluate
+    from detection.inference.results import ImageDetections
     from detection.training.result import DetectorResult
     from detection.training.train import train_detector
 
@@ -26,6 +27,7 @@ __all__ = [
     "DetectorResult",
     "Ensemble",
     "EvaluationResult",
+    "ImageDetections",
     "StopTraining",
     "TrainResult",
     "build_detector",
@@ -41,6 +43,7 @@ _HOMES = {
     "DetectorResult": "training.result",
     "Ensemble": "inference.ensemble",
     "EvaluationResult": "inference.evaluate",
+    "ImageDetections": "inference.results",
     "StopTraining": "engine.callbacks",
     "TrainResult": "engine.result",
     "build_detector": "inference.detector",

@@ -74,6 +74,7 @@ _MAX_BYTES_PER_PIXEL = 8  # of an image that is not compressed: four channels of
 _MAX_OTHER_BYTES = 1 << 26  # of a file: what it may hold beside its pixels
 _ROWS_AT_A_TIME = 256
 _UNTOLD_SECONDS = 0.1  # of a frame that is to be shown for no time at all, as browsers take it
+_LONGEST_SECONDS = 60.0  # of a frame: damaged files say weeks
 # Pillow's readers raise all of these for damaged files.
 _PILLOW_ERRORS = (
     OSError,
@@ -161,7 +162,7 @@ def each_frame(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Frame
             _require_size(header.size, f"{path}, frame {number + 1},", max_pixels)
             pixels = apply_orientation(_decode_pillow(header), _orientation(header))
             milliseconds = header.info.get("duration", 0)
-        yield Frame(pixels, milliseconds / 1000 if milliseconds else _UNTOLD_SECONDS)
+        yield Frame(pixels, min(milliseconds / 1000, _LONGEST_SECONDS) if milliseconds > 0 else _UNTOLD_SECONDS)
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

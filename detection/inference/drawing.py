@@ -117,7 +117,9 @@ def draw_media(
                     raise
                 on_error(error)
     finally:
-        write_json(summary, [result.as_json() for result in results if isinstance(result, DrawnImage)])
+        images = [result.as_json() for result in results if isinstance(result, DrawnImage)]
+        if images or tracking is None:
+            write_json(summary, images)
     if not has_h264() and any(isinstance(result, DrawnVideo) for result in results):
         logger.warning("videos are MPEG-4 Part 2, which browsers do not play: pip install 'resdet[video]' makes them H.264")
     return results

@@ -61,8 +61,10 @@ def test_an_animation_is_drawn_as_a_film_of_the_same_times(suffix: str, tmp_path
     assert isinstance(film, DrawnVideo) and film.num_frames == 2
 
 
-def test_frames_that_are_shown_for_no_time_count_as_browsers_count_them(tmp_path: Path) -> None:
+def test_frames_that_are_shown_for_no_time_or_for_weeks(tmp_path: Path) -> None:
     assert [frame.seconds for frame in each_frame(write_frames(tmp_path / "a.gif", (0, 0, 0)))] == [0.1] * 3
+    weeks = [frame.seconds for frame in each_frame(write_frames(tmp_path / "a.webp", (10, 2**24 - 1, 10)))]
+    assert weeks == [0.01, 60.0, 0.01]
 
 
 def test_the_pages_of_a_tiff_are_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
