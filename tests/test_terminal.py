@@ -8,6 +8,9 @@ import sys
 import warnings
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +18,7 @@ from detection.analysis.report import coco_table
 from detection.cli.main import run
 from detection.cli.output import download_progress, progress_bar, say
 from detection.errors import ConfigError
-from detection.terminal import PrintableFormatter, new_console, plain
+from detection.terminal import PrintableFormatter, new_console, plain, table_lines
 
 NAMES = ["dent[large]", "[/x]", "[red]a[/red]", "[link=http://x]y", ":cat:", "a\\[b]", "\\", "猫", "قطة", "100%", "{x}", "$a$"]
 HOSTILE = {
@@ -120,3 +123,14 @@ def test_an_output_that_takes_nothing_is_no_traceback(redirection, tmp_path):
         ["sh", "-c", f"{sys.executable} {tmp_path}/program.py {redirection}"], capture_output=True, check=False, text=True
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") <= 2
+
+
+@given(st.lists(st.tuples(st.text(max_size=60), st.sampled_from(["", "1", "0.25"])), min_size=1, max_size=5))
+def test_lines_of_a_table_are_of_one_width_whatever_the_names(rows):
+    lines = table_lines(rows)
+    assert len(lines) == len(rows) and len({cell_len(line) for line in lines}) == 1
+    assert all(cell_len(line) <= 40 + 2 + 4 for line in lines)
+
+
+def test_lines_of_a_table():
+    assert table_lines([("name", "n"), ("猫", "10"), ("a\x1b", "")]) == ["name    n", "猫     10", "a\\x1b    "]

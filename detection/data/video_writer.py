@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +17,14 @@ from detection.errors import DatasetError
 _LARGEST_DENOMINATOR = 1001  # of a rate: 29.97 frames per second are 30000 / 1001
 
 
+@cache
 def has_h264() -> bool:
-    """Whether videos are written as H.264, which browsers play."""
-    return find_spec("av") is not None
+    """Whether videos are written as H.264, which browsers play: PyAV is installed, with that encoder as its wheels have."""
+    if find_spec("av") is None:
+        return False
+    from av.codec import codecs_available
+
+    return "libx264" in codecs_available
 
 
 class _Encoder(Protocol):
