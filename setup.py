@@ -76,7 +76,11 @@ if __name__ == "__main__":
         packages=[*find_packages(include=["backbones", "backbones.*", "detection", "detection.*"]), "detection.configs"],
         # The folder stays at the top of a checkout; detection/config/packaged.py looks in both places.
         package_dir={"detection.configs": "configs"},
-        package_data={"backbones": ["py.typed"], "detection": ["py.typed"], "detection.configs": ["*.yaml", "*/*.yaml"]},
+        package_data={
+            "backbones": ["py.typed"],
+            "detection": ["py.typed", "templates/*.html"],
+            "detection.configs": ["*.yaml", "*/*.yaml"],
+        },
         install_requires=[
             "torch>=2.6",
             "torchvision>=0.21",
@@ -89,6 +93,7 @@ if __name__ == "__main__":
             "faster-coco-eval>=1.6.5",
             "filelock>=4.1",
             "matplotlib>=3.8",
+            "jinja2>=3.1",
             "rich>=13",
             "tensorboard>=2.16",
             "safetensors>=0.4",

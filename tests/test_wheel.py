@@ -93,7 +93,8 @@ def test_the_wheel_holds_the_packages_and_the_configs_and_nothing_else(wheel):
         path.relative_to(ROOT).as_posix() for room in ("backbones", "detection") for path in ROOT.glob(f"{room}/**/*.py")
     }
     assert {name for name in names if name.endswith(".py")} == modules
-    assert {"backbones/py.typed", "detection/py.typed"} <= names
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("detection/templates/*.html")}
+    assert {"backbones/py.typed", "detection/py.typed"} | templates <= names and templates
     assert isinstance(description, str) and "# resdet" in description and not re.search(r"\]\((?!https?:)", description)
 
 

@@ -44,7 +44,7 @@ COMMANDS = {
     "plot-runs": "training curves of several runs in one plot",
     "layer-responses": "how strongly the layers of classifiers respond",
     "split": "divide labelled images into those to train on and those to evaluate on",
-    "check-dataset": "every fault of a data set at once, and a sheet of drawn ground truth",
+    "check-dataset": "every fault of a data set at once, and a page that shows what is in it",
 }
 
 

@@ -17,6 +17,7 @@ import torch
 from detection.config import MAX_PIXELS, DataConfig, Source
 from detection.data.catalog import SplitName, read_parts, read_sources
 from detection.data.classes import ClassMap
+from detection.data.doubled import describe_doubled
 from detection.data.duplicates import Fingerprint
 from detection.data.faults import Faults
 from detection.data.images import describe_more_frames, read_image
@@ -148,6 +149,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
     for split in splits:
         crowded = describe_crowded(split.records, max_detections) if max_detections and split.name != "train" else None
         lines += [] if crowded is None else [f"{split.name}: {crowded}"]
+        lines += [f"{split.name}: {line}" for line in describe_doubled(split.records)]
         empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
         if empty and split.records:
             lines.append(f"{split.name}: no object of {', '.join(empty)}")
@@ -165,8 +167,15 @@ def save_ground_truth_sheet(
 
     Raises DatasetError for a suffix of no image format.
     """
+    save_image(file, ground_truth_sheet(records, class_names, count, max_pixels))
+
+
+def ground_truth_sheet(
+    records: Sequence[Record], class_names: Sequence[str], count: int = 12, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The sheet of `save_ground_truth_sheet`: (H, W, 3) uint8 RGB."""
     selected = records[:: max(len(records) // count, 1)][:count]
-    save_image(file, contact_sheet(_drawn(selected, class_names, max_pixels)))
+    return contact_sheet(_drawn(selected, class_names, max_pixels))
 
 
 def _drawn(records: Sequence[Record], class_names: Sequence[str], max_pixels: int) -> Iterator[np.ndarray]:

@@ -21,7 +21,8 @@ from detection.files import write_whole
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
-    from detection.config import DataConfig
+    from detection.config import Config, DataConfig
+    from detection.data.anchor_advice import AnchorAdvice
     from detection.data.check import CheckedSplit, SplitStatistics
 
 MESSAGES_SHOWN = 10  # of one kind on the screen; the file has all
@@ -46,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(options.config, options.overrides)
     folder, console = options.output, new_console()
 
+    from detection.data.alike import describe_alike, find_alike_images
     from detection.data.check import data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
+    from detection.data.report import dataset_report
     from detection.data.settle import settle_config
 
     if not config.data.all_sources:
@@ -57,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     statistics: dict[str, SplitStatistics] = {split.name: split_statistics(split, names) for split in splits}
     console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics), soft_wrap=True)
-    warnings = [f"warning: {line}" for line in data_warnings(splits, names, config.test.max_detections)]
+    alike = find_alike_images(splits)
+    alike_lines = describe_alike(alike)
+    found = [*data_warnings(splits, names, config.test.max_detections), *alike_lines]
+    warnings = [f"warning: {line}" for line in found]
+    advice = anchor_advice(splits, config)
     write_whole(folder / "faults.txt", "".join(f"{printable(line)}\n" for line in fault_lines(splits) + warnings))
     for line in shortened_fault_lines(splits) + warnings:
         say(line, console)
@@ -66,11 +73,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             sheet = folder / f"{split.name}.jpg"
             save_ground_truth_sheet(split.records, names, sheet, max_pixels=config.data.max_pixels)
             say(f"{split.name}: ground truth drawn in {sheet}", console)
+    for line in advice.lines():
+        say(line, console)
+    title = f"Data of {options.config}"
+    page = dataset_report(title, splits, list(statistics.values()), found, alike, alike_lines, advice, config)
+    write_whole(folder / "report.html", page)
+    say(f"report: {folder / 'report.html'}", console)
     num_errors = sum(len(split.faults.errors) for split in splits)
     if num_errors:
         faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
         raise DatasetError(f"{faults} that training refuses, listed above and in {folder / 'faults.txt'}")
     return 0
+
+
+def anchor_advice(splits: Sequence[CheckedSplit], config: Config) -> AnchorAdvice:
+    """How the config's anchors fit the training images, or those that there are, as they are cut into tiles."""
+    from detection.data.anchor_advice import suggest_anchors
+    from detection.data.catalog import Dataset
+    from detection.data.tiles import tile_dataset
+
+    tiles = tile_dataset(Dataset(config.data.class_names, splits[0].records), config.data)
+    return suggest_anchors(tiles.records, config)
 
 
 def check(data: DataConfig) -> list[CheckedSplit]:

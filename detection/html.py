@@ -1,0 +1,51 @@
+"""HTML pages of one file each: the templates of `detection/templates`, and pictures that are a part of the page.
+
+All that is filled in is escaped, whatever it holds: names of classes and files are text, never markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from backbones.errors import printable
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(template: str, values: object) -> str:
+    """The page that a file of `templates` makes of `values`, which it knows as `page`."""
+    return _environment().get_template(template).render(page=values)
+
+
+def inline_picture(image: np.ndarray, longest: int = 320, quality: int = 80) -> str:
+    """An image, (H, W, 3) uint8 RGB, as the `src` of a page's picture: WebP, no side longer than `longest` px."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((longest, longest))
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=quality)
+    return data_url(stream.getvalue(), "image/webp")
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """Bytes of a media type as an address that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = printable
+    return environment

@@ -1,0 +1,129 @@
+"""The page about a data set: whole, self-contained, and nothing in names is markup."""
+
+import base64
+import io
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.config import Config
+from detection.config.files import parse_config
+from detection.data.alike import describe_alike, find_alike_images
+from detection.data.anchor_advice import suggest_anchors
+from detection.data.check import check_data, data_warnings, split_statistics
+from detection.data.report import MAX_MESSAGES, MAX_PICTURES, crop_around, dataset_report
+from detection.html import inline_picture, render_page
+from tests.data.pictures import Picture, Thing, coco_content, write_coco
+
+HOSTILE = ('<script>alert("1")</script>', "\"><img src='x' onerror='alert(2)'>", "{{ 7 * 7 }}", "猫 & $x^2$", "_dog")
+
+
+class Page(HTMLParser):
+    """Counts elements, collects text and sources, and what is open at the end."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: set[str] = set()
+        self.sources: list[str] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes |= {name for name, _ in attrs}
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Five hostile names, one image of which has the objects of another, and faults of one kind by the hundred."""
+    things = tuple(Thing(name, (5.0 * number, 5, 5.0 * number + 30, 40)) for number, name in enumerate(HOSTILE))
+    pictures = [Picture(number, (60, 80), things) for number in range(1, 4)]
+    content = coco_content([Picture(each.number, each.size_hw) for each in pictures])
+    content["categories"] = [{"id": number, "name": name} for number, name in enumerate(HOSTILE)]
+    content["annotations"] = [
+        {"id": 10 * each.number + number, "image_id": each.number, "category_id": number, "bbox": [5 * number, 5, 30, 35]}
+        for each in pictures
+        for number in range(5)
+    ]
+    content["annotations"] += [{**content["annotations"][0], "id": 90, "category_id": 1}]
+    content["annotations"] += [{**content["annotations"][0], "id": 100 + n, "bbox": [1, 1, -1, 5]} for n in range(100)]
+    write_coco(tmp_path, pictures, content)
+    source = {"format": "coco", "root": str(tmp_path), "annotations": "instances.json", "images": "images"}
+    data = {"classes": list(HOSTILE), "workers": 0, "train": [source], "val": [source]}
+    return parse_config(Config, {"data": data}, "mine.yaml")
+
+
+def page_of(config: Config, title: str = "data") -> str:
+    splits = check_data(config.data)
+    names = config.data.class_names
+    statistics = [split_statistics(split, names) for split in splits]
+    alike = find_alike_images(splits)
+    warnings = data_warnings(splits, names)
+    return dataset_report(
+        title,
+        splits,
+        statistics,
+        warnings,
+        alike,
+        describe_alike(alike),
+        suggest_anchors(splits[0].records, config),
+        config,
+    )
+
+
+def test_names_are_text(config):
+    page = Page(page_of(config, title="<b>mine</b>\x1b[31m"))
+    assert page.open == [] and page.elements["script"] == 0 and page.elements["b"] == 0 and "onerror" not in page.attributes
+    assert all(source.startswith(("data:image/", "#")) for source in page.sources)
+    assert all(name in page.text for name in HOSTILE) and "<b>mine</b>\\x1b[31m" in page.text
+    assert "3 images of val show the same as 3 of train" in page.text and "same box, another class" in page.text
+    assert "200 × " not in page.text and "100 × train: inverted box, dropped" in page.text
+    assert page.text.count("annotation 1") <= 2 * MAX_MESSAGES + 4 and f"… and {100 - MAX_MESSAGES} more" in page.text
+    assert 0 < page.elements["figure"] <= 2 * MAX_PICTURES + 2
+
+
+def test_empty_data_make_a_page(config):
+    splits = [type(split)(split.name, [], split.faults, []) for split in check_data(config.data)]
+    names = config.data.class_names
+    statistics = [split_statistics(split, names) for split in splits]
+    content = dataset_report("none", splits, statistics, [], [], [], suggest_anchors([], config), config)
+    page = Page(content)
+    assert page.open == [] and "None were found." in page.text and page.elements["figure"] == 0
+
+
+def test_a_crop_and_its_place():
+    image = np.arange(100 * 200 * 3, dtype=np.uint32).reshape(100, 200, 3)
+    crop, shift = crop_around(image, np.array([[100.0, 50.0, 140.0, 70.0]]))
+    assert shift.tolist() == [80, 30, 80, 30] and crop.shape == (61, 81, 3)
+    assert (crop[0, 0] == image[30, 80]).all()
+    crop, shift = crop_around(image, np.array([[-20.0, -5.0, 300.0, 400.0]]))
+    assert crop.shape == image.shape and shift.tolist() == [0, 0, 0, 0]
+
+
+def test_pictures_of_a_page_hold_themselves():
+    address = inline_picture(np.full((300, 600, 3), 90, dtype=np.uint8), longest=120)
+    kind, content = address.split(",")
+    assert kind == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (120, 60) and picture.format == "WEBP"
+
+
+def test_what_a_template_does_not_get_is_no_blank():
+    with pytest.raises(Exception, match="title"):
+        render_page("page.html", {})
