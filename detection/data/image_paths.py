@@ -84,7 +84,8 @@ class ImageFinder:
         except DatasetError as error:
             raise DatasetError(f"{where}: {error}") from None
         if file is None:
-            raise MissingImageError(f"{where} lists an image that does not exist: {self._describe_missing(name)}")
+            missing = f"{where} lists an image that does not exist: {self._describe_missing(name)}"
+            raise MissingImageError(f"{missing} (data.on_missing_image: skip would leave it out)")
         return file
 
     def look_up(self, name: str, near: Path | None = None) -> Path | None:
@@ -170,7 +171,7 @@ class ImageFinder:
             other = self._exact.get(file)
         if other not in (None, name):
             raise DatasetError(f"{shorten(name)} and {shorten(other)} both seem to be {printable(str(file))}: is one missing?")
-        if not is_image_name(file.name) and file.suffix.lower() in UNREAD_SUFFIXES:
+        if file.suffix.lower() in UNREAD_SUFFIXES:
             raise DatasetError(f"image {printable(str(file))} is of a kind that is not read: convert it, e.g. to .jpg")
         if other is None:
             (self._guessed if kinds else self._exact)[file] = name

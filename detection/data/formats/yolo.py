@@ -304,7 +304,9 @@ def _check_images(labels: LabelFiles, used: set[Path], listing: FolderListing, f
     for file in dict.fromkeys(labels.files.values()):
         if file.parent in folders and fold_name(file.stem) not in stems and _looks_like_labels(file):
             with faults.guard():
-                raise MissingImageError(f"{printable(str(file))} labels an image that does not exist")
+                raise MissingImageError(
+                    f"{printable(str(file))} labels an image that does not exist (data.on_missing_image: skip would leave it out)"
+                )
 
 
 def _looks_like_labels(file: Path) -> bool:

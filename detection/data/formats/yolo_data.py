@@ -93,7 +93,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
-        problem = printable(str(getattr(error, "problem", None) or "nested too deep"))
+        problem = printable(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deep"))
         raise DatasetError(f"{file} is not valid YAML{line}: {problem}") from None
     if not isinstance(values, dict):
         raise DatasetError(f"{file} must hold keys such as 'names' and 'train', found {shorten(values)}")

@@ -241,6 +241,7 @@ def test_refused_lines_are_named(tmp_path: Path, line: str, message: str) -> Non
         ("names: cat\n", "'names' must be a list or a mapping of ids, found 'cat'"),
         ("names: [cat, dog\ntrain: x", r"data.yaml is not valid YAML, line \d"),
         ("[1, 2]", "data.yaml must hold keys"),
+        ("names: [a\x01]", "data.yaml is not valid YAML: special characters are not allowed"),
         ("train: {a: b}\nnames: [cat]", "'train' must be a path or a list of paths"),
         (f"train: nowhere/at/all\n{NAMES}", "'train' leads nowhere: 'nowhere/at/all'; folders with images: 'images'"),
         (f"val: images\n{NAMES}", "has no 'train'; it has val"),
