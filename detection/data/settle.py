@@ -9,7 +9,7 @@ from pathlib import Path
 from backbones.errors import printable, shorten
 from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, VocSource
 from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
-from detection.data.catalog import find_data_file, resolve_root
+from detection.data.catalog import SplitName, find_data_file, resolve_root
 from detection.data.formats.recognise import Recognised, recognise
 from detection.data.names import read_names
 from detection.data.split import SPLIT_FILE, read_split, settings_of
@@ -35,16 +35,18 @@ def settle_sources(config: Config, tell: Tell = logger.info) -> Config:
     """The same experiment with the formats of its folders in place of `auto`; each folder is told once."""
     data, known = config.data, dict[tuple[Path, Path | None], Recognised]()
 
-    def settled(sources: Sequence[Source]) -> tuple[Source, ...]:
-        return tuple(each for source in sources for each in _concrete(source, known, tell))
+    def settled(sources: Sequence[Source], purpose: SplitName) -> tuple[Source, ...]:
+        return tuple(each for source in sources for each in _concrete(source, purpose, known, tell))
 
-    train = settled(data.train)
-    val = data.val if isinstance(data.val, HeldOut) else settled(data.val)
-    changed = {"train": train, "val": val, "test": settled(data.test)}
+    train = settled(data.train, "train")
+    val = data.val if isinstance(data.val, HeldOut) else settled(data.val, "val")
+    changed = {"train": train, "val": val, "test": settled(data.test, "test")}
     return config.model_copy(update={"data": data.model_copy(update=changed)}) if known else config
 
 
-def _concrete(source: Source, known: dict[tuple[Path, Path | None], Recognised], tell: Tell) -> Sequence[Source]:
+def _concrete(
+    source: Source, purpose: SplitName, known: dict[tuple[Path, Path | None], Recognised], tell: Tell
+) -> Sequence[Source]:
     """The sources that an `auto` source stands for; any other as it is."""
     if not isinstance(source, FolderSource) or source.format != "auto":
         return [source]
@@ -53,7 +55,7 @@ def _concrete(source: Source, known: dict[tuple[Path, Path | None], Recognised],
     if key not in known:
         known[key] = recognise(root, source.annotations)
         tell(known[key].sentence)
-    return [each.model_copy(update=_own_keys(source, root, each)) for each in known[key].sources(source.split)]
+    return [each.model_copy(update=_own_keys(source, root, each)) for each in known[key].sources(source.split, purpose)]
 
 
 def _own_keys(source: FolderSource, root: Path, found: Source) -> dict[str, object]:

@@ -31,6 +31,13 @@ class Candidate:
     sources: tuple[tuple[str | None, Source], ...]  # with the split of each; None: the folder has no splits
     labels: tuple[str, ...]  # label files of it, some or all, for messages
 
+    @property
+    def deciding_key(self) -> str:
+        """What to write into a source so that it is read like this, and not otherwise."""
+        if self.key == "coco":
+            return f"'annotations' to {printable(self.labels[0])}"
+        return "'format' to voc, with 'split'" if self.key == "voc" else f"'format' to {self.key}"
+
 
 def coco_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate | None:
     """COCO's JSON, the files being of that kind. Raises DatasetError where two of them are of one split."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backbones.errors import shorten
 from detection.config import FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.contents import json_kind, read_ends
+from detection.data.formats.listing import list_folder
 from detection.data.formats.named_images import (
     NamedImage,
     find_images,
@@ -37,6 +38,7 @@ from detection.files import read_json
 _SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 _WITHOUT_BOX = ("brushlabels", "keypointlabels", "bitmasklabels", "vectorlabels", "videorectangle", "hypertextlabels")
 _IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "image_url")
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 _IMAGE_PATH = re.compile(r"/data/(upload|local-files)/", re.IGNORECASE)
 
 Json = dict[str, Any]
@@ -59,8 +61,37 @@ def read_labelstudio(source: FolderSource, root: Path, faults: Faults) -> list[L
     files = label_files(
         source, root, ".json", lambda file: json_kind(read_ends(file)) == "labelstudio", "JSON export of Label Studio"
     )
+    folder = image_folder(source, root)
     named = [image for file in files for image in _read_file(file, faults)]
-    return find_images(named, root, [image_folder(source, root)], faults)
+    return find_images(_with_own_names(named, folder, faults), root, [folder], faults)
+
+
+def _with_own_names(images: Sequence[NamedImage], folder: Path, faults: Faults) -> list[NamedImage]:
+    """Uploaded images by the names that they had before, where the uploaded ones are not those of files.
+
+    An upload gets a prefix, which `ImageFinder` knows of, spaces become underscores, and most other signs are left out.
+    """
+    known, originals = set[str](), dict[str, list[str]]()
+    for path in list_folder(folder).images:
+        name = PurePosixPath(path).name
+        known.add(name)
+        originals.setdefault(_uploaded(name), []).append(path)
+    renamed = []
+    for image in images:
+        name = _UPLOAD.sub("", PurePosixPath(image.name).name)
+        found = originals.get(name, []) if _IMAGE_PATH.search(image.name) and name not in known else []
+        renamed.append(replace(image, name=found[0]) if len(found) == 1 else image)
+    count = sum(new is not old for new, old in zip(renamed, images, strict=True))
+    if count:
+        faults.inform(
+            f"{folder}: {count} images are named as Label Studio calls its uploads, with other signs than their files"
+        )
+    return renamed
+
+
+def _uploaded(name: str) -> str:
+    """The name that an uploaded file gets, without the prefix."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def _read_file(path: Path, faults: Faults) -> list[NamedImage]:

@@ -14,6 +14,7 @@ from detection.data.formats.labelstudio import read_labelstudio
 from detection.data.formats.makesense import read_makesense
 from detection.data.formats.openimages import read_openimages
 from detection.data.formats.tables import read_csv
+from detection.data.formats.unknown import refuse_archive
 from detection.data.formats.via import read_via
 from detection.data.formats.vott import read_vott
 from detection.data.formats.yolo import read_yolo
@@ -39,6 +40,7 @@ def read_folder(source: FolderSource, root: Path, faults: Faults) -> list[Labell
 
     `format: auto` has to be settled before (`detection.data.settle`).
     """
-    if source.format not in READERS:
-        raise DatasetError(f"format '{source.format}' of {root} is not read yet")
+    if source.format == "auto":
+        raise DatasetError(f"the format of {root} is still to be recognised: `settle_config` does so")
+    refuse_archive(root)
     return READERS[source.format](source, root, faults)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from backbones.errors import printable
 from detection.config import FolderSource, Source, VocSource
+from detection.data.catalog import SplitName
 from detection.data.formats import labelimg, labelme, yolo
 from detection.data.formats.candidates import (
     Candidate,
@@ -22,17 +23,16 @@ from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.openimages import COLUMNS as OPEN_IMAGES_COLUMNS
 from detection.data.formats.splits import canonical_split, split_of
 from detection.data.formats.tables import MAKESENSE, find_columns, first_row
-from detection.data.formats.unknown import describe_unknown
+from detection.data.formats.unknown import describe_unknown, refuse_archive
 from detection.data.formats.via import COLUMNS as VIA_COLUMNS
 from detection.data.images import is_image_name
 from detection.data.voc import MAX_SPLIT_BYTES
 from detection.errors import DatasetError
-from detection.files import exists, is_file, read_text
+from detection.files import exists, read_text
 
 WHOLE = "all"
 """What `Recognised.splits` calls the images of a folder without splits."""
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _SPLIT_ORDER = ("train", "val", "test")
 _INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 _MOST_FILES = 20_000  # of a suffix that are looked into: opening each takes a tenth of a millisecond, over a network more
@@ -45,18 +45,19 @@ class Recognised:
     splits: Mapping[str, tuple[Source, ...]]  # under train, val, test, or names of the folder's own; WHOLE: it has no splits
     sentence: str  # for people: what was taken for what
 
-    def sources(self, split: str | None = None) -> tuple[Source, ...]:
-        """The sources of a split; for None those to train on: the split for that, if the folder has splits, or all images.
+    def sources(self, split: str | None = None, purpose: SplitName = "train") -> tuple[Source, ...]:
+        """The sources of a split; for None those for a purpose: the split for that, if the folder has splits, or all images.
 
         Raises DatasetError naming the splits that there are.
         """
-        wanted = [WHOLE, "train", "trainval"] if split is None else [canonical_split(split)]
+        own = ["train", "trainval"] if purpose == "train" else [purpose]
+        wanted = [*own, WHOLE] if split is None else [canonical_split(split)]
         found = next((self.splits[name] for name in wanted if name in self.splits), None)
         if found is None and split is None and len(self.splits) == 1:
             found = next(iter(self.splits.values()))
         if found is None:
             there = "no splits" if list(self.splits) == [WHOLE] else f"the splits {', '.join(map(printable, self.splits))}"
-            asked = "no split to train on" if split is None else f"no split '{split}'"
+            asked = f"no split for data.{purpose}" if split is None else f"no split '{split}'"
             raise DatasetError(f"{self.sentence}: {asked}; the folder has {there}: set 'split' of the source")
         return found
 
@@ -67,18 +68,15 @@ def recognise(root: Path, annotations: Path | None = None) -> Recognised:
     Raises DatasetError: nothing is recognised, with what is there; or two readings are possible, with the key that decides.
     """
     place = root if annotations is None else root / annotations
-    if place.suffix.lower() in _ARCHIVES and is_file(place):
-        raise DatasetError(f"{place} is an archive: unpack it, and name the folder")
+    refuse_archive(place)
     listing = _without_wrappers(list_folder(root if root.is_dir() else root.parent))
     candidates = find_candidates(listing, _only(listing, place, root))
     if not candidates:
         raise DatasetError(f"{place}: {describe_unknown(listing)}")
     if len(candidates) > 1:
-        first, second = candidates[:2]
-        raise DatasetError(
-            f"{listing.root} may be {first.title} ({printable(first.labels[0])}) or {second.title} "
-            f"({printable(second.labels[0])}): set 'format' of the source to {first.key} or {second.key}"
-        )
+        found = " or ".join(f"{each.title} ({printable(each.labels[0])})" for each in candidates)
+        keys = " or ".join(each.deciding_key for each in candidates)
+        raise DatasetError(f"{listing.root} may be {found}: set the source's {keys}")
     narrowed = None if place in (listing.root, root) and root.is_dir() else Path(place.relative_to(listing.root))
     return _recognised(candidates[0], listing, narrowed)
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from backbones.errors import first_names, printable
 from detection.data.formats.listing import FolderListing
+from detection.errors import DatasetError
+from detection.files import is_file
 
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _LABEL_SUFFIXES = (".json", ".xml", ".csv", ".txt", ".yaml", ".yml")
 _FORMATS = "COCO JSON, YOLO, Pascal VOC, labelme, CVAT, Label Studio, VoTT, VIA, makesense, Open Images, CSV"
+
+
+def refuse_archive(path: Path) -> None:
+    """Raise DatasetError if a file is an archive, by its suffix."""
+    if path.suffix.lower() in ARCHIVE_SUFFIXES and is_file(path):
+        raise DatasetError(f"{path} is an archive: unpack it, and name the folder")
 
 
 def describe_unknown(listing: FolderListing) -> str:
     """Why a folder cannot be read, and what to do: the end of a message that begins with its name."""
     if not listing.files:
         return "the folder is empty"
-    archives = [file for suffix in (".zip", ".7z", ".rar", ".tar", ".gz") for file in listing.by_suffix.get(suffix, ())]
+    archives = [file for suffix in ARCHIVE_SUFFIXES for file in listing.by_suffix.get(suffix, ())]
     if archives and not listing.images:
         return f"the folder holds an archive, {printable(archives[0])}: unpack it"
     records = [*listing.by_suffix.get(".tfrecord", ()), *listing.by_suffix.get(".tfrecords", ())]

@@ -126,3 +126,16 @@ def test_the_image_may_be_under_any_key(tmp_path):
     dump(tmp_path / "export.json", [{"id": 4, "data": {"title": "x"}, "annotations": [{"result": []}]}])
     with pytest.raises(DatasetError, match=r"export\.json: task 4 names no image in its data"):
         read(tmp_path, "labelstudio")
+
+
+def test_uploads_under_other_names_than_their_files(tmp_path):
+    for name in ("my photo (1).jpg", "Größe 2+3.jpg"):
+        write_images(tmp_path / "images", PLAIN[:1])
+        (tmp_path / "images/000001.jpg").rename(tmp_path / "images" / name)
+    tasks = [studio_task(PLAIN[0]), studio_task(PLAIN[0])]
+    for task, name in zip(tasks, ("my_photo_1.jpg", "Größe_23.jpg"), strict=True):
+        task["data"]["image"] = f"/data/upload/12/0a1b2c3d-{name}"
+    dump(tmp_path / "export.json", tasks)
+    objects, faults = read(tmp_path, "labelstudio")
+    assert list(objects) == ["images/my photo (1).jpg", "images/Größe 2+3.jpg"]
+    assert "2 images are named as Label Studio calls its uploads" in faults.information[0]

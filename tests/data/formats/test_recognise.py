@@ -139,7 +139,8 @@ def test_subsets_of_a_cvat_project(tmp_path):
 def test_a_file_of_labels_is_recognised_by_itself(tmp_path):
     write_labelstudio(tmp_path)
     write_coco_json(tmp_path / "result.json")
-    with pytest.raises(DatasetError, match=r"COCO JSON \(result\.json\) or Label Studio \(project.*to coco or labelstudio"):
+    asked = r"COCO JSON \(result\.json\) or Label Studio \(project.*'annotations' to result\.json or 'format' to labelstudio"
+    with pytest.raises(DatasetError, match=asked):
         recognise(tmp_path)
     (source,) = recognise(tmp_path / "result.json").sources()
     assert isinstance(source, CocoSource) and len(load_dataset([source], CLASSES)) == 4
@@ -168,6 +169,8 @@ def test_folders_that_cannot_be_read_say_why(tmp_path):
     assert refused("empty").endswith("empty: the folder is empty")
     (tmp_path / "pets.zip").write_bytes(b"PK")
     assert "is an archive: unpack it" in refused("pets.zip")
+    with pytest.raises(DatasetError, match=r"pets\.zip is an archive: unpack it"):
+        load_dataset([FolderSource(format="cvat", root=tmp_path / "pets.zip")], CLASSES)
     (tmp_path / "packed").mkdir()
     shutil.copy(tmp_path / "pets.zip", tmp_path / "packed")
     assert "holds an archive, pets.zip: unpack it" in refused("packed")
@@ -198,6 +201,19 @@ def test_auto_sources_are_settled_each_folder_told_once(tmp_path):
     assert all((source.weight, source.boxes_in) == (2.0, "stored") for source in settled.data.train)
     assert len(told) == 2 and "is read as COCO JSON" in told[0] and "is read as VoTT" in told[1]
     assert settle_sources(settled, told.append) is settled and len(told) == 2
+
+
+def test_without_a_split_a_source_stands_for_that_of_its_place(tmp_path):
+    for split in ("train", "valid"):
+        write_images(tmp_path / split)
+        write_coco_json(tmp_path / split / "_annotations.coco.json")
+    source = {"format": "auto", "root": str(tmp_path)}
+    values = {"classes": list(CLASSES), "train": [source], "val": [source]}
+    data = settle_sources(parse_config(Config, {"data": values}, "mine.yaml")).data
+    assert not isinstance(data.val, HeldOut)
+    assert [str(each.images) for each in (*data.train, *data.val) if isinstance(each, CocoSource)] == ["train", "valid"]
+    with pytest.raises(DatasetError, match=r"no split for data\.test; the folder has the splits train, val: set 'split'"):
+        settle_sources(parse_config(Config, {"data": values | {"test": [source]}}, "mine.yaml"))
 
 
 def test_other_keys_of_an_auto_source_stay(tmp_path):
@@ -272,7 +288,9 @@ def test_labels_of_two_kinds_are_asked_about(tmp_path):
     folders.write_yolo(tmp_path, tmp_path)
     for picture in PICTURES:
         folders.write_text(tmp_path / f"{picture.stem}.xml", voc_xml(picture))
-    with pytest.raises(DatasetError, match=r"may be YOLO \(000001\.txt\) or XML .*: set .format. of the source to yolo or lab"):
+    with pytest.raises(
+        DatasetError, match=r"be YOLO \(000001\.txt\) or XML .*: set the source's 'format' to yolo or 'format' to l"
+    ):
         recognise(tmp_path)
     folders.write_text(tmp_path / "labels.json", "{}")
     folders.write_text(tmp_path / "boxes/a.csv", "filename,class,xmin,ymin,xmax,ymax\n000001.jpg,cat,1,2,3,4\n")
