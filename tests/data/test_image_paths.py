@@ -79,7 +79,7 @@ def test_a_path_leads_to_the_one_file_that_fits(tmp_path: Path, files: list[str]
 @pytest.mark.parametrize(
     ("files", "name", "message"),
     [
-        ([], "a.jpg", r"lists an image that does not exist: 'a.jpg' in .*, where no image is \(data.on_missing_image: skip would"),
+        ([], "a.jpg", r"lists an image that does not exist: 'a.jpg' in .*, where no image is \(data.on_missing_image: skip"),
         (["photo1.jpg", "b.jpg"], "photos1.jpg", r"'photos1.jpg' in .*; 2 images are there, e.g. 'b.jpg'; did you mean 'ph"),
         (["b/1.jpg"], "", r"does not exist: '' in .*; 1 images are there"),
         (["b/1.jpg"], "x" * 10**6, r"does not exist: 'xxx"),

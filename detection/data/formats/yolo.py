@@ -1,14 +1,11 @@
-"""YOLO: a text file for each image, with a line for each object: the id of its class, then fractions of width and height.
+"""YOLO: images, a text file of labels for each of them in one of many places, and perhaps a data.yaml that tells of both.
 
-Five numbers are a box: id, centre x, centre y, width, height. An odd number from seven on is a polygon (nine: the corners of a
-turned box): id, x1, y1, x2, y2, ... An image without a label file is one without objects.
+An image without a label file is one without objects.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import first_names, printable, shorten
@@ -16,7 +13,6 @@ from detection.config import FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.named_images import path_below
-from detection.data.formats.shapes import points_box
 from detection.data.formats.splits import canonical_split, in_split, split_of
 from detection.data.formats.yolo_data import (
     DATA_SUFFIXES,
@@ -28,18 +24,14 @@ from detection.data.formats.yolo_data import (
     read_names_file,
     resolve_place,
 )
+from detection.data.formats.yolo_lines import LineReader, looks_like_labels
 from detection.data.image_paths import ImageFinder, fold_name
 from detection.data.images import is_image_name
-from detection.data.labelled import LabelledImage, LabelledObject
-from detection.data.records import Box, parse_number
+from detection.data.labelled import LabelledImage
 from detection.errors import DatasetError, MissingImageError
 from detection.files import is_file, read_text
 
-MAX_LABEL_BYTES = 1 << 26
 MAX_LIST_BYTES = 1 << 28
-MAX_FRACTION = 2.0
-"""A box may reach out of its image by some rounding or a careless click; numbers beyond this are no fractions."""
-
 SPLITS = ("train", "val", "test")
 
 _LABEL_FOLDERS = ("labels", "label", "annotations")
@@ -62,7 +54,7 @@ def read_yolo(source: FolderSource, root: Path, faults: Faults) -> list[Labelled
             f"{root}: none of {len(images)} images has a label file; of {printable(str(images[0]))} it would be "
             f"{printable(str(next(label_places(images[0], folder))))}, or {printable(images[0].stem)}.txt beside it"
         )
-    reader = _LineReader(_class_names(data, listing, faults), data, faults)
+    reader = LineReader(_class_names(data, listing, faults), data, faults)
     labelled = []
     for image, file in found.items():
         with faults.guard():
@@ -79,7 +71,7 @@ def find(listing: FolderListing) -> list[FolderSource]:
     labels = LabelFiles(listing, None)
     labelled = {image: file for image in listing.images if (file := labels.of(listing.root / image)) is not None}
     files = list(labelled.values())
-    if not any(map(_looks_like_labels, files[:: len(files) // _MOST_LOOKED_AT + 1])):
+    if not any(map(looks_like_labels, files[:: len(files) // _MOST_LOOKED_AT + 1])):
         return []
     file = find_data_file(listing)
     data = YoloData() if file is None else read_data_file(file)
@@ -222,75 +214,6 @@ class LabelFiles:
         return (folder.joinpath(*parts[place:]) for place in range(1, len(parts)))
 
 
-@dataclass
-class _LineReader:
-    """Reads label files, and counts what is told of their lines."""
-
-    names: Mapping[int, str] | None
-    data: YoloData
-    faults: Faults
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def read(self, file: Path) -> Iterator[LabelledObject]:
-        """The objects of a file. Raises DatasetError: an id that is of no class, values that are no fractions."""
-        for number, line in enumerate(read_text(file, MAX_LABEL_BYTES).split("\n"), start=1):
-            texts = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
-            if texts:
-                with self.faults.guard():
-                    found = self._read_line(texts, f"{file}, line {number}")
-                    if found is not None:
-                        yield found
-
-    def _read_line(self, texts: Sequence[str], where: str) -> LabelledObject | None:
-        name = self._class_name(texts[0], where)
-        numbers = [number for number in map(parse_number, texts[1:]) if number is not None]
-        if len(numbers) < len(texts) - 1:
-            bad = next(text for text in texts[1:] if parse_number(text) is None)
-            self.faults.note(f"{where}: {shorten(bad)}", "text for a number", "dropped")
-            return None
-        box = self._box(numbers)
-        if box is None:
-            fault = "line that is neither a box nor a polygon"
-            self.faults.note(f"{where}: {len(texts)} numbers", fault, "dropped")
-            return None
-        if max(map(abs, box)) > MAX_FRACTION:
-            raise DatasetError(
-                f"{where}: {shorten(' '.join(texts[1:5]))} are no fractions of the image's width and height, but pixels? "
-                f"YOLO's numbers are centre x, centre y, width and height, each divided by the image's width or height"
-            )
-        return LabelledObject(name, box, where)
-
-    def _class_name(self, text: str, where: str) -> str:
-        number = parse_number(text)
-        if number is None or number < 0 or number != int(number):
-            raise DatasetError(f"{where}: the first number of a line is the id of a class, 0, 1, ..., found {shorten(text)}")
-        if self.names is None:
-            return str(int(number))
-        if int(number) not in self.names:
-            names = first_names(list(self.names.values()))
-            raise DatasetError(f"{where}: there is no class {int(number)}: the names of {len(self.names)} classes are {names}")
-        return self.names[int(number)]
-
-    def _box(self, numbers: Sequence[float]) -> Box | None:
-        """The box of the numbers after the id, in fractions; None where they are none."""
-        count = len(numbers)
-        if count in (4, 5) or (self.data.key_point_fields and count == 4 + self.data.key_point_fields):
-            self.counts["lines have key points, which are left out"] += count > 5
-            self.counts["lines have a sixth number, a score, which is left out"] += count == 5
-            x, y, width, height = numbers[:4]
-            return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-        if count >= 6 and count % 2 == 0:
-            self.counts["polygons and turned boxes are taken as the boxes around them"] += 1
-            return points_box(numbers[0::2], numbers[1::2])
-        return None
-
-    def inform(self, root: Path) -> None:
-        """Tell of what kinds lines are that are no plain boxes."""
-        for message, count in self.counts.items():
-            if count:
-                self.faults.inform(f"{root}: {count} {message}")
-
-
 def _inform_of_unlabelled(images: Sequence[Path], root: Path, faults: Faults) -> None:
     if images:
         first = printable(str(images[0]))
@@ -302,18 +225,7 @@ def _check_images(labels: LabelFiles, used: set[Path], listing: FolderListing, f
     folders = {file.parent for file in used}
     stems = {fold_name(PurePosixPath(image).stem) for image in listing.images}
     for file in dict.fromkeys(labels.files.values()):
-        if file.parent in folders and fold_name(file.stem) not in stems and _looks_like_labels(file):
+        if file.parent in folders and fold_name(file.stem) not in stems and looks_like_labels(file):
             with faults.guard():
-                raise MissingImageError(
-                    f"{printable(str(file))} labels an image that does not exist (data.on_missing_image: skip would leave it out)"
-                )
-
-
-def _looks_like_labels(file: Path) -> bool:
-    """Whether the first line of a text file is one of YOLO's labels."""
-    try:
-        text = read_text(file, MAX_LABEL_BYTES)
-    except DatasetError:
-        return False
-    first = next((line for line in text.split("\n") if line.partition("#")[0].strip()), "").replace(",", " ").split()
-    return len(first) >= 5 and first[0].isdigit() and all(parse_number(each) is not None for each in first[1:])
+                missing = f"{printable(str(file))} labels an image that does not exist"
+                raise MissingImageError(f"{missing} (data.on_missing_image: skip would leave it out)")
