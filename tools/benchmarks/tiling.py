@@ -70,7 +70,7 @@ def _endless(items: list[Any], rng: np.random.Generator) -> Iterator[Any]:
 
 
 def experiment(folder: Path, weights: Path, steps: int) -> Config:
-    """The detector: a ResNet-50 of half the width, 600 pixels for the shorter side of what it is shown."""
+    """The detector: a ResNet-50 of half the width, 400 pixels for the shorter side of what it is shown."""
 
     def source(split: str) -> dict[str, str]:
         return {"format": "coco", "root": str(folder / split), "annotations": "annotations.json", "images": "."}
@@ -83,14 +83,14 @@ def experiment(folder: Path, weights: Path, steps: int) -> Config:
             "freeze_stages": 3,
             "weights": str(weights),
         },
-        "rpn": {"channels": 256, "anchor_sizes": [12, 24, 48, 96], "ignore_straddling": False, "min_size": 4}
-        | {"pre_nms_train": 2000, "post_nms_train": 500, "pre_nms_test": 1000, "post_nms_test": 300},
-        "roi": {"pooling": "align", "sampling_ratio": 2, "sample_size": 64, "negative_iou": [0.0, 0.5]},
+        "rpn": {"channels": 256, "anchor_sizes": [12, 24, 48, 96], "ignore_straddling": False, "min_size": 1}
+        | {"pre_nms_train": 1000, "post_nms_train": 300, "pre_nms_test": 600, "post_nms_test": 150},
+        "roi": {"pooling": "align", "sampling_ratio": 2, "sample_size": 48, "negative_iou": [0.0, 0.5]},
         "data": {"classes": [CLASS], "train": [source("train2017")], "test": [source("val2017")]}
-        | {"shorter_sides": [600], "longer_side": 1000},
-        "train": {"batch_size": 2, "images_per_device": 2, "steps": steps, "learning_rate": 0.005, "schedule": "cosine"}
+        | {"shorter_sides": [400], "longer_side": 700},
+        "train": {"batch_size": 2, "images_per_device": 2, "steps": steps, "learning_rate": 0.01, "schedule": "cosine"}
         | {"warmup_steps": max(steps // 10, 1), "clip_norm": 10, "checkpoint_every": steps, "eval_every": 0},
-        "test": {"shorter_side": 600, "longer_side": 1000, "nms_threshold": 0.5, "max_detections": 300, "batch_size": 4},
+        "test": {"shorter_side": 400, "longer_side": 700, "nms_threshold": 0.5, "max_detections": 300, "batch_size": 4},
         "output_dir": str(folder / "runs"),
     }
     return parse_config(Config, values, "the experiment")
