@@ -177,6 +177,7 @@ def test_backbone(tmp_path, suffix):
     [
         ({"voting": True}, "test.voting=true cannot be exported, only one view at one scale can: set test.voting=false"),
         ({"flip": True}, "test.flip=true"),
+        ({"tile": 800}, "test.tile=800"),
         ({"scales": [64, 96]}, r"test.scales=\[64, 96\] .* set test.scales=\[\]"),
         ({"shorter_side": 20}, "test.shorter_side=20 cannot be exported: it must be at least 32"),
     ],
