@@ -41,24 +41,33 @@ class Candidate:
 
 def coco_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate | None:
     """COCO's JSON, the files being of that kind. Raises DatasetError where two of them are of one split."""
-    instances = [file for file in files if not PurePosixPath(file).name.startswith(_OTHER_TASKS)] or list(files)
-    if not instances:
+    boxes = [file for file in files if not PurePosixPath(file).name.startswith(_OTHER_TASKS)] or list(files)
+    if not boxes:
         return None
-    by_split: dict[str | None, str] = {}
-    for file in instances:
-        split = split_of(file)
-        if split in by_split or (by_split and (split is None or None in by_split)):
-            other = printable(by_split.get(split) or next(iter(by_split.values())))
-            raise DatasetError(
-                f"{listing.root} holds {other} and {printable(file)}, and it cannot be told which annotations are meant: "
-                f"set 'annotations' of the source to one of them"
-            )
-        by_split[split] = file
-    sources = tuple(
-        (split, CocoSource(format="coco", root=listing.root, annotations=Path(file), images=Path(coco_images(listing, file))))
-        for split, file in by_split.items()
-    )
-    return Candidate("COCO JSON", "coco", sources, tuple(instances))
+    by_split: dict[str | None, list[str]] = {}
+    for file in boxes:
+        by_split.setdefault(split_of(file), []).append(file)
+    chosen = {split: _instances(found) for split, found in by_split.items()}
+    unclear = next((found for found in chosen.values() if len(found) > 1), None)
+    if None in chosen and len(chosen) > 1:
+        unclear = [*chosen[None], *next(found for split, found in chosen.items() if split is not None)]
+    if unclear is not None:
+        raise DatasetError(
+            f"{listing.root} holds {printable(unclear[0])} and {printable(unclear[1])}, and it cannot be told which is meant: "
+            f"set 'annotations' of the source to one of them"
+        )
+    sources = tuple((split, _coco_source(listing, file)) for split, (file,) in chosen.items())
+    return Candidate("COCO JSON", "coco", sources, tuple(boxes))
+
+
+def _instances(files: Sequence[str]) -> Sequence[str]:
+    """The files of boxes among those of one split, where one of them is called as COCO's are."""
+    called = [file for file in files if PurePosixPath(file).name.startswith("instances")]
+    return called if len(called) == 1 else files
+
+
+def _coco_source(listing: FolderListing, file: str) -> CocoSource:
+    return CocoSource(format="coco", root=listing.root, annotations=Path(file), images=Path(coco_images(listing, file)))
 
 
 def coco_images(listing: FolderListing, file: str) -> str:

@@ -41,6 +41,7 @@ def test_coco_as_it_is_published(tmp_path):
         write_images(tmp_path / f"{split}2017")
         write_coco_json(tmp_path / f"annotations/instances_{split}2017.json")
         dump(tmp_path / f"annotations/captions_{split}2017.json", {"images": [], "annotations": []})
+        write_coco_json(tmp_path / f"annotations/masks_{split}2017.json")
     found = recognise(tmp_path)
     assert coco_of(found, "train") == ("annotations/instances_train2017.json", "train2017")
     assert coco_of(found, "val") == ("annotations/instances_val2017.json", "val2017")
@@ -84,6 +85,9 @@ def test_two_coco_files_of_one_split_are_asked_about(tmp_path):
     with pytest.raises(DatasetError, match=r"holds first\.json and second\.json.*set 'annotations'"):
         recognise(tmp_path)
     assert coco_of(recognise(tmp_path, Path("second.json")), WHOLE) == ("second.json", ".")
+    (tmp_path / "second.json").rename(tmp_path / "train.json")
+    with pytest.raises(DatasetError, match=r"holds first\.json and train\.json.*set 'annotations'"):
+        recognise(tmp_path)
 
 
 def test_a_devkit_of_two_years(tmp_path):
