@@ -40,6 +40,7 @@ _KINDS = {
     "suffix": "named with another suffix or none",
 }
 
+_DOUBTFUL = frozenset({"folder", "upload", "suffix"})  # guesses that may lead to another image than is meant
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters at least: "C:" is a drive
 _URL = re.compile(rf"{_SCHEME.pattern}|.*\?|.*%[0-9A-Fa-f]{{2}}", re.DOTALL)
 _QUERY_KEYS = frozenset({"d", "file", "filename", "path", "image"})  # what a query names a file by; "d" is Label Studio's
@@ -66,8 +67,8 @@ class ImageFinder:
     _names: dict[Path, set[str]] = field(init=False)  # the images in each of the folders itself
     _counts: Counter[str] = field(default_factory=Counter)  # kind -> files
     _examples: dict[str, tuple[str, Path]] = field(default_factory=dict)
-    _exact: dict[Path, str] = field(default_factory=dict)  # file -> what the labels call it
-    _guessed: dict[Path, str] = field(default_factory=dict)
+    _names_of: dict[Path, str] = field(default_factory=dict)  # file -> what the labels call it, at first
+    _doubtful: dict[Path, str] = field(default_factory=dict)  # those of them that may mean another file, which is missing
 
     def __post_init__(self) -> None:
         # Asking for each file is slow over a network.
@@ -165,18 +166,19 @@ class ImageFinder:
         return frozenset(kinds - {""})
 
     def _claim(self, file: Path, name: str, kinds: frozenset[str]) -> Path:
-        """The file, noted as this name's. Raises DatasetError where it is another's too, and one of the two was guessed."""
-        other = self._guessed.get(file)
-        if other is None and kinds:
-            other = self._exact.get(file)
+        """The file, noted as this name's. Raises DatasetError where it is another's too, and one of the two may be wrong."""
+        is_doubtful = not kinds.isdisjoint(_DOUBTFUL)
+        other = self._doubtful.get(file) or (self._names_of.get(file) if is_doubtful else None)
         if other not in (None, name):
             raise DatasetError(f"{shorten(name)} and {shorten(other)} both seem to be {printable(str(file))}: is one missing?")
         if file.suffix.lower() in UNREAD_SUFFIXES:
             raise DatasetError(f"image {printable(str(file))} is of a kind that is not read: convert it, e.g. to .jpg")
-        if other is None:
-            (self._guessed if kinds else self._exact)[file] = name
+        if file not in self._names_of:
+            self._names_of[file] = name
             self._counts.update(kinds)
             self._examples |= {kind: (name, file) for kind in kinds if kind not in self._examples}
+        if is_doubtful:
+            self._doubtful[file] = name
         return file
 
     def _describe_missing(self, name: str) -> str:

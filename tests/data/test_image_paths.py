@@ -125,6 +125,14 @@ def test_a_guess_may_not_take_the_file_of_another_image(tmp_path: Path) -> None:
         finder.find("video1/0002.jpg", "x")
 
 
+def test_one_image_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    make(tmp_path, "i/a b.jpg")
+    finder = ImageFinder([tmp_path])
+    assert {finder.find(name, "x") for name in ["i/a b.jpg", "i\\a b.jpg", "i/a%20b.jpg", "I/A B.JPG"]} == {
+        tmp_path / "i/a b.jpg"
+    }
+
+
 def test_each_kind_is_told_once_with_the_number_of_its_images(tmp_path: Path) -> None:
     make(tmp_path, *(f"{number}.JPG" for number in range(4)))
     finder, faults = ImageFinder([tmp_path]), Faults()
