@@ -265,6 +265,9 @@ def test_images_without_a_suffix_only_fit_into_coco(pictures, tmp_path):
 def test_names_beside_each_other():
     files = [Path(name) for name in ("/a/x.jpg", "/b/x.png", "/b/X.jpg", "/c/.hidden.jpg", "/c/two\nlines\\.jpg", "/c/ y .jpg")]
     assert flat_names(files) == ["x.jpg", "b_x.png", "X_2.jpg", "_hidden.jpg", "two_lines_.jpg", "y.jpg"]
+    frames = [Path(f"/film{number}/img/0.jpg") for number in (1, 2, 3)]
+    assert flat_names(frames) == ["0.jpg", "img_0.jpg", "film3_img_0.jpg"]
+    assert flat_names([Path("/a/x.jpg")] * 3) == ["x.jpg", "a_x.jpg", "x_2.jpg"] and flat_names([Path("/a/ .jpg")]) == ["_.jpg"]
     assert relative_names(files[:3]) == ["a/x.jpg", "b/x.png", "b/X_2.jpg"]
     assert relative_names(files[1:2]) == ["x.png"] and relative_names([]) == []
     assert relative_names([Path("/p/ä.jpg"), Path("/p/a\u0308.jpg")]) == ["ä.jpg", "a\u0308_2.jpg"]

@@ -15,7 +15,7 @@ _NAME_BYTES = 200  # of a name without its suffix; file systems take 255
 
 
 def flat_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file, in order: its own; if that is taken, with its folder's name before it; then with a number."""
+    """A name for each file, in order: its own; if that is taken, with as many of its folders before it as it takes."""
     taken: set[str] = set()
     return [_first_free(_flat_candidates(file), taken) for file in files]
 
@@ -57,8 +57,9 @@ def _comparable(path: PurePosixPath) -> str:
 
 def _flat_candidates(file: Path) -> Iterator[PurePosixPath]:
     yield _image_path(PurePosixPath(), file.stem, file.suffix)
-    if parent := _whole(file).parent.name:
-        yield _image_path(PurePosixPath(), f"{parent}_{file.stem}", file.suffix)
+    folders = _whole(file).parent.parts[1:]
+    for depth in range(1, len(folders) + 1):
+        yield _image_path(PurePosixPath(), "_".join((*folders[-depth:], file.stem)), file.suffix)
     yield from _numbered(PurePosixPath(), file)
 
 
@@ -74,7 +75,7 @@ def _numbered(folder: PurePosixPath, file: Path) -> Iterator[PurePosixPath]:
 
 
 def _image_path(folder: PurePosixPath, stem: str, suffix: str) -> PurePosixPath:
-    return folder / (_safe(stem, _NAME_BYTES) + _safe(suffix, 20, hidden=True))
+    return folder / ((_safe(stem, _NAME_BYTES) or "_") + _safe(suffix, 20, hidden=True))
 
 
 def _safe(name: str, max_bytes: int, *, hidden: bool = False) -> str:
