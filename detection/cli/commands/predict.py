@@ -112,10 +112,11 @@ def labelled_images(total: int) -> Iterator[Callable[[], None]]:
 
 def describe(done: Prelabels, format: str) -> Iterator[str]:
     """What was written, and what a labelling program needs to know."""
-    counts = ", ".join(f"{count} {name}" for name, count in done.num_objects.most_common()) or "nothing found"
-    yield f"{done.num_images} images: {printable(counts)} -> {done.folder}"
     if done.num_kept:
         yield f"{done.num_kept} images have labels there already, which are left as they are"
+    counts = ", ".join(f"{count} {name}" for name, count in done.num_objects.most_common()) or "nothing found"
+    if done.num_images or not done.num_kept:
+        yield f"{done.num_images} images: {printable(counts)} -> {done.folder}"
     if format == "labelstudio":
         root = printable(str(done.image_root.parent))
         yield (
