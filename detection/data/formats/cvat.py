@@ -8,8 +8,10 @@ a shape: CVAT does not tell whether somebody has looked at it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,6 +42,7 @@ MAX_XML_BYTES = 1 << 28
 _SHAPES = ("box", "polygon", "ellipse", "mask", "cuboid")
 _WITHOUT_EXTENT = ("polyline", "points", "skeleton", "tag")
 _CORNERS = ("tl", "bl", "tr", "br")  # of both sides of a cuboid
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _FRAME = re.compile(r"frame_([0-9]{1,9})\.\w+")
 
 
@@ -64,7 +67,7 @@ def _read_images(
     tree: ElementTree.Element, file: Path, source: FolderSource, root: Path, left_out: Counter[str], faults: Faults
 ) -> list[LabelledImage]:
     by_subset, own = defaultdict[str, list[NamedImage]](list), _own_subset(tree)
-    for number, element in enumerate(tree.iter("image"), start=1):
+    for number, element in enumerate(tree.findall("image"), start=1):
         subset, name = element.get("subset") or own, element.get("name")
         if source.split is not None and canonical_split(subset) != canonical_split(source.split):
             continue
@@ -90,18 +93,12 @@ def _own_subset(tree: ElementTree.Element) -> str:
 def _read_video(
     tree: ElementTree.Element, file: Path, source: FolderSource, root: Path, left_out: Counter[str], faults: Faults
 ) -> list[LabelledImage]:
-    """The frames of a video of which there are images, and those that have a box."""
+    """The frames of a video of which there are images, and those that have a box.
+
+    Frames within a track that says nothing of them are left out: CVAT tells each, but other programs only some.
+    """
     if len(tree.findall("meta/project/tasks/task")) > 1:
         raise DatasetError(f"{file} labels several videos, whose frames have the same numbers: export CVAT's tasks one by one")
-    objects = defaultdict[int, list[LabelledObject]](list)
-    for track in tree.findall("track"):
-        for shape in track:
-            frame = shape.get("frame") or ""
-            if not re.fullmatch(r"[0-9]{1,9}", frame) or shape.get("outside") == "1":
-                continue  # a track goes on outside of the picture
-            where = f"{file}, track {shorten(track.get('id'))}, frame {frame}"
-            found = _read_shape(shape, track.get("label"), where, left_out, faults)
-            objects[int(frame)] += [] if found is None else [found]
     folders = _folders(source, root, file, "")
     frames = _frames(folders)
     if not frames:
@@ -109,17 +106,46 @@ def _read_video(
             f"{file} labels a video, and there are no images of its frames: export the task with 'Save images', or put the "
             f"frames beside it, as images/frame_000000.jpg and so on"
         )
+    objects, untold = defaultdict[int, list[LabelledObject]](list), set[int]()
+    for track in tree.findall("track"):
+        shapes = _visible_shapes(track)
+        for frame, shape in shapes.items():
+            where = f"{file}, track {shorten(track.get('id'))}, frame {frame}"
+            found = None if shape is None else _read_shape(shape, track.get("label"), where, left_out, faults)
+            objects[frame] += [] if found is None else [found]
+        untold |= _untold(shapes, sorted(frames))
+    if untold:
+        faults.inform(f"{file}: {len(untold)} frames are left out, of which a track within them tells nothing")
     size = tree.find("meta//original_size")
     size_hw = None if size is None else read_size(size.findtext("height"), size.findtext("width"))
     named = [
         NamedImage(frames.get(frame, f"frame_{frame:06d}.jpg"), file, objects.get(frame, ()), size_hw)
-        for frame in sorted(frames.keys() | objects.keys())
+        for frame in sorted((frames.keys() | {frame for frame, found in objects.items() if found}) - untold)
     ]
     return find_images(named, root, folders, faults)
 
 
+def _visible_shapes(track: ElementTree.Element) -> dict[int, ElementTree.Element | None]:
+    """The shapes of a track by their frames, in order; None where its object is outside of the picture."""
+    found: dict[int, ElementTree.Element | None] = {}
+    for shape in track:
+        frame = shape.get("frame") or ""
+        if _NUMBER.fullmatch(frame):
+            found[int(frame)] = None if shape.get("outside") == "1" else shape
+    return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def _untold(shapes: Mapping[int, ElementTree.Element | None], frames: Sequence[int]) -> set[int]:
+    """Of the frames, in order, those that lie within a track while its object is seen, and that it has no shape for."""
+    untold = set[int]()
+    for (frame, shape), following in pairwise([*shapes.items(), (0, None)]):
+        if shape is not None:
+            untold.update(frames[bisect_right(frames, frame) : bisect_left(frames, following[0])])
+    return untold
+
+
 def _folders(source: FolderSource, root: Path, file: Path, subset: str) -> list[Path]:
-    """Where the images of a subset may lie, the likeliest first; a folder that is a name of a path is not doubled."""
+    """Where the images of a subset may lie, the likeliest first: beside the file, as CVAT exports them, or below the root."""
     base = image_folder(source, root)
     if source.images is not None:
         return [base]

@@ -57,6 +57,19 @@ def write_cvat(folder: Path, pictures: Sequence[Picture] = PLAIN) -> None:
     (folder / "annotations.xml").write_text(cvat_xml(body))
 
 
+def write_cvat_video(folder: Path, pictures: Sequence[Picture] = PLAIN) -> None:
+    """A video of CVAT, exported with its frames: an object is seen in one frame, and is outside of the next."""
+    write_images(folder / "images", pictures, "frame_")
+    things = [(picture, thing) for picture in pictures for thing in picture.things]
+    tracks = []
+    for number, (picture, thing) in enumerate(things):
+        x1, y1, x2, y2 = thing.box
+        box = f'keyframe="1" xtl="{x1:.2f}" ytl="{y1:.2f}" xbr="{x2:.2f}" ybr="{y2:.2f}" z_order="0"></box>'
+        boxes = "".join(f'<box frame="{picture.number + after}" outside="{after}" occluded="0" {box}' for after in (0, 1))
+        tracks.append(f'  <track id="{number}" label="{thing.name}" source="manual">{boxes}</track>\n')
+    (folder / "annotations.xml").write_text(cvat_xml("".join(tracks), "<task><mode>interpolation</mode></task>"))
+
+
 def studio_result(thing: Thing, size_hw: tuple[int, int], number: int) -> dict[str, Any]:
     """A rectangle of Label Studio."""
     (x1, y1, x2, y2), (height, width) = thing.box, size_hw
@@ -269,6 +282,7 @@ Write = Callable[[Path], None]
 
 EXPORTS: Mapping[str, tuple[str, Write]] = {
     "CVAT": ("cvat", write_cvat),
+    "CVAT video": ("cvat", write_cvat_video),
     "Label Studio JSON": ("labelstudio", write_labelstudio),
     "Label Studio JSON-MIN": ("labelstudio", write_labelstudio_min),
     "VoTT project": ("vott", write_vott),

@@ -99,6 +99,19 @@ def test_frames_of_a_video(tmp_path):
         read(tmp_path, "cvat")
 
 
+def test_frames_that_a_track_does_not_tell_are_left_out(tmp_path):
+    """CVAT writes each frame of a track; other programs only those where its box was set."""
+    for frame in range(5):
+        write_images(tmp_path / "images", PLAIN[:1])
+        (tmp_path / "images/000001.jpg").rename(tmp_path / f"images/frame_{frame:06d}.PNG")
+    box = '<box frame="{}" outside="{}" xtl="1" ytl="2" xbr="3" ybr="4"></box>'
+    track = "".join(box.format(frame, outside) for frame, outside in ((0, 0), (2, 0), (3, 1)))
+    (tmp_path / "annotations.xml").write_text(cvat_xml(f'<track id="0" label="cat">{track}</track>', VIDEO_META))
+    objects, faults = read(tmp_path, "cvat")
+    assert {name[-5]: len(found) for name, found in objects.items()} == {"0": 1, "2": 1, "3": 0, "4": 0}
+    assert "1 frames are left out, of which a track within them tells nothing" in faults.information[0]
+
+
 def test_a_video_without_its_frames(tmp_path):
     (tmp_path / "annotations.xml").write_text(cvat_xml(VIDEO, VIDEO_META))
     with pytest.raises(DatasetError, match="labels a video, and there are no images of its frames: export"):

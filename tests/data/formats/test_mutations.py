@@ -60,7 +60,7 @@ def test_broken_bytes(kind, tmp_path):
         try_file(source, file, break_bytes(content, random_), collect=number % 2 == 0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EXPORTS if "CSV" not in kind and kind not in ("CVAT", "Open Images")])
+@pytest.mark.parametrize("kind", [kind for kind in EXPORTS if not any(word in kind for word in ("CSV", "CVAT", "Open"))])
 def test_any_value_in_any_place_of_json(kind, tmp_path):
     key, write = EXPORTS[kind]
     write(tmp_path)
@@ -72,12 +72,12 @@ def test_any_value_in_any_place_of_json(kind, tmp_path):
         try_file(source, file, mutated.encode("utf-8", "surrogatepass"), collect=number % 2 == 0)
 
 
-@pytest.mark.parametrize("kind", ["CVAT", *(kind for kind in EXPORTS if "CSV" in kind), "Open Images"])
+@pytest.mark.parametrize("kind", [kind for kind in EXPORTS if any(word in kind for word in ("CSV", "CVAT", "Open"))])
 def test_any_word_in_any_place_of_text(kind, tmp_path):
     key, write = EXPORTS[kind]
     write(tmp_path)
     file, source, random_ = label_file(tmp_path), FolderSource(format=key, root=tmp_path), random.Random(kind)
-    separator = '"' if kind == "CVAT" else ","
+    separator = '"' if "CVAT" in kind else ","
     words = file.read_text().split(separator)
     for number in range(150):
         index, word = (
