@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from detection.inference.ensemble import Ensemble
     from detection.inference.evaluate import EvaluationResult, evaluate
     from detection.inference.results import ImageDetections
+    from detection.training.new import new_experiment
     from detection.training.result import DetectorResult
     from detection.training.train import train_detector
 
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_detector",
+    "new_experiment",
     "train_detector",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "build_detector": "inference.detector",
     "evaluate": "inference.evaluate",
     "load_detector": "inference.detector",
+    "new_experiment": "training.new",
     "train_detector": "training.train",
 }
 

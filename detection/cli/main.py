@@ -29,7 +29,8 @@ _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a full d
 # Commands by name, with the line that `resdet --help` shows. Modules are imported only when called: torch is slow to load.
 COMMANDS = {
     "quickstart": "the whole story in ten minutes: pre-train, fine-tune, evaluate, draw",
-    "train": "train a detector",
+    "new": "a config that fits a folder of labelled images",
+    "train": "train a detector, by a config or on a folder of labelled images",
     "pretrain": "train a classifier, the detector's first stage",
     "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",

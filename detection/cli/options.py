@@ -47,7 +47,9 @@ def training_parser(tool: str, description: str | None, weights_help: str) -> ar
         description=description,
         epilog=f"Several GPUs or machines: torchrun --nproc_per_node=N tools/{tool}.py ... See docs/training.md.",
     )
-    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="the experiment")
+    parser.add_argument(
+        "--config", type=any_path, metavar="FILE", help="the experiment, which may also be given without --config"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder")
     parser.add_argument(
         "--weights", type=any_path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
@@ -57,11 +59,22 @@ def training_parser(tool: str, description: str | None, weights_help: str) -> ar
     return parser
 
 
+def take_config_argument(options: argparse.Namespace) -> Path:
+    """--config, or the first of the overrides that is none, which is taken out of them. Raises ConfigError without either."""
+    name = next((text for text in options.overrides if not is_override(text)), None)
+    if options.config is None and name is not None:
+        options.overrides.remove(name)
+        options.config = any_path(name)
+    if options.config is None:
+        raise ConfigError("which experiment? Give a config, such as my.yaml")
+    return Path(options.config)
+
+
 def load_training_config(options: argparse.Namespace, load: Callable[[Path, Sequence[str]], ConfigT]) -> ConfigT:
     """The config of a run: --config with overrides, --weights and --output-dir. `load` reads it. Raises ConfigError."""
     if options.resume and options.weights is not None:
         raise ConfigError("--resume goes on with a run, --weights starts a new one from a file: give one of the two")
-    config = load(options.config, options.overrides)
+    config = load(take_config_argument(options), options.overrides)
     if options.weights is not None:
         config = with_weights(config, options.weights)
     if options.output_dir is not None:

@@ -23,7 +23,15 @@ from detection.config.data_section import (
     Source,
     VocSource,
 )
-from detection.config.files import dump_config, load_classifier_config, load_config, override_config, parse_config, with_weights
+from detection.config.files import (
+    config_of_text,
+    dump_config,
+    load_classifier_config,
+    load_config,
+    override_config,
+    parse_config,
+    with_weights,
+)
 from detection.config.limits import LOADER_TIMEOUT, MAX_PIXELS, Section
 from detection.config.packaged import config_file, list_configs
 from detection.config.schema import Config, ModelConfig, Pooling, Precision, RoiConfig, RpnConfig, TestConfig, TrainConfig
@@ -58,6 +66,7 @@ __all__ = [
     "TrainConfig",
     "VocSource",
     "config_file",
+    "config_of_text",
     "dump_config",
     "list_configs",
     "load_classifier_config",

@@ -42,6 +42,11 @@ def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> C
     return _load(ClassifierConfig, path, overrides)
 
 
+def config_of_text(text: str, where: str) -> Config:
+    """The detection experiment that a YAML text describes; its `base` may be a packaged config. Raises ConfigError."""
+    return parse_config(Config, _resolve(text, where, Path(where), ()), where)
+
+
 def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     """The config, e.g. a checkpoint's, with `dotted.key=value` overrides applied. Raises ConfigError."""
     values = config.model_dump(mode="json")
@@ -109,7 +114,12 @@ def _read(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
     if path in within or len(within) >= MAX_BASES:
         ways = " -> ".join(printable(file.name) for file in [*within[-2:], path])
         raise ConfigError(f"'base' leads in a circle, or through more than {MAX_BASES} files: {ways}; {where} comes again")
-    values = parse_yaml(_read_text(path, where), where)
+    return _resolve(_read_text(path, where), where, path, within)
+
+
+def _resolve(text: str, where: str, path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in a text, of the file at `path`, over that of its base."""
+    values = parse_yaml(text, where)
     if values is None:
         values = {}
     if not isinstance(values, dict):

@@ -36,16 +36,20 @@ class NamesInData:
 
 
 def read_names(sources: Sequence[Source]) -> NamesInData:
-    """The names in some sources. What cannot be read is passed over, for loading it tells all that is wrong.
+    """The names in the sources of training images. Raises DatasetError where there is none, saying why if that is known."""
+    faults = Faults(collect=True)
+    found = names_in(sources, faults)
+    if not found.objects.total():
+        raise DatasetError(faults.errors[0] if faults.errors else "the training data hold no object: name the classes yourself")
+    return found
 
-    Raises DatasetError where there is no object at all, with the reason if one is known.
-    """
-    found, faults, files = Counter[str](), Faults(collect=True), dict[Path, CocoFile]()
+
+def names_in(sources: Sequence[Source], faults: Faults) -> NamesInData:
+    """The names in some sources. What cannot be read is in `faults`, and passed over: loading it tells all that is wrong."""
+    found, files = Counter[str](), dict[Path, CocoFile]()
     for source in sources:
         with faults.guard():
             found.update(_names(source, resolve_root(source.root), faults, files))
-    if not found.total():
-        raise DatasetError(faults.errors[0] if faults.errors else "the training data hold no object: name the classes yourself")
     return NamesInData(found)
 
 

@@ -10,8 +10,9 @@ from backbones.errors import printable, shorten
 from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, VocSource
 from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
 from detection.data.catalog import SplitName, find_data_file, resolve_root
+from detection.data.faults import Faults
 from detection.data.formats.recognise import Recognised, recognise
-from detection.data.names import read_names
+from detection.data.names import names_in, read_names
 from detection.data.split import SPLIT_FILE, read_split, settings_of
 from detection.errors import ConfigError, DatasetError, did_you_mean
 from detection.files import is_file, read_text
@@ -113,20 +114,31 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def _names_of_data(data: DataConfig, tell: Tell) -> tuple[str, ...]:
-    """The names that objects of the training data have after `rename` and `drop`, sorted."""
+    """The names that objects of the data have after `rename` and `drop`, sorted: those of all splits."""
     sources = data.train or data.all_sources
     if not sources:
         raise ConfigError("data.classes is auto, but no data are named to take them from: set data.train")
     found = read_names(sources)
-    kept = {data.rename.get(name, name) for name in found.used if name not in data.drop}
-    if not kept:
+    # The same file may hold several splits: it is read again, but seldom.
+    others = names_in([source for source in data.all_sources if source not in sources], Faults(collect=True))
+    trained, evaluated = (_renamed(each.used, data) for each in (found, others))
+    if not trained:
         raise ConfigError(f"data.drop leaves no class of the data: they have {list_names(found.used)}")
-    names = _checked(sorted(kept))
-    tell(f"{len(names)} classes in the data: {list_names(list(map(printable, names)))}")
-    unused = [name for name in found.unused if name not in data.drop and data.rename.get(name, name) not in kept]
-    if unused:
-        tell(f"{len(unused)} declared classes have no object and are left out: {list_names(list(map(printable, unused)))}")
+    names = _checked(sorted({*trained, *evaluated}))
+    tell(f"{len(names)} classes in the data: {_listed(names)}")
+    if untrained := sorted(set(evaluated) - set(trained)):
+        tell(f"{len(untrained)} of them have objects to evaluate with, but none to learn from: {_listed(untrained)}")
+    if unused := [name for name in _renamed(found.unused, data) if name not in names]:
+        tell(f"{len(unused)} declared classes have no object and are left out: {_listed(unused)}")
     return names
+
+
+def _renamed(names: Sequence[str], data: DataConfig) -> list[str]:
+    return [data.rename.get(name, name) for name in names if name not in data.drop]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return list_names(list(map(printable, names)))
 
 
 def _without_idle_renames(data: DataConfig, names: Sequence[str], tell: Tell) -> DataConfig:

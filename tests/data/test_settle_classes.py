@@ -141,6 +141,16 @@ def test_contradictions_are_refused(tmp_path, data, fault):
         config_of(tmp_path, VOC, **data)
 
 
+def test_classes_of_other_splits_than_train_are_classes_too(tmp_path):
+    write_devkit(tmp_path, PICTURES[1:2], split="train")
+    write_devkit(tmp_path, PICTURES, split="val")
+    sources = [{"format": "voc", "root": str(tmp_path), "year": "2007", "split": name} for name in ("train", "val")]
+    config = Config.model_validate({"data": {"classes": "auto", "train": sources[:1], "val": sources[1:]}})
+    told: list[str] = []
+    assert settle.settle_config(config, told.append).data.class_names == ("cat", "dog")
+    assert told[1] == "1 of them have objects to evaluate with, but none to learn from: cat"
+
+
 def test_auto_needs_objects(tmp_path):
     write_devkit(tmp_path, [Picture(1, (40, 60))])
     with pytest.raises(DatasetError, match="hold no object"):

@@ -19,6 +19,8 @@ from tests.docs.sandbox import given, needed, offer, write_sandbox
 
 # The beginning of a command that is not run here, and why not.
 NOT_RUN = {
+    "new ": "a network; tests/training/test_new.py writes configs",
+    "train pets": "minutes, and a network; tests/training/test_new.py trains on folders",
     "benchmark ": "minutes, or a GPU; tests/tools runs each benchmark in small",
     "datasets/download.py ": "a network; tests/datasets/test_download.py has a server of its own",
     "convert-weights msra/R-50 ": "a network; tests/cli/test_convert_weights.py converts a file of this form",

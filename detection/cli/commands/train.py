@@ -1,4 +1,6 @@
-"""Train a detector, or go on with a run that was stopped."""
+"""Train a detector, or go on with a run that was stopped.
+
+The experiment is a config, `resdet train my.yaml`, or a folder of labelled images, for which one is made that fits it."""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from rich.table import Table
 
 from backbones.errors import printable
 from detection.cli.arguments import any_path
-from detection.cli.options import load_training_config, training_parser
+from detection.cli.options import load_training_config, take_config_argument, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
-from detection.config import load_classifier_config, load_config, with_weights
+from detection.config import load_classifier_config, load_config, override_config, with_weights
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
-    config = load_training_config(options, load_config)
+    is_folder = take_config_argument(options).is_dir()
+    config = config_for_folder(options) if is_folder else load_training_config(options, load_config)
     if options.pretrain is None or options.resume:
         return _train(config, resume=options.resume)
     if options.weights is not None:
@@ -63,6 +66,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (code := exit_code_if_stopped(classifier.training)) is not None:
             return code
         return _train(with_weights(config, classifier.weights), resume=False)
+
+
+def config_for_folder(options: argparse.Namespace) -> Config:
+    """A config that fits a folder of labelled images, as `resdet new` writes it; with --resume that of its run.
+
+    Raises ConfigError, DatasetError or CheckpointError.
+    """
+    from detection.training.new import STANDARD_WEIGHTS, new_experiment, run_folder
+
+    output_dir = options.output_dir or run_folder(options.config)
+    if options.resume:
+        options.config = output_dir / "config.yaml"
+        return load_training_config(options, load_config)
+    new = new_experiment(options.config, options.weights or STANDARD_WEIGHTS, output_dir=output_dir)
+    for sentence in new.findings:
+        tell(sentence)
+    return override_config(new.config, options.overrides)
 
 
 def _train(config: Config, *, resume: bool) -> int:
