@@ -100,7 +100,7 @@ def _read_image(
 ) -> Record:
     name = image_name(image)
     size_hw = _size_hw(image, f"{path}: {name}", faults) or image_size(file)
-    objects = []
+    faults.image, objects = file, []
     for annotation in annotations:
         label = labels.get(annotation.category_id)
         if label is not None:

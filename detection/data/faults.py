@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from detection.config import DataConfig
@@ -31,6 +32,8 @@ class RepairedFault(NamedTuple):
 
     kind: str  # what was wrong and what was done: "inverted box, dropped"
     message: str  # where: file, object, values; then the kind
+    image: Path | None = None  # the file of the image that was read
+    box: tuple[float, float, float, float] | None = None  # the faulty box, xyxy pixels, as it was
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Faults:
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)  # of classes, as they stand in the data
+    image: Path | None = None  # whose objects are read now
     left_out: Counter[str] = field(default_factory=Counter)  # name of a class -> number of its objects that are not read
 
     @classmethod
@@ -55,11 +59,14 @@ class Faults:
         """None yet, to be dealt with as a config says."""
         return cls(data.strict, collect, data.on_missing_image == "skip", data.on_bad_image == "skip")
 
-    def note(self, where: str, fault: str, repair: str) -> None:
-        """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"). Raises DatasetError if strict."""
+    def note(self, where: str, fault: str, repair: str, box: tuple[float, float, float, float] | None = None) -> None:
+        """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"), of a box of `image` if given.
+
+        Raises DatasetError if strict.
+        """
         if self.strict:
             raise DatasetError(f"{where}: {fault} (refused, as data.strict is true)")
-        self.notes.append(RepairedFault(f"{fault}, {repair}", f"{where}: {fault}, {repair}"))
+        self.notes.append(RepairedFault(f"{fault}, {repair}", f"{where}: {fault}, {repair}", self.image, box))
 
     def inform(self, message: str) -> None:
         """Add a message about something that is no fault but should be known."""

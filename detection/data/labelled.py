@@ -69,7 +69,7 @@ def _to_record(image: LabelledImage, classes: ClassMap, boxes_in: BoxesIn, fault
     header = _read_header(image)
     is_stored = bool(image.objects) and turned.is_stored(boxes_in, image.size_hw, header, image.file)
     drawn_hw = header.stored_hw if is_stored else header.size_hw
-    objects = []
+    faults.image, objects = image.file, []
     for each in image.objects:
         with faults.guard():
             label = classes.label(each.class_name, each.where)

@@ -65,13 +65,13 @@ def repair_box(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -
     clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
     image = f"{where} in a {width}x{height} image"
     if _shorter_side(box) < MIN_SIDE:
-        faults.note(where, "inverted box" if _shorter_side(box) <= -MIN_SIDE else "box without area", "dropped")
+        faults.note(where, "inverted box" if _shorter_side(box) <= -MIN_SIDE else "box without area", "dropped", box)
         return None
     if _shorter_side(clipped) < MIN_SIDE:
-        faults.note(image, "box outside the image", "dropped")
+        faults.note(image, "box outside the image", "dropped", box)
         return None
     if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _ROUNDING:
-        faults.note(image, "box reaching out of the image", "clipped")
+        faults.note(image, "box reaching out of the image", "clipped", box)
     return clipped
 
 

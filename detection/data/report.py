@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from detection.data.alike import AlikeImages
 from detection.data.anchor_advice import AnchorAdvice
 from detection.data.check import PERCENTILES, CheckedSplit, SplitStatistics, ground_truth_sheet
 from detection.data.doubled import DoubledObject, find_doubled
+from detection.data.faults import RepairedFault
 from detection.data.images import read_image
 from detection.errors import DatasetError
 from detection.fonts import plot_families, plot_text
@@ -26,6 +29,8 @@ MAX_PICTURES = 24
 MAX_MESSAGES = 50
 """Of a kind of fault on the page."""
 _MAX_BARS = 40  # classes in the plot
+_FARTHEST = 1e6  # px from the image's corner, where a box is drawn that lies beyond
+_BEYOND = 128  # the grey around an image
 _MARGIN = 0.5  # of a box's side that is shown around it
 
 
@@ -63,6 +68,7 @@ class DatasetPage:
     num_refused: int
     overview: PageTable
     faults: Sequence[Messages]
+    faulty: Sequence[PageFigure]
     warnings: Sequence[str]
     class_plot: str
     classes: PageTable
@@ -93,6 +99,7 @@ def dataset_report(
             num_refused=sum(len(split.faults.errors) for split in splits),
             overview=PageTable(["", *heads], _overview_rows(splits, statistics)),
             faults=list(_messages(splits)),
+            faulty=list(_faulty_figures(splits, max_pixels)),
             warnings=warnings,
             class_plot=plot_classes(statistics, heads, names),
             classes=PageTable(["", *heads], [[name, *(each.objects_by_class[name] for each in statistics)] for name in names]),
@@ -172,26 +179,54 @@ def _doubled_figures(splits: Sequence[CheckedSplit], names: Sequence[str], max_p
 
 def _doubled_figure(record: Record, doubled: DoubledObject, names: Sequence[str], max_pixels: int) -> PageFigure | None:
     places = torch.tensor([doubled.first, doubled.second], device="cpu")
-    image = _read(record, max_pixels)
+    image = _read(record.file, max_pixels)
     if image is None:
         return None
     boxes, labels = record.boxes[places], record.labels[places]
-    crop, shift = crop_around(image, boxes.numpy())
-    drawn = draw_boxes(crop, boxes - torch.from_numpy(shift), labels, names)
+    part, shift = view_around(image, boxes.numpy())
+    drawn = draw_boxes(part, boxes - torch.from_numpy(shift), labels, names)
     return PageFigure(
         [inline_picture(drawn)], f"{doubled.kind}: {' and '.join(names[label] for label in labels)}, {record.file}"
     )
 
 
-def crop_around(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of an image around boxes (N, 4) xyxy, and its place in it: (4,) float32 to subtract from boxes."""
-    height, width = image.shape[:2]
-    x1, y1 = boxes[:, :2].min(axis=0)
-    x2, y2 = boxes[:, 2:].max(axis=0)
-    margin = max(_MARGIN * max(x2 - x1, y2 - y1), 16)
-    left, top = max(int(x1 - margin), 0), max(int(y1 - margin), 0)
-    right, bottom = min(int(x2 + margin) + 1, width), min(int(y2 + margin) + 1, height)
-    return image[top:bottom, left:right], np.array([left, top, left, top], dtype=np.float32)
+def _faulty_figures(splits: Sequence[CheckedSplit], max_pixels: int) -> Iterator[PageFigure]:
+    """Boxes that were repaired or dropped, of each kind some."""
+    kinds: dict[str, list[RepairedFault]] = {}
+    for split in splits:
+        for note in split.faults.notes:
+            if note.box is not None and len(kinds.setdefault(note.kind, [])) < MAX_PICTURES:
+                kinds[note.kind].append(note)
+    by_turns = (note for row in zip_longest(*kinds.values()) for note in row if note is not None)
+    yield from _first(MAX_PICTURES, (_faulty_figure(note, max_pixels) for note in by_turns))
+
+
+def _faulty_figure(note: RepairedFault, max_pixels: int) -> PageFigure | None:
+    image = None if note.image is None else _read(note.image, max_pixels)
+    if image is None or note.box is None:
+        return None
+    x1, y1, x2, y2 = (min(max(value, -_FARTHEST), _FARTHEST) for value in note.box)
+    box = np.array([[min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]], dtype=np.float32)
+    part, shift = view_around(image, box)
+    drawn = draw_boxes(part, box - shift, np.zeros(1, dtype=int), [note.kind])
+    return PageFigure([inline_picture(drawn)], note.message)
+
+
+def view_around(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is around boxes (N, 4) xyxy, grey beyond the image, and where that begins: (4,) float32 to subtract from boxes.
+
+    It always holds some of the image, and an eighth of its sides beyond it at most.
+    """
+    corners = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    sides = np.array([image.shape[1], image.shape[0]])
+    margin = max(_MARGIN * float((corners[2:] - corners[:2]).max()), 16)
+    left, top = np.clip(corners[:2] - margin, -sides / 8, sides * 0.75).astype(int).tolist()
+    right, bottom = np.clip(corners[2:] + margin, sides * 0.25, sides * 9 / 8).astype(int).tolist()
+    view = np.full((bottom - top, right - left, 3), _BEYOND, dtype=np.uint8)
+    inside = image[max(top, 0) : bottom, max(left, 0) : right]
+    y, x = max(-top, 0), max(-left, 0)
+    view[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return view, np.array([left, top, left, top], dtype=np.float32)
 
 
 def _alike_figures(alike: Sequence[AlikeImages], max_pixels: int) -> Iterator[PageFigure]:
@@ -202,16 +237,16 @@ def _alike_figure(group: AlikeImages, max_pixels: int) -> PageFigure | None:
     """The first two, of two splits where there are two."""
     shown = sorted(group.members, key=lambda member: group.splits.index(member[0]))
     second = next((member for member in shown if member[0] != shown[0][0]), shown[1])
-    images = [_read(record, max_pixels) for _, record in (shown[0], second)]
+    images = [_read(record.file, max_pixels) for _, record in (shown[0], second)]
     sources = [inline_picture(image) for image in images if image is not None]
     files = " and ".join(f"{split}: {record.file}" for split, record in (shown[0], second))
     more = f", and {len(group.members) - 2} more" if len(group.members) > 2 else ""
     return PageFigure(sources, f"{'equal' if group.equal else 'alike'}: {files}{more}") if len(sources) == 2 else None
 
 
-def _read(record: Record, max_pixels: int) -> np.ndarray | None:
+def _read(file: Path, max_pixels: int) -> np.ndarray | None:
     try:
-        return read_image(record.file, max_pixels)
+        return read_image(file, max_pixels)
     except DatasetError:
         return None  # it is among the faults
 

@@ -209,7 +209,7 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
     tree = parse_xml(path)
     file = find_image(folder, entry, tree.findtext("filename") or "")
     size_hw = read_size(tree, path, faults) or image_size(file)
-    objects = []
+    faults.image, objects = file, []
     for number, element in enumerate(tree.findall("object"), start=1):
         where = f"{path}, object {number}"
         with faults.guard():

@@ -101,13 +101,14 @@ def read_box(element: ElementTree.Element, where: str, faults: Faults) -> Box | 
             return None
         numbers.append(number)
     xmin, ymin, xmax, ymax = numbers
-    where = describe_box(where, (xmin - 1, ymin - 1, xmax, ymax))
+    box = (xmin - 1, ymin - 1, xmax, ymax)
+    where = describe_box(where, box)
     extent = min(xmax - xmin, ymax - ymin)
     if extent <= 0:
         # 0 is one pixel to the devkit, but nobody draws such a box on purpose: it is a click that slipped.
-        faults.note(where, "inverted box" if extent < 0 else "box without area", "dropped")
+        faults.note(where, "inverted box" if extent < 0 else "box without area", "dropped", box)
         return None
-    return xmin - 1, ymin - 1, xmax, ymax
+    return box
 
 
 def describe_box(where: str, box: Box) -> str:

@@ -15,7 +15,8 @@ from detection.config.files import parse_config
 from detection.data.alike import describe_alike, find_alike_images
 from detection.data.anchor_advice import suggest_anchors
 from detection.data.check import check_data, data_warnings, split_statistics
-from detection.data.report import MAX_MESSAGES, MAX_PICTURES, crop_around, dataset_report
+from detection.data.faults import Faults
+from detection.data.report import MAX_MESSAGES, MAX_PICTURES, dataset_report, view_around
 from detection.html import inline_picture, render_page
 from tests.data.pictures import Picture, Thing, coco_content, write_coco
 
@@ -94,12 +95,16 @@ def test_names_are_text(config):
     assert all(name in page.text for name in HOSTILE) and "<b>mine</b>\\x1b[31m" in page.text
     assert "3 images of val show the same as 3 of train" in page.text and "same box, another class" in page.text
     assert "200 × " not in page.text and "100 × train: inverted box, dropped" in page.text
-    assert page.text.count("annotation 1") <= 2 * MAX_MESSAGES + 4 and f"… and {100 - MAX_MESSAGES} more" in page.text
-    assert 0 < page.elements["figure"] <= 2 * MAX_PICTURES + 2
+    assert page.text.count("annotation 100 of") >= 2  # as text, and below its picture
+    assert (
+        page.text.count("annotation 1") <= 2 * MAX_MESSAGES + MAX_PICTURES + 4
+        and f"… and {100 - MAX_MESSAGES} more" in page.text
+    )
+    assert 0 < page.elements["figure"] <= 3 * MAX_PICTURES + 2
 
 
 def test_empty_data_make_a_page(config):
-    splits = [type(split)(split.name, [], split.faults, []) for split in check_data(config.data)]
+    splits = [type(split)(split.name, [], Faults(), []) for split in check_data(config.data)]
     names = config.data.class_names
     statistics = [split_statistics(split, names) for split in splits]
     content = dataset_report("none", splits, statistics, [], [], [], suggest_anchors([], config), config)
@@ -107,13 +112,20 @@ def test_empty_data_make_a_page(config):
     assert page.open == [] and "None were found." in page.text and page.elements["figure"] == 0
 
 
-def test_a_crop_and_its_place():
-    image = np.arange(100 * 200 * 3, dtype=np.uint32).reshape(100, 200, 3)
-    crop, shift = crop_around(image, np.array([[100.0, 50.0, 140.0, 70.0]]))
-    assert shift.tolist() == [80, 30, 80, 30] and crop.shape == (61, 81, 3)
-    assert (crop[0, 0] == image[30, 80]).all()
-    crop, shift = crop_around(image, np.array([[-20.0, -5.0, 300.0, 400.0]]))
-    assert crop.shape == image.shape and shift.tolist() == [0, 0, 0, 0]
+def test_a_view_and_its_place():
+    image = np.random.default_rng(0).integers(0, 120, (100, 200, 3), dtype=np.uint8)
+    view, shift = view_around(image, np.array([[100.0, 40.0, 140.0, 60.0]]))  # a margin of half of 40 px
+    assert shift.tolist() == [80, 20, 80, 20] and (view == image[20:80, 80:160]).all()
+    view, shift = view_around(image, np.array([[-20.0, 30.0, 20.0, 60.0]]))  # 25 px beyond the left border
+    assert shift.tolist() == [-25, 10, -25, 10] and view.shape == (70, 75, 3)
+    assert (view[:, :25] == 128).all() and (view[:, 25:] == image[10:80, :50]).all()  # a quarter of the image
+
+
+@pytest.mark.parametrize("box", [(500, 500, 600, 600), (-900, -900, -800, -800), (-1e9, -1e9, 1e9, 1e9), (5, 5, 5, 5)])
+def test_a_view_holds_some_of_the_image(box):
+    image = np.zeros((100, 200, 3), dtype=np.uint8)
+    view, _ = view_around(image, np.array([box], dtype=np.float32))
+    assert (view == 0).any() and view.shape[0] <= 125 and view.shape[1] <= 250
 
 
 def test_pictures_of_a_page_hold_themselves():
