@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbones.errors import printable
@@ -57,6 +57,8 @@ def convert_dataset(
     require_outside(folder, [resolve_root(source.root) for source in config.data.all_sources])
     data = settle_all_splits(config, tell).data
     datasets: dict[str, Dataset] = {name: load_split(data, name) for name in chosen}
+    if data.on_bad_image == "skip":
+        datasets = {name: without_bad_images(dataset, tell) for name, dataset in datasets.items()}
     total = sum(map(len, datasets.values()))
     write_dataset(datasets, folder, format, images=images, report=None if report is None else lambda done: report(done, total))
     return ConvertedDataset(
@@ -130,6 +132,22 @@ def require_outside(folder: Path, roots: Iterable[Path]) -> None:
         place, target = root.resolve(), folder.resolve()
         if place.is_dir() and (place == target or place in target.parents):
             raise DatasetError(f"{printable(str(folder))} lies in {printable(str(root))}, which is read: name a folder outside")
+
+
+def without_bad_images(dataset: Dataset, tell: Callable[[str], object] = logger.info) -> Dataset:
+    """The same data set without images whose files are none; how many there are is told."""
+    bad = {record.file: None for record in dataset.records if not _is_image(record.file)}
+    if bad:
+        tell(f"{len(bad)} images that cannot be read are left out; the first: {printable(str(next(iter(bad))))}")
+    return replace(dataset, records=[record for record in dataset.records if record.file not in bad])
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        read_header(file)
+    except DatasetError:
+        return False
+    return True
 
 
 def count_objects(dataset: Dataset) -> dict[str, int]:

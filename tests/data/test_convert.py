@@ -143,6 +143,17 @@ def test_the_folder_may_not_lie_in_what_is_read(voc, tmp_path):
     require_outside(tmp_path, [tmp_path / "devkit"])
 
 
+def test_bad_images_are_refused_or_left_out(voc, tmp_path):
+    bad = tmp_path / "devkit/VOC2007/JPEGImages/000003.jpg"
+    bad.write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"000003\.jpg"):
+        convert_dataset(voc, tmp_path / "out", "yolo")
+    lenient = Config(data=voc.data.model_copy(update={"on_bad_image": "skip"}))
+    told: list[str] = []
+    converted = convert_dataset(lenient, tmp_path / "out", "yolo", splits=["train"], tell=told.append)
+    assert converted.num_images == {"train": 3} and told == [f"1 images that cannot be read are left out; the first: {bad}"]
+
+
 def test_a_folder_is_recognised_with_its_splits(voc, tmp_path):
     convert_dataset(voc, tmp_path / "coco", "coco")
     told: list[str] = []

@@ -222,6 +222,10 @@ def test_one_image_under_two_ids_keeps_both_lists_of_objects(pictures, tmp_path)
     assert_equal(read_back(tmp_path / "out", "voc", twice.class_names), twice.records, 0)
 
 
+def interrupt(_: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_nothing_is_left_of_what_fails(pictures, tmp_path, monkeypatch):
     (file, size_wh), (other, _) = list(pictures.items())[:2]
     records = [*one_image(file, size_wh).records, *one_image(other, (9, 9), image_id=8).records]
@@ -236,6 +240,8 @@ def test_nothing_is_left_of_what_fails(pictures, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space") as raised:
         write_dataset({"train": one_image(file, size_wh)}, tmp_path / "out", "coco")
     assert raised.value.filename == str(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset({"train": one_image(file, size_wh)}, tmp_path / "out", "yolo", images="none", report=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
