@@ -92,6 +92,10 @@ class ImagesOfLabels:
                 f"{self.root}: {len(self._renamed)} label files name another image than the one that is called as they are, "
                 f"which is taken, e.g. {printable(str(file))} names {printable(name)}"
             )
+        if self.root.is_dir():
+            self._inform_of_unlabelled(faults)
+
+    def _inform_of_unlabelled(self, faults: Faults) -> None:
         split = None if self.source.split is None else canonical_split(self.source.split)
         listing = list_folder(self.finder.folders[0])
         images = [listing.root / image for image in listing.images if split is None or in_split(image, split)]

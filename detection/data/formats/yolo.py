@@ -116,8 +116,10 @@ def _images(source: FolderSource, data: YoloData, listing: FolderListing, faults
     if source.images is None and data.splits:
         if split is not None and split not in data.splits:
             raise DatasetError(f"{data.file} has no '{source.split}'; it has {', '.join(map(printable, data.splits))}")
-        asked = data.splits if split is None else [split]
-        found = [image for each in asked for image in _split_images(data, each, listing, split is not None, faults)]
+        asked = list(data.splits) if split is None else [split]
+        found = [image for each in asked for image in _split_images(data, each, listing, len(asked) == 1, faults)]
+        if not found and split is None:
+            raise _leads_nowhere(data, asked[0], data.splits[asked[0]][0], listing)
         return list(dict.fromkeys(found))
     folder = "" if source.images is None else source.images.as_posix()
     images = listing.within("" if folder == "." else folder)
@@ -144,15 +146,19 @@ def _split_images(data: YoloData, split: str, listing: FolderListing, required: 
     for entry in data.splits[split]:
         place = resolve_place(data, entry, listing, faults)
         if place is None and required:
-            raise DatasetError(
-                f"{data.file}: '{split}' leads nowhere: {shorten(entry)}; folders with images: {_image_folders(listing)}"
-            )
+            raise _leads_nowhere(data, split, entry, listing)
         if place is None:
             faults.inform(f"{data.file}: '{split}' leads nowhere, and is left out: {shorten(entry)}")
         elif is_file(place):
             yield from _listed(place, listing.root, faults)
         else:
             yield from (place / image for image in list_folder(place).images)
+
+
+def _leads_nowhere(data: YoloData, split: str, entry: str, listing: FolderListing) -> DatasetError:
+    return DatasetError(
+        f"{data.file}: '{split}' leads nowhere: {shorten(entry)}; folders with images: {_image_folders(listing)}"
+    )
 
 
 def _listed(file: Path, root: Path, faults: Faults) -> list[Path]:

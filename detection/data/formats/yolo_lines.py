@@ -36,11 +36,12 @@ class LineReader:
 
     def read(self, file: Path) -> Iterator[LabelledObject]:
         """The objects of a file. Raises DatasetError: an id that is of no class, values that are no fractions."""
+        unnamed = "" if self.names is not None else " (neither a data.yaml nor a classes.txt names the ids)"
         for number, line in enumerate(read_text(file, MAX_LABEL_BYTES).split("\n"), start=1):
             texts = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
             if texts:
                 with self.faults.guard():
-                    found = self._read_line(texts, f"{file}, line {number}")
+                    found = self._read_line(texts, f"{file}, line {number}{unnamed}")
                     if found is not None:
                         yield found
 

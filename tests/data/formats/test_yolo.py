@@ -134,6 +134,8 @@ def test_without_names_classes_are_called_by_their_ids(tmp_path: Path) -> None:
     write_yolo(tmp_path / "images", tmp_path / "labels")
     records, faults = read(tmp_path, "yolo", classes=("1", "0"))
     assert records[0].labels.tolist() == [1, 0]
+    with pytest.raises(DatasetError, match=r"line 1 \(neither a data.yaml nor a classes.txt names .*\): unknown class"):
+        read(tmp_path, "yolo")
     assert any(
         "has no names of classes (data.yaml, classes.txt): they are called by their ids" in each for each in faults.information
     )
@@ -230,6 +232,13 @@ def test_faulty_lines(tmp_path: Path, line: str, kind: str) -> None:
 def test_refused_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(DatasetError, match=rf"labels/000003\.txt, line 2: .*{message}"):
         one(tmp_path, f"0 0.5 0.5 0.5 0.5\n{line}\n")
+
+
+def test_a_data_file_that_leads_nowhere_at_all_is_refused(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "images", tmp_path / "labels")
+    write_text(tmp_path / "data.yaml", f"train: images/train\nval: images/val\n{NAMES}")
+    with pytest.raises(DatasetError, match=r"data\.yaml: 'train' leads nowhere: 'images/train'; folders with images: 'images'"):
+        read(tmp_path, "yolo")
 
 
 @pytest.mark.parametrize(
