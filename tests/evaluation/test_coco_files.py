@@ -108,6 +108,6 @@ def test_absent_and_binary_files(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read .*absent\.json: No such file"):
         evaluate_coco_files(tmp_path / "absent.json", tmp_path / "absent.json")
     binary = tmp_path / "binary.json"
-    binary.write_bytes(b"\xff\xfe\x00\x80")
+    binary.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     with pytest.raises(DatasetError, match=r"binary\.json is not a text file"):
         evaluate_coco_files(binary, binary)

@@ -50,9 +50,10 @@ def read_yolo(source: FolderSource, root: Path, faults: Faults) -> list[Labelled
     labels = LabelFiles(listing, _label_folder(source, folder))
     found = {image: labels.of(image) for image in images}
     if not any(found.values()):
+        first, place = (printable(str(each)) for each in (images[0], next(label_places(images[0], folder))))
         raise DatasetError(
-            f"{root}: none of {len(images)} images has a label file; of {printable(str(images[0]))} it would be "
-            f"{printable(str(next(label_places(images[0], folder))))}, or {printable(images[0].stem)}.txt beside it"
+            f"{root}: none of {len(images)} images has a label file; of {first} it would be {place}, or beside it; "
+            f"'annotations' of the source may name the folder"
         )
     reader = LineReader(_class_names(data, listing, faults), data, faults)
     labelled = []
