@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
-from detection.cli.output import fetch_weights
+from detection.cli.output import fetch_weights, say
 from detection.config import ClassifierConfig, Config, Source, VocSource, load_config, override_config, with_weights
 from detection.errors import ConfigError
 from detection.files import exists, is_file
@@ -68,6 +68,15 @@ def take_config_argument(options: argparse.Namespace) -> Path:
     if options.config is None:
         raise ConfigError("which experiment? Give a config, such as my.yaml")
     return Path(options.config)
+
+
+def load_config_or_folder(path: Path, overrides: Sequence[str]) -> Config:
+    """The config in a file, or one whose data are a folder of labelled images. Raises ConfigError or DatasetError."""
+    if not path.is_dir():
+        return load_config(path, overrides)
+    from detection.data.folder import config_of_folder
+
+    return override_config(config_of_folder(path, tell=say), overrides)
 
 
 def load_training_config(options: argparse.Namespace, load: Callable[[Path, Sequence[str]], ConfigT]) -> ConfigT:

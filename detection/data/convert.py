@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbones.errors import printable
-from detection.config import Config, DataConfig, FolderFormat, FolderSource, Source
+from detection.config import Config, DataConfig
 from detection.data.catalog import Dataset, SplitName, load_split, resolve_root
-from detection.data.formats.recognise import WHOLE, recognise
 from detection.data.images import read_header
-from detection.data.settle import settle_classes, settle_config, settle_sources
+from detection.data.settle import settle_config
 from detection.data.writers.dataset import DatasetFormat, write_dataset
 from detection.data.writers.images import ImagePlacing
 from detection.data.writers.voc import fits_voc
@@ -48,14 +47,14 @@ def convert_dataset(
 ) -> ConvertedDataset:
     """Write splits of a config's data, all that it has by default, into a folder, which must be absent or empty.
 
-    Classes, renamed and dropped names and repairs are those of training, but `data.classes: auto` takes the names of all
-    splits. `tell` gets a sentence for each thing that is found out about the data, `report` how many images are done, and of
-    how many. Raises ConfigError for a split without sources, DatasetError for data that training refuses or the format cannot
-    hold, OSError where something cannot be written; then nothing is left of the folder.
+    Classes, renamed and dropped names and repairs are those of training. `tell` gets a sentence for each thing that is found
+    out about the data, `report` how many images are done, and of how many. Raises ConfigError for a split without sources,
+    DatasetError for data that training refuses or the format cannot hold, OSError where something cannot be written; then
+    nothing is left of the folder.
     """
     chosen = require_splits(config.data, splits)
     require_outside(folder, [resolve_root(source.root) for source in config.data.all_sources])
-    data = settle_all_splits(config, tell).data
+    data = settle_config(config, tell).data
     datasets: dict[str, Dataset] = {name: load_split(data, name) for name in chosen}
     if data.on_bad_image == "skip":
         datasets = {name: without_bad_images(dataset, tell) for name, dataset in datasets.items()}
@@ -68,52 +67,6 @@ def convert_dataset(
         {name: count_objects(dataset) for name, dataset in datasets.items()},
         tuple(describe_losses(datasets, format)),
     )
-
-
-def config_of_folder(
-    folder: Path,
-    format: FolderFormat = "auto",
-    annotations: Path | None = None,
-    tell: Callable[[str], object] = logger.info,
-) -> Config:
-    """The data of a folder of labelled images, or of a file of labels, with the splits that it has; all classes are its own.
-
-    A folder without splits is one to train on. `annotations`, relative to it, are the labels that count where it has several.
-    `tell` gets a sentence about what a folder was taken for. Raises DatasetError.
-    """
-    root = resolve_root(folder)
-    if format != "auto":
-        return _config_of({"train": (FolderSource(format=format, root=folder, annotations=annotations),)})
-    found = recognise(root, annotations)
-    tell(found.sentence)
-    whole = next((found.splits[name] for name in (WHOLE, "train", "trainval") if name in found.splits), ())
-    named: dict[str, tuple[Source, ...]] = {
-        "train": whole,
-        "val": found.splits.get("val", ()),
-        "test": found.splits.get("test", ()),
-    }
-    if not any(named.values()):
-        named["train"] = found.sources()
-    used = [sources for sources in named.values() if sources]
-    others = [name for name, sources in found.splits.items() if sources not in used]
-    if others:
-        tell(f"left out, being no train, val or test: {', '.join(map(printable, others))}")
-    return _config_of(named)
-
-
-def _config_of(sources: Mapping[str, tuple[Source, ...]]) -> Config:
-    return Config(data=DataConfig(classes="auto", **{"train": (), "val": (), "test": (), **sources}))
-
-
-def settle_all_splits(config: Config, tell: Callable[[str], object] = logger.info) -> Config:
-    """`settle_config`, but with the class names of all splits where they are those of the data."""
-    if config.data.classes != "auto":
-        return settle_config(config, tell)
-    settled = settle_sources(config, tell)
-    everything = settled.data.model_copy(update={"train": settled.data.all_sources, "val": (), "test": ()})
-    named = settle_classes(settled.model_copy(update={"data": everything}), tell).data
-    update = {"classes": named.classes, "rename": named.rename}
-    return settled.model_copy(update={"data": settled.data.model_copy(update=update)})
 
 
 def require_splits(data: DataConfig, splits: Sequence[SplitName] | None) -> list[SplitName]:

@@ -15,11 +15,11 @@ from backbones.errors import printable
 from backbones.weights.files import load_checkpoint
 from backbones.weights.format import is_own_format, parse_checkpoint
 from backbones.weights.zoo import find_published
-from detection.config import Config, Source, config_of_text, parse_config
+from detection.config import Config, DataConfig, config_of_text, parse_config
 from detection.config.yaml_text import parse_yaml
 from detection.data.anchor_advice import suggest_anchors
 from detection.data.catalog import load_split
-from detection.data.formats.recognise import recognise
+from detection.data.folder import config_of_folder
 from detection.data.settle import settle_config
 from detection.errors import ConfigError
 from detection.files import exists, write_whole
@@ -95,9 +95,9 @@ def new_experiment(
     findings: list[str] = []
     architecture = _architecture(Path(weights))
     root = Path(data).expanduser().absolute()
-    sources = _sources(root, findings.append)
-    draft = parse_config(Config, {"data": {"classes": "auto", **sources}}, str(root))
-    settled = settle_config(draft, findings.append).data
+    folder = config_of_folder(root, tell=findings.append)
+    sources = _sources(folder.data, findings.append)
+    settled = settle_config(parse_config(Config, {"data": {"classes": "auto", **sources}}, str(root)), findings.append).data
     records = load_split(settled, "train").records
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     values = _values(settled.class_names, sources, summarise(records), architecture, device)
@@ -108,20 +108,12 @@ def new_experiment(
     return NewExperiment(text, config_of_text(text, name), tuple(findings))
 
 
-def _sources(root: Path, tell: Callable[[str], object]) -> Values:
-    """data.train, data.val and data.test as plain values."""
-    found = recognise(root)
-    tell(found.sentence)
-    splits: Values = {"train": _plain(found.sources()), "val": _plain(found.splits.get("val", ()))}
-    splits["test"] = _plain(found.splits.get("test", ()))
-    if not splits["val"]:
-        splits["val"] = {"fraction": FRACTION}
+def _sources(data: DataConfig, tell: Callable[[str], object]) -> Values:
+    """data.train, data.val and data.test as plain values; where there is no val, a share of train."""
+    splits = data.model_dump(mode="json", exclude_defaults=True, include={"train", "val", "test"})
+    if "val" not in splits:
         tell(f"no validation images: {FRACTION:.0%} of the training images are held out")
-    return splits
-
-
-def _plain(sources: Sequence[Source]) -> list[Values]:
-    return [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
+    return {"train": [], "val": {"fraction": FRACTION}, "test": [], **splits}
 
 
 def run_folder(data: Path) -> Path:

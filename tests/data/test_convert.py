@@ -8,7 +8,8 @@ from PIL import Image
 
 from detection.config import CocoSource, Config, DataConfig, HeldOut, Source, VocSource
 from detection.data.catalog import Dataset, load_split
-from detection.data.convert import config_of_folder, convert_dataset, describe_losses, require_outside, require_splits
+from detection.data.convert import convert_dataset, describe_losses, require_outside, require_splits
+from detection.data.folder import config_of_folder
 from detection.data.records import AnnotatedObject, make_record
 from detection.errors import ConfigError, DatasetError
 from tests.data.pictures import CLASSES, PICTURES, write_coco, write_devkit

@@ -12,8 +12,9 @@ from PIL import Image
 
 from detection.config import CocoSource, Config, VocSource
 from detection.data.catalog import load_dataset
-from detection.data.convert import config_of_folder, settle_all_splits
+from detection.data.folder import config_of_folder
 from detection.data.images import read_image
+from detection.data.settle import settle_config
 from detection.errors import DatasetError
 from detection.inference.images import ImageInputs, each_image
 from detection.inference.predictor import ReportError
@@ -107,7 +108,7 @@ def test_voc_is_read_back(model, found, files, tmp_path):
 @pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
 def test_what_was_written_is_recognised(format, model, found, files, tmp_path):
     prelabel(model, files, tmp_path / "out", format, images="link")
-    data = settle_all_splits(config_of_folder(tmp_path / "out")).data
+    data = settle_config(config_of_folder(tmp_path / "out")).data
     records = load_dataset(data.train, model.class_names).records
     assert_found(records, found, 0.002, min_side=1 if format == "voc" else 0)
 

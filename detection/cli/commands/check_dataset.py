@@ -14,8 +14,8 @@ from rich.table import Table
 
 from backbones.errors import printable
 from detection.cli.arguments import CommandParser, any_path, output_folder
+from detection.cli.options import load_config_or_folder, take_config_argument
 from detection.cli.output import progress_bar, say
-from detection.config import load_config
 from detection.errors import ConfigError, DatasetError
 from detection.files import write_whole
 from detection.terminal import new_console, plain
@@ -33,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         description=__doc__, epilog="Exit code 0: training would take it (repairs are listed); 2: training would refuse it."
     )
-    parser.add_argument("--config", type=any_path, required=True, metavar="FILE", help="the experiment whose data is checked")
+    parser.add_argument(
+        "--config", type=any_path, metavar="FILE", help="the experiment whose data is checked, or a folder of labelled images"
+    )
     parser.add_argument(
         "--output", type=output_folder, default=Path("runs/check-dataset"), metavar="DIR", help="default: %(default)s"
     )
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, print, write. Raises ConfigError for a config without data, DatasetError where training would refuse the data."""
     options = build_parser().parse_intermixed_args(argv)
-    config = load_config(options.config, options.overrides)
+    config = load_config_or_folder(take_config_argument(options), options.overrides)
     folder, console = options.output, new_console()
 
     from detection.data.alike import describe_alike, find_alike_images

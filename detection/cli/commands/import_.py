@@ -94,7 +94,8 @@ def load_source(options: argparse.Namespace) -> Config:
         if options.annotations is not None:
             raise ConfigError(f"--annotations is of a folder, and {shorten(str(source))} is a config, which names its own")
         return load_config(source, overrides)
-    from detection.data.convert import config_of_folder, require_outside
+    from detection.data.convert import require_outside
+    from detection.data.folder import config_of_folder
 
     require_outside(options.folder, [source])
 

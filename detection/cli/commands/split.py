@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from backbones.errors import printable
 from detection.cli.arguments import CommandParser, any_path, fraction, output_file, whole_number
+from detection.cli.options import load_config_or_folder
 from detection.cli.output import say
-from detection.config import Config, HeldOut, load_config
-from detection.config.files import override_config, parse_config
+from detection.config import HeldOut, parse_config
 from detection.errors import ConfigError
 from detection.terminal import new_console, plain
 
@@ -40,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, divide, write, print. Raises ConfigError or DatasetError."""
     options = build_parser().parse_intermixed_args(argv)
-    config = read_config(options.data, options.overrides)
+    config = load_config_or_folder(options.data, options.overrides)
+    if not config.data.train:
+        raise ConfigError(f"{printable(str(options.data))} names no images to divide: set data.train")
     held_out = asked_for(options, config.data.held_out or HeldOut())
     if held_out.fraction + options.test_fraction >= 1:
         raise ConfigError("--fraction and --test-fraction leave nothing to train on: their sum must be below 1")
@@ -58,18 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"warning: {line}", console)
     say(f"split: {options.output}; in a config: data.val: {{file: {options.output}}}", console)
     return 0
-
-
-def read_config(path: Path, overrides: Sequence[str]) -> Config:
-    """The config in a file, or one whose training data are a folder. Raises ConfigError."""
-    if not path.is_dir():
-        config = load_config(path, overrides)
-    else:
-        data = {"classes": "auto", "train": [{"format": "auto", "root": str(path)}]}
-        config = override_config(parse_config(Config, {"data": data}, str(path)), overrides)
-    if not config.data.train:
-        raise ConfigError(f"{printable(str(path))} names no images to divide: set data.train")
-    return config
 
 
 def asked_for(options: argparse.Namespace, configured: HeldOut) -> HeldOut:
