@@ -98,9 +98,8 @@ class TrackPainter:
 def draw_detections(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
     """A drawn copy of the image, and what was found in it, best first. The model's config decides the precision."""
     found = predict_frame(model, image)
-    return draw_boxes(image, found.boxes, found.labels, model.class_names, found.scores), found_objects(
-        found, model.class_names
-    )
+    drawn = draw_boxes(image, found.boxes, found.labels, model.class_names, found.scores)
+    return drawn, found_objects(found, model.class_names)
 
 
 def found_objects(
