@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from detection.config import TrainConfig
@@ -72,7 +73,7 @@ def train(
     with process_group(world, config), hold_folder(world, output_dir) as folder:
         checkpoint = on_main(world, lambda: _find_checkpoint(output_dir, metadata, scaled, world, resume))
         model.to(world.device)
-        dtype = resolve_precision(scaled.precision, world.device)
+        dtype = _autocast_type(scaled, world, checkpoint)
         with (
             StopSignals() as stop,
             RunLog(output_dir, enabled=world.is_main, on_closed_output=stop.note_closed_output) as log,
@@ -109,6 +110,13 @@ def _find_checkpoint(
         return read_last_checkpoint(output_dir, metadata, config, world)
     require_no_other_run(output_dir)
     return None
+
+
+def _autocast_type(config: TrainConfig, world: World, checkpoint: Checkpoint | None) -> torch.dtype | None:
+    """The run's precision. What `auto` began in fp32, as earlier versions did on older GPUs, does not go on in fp16."""
+    dtype = resolve_precision(config.precision, world.device)
+    began_in_fp16 = checkpoint is None or checkpoint.training.get("scaler") is not None
+    return None if dtype is torch.float16 and config.precision == "auto" and not began_in_fp16 else dtype
 
 
 def _run(run: TrainingRun, checkpoint: Checkpoint | None, make_batches: MakeBatches) -> TrainResult:

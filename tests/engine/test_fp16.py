@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.engine import precision
+from detection.engine import precision, train
 from detection.engine.precision import build_scaler, overflowed, resolve_precision
 from detection.errors import CheckpointError, TrainingError
 from tests.engine.test_resume import assert_same_run
@@ -144,6 +144,18 @@ def test_a_checkpoint_of_another_precision(tmp_path: Path) -> None:
     torch.save(last, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match=r"cannot be resumed in fp16: it lacks training.scaler"):
         run(tmp_path, FP16.model_copy(update={"steps": 14}), resume=True)
+
+
+def test_what_auto_began_in_fp32_goes_on_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU for which `auto` is fp16 now, and was fp32 in earlier versions."""
+    config = CONFIG.model_copy(update={"precision": "auto", "checkpoint_every": 3})
+    monkeypatch.setattr(train, "resolve_precision", lambda precision, device: None)
+    run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config.model_copy(update={"steps": 9}))
+    monkeypatch.setattr(train, "resolve_precision", lambda precision, device: torch.float16)
+    run(tmp_path / "parts", config, resume=True)
+    ours, theirs = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("parts", "whole"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "1", None])

@@ -105,6 +105,23 @@ def test_the_loop_is_plain_adamw(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_the_default_is_sgd_in_two_groups_to_the_last_bit(tmp_path: Path) -> None:
+    """What versions before these keys computed: decayed matrices, vectors that are not, one rate."""
+    torch.manual_seed(3)
+    model, reference = ToyModel(noisy=False), ToyModel(noisy=False)
+    reference.load_state_dict(model.state_dict())
+    config = TrainConfig(batch_size=4, images_per_device=4, steps=5, learning_rate=0.1, weight_decay=0.01, precision="fp32")
+    run(tmp_path, config, model=model)
+    matrices, vectors = ([p for p in reference.parameters() if (p.ndim > 1) is many] for many in (True, False))
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    for number in range(5):
+        optimizer.zero_grad()
+        torch.stack(list(reference(toy_batch(number)).values())).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(model.state_dict(), reference.state_dict(), rtol=0, atol=0)
+
+
 class Killed(BaseException):
     """Ends a run as SIGKILL does: nothing of the engine runs after it."""
 
