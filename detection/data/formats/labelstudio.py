@@ -78,8 +78,10 @@ def _with_own_names(images: Sequence[NamedImage], folder: Path, faults: Faults) 
         originals.setdefault(_uploaded(name), []).append(path)
     renamed = []
     for image in images:
-        name = _UPLOAD.sub("", PurePosixPath(image.name).name)
-        found = originals.get(name, []) if _IMAGE_PATH.search(image.name) and name not in known else []
+        uploaded = PurePosixPath(image.name).name
+        name = _UPLOAD.sub("", uploaded)
+        is_other = _IMAGE_PATH.search(image.name) is not None and not known & {uploaded, name}
+        found = originals.get(name, []) if is_other else []
         renamed.append(replace(image, name=found[0]) if len(found) == 1 else image)
     count = sum(new is not old for new, old in zip(renamed, images, strict=True))
     if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from detection.data.formats.splits import canonical_split, split_of
 from detection.data.formats.tables import MAKESENSE, find_columns, first_row
 from detection.data.formats.unknown import describe_unknown, refuse_archive
 from detection.data.formats.via import COLUMNS as VIA_COLUMNS
+from detection.data.formats.yolo_data import DATA_SUFFIXES
 from detection.data.images import is_image_name
 from detection.data.voc import MAX_SPLIT_BYTES
 from detection.errors import DatasetError
@@ -33,6 +35,7 @@ from detection.files import exists, read_text
 WHOLE = "all"
 """What `Recognised.splits` calls the images of a folder without splits."""
 
+_YOLO_SUFFIXES = (".txt", *DATA_SUFFIXES)
 _SPLIT_ORDER = ("train", "val", "test")
 _INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 _MOST_FILES = 20_000  # of a suffix that are looked into: opening each takes a tenth of a millisecond, over a network more
@@ -116,11 +119,19 @@ def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candid
         file_candidate(listing, "Open Images", "openimages", tables.get("openimages", ())),
         file_candidate(listing, "makesense.ai", "makesense", tables.get("makesense", ())),
         file_candidate(listing, "a table of boxes", "csv", tables.get("csv", ())),
-        folder_candidate("YOLO", "yolo", yolo.find(with_images), chosen, (".txt", ".yaml", ".yml", ".data")),
+        folder_candidate("YOLO", "yolo", _find_yolo(listing, with_images), chosen, _YOLO_SUFFIXES),
         folder_candidate("XML files of labelImg", "labelimg", labelimg.find(with_images), chosen, (".xml", ".json")),
         folder_candidate("labelme", "labelme", labelme.find(with_images), chosen, (".json",)),
     ]
     return [candidate for candidate in found if candidate is not None]
+
+
+def _find_yolo(listing: FolderListing, chosen: FolderListing) -> Sequence[FolderSource]:
+    """The sources of a YOLO folder; a data file that is chosen stands for the label files of all of it."""
+    if any(chosen.by_suffix.get(suffix) for suffix in DATA_SUFFIXES):
+        chosen = listing
+    # Without a text file the many folders in which one may lie need no look.
+    return yolo.find(chosen) if chosen.by_suffix.get(".txt") else ()
 
 
 def _by_kind(
@@ -180,4 +191,5 @@ def _num_images(source: Source, split: str, listing: FolderListing) -> int:
         return len(read_text(devkit / "ImageSets" / "Main" / f"{source.split}.txt", MAX_SPLIT_BYTES).split("\n")) - 1
     folder = (source.images or Path()).as_posix()
     images = [file for file in listing.within("" if folder == "." else folder) if is_image_name(file)]
-    return len([file for file in images if split_of(f"{PurePosixPath(file).parent}/") == split] or images)
+    counts = Counter(file.rpartition("/")[0] for file in images)
+    return sum(count for parent, count in counts.items() if split_of(f"{parent}/") == split) or len(images)

@@ -21,7 +21,6 @@ from detection.data.formats.named_images import NamedImage, find_images, image_f
 from detection.data.formats.shapes import corner_box, sized_box
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from detection.data.labelled import LabelledImage, LabelledObject
-from detection.data.records import parse_number
 from detection.errors import DatasetError
 from detection.files import read_text
 
@@ -145,9 +144,9 @@ def _read_object(cells: Sequence[str], columns: Columns, where: str, faults: Fau
     texts = [cells[index].strip() for index in columns.box]
     if not any(texts):
         return None
-    # Where semicolons separate columns, commas are decimal points.
-    numbers = [text.replace(",", ".", 1) if parse_number(text) is None else text for text in texts]
-    box = (sized_box if columns.sized else corner_box)(numbers)
+    read_box = sized_box if columns.sized else corner_box
+    # Where semicolons separate columns, commas may be decimal points.
+    box = read_box(texts) or read_box([text.replace(",", ".", 1) for text in texts])
     if box is None:
         faults.note(f"{where}: {shorten(' '.join(texts))}", "row without four numbers", "dropped")
         return None

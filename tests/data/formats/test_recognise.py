@@ -275,6 +275,15 @@ def test_folders_with_a_label_file_for_each_image(write, key, tmp_path):
         folders.expect_pictures(load_dataset(found.sources(split), CLASSES).records, pictures, tolerance=0.01)
 
 
+def test_the_data_file_of_yolo_stands_for_its_folder(tmp_path):
+    write_yolo_of_ultralytics(tmp_path)
+    for found in (recognise(tmp_path / "data.yaml"), recognise(tmp_path, Path("data.yaml"))):
+        assert list(found.splits) == ["train", "val"]
+        folders.expect_pictures(load_dataset(found.sources("val"), CLASSES).records, folders.VAL, tolerance=0.01)
+    (source,) = recognise(tmp_path, Path("labels/train")).sources()
+    assert source.format == "yolo" and len(load_dataset([source], CLASSES)) >= 2
+
+
 def test_flat_folders(tmp_path):
     folders.write_yolo(tmp_path / "yolo", tmp_path / "yolo")
     folders.write_text(tmp_path / "yolo/classes.txt", "cat\ndog\n")
