@@ -90,7 +90,10 @@ def _files(path: str | Path) -> list[str | Path]:
     """The file itself, or the images of a folder or glob. Raises DatasetError where these hold none."""
     if not (Path(path).is_dir() if exists(path) else glob.has_magic(str(path))):
         return [path]
-    found = find_inputs(str(path))
+    try:
+        found = find_inputs(str(path))
+    except OSError as error:  # a folder that may not be read
+        raise DatasetError(f"cannot read '{printable(str(path))}': {error.strerror}") from None
     films = [each for each in found if each.kind == "video"]
     if len(films) == len(found):
         raise DatasetError(f"'{printable(str(path))}' holds videos only, and `predict` takes images: `draw_media` takes films")

@@ -142,6 +142,15 @@ def test_videos_and_empty_folders_are_told(tmp_path: Path, caplog: pytest.LogCap
             pixels_of(text)
 
 
+def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(text: str) -> None:
+        raise PermissionError(13, "Permission denied", text)
+
+    monkeypatch.setattr("detection.inference.images.find_inputs", forbidden)
+    with pytest.raises(DatasetError, match="cannot read '.*': Permission denied"):
+        pixels_of(tmp_path)
+
+
 def test_images_come_one_by_one_past_bad_files(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png"):
         write_picture(tmp_path / name)
