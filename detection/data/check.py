@@ -120,6 +120,20 @@ def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitSt
     )
 
 
+def overview(splits: Sequence[CheckedSplit], statistics: Sequence[SplitStatistics]) -> dict[str, list[int]]:
+    """The numbers of images, objects and faults by what they are of, one of each for each split."""
+    return {
+        "images": [each.num_images for each in statistics],
+        "landscape or square": [each.num_landscape for each in statistics],
+        "without objects": [each.num_without_objects for each in statistics],
+        "objects": [each.num_objects for each in statistics],
+        "difficult": [each.num_difficult for each in statistics],
+        "crowd": [each.num_crowd for each in statistics],
+        "faults refused": [len(split.faults.errors) for split in splits],
+        "faults repaired": [len(split.faults.notes) for split in splits],
+    }
+
+
 def count_classes(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, int]:
     """Number of objects of each class."""
     labels = torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *(record.labels for record in records)])

@@ -14,7 +14,7 @@ import torch
 from detection.config import Config
 from detection.data.alike import AlikeImages
 from detection.data.anchor_advice import AnchorAdvice
-from detection.data.check import PERCENTILES, CheckedSplit, SplitStatistics, ground_truth_sheet
+from detection.data.check import PERCENTILES, CheckedSplit, SplitStatistics, ground_truth_sheet, overview
 from detection.data.doubled import DoubledObject, find_doubled
 from detection.data.faults import RepairedFault
 from detection.data.images import read_image
@@ -97,7 +97,7 @@ def dataset_report(
         DatasetPage(
             title=title,
             num_refused=sum(len(split.faults.errors) for split in splits),
-            overview=PageTable(["", *heads], _overview_rows(splits, statistics)),
+            overview=PageTable(["", *heads], [[name, *counts] for name, counts in overview(splits, statistics).items()]),
             faults=list(_messages(splits)),
             faulty=list(_faulty_figures(splits, max_pixels)),
             warnings=warnings,
@@ -118,19 +118,6 @@ def dataset_report(
             ],
         ),
     )
-
-
-def _overview_rows(splits: Sequence[CheckedSplit], statistics: Sequence[SplitStatistics]) -> list[list[object]]:
-    return [
-        ["images", *(each.num_images for each in statistics)],
-        ["landscape or square", *(each.num_landscape for each in statistics)],
-        ["without objects", *(each.num_without_objects for each in statistics)],
-        ["objects", *(each.num_objects for each in statistics)],
-        ["difficult", *(each.num_difficult for each in statistics)],
-        ["crowd", *(each.num_crowd for each in statistics)],
-        ["faults refused", *(len(split.faults.errors) for split in splits)],
-        ["faults repaired", *(len(split.faults.notes) for split in splits)],
-    ]
 
 
 def _messages(splits: Sequence[CheckedSplit]) -> Iterator[Messages]:

@@ -29,7 +29,7 @@ def settle_config(config: Config, tell: Tell = logger.info) -> Config:
 
     `tell` gets a sentence for each thing that was found out. Raises ConfigError or DatasetError.
     """
-    return settle_held_out(settle_classes(settle_sources(config, tell), tell), tell)
+    return settle_held_out(settle_classes(settle_sources(config, tell), tell))
 
 
 def settle_sources(config: Config, tell: Tell = logger.info) -> Config:
@@ -67,14 +67,15 @@ def _own_keys(source: FolderSource, root: Path, found: Source) -> dict[str, obje
     return keys | ({"label_key": source.label_key} if isinstance(found, FolderSource) else {})
 
 
-def settle_held_out(config: Config, tell: Tell = logger.info) -> Config:
+def settle_held_out(config: Config) -> Config:
     """The same experiment with the images held out that its run in `output_dir` held out, if there is one."""
     held_out, file = config.data.held_out, config.output_dir / SPLIT_FILE
     if held_out is None or held_out.file is not None or not is_file(file):
         return config
     asked = read_split(file).asked
     if asked != settings_of(held_out):
-        tell(f"data.val asks for another split than the one in {printable(str(file))}, which the run there was trained with")
+        # More than a sentence that may be told: images that the run was trained on would be evaluated.
+        logger.warning("data.val asks for another split than %s, with which the run there was trained", printable(str(file)))
         return config
     return with_split_file(config, held_out)
 

@@ -42,8 +42,7 @@ class ImageSplit:
 class SplitImage:
     """What of an image matters when it is put into a part."""
 
-    name: str  # of the image, unique
-    group: str  # images of one group stay together
+    group: str  # images of one group stay together; a name of its own for an image that belongs to none
     labels: frozenset[int]
 
 
@@ -136,9 +135,8 @@ def divide_records(
 ) -> dict[PartName, list[Record]]:
     """The records of each part, in their order. `groups`: where an image belongs to others, the name that they share."""
     images = [
-        SplitImage(name := f"image {record.image_id!r}", f"group {group}" if group is not None else name, labels)
+        SplitImage(f"image {record.image_id!r}" if group is None else f"group {group}", frozenset(record.labels.tolist()))
         for record, group in zip(records, groups, strict=True)
-        for labels in [frozenset(record.labels.tolist())]
     ]
     chosen = split_images(images, list(fractions.values()), seed)
     return {

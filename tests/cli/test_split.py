@@ -50,6 +50,12 @@ def test_three_parts(config, tmp_path, capsys):
     assert [record.image_id for record in load_split(data, "val").records] == content["val"]
 
 
+def test_only_splits_are_replaced(config, tmp_path, capsys):
+    before = (tmp_path / "instances.json").read_bytes()
+    assert main(["split", str(config), "--output", str(tmp_path / "instances.json")]) == 2
+    assert "would replace" in capsys.readouterr().err and (tmp_path / "instances.json").read_bytes() == before
+
+
 def test_the_configs_own_wishes_count_and_options_more(config, tmp_path, capsys):
     wishes = "data.val={fraction: 0.5, group_by: '^00000'}"
     assert main(["split", str(config), "--output", str(tmp_path / "split.json"), wishes]) == 0

@@ -126,17 +126,9 @@ def without_warnings(logger: logging.Logger) -> Iterator[None]:
 
 def overview_table(splits: Sequence[CheckedSplit], statistics: Mapping[str, SplitStatistics]) -> Table:
     """What is in each split, a column a split."""
-    rows = {
-        "images": [split.num_images for split in statistics.values()],
-        "landscape or square": [split.num_landscape for split in statistics.values()],
-        "without objects": [split.num_without_objects for split in statistics.values()],
-        "objects": [split.num_objects for split in statistics.values()],
-        "difficult": [split.num_difficult for split in statistics.values()],
-        "crowd": [split.num_crowd for split in statistics.values()],
-        "faults refused": [len(split.faults.errors) for split in splits],
-        "faults repaired": [len(split.faults.notes) for split in splits],
-    }
-    return _table("", list(statistics), rows)
+    from detection.data.check import overview
+
+    return _table("", list(statistics), overview(splits, list(statistics.values())))
 
 
 def class_table(statistics: Mapping[str, SplitStatistics]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -13,7 +14,8 @@ from detection.cli.arguments import CommandParser, any_path, fraction, output_fi
 from detection.cli.options import load_config_or_folder
 from detection.cli.output import say
 from detection.config import HeldOut, parse_config
-from detection.errors import ConfigError
+from detection.errors import ConfigError, DatasetError
+from detection.files import is_file
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if held_out.fraction + options.test_fraction >= 1:
         raise ConfigError("--fraction and --test-fraction leave nothing to train on: their sum must be below 1")
 
+    require_split(options.output)
+
     from detection.data.catalog import divide_training_images
     from detection.data.settle import settle_config
     from detection.data.split import describe_uneven, settings_of, split_of, write_split
@@ -59,6 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"warning: {line}", console)
     say(f"split: {options.output}; in a config: data.val: {{file: {options.output}}}", console)
     return 0
+
+
+def require_split(file: Path) -> None:
+    """Raise ConfigError if the file is there and is no split: it may be one of the data's."""
+    from detection.data.split import read_split
+
+    try:
+        if is_file(file):
+            read_split(file)
+    except DatasetError:
+        raise ConfigError(f"--output would replace {printable(str(file))}, which is no split: name another file") from None
 
 
 def asked_for(options: argparse.Namespace, configured: HeldOut) -> HeldOut:
