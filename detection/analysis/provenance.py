@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from detection.engine.precision import describe_precision
 from detection.weights.checkpoint import software_versions
 
 
@@ -35,7 +36,7 @@ def current_provenance(device: torch.device, precision: torch.dtype | None) -> P
         machine.insert(0, torch.cuda.get_device_name(device))
     return Provenance(
         machine=", ".join(machine),
-        arithmetic=f"torch {versions['torch']}, {'fp32' if precision is None else 'bf16 autocast'}",
+        arithmetic=f"torch {versions['torch']}, {describe_precision(precision)}",
         date=datetime.date.today().isoformat(),
         commit=versions["commit"][:7] if "commit" in versions else f"resdet {versions['resdet']}",
     )

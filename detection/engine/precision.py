@@ -39,7 +39,7 @@ def resolve_precision(precision: Precision, device: torch.device | str) -> torch
 
 def describe_precision(dtype: torch.dtype | None) -> str:
     """A phrase for the log."""
-    return "fp32" if dtype is None else "bf16 autocast" if dtype is torch.bfloat16 else "fp16 autocast, losses scaled"
+    return "fp32" if dtype is None else "bf16 autocast" if dtype is torch.bfloat16 else "fp16 autocast"
 
 
 def has_native_fp16(device: torch.device) -> bool:

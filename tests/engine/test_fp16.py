@@ -67,7 +67,7 @@ def test_fp16_trains_as_fp32_does_up_to_rounding(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0.01, atol=1e-3)
     assert lines(tmp_path / "fp16")[-1]["loss_scale"] == 65536 and lines(tmp_path / "fp16")[-1]["skipped_steps"] == 0
     assert "loss_scale" not in lines(tmp_path / "fp32")[-1]
-    assert "fp16 autocast, losses scaled" in (tmp_path / "fp16/log.txt").read_text()
+    assert "cpu, fp16 autocast, 1 process" in (tmp_path / "fp16/log.txt").read_text()
 
 
 def test_an_overflow_is_left_out_and_counted(tmp_path: Path) -> None:
