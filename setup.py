@@ -32,6 +32,9 @@ EXTRAS = {
     "video": ["av>=14.2"],
     # Photographs of telephones: .heic
     "heif": ["pillow-heif>=0.20"],
+    # Trackers of experiments: `resdet train --track wandb`. Of MLflow the client, and what it needs for a local database.
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow-skinny>=2.14", "sqlalchemy>=2", "alembic>=1.13"],
     # `make docs`: the site and its API reference.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
 }
@@ -39,6 +42,7 @@ DEVELOPMENT = [
     "fvcore>=0.1.5",
     "pytest>=8",
     "hypothesis>=6.100",
+    "optuna>=4",  # docs/examples/optuna_search.py
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",

@@ -21,7 +21,7 @@ LEVELS = (
     {"modeling", "data"},
     {"weights", "evaluation"},
     {"engine"},
-    {"inference"},
+    {"inference", "trackers"},
     {"pretraining", "export"},
     {"training", "analysis"},
     {"cli"},

@@ -20,6 +20,7 @@ from detection.files import exists, is_file
 if TYPE_CHECKING:
     from detection.inference.detector import Detector
     from detection.inference.ensemble import Ensemble
+    from detection.trackers import Tracker
 
 ConfigT = TypeVar("ConfigT", Config, ClassifierConfig)
 
@@ -55,6 +56,13 @@ def training_parser(tool: str, description: str | None, weights_help: str) -> ar
         "--weights", type=any_path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
     )
     parser.add_argument("--output-dir", type=output_folder, metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument(
+        "--track",
+        action="append",
+        choices=("wandb", "mlflow"),
+        default=[],
+        help="show the run in this tracker too, whose package must be installed; may be given twice",
+    )
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.learning_rate=0.002")
     return parser
 
@@ -77,6 +85,13 @@ def load_config_or_folder(path: Path, overrides: Sequence[str]) -> Config:
     from detection.data.folder import config_of_folder
 
     return override_config(config_of_folder(path, tell=say), overrides)
+
+
+def load_trackers(options: argparse.Namespace) -> list[Tracker]:
+    """The callbacks that --track asks for. Raises ConfigError where a package is absent."""
+    from detection.trackers import TRACKERS
+
+    return [TRACKERS[name]() for name in options.track]
 
 
 def load_training_config(options: argparse.Namespace, load: Callable[[Path, Sequence[str]], ConfigT]) -> ConfigT:

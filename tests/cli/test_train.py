@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from detection import Callback, trackers
 from detection.cli.main import command_main, run
 from detection.inference.detector import load_detector
 from tests.shapes import write_config
@@ -135,3 +137,19 @@ def test_a_classifier_and_its_detector_have_a_folder_each(
     assert train("--config", config, "--pretrain", classifier, "--output-dir", tmp_path / "one") == 2
     assert "each run needs a folder to itself" in capsys.readouterr().err
     assert list((tmp_path / "one").iterdir()) == []
+
+
+def test_a_run_is_tracked(
+    devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Noted(Callback):
+        steps: ClassVar[list[int]] = []
+
+        def on_log(self, line: dict[str, Any]) -> None:
+            self.steps.append(line["step"])
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", Noted)
+    config = write_config(tmp_path, devkit)
+    assert train("--track", "mlflow", "--config", config, "train.steps=2") == 0 and Noted.steps == [1, 2]
+    assert train("--config", config, "--track", "paper") == 2
+    assert "invalid choice: 'paper'" in capsys.readouterr().err

@@ -24,6 +24,8 @@ NOT_RUN = {
     "benchmark ": "minutes, or a GPU; tests/tools runs each benchmark in small",
     "datasets/download.py ": "a network; tests/datasets/test_download.py has a server of its own",
     "convert-weights msra/R-50 ": "a network; tests/cli/test_convert_weights.py converts a file of this form",
+    "train --track ": "a tracker that runs offline; tests/trackers has the real ones, tests/cli/test_train.py the option",
+    "pretrain --track ": "the same",
     "export --backbone resnet50 ": "a network; tests/cli/test_export.py exports a backbone",
 }
 # The beginning of a line that is a command of another program, and where it is tried.

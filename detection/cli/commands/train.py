@@ -13,7 +13,7 @@ from rich.table import Table
 
 from backbones.errors import printable
 from detection.cli.arguments import any_path
-from detection.cli.options import load_training_config, take_config_argument, training_parser
+from detection.cli.options import load_trackers, load_training_config, take_config_argument, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
 from detection.config import load_classifier_config, load_config, override_config, with_weights
 from detection.errors import ConfigError
@@ -21,6 +21,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from detection.config import Config
     from detection.engine.result import TrainResult
+    from detection.trackers import Tracker
 
 SHOWN_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
 
@@ -40,10 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C)."""
     options = build_parser().parse_intermixed_args(argv)
+    trackers = load_trackers(options)
     is_folder = take_config_argument(options).is_dir()
     config = config_for_folder(options) if is_folder else load_training_config(options, load_config)
     if options.pretrain is None or options.resume:
-        return _train(config, resume=options.resume)
+        return _train(config, trackers, resume=options.resume)
     if options.weights is not None:
         raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
     pretrain_config = load_classifier_config(options.pretrain)
@@ -62,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with process_group(world, config.train), hold_folder(world, config.output_dir):
         on_main(world, lambda: require_no_other_run(config.output_dir))  # now, not after the classifier's hours
         begun = on_main(world, lambda: has_begun(pretrain_config.output_dir))
-        classifier = train_classifier(pretrain_config, resume=begun, tell=tell)
+        classifier = train_classifier(pretrain_config, resume=begun, tell=tell, callbacks=trackers)
         if (code := exit_code_if_stopped(classifier.training)) is not None:
             return code
-        return _train(with_weights(config, classifier.weights), resume=False)
+        return _train(with_weights(config, classifier.weights), trackers, resume=False)
 
 
 def config_for_folder(options: argparse.Namespace) -> Config:
@@ -85,11 +87,11 @@ def config_for_folder(options: argparse.Namespace) -> Config:
     return override_config(new.config, options.overrides)
 
 
-def _train(config: Config, *, resume: bool) -> int:
+def _train(config: Config, trackers: Sequence[Tracker], *, resume: bool) -> int:
     """Train the detector and print how it went; returns the exit code."""
     from detection.training import train_detector
 
-    result = train_detector(config, resume=resume, tell=tell, find_weights=fetch_weights)
+    result = train_detector(config, resume=resume, tell=tell, callbacks=trackers, find_weights=fetch_weights)
     if (code := exit_code_if_stopped(result)) is not None:
         return code
     if result.metrics:
