@@ -1,5 +1,6 @@
 """Names from outside on their way to a terminal: shown, never obeyed, and never too foreign for it."""
 
+import importlib.util
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ from detection.analysis.report import coco_table
 from detection.cli.main import run
 from detection.cli.output import download_progress, progress_bar, say
 from detection.errors import ConfigError
-from detection.terminal import PrintableFormatter, new_console, plain, table_lines
+from detection.terminal import PrintableFormatter, new_console, plain, shows_bars, table_lines
 
 NAMES = ["dent[large]", "[/x]", "[red]a[/red]", "[link=http://x]y", ":cat:", "a\\[b]", "\\", "猫", "قطة", "100%", "{x}", "$a$"]
 HOSTILE = {
@@ -134,3 +135,14 @@ def test_lines_of_a_table_are_of_one_width_whatever_the_names(rows):
 
 def test_lines_of_a_table():
     assert table_lines([("name", "n"), ("猫", "10"), ("a\x1b", "")]) == ["name    n", "猫     10", "a\\x1b    "]
+
+
+def test_bars_are_shown_on_terminals_and_in_notebooks_that_can(monkeypatch):
+    def console(**options):
+        return Console(file=io.StringIO(), **options)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert shows_bars(console(force_terminal=True)) and not shows_bars(console(force_terminal=False, force_jupyter=False))
+    assert not shows_bars(console(force_jupyter=True))  # without ipywidgets rich only warns
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "ipywidgets" or None)
+    assert shows_bars(console(force_jupyter=True))

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from backbones.errors import printable
-from detection.terminal import new_console, plain, plain_column
+from detection.terminal import new_console, plain, plain_column, shows_bars
 
 if TYPE_CHECKING:
     from backbones.weights.format import Kind
@@ -58,7 +58,7 @@ def describe_errors(metrics: Mapping[str, float]) -> str:
 def progress_bar(console: Console) -> Progress:
     """A bar that counts images on a terminal, and disappears when it is done; nothing elsewhere."""
     columns = (plain_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not shows_bars(console))
 
 
 def predict_split(
@@ -107,11 +107,11 @@ def download_progress(action: str) -> Iterator[Callable[[int, int | None], None]
 
     console = new_console(stderr=True, quiet=not World.from_environment().is_main)
     columns = (plain_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not shows_bars(console)) as progress:
         task = progress.add_task(action, total=None, visible=False)
 
         def report(done: int, total: int | None) -> None:
-            if not (console.is_terminal or progress.tasks[0].visible):
+            if not (shows_bars(console) or progress.tasks[0].visible):
                 say(action, console)
             progress.update(task, completed=done, total=total, visible=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from detection import evaluate, load_config, load_detector, train_detector
+from detection import evaluate, train_detector
 from detection.data import read_image
 from detection.visualize import draw_boxes, save_image
 
@@ -29,12 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The whole story: data, config, training, evaluation, pictures."""
     options = build_parser().parse_args(argv)
     data = options.data if options.data else make_data(options.output / "data")
-    config = load_config(write_config(data, options))
 
-    result = train_detector(config)
-    print(f"{result.steps} steps in {result.seconds:.0f} s; checkpoints in {config.output_dir}")
+    result = train_detector(write_config(data, options))
+    print(f"{result.steps} steps in {result.seconds:.0f} s; checkpoints in {result.output_dir}")
 
-    detector = load_detector(config.output_dir / "best.pt")
+    detector = result.detector
     metrics = evaluate(detector).metrics  # on data.val, as the config has no data.test
     print(f"COCO AP {metrics['AP']:.3f}, VOC mAP@.5 (area) {metrics['voc_area']:.3f}")
 
