@@ -29,6 +29,7 @@ MAX_DIFFERENT_BITS = 14
 MAX_DIFFERENCE = 8.0
 """Mean difference of the thumbnails' colours, 0 to 255, up to which two images show the same: copies 3, others 30 and more."""
 
+_COMPARED = 32  # images of a group with whose thumbnails another is compared
 _BLOCK = 1024  # images that are compared with all others at once
 
 
@@ -110,20 +111,28 @@ def find_alike(prints: Sequence[Fingerprint | None]) -> list[Alike]:
 def _join(prints: Sequence[Fingerprint]) -> np.ndarray:
     """(N,): the group of each of N images, the smallest place in it."""
     groups = np.arange(len(prints))
-    for place, others in _pairs(prints):
+    thumbnails = np.stack([each.thumbnail for each in prints]) if prints else np.zeros((0, 0))
+    for place, candidates in _candidates(prints):
+        others = _confirmed(thumbnails, place, candidates[_few_of_each(groups[candidates])])
         joined = np.unique(np.append(groups[others], groups[place]))
         if len(joined) > 1:
             groups[np.isin(groups, joined)] = joined[0]
     return groups
 
 
-def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, np.ndarray]]:
-    """For each image that is like some before it: its place, and theirs."""
+def _few_of_each(groups: np.ndarray) -> np.ndarray:
+    """The places of the first of each group: thousands of frames of one camera need not all be compared with each other."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    return order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < _COMPARED]
+
+
+def _candidates(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, np.ndarray]]:
+    """For each image whose hash is like those of some before it: its place, and theirs."""
     if not prints:
         return
     signs = np.where(np.stack([each.bits for each in prints]), 1, -1).astype(np.float32)
     mirrored = signs * np.tile([1, -1], 32).astype(np.float32)  # waves of odd numbers across the image change their sign
-    thumbnails = np.stack([each.thumbnail for each in prints])
     least = 64 - 2 * MAX_DIFFERENT_BITS  # of the sum of products of signs
     for start in range(0, len(prints), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(prints)))
@@ -131,9 +140,7 @@ def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, np.ndarray]]:
         alike = np.maximum(signs[block] @ before, mirrored[block] @ before) >= least
         for row in np.flatnonzero(np.tril(alike, start - 1).any(axis=1)):
             place = start + int(row)
-            others = _confirmed(thumbnails, place, np.flatnonzero(alike[row, :place]))
-            if len(others):
-                yield place, others
+            yield place, np.flatnonzero(alike[row, :place])
 
 
 def _confirmed(thumbnails: np.ndarray, place: int, others: np.ndarray) -> np.ndarray:

@@ -84,6 +84,13 @@ def test_many_images_are_compared_in_blocks():
     }
 
 
+def test_thousands_of_frames_of_one_camera_are_one_group():
+    bits, thumbnail = np.random.default_rng(0).random(64) < 0.5, np.full((16, 16, 3), 7, np.uint8)
+    frames = [Fingerprint(os.urandom(16), bits, thumbnail) for _ in range(2000)]
+    other = Fingerprint(os.urandom(16), bits, thumbnail + 100)
+    assert [group.members for group in find_alike([other, *frames])] == [tuple(range(1, 2001))]
+
+
 def test_a_file_that_cannot_be_read_has_no_fingerprint(tmp_path):
     Image.fromarray(scene(3)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
