@@ -1,7 +1,7 @@
 """What tiles gain where objects are small and images big: the same detector trained and tested on whole images and on tiles.
 
 The images are composed of COCO's: shrunken photographs, strewn over a grey sheet of 2400 x 1800 pixels. One class, person.
-Writes DIR/tiling.json, a row for each way to train and to test.
+Writes DIR/tiling.json, a row for each way to train and to test, as each is done; a training that is there is not repeated.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="a classifier of resnet50_half")
     parser.add_argument("--output", type=Path, default=Path("runs/tiling"), metavar="DIR")
     parser.add_argument("--images", type=int, default=40, metavar="N", help="of each split")
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help="of each training")
+    parser.add_argument(
+        "--steps", type=int, default=1500, metavar="N", help="of each training; with a few hundred nothing is learnt"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
