@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detection.engine.callbacks import Callback, StopTraining
 from detection.engine.distributed import World
 from detection.engine.group import process_group
 from detection.errors import TrainingError
@@ -34,6 +35,14 @@ def stopped_batches(first: int) -> Iterator[ToyBatch]:
         if number == 13 and RANK == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         yield batch
+
+
+class StopsAtFour(Callback):
+    """Asks to stop; called on rank 0 alone."""
+
+    def on_log(self, line: dict[str, Any]) -> None:
+        assert RANK == 0
+        raise StopTraining("enough")
 
 
 def model() -> ToyModel:
@@ -63,6 +72,8 @@ def train_under_a_group(folder: Path) -> None:
         result = run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=stopped_batches)
         assert (result.steps, result.signal) == (7, signal.SIGTERM)
         assert run(folder / "stopped", CONFIG_OF_TWO, model=model(), batches=batches, resume=True).steps == 12
+        asked = run(folder / "asked", CONFIG_OF_TWO, model=model(), batches=batches, callbacks=[StopsAtFour()])
+        assert (asked.steps, asked.stopped_by, asked.signal) == (4, "StopsAtFour: enough", None)
         failures: list[tuple[str, dict[str, Any]]] = [
             ("whole", {}),  # holds another run
             ("absent", {"resume": True}),
