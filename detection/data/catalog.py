@@ -11,12 +11,13 @@ from typing import Literal
 from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, Source, VocSource
 from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
+from detection.data.duplicate_objects import describe_equal_objects
 from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
 from detection.data.held_out import hold_out
 from detection.data.labelled import to_records
 from detection.data.orientation import turn_records
-from detection.data.records import describe_duplicates, describe_relative
+from detection.data.records import describe_relative
 from detection.data.split import describe_uneven, read_split, select_records
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
@@ -131,7 +132,7 @@ def read_sources(
                     if weights is not None and source.weight != 1:
                         weights[record.image_id] = source.weight
     unknown = classes.describe_unknown(faults.names) if records else []
-    for message in (*unknown, describe_left_out(faults.left_out), describe_duplicates(records), describe_relative(records)):
+    for message in (*unknown, describe_left_out(faults.left_out), describe_equal_objects(records), describe_relative(records)):
         if message is not None:
             faults.inform(message)
     return records

@@ -17,9 +17,9 @@ import torch
 from detection.config import MAX_PIXELS, DataConfig, Source
 from detection.data.catalog import SplitName, read_parts, read_sources
 from detection.data.classes import ClassMap
-from detection.data.doubled import describe_doubled
-from detection.data.duplicates import Fingerprint
+from detection.data.duplicate_objects import describe_duplicate_objects
 from detection.data.faults import Faults
+from detection.data.fingerprints import Fingerprint
 from detection.data.images import describe_more_frames, read_image
 from detection.data.loader import find_bad_images
 from detection.data.records import describe_crowded
@@ -163,7 +163,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
     for split in splits:
         crowded = describe_crowded(split.records, max_detections) if max_detections and split.name != "train" else None
         lines += [] if crowded is None else [f"{split.name}: {crowded}"]
-        lines += [f"{split.name}: {line}" for line in describe_doubled(split.records)]
+        lines += [f"{split.name}: {line}" for line in describe_duplicate_objects(split.records)]
         empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
         if empty and split.records:
             lines.append(f"{split.name}: no object of {', '.join(empty)}")

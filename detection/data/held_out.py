@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from backbones.errors import shorten
 from detection.config import DataConfig, HeldOut
-from detection.data.duplicates import find_alike, read_fingerprints
+from detection.data.fingerprints import find_near_duplicates, read_fingerprints
 from detection.data.split import PartName, divide_records, part_fractions
 from detection.errors import ConfigError
 from detection.structures import Record
@@ -79,8 +79,8 @@ def groups_by_look(records: Sequence[Record], workers: int, max_pixels: int, tim
     """For each image that looks like others a name that they share; None for those like no other, or unreadable."""
     prints = read_fingerprints([record.file for record in records], workers, max_pixels, timeout)
     groups: list[str | None] = [None] * len(records)
-    for alike in find_alike(list(prints)):
-        name = min(repr(records[place].image_id) for place in alike.members)
-        for place in alike.members:
+    for group in find_near_duplicates(list(prints)):
+        name = min(repr(records[place].image_id) for place in group.members)
+        for place in group.members:
             groups[place] = name
     return groups

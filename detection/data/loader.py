@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detection.config import LOADER_TIMEOUT, MAX_PIXELS, Config, DataConfig, OnBadImage
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
-from detection.data.duplicates import Fingerprint, fingerprint
+from detection.data.fingerprints import Fingerprint, fingerprint
 from detection.data.images import LoadedImage, describe_more_frames, load_image, require_annotated_size
 from detection.data.packing import PackedRecords
 from detection.data.repeats import image_factors

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from backbones.errors import printable
 from detection.data.faults import Faults
 from detection.errors import DatasetError
 from detection.structures import ImageId, Record
@@ -99,22 +98,6 @@ def parse_number(text: str | None) -> float | None:
 
 def _shorter_side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
-
-
-def describe_duplicates(records: Sequence[Record]) -> str | None:
-    """How many objects have exactly the box and class of another of their image, and where the first is; None without any."""
-    extra = {record.file: count for record in records if (count := _num_duplicates(record))}
-    if not extra:
-        return None
-    first = f"the first: {extra[(file := next(iter(extra)))]} in {printable(str(file))}"
-    return f"{sum(extra.values())} objects in {len(extra)} images have the very box and class of another; {first}"
-
-
-def _num_duplicates(record: Record) -> int:
-    if len(record.labels) < 2:
-        return 0
-    objects = zip(map(tuple, record.boxes.tolist()), record.labels.tolist(), strict=True)
-    return len(record.labels) - len(set(objects))
 
 
 def describe_relative(records: Sequence[Record]) -> str | None:

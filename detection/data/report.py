@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from detection.config import Config
-from detection.data.alike import AlikeImages
-from detection.data.anchor_advice import AnchorAdvice
 from detection.data.check import PERCENTILES, CheckedSplit, SplitStatistics, ground_truth_sheet, overview
-from detection.data.doubled import DoubledObject, find_doubled
+from detection.data.duplicate_images import DuplicateImages
+from detection.data.duplicate_objects import DuplicateObject, find_duplicate_objects
 from detection.data.faults import RepairedFault
+from detection.data.findings import Findings
 from detection.data.images import read_image
 from detection.errors import DatasetError
 from detection.fonts import plot_families, plot_text
@@ -72,25 +72,17 @@ class DatasetPage:
     warnings: Sequence[str]
     class_plot: str
     classes: PageTable
-    doubled: Sequence[PageFigure]
+    duplicate_objects: Sequence[PageFigure]
     sizes: PageTable
     anchors: Sequence[str]
-    alike_lines: Sequence[str]
-    alike: Sequence[PageFigure]
+    duplicate_image_lines: Sequence[str]
+    duplicate_images: Sequence[PageFigure]
     sheets: Sequence[PageFigure] = field(default_factory=tuple)
 
 
-def dataset_report(
-    title: str,
-    splits: Sequence[CheckedSplit],
-    statistics: Sequence[SplitStatistics],
-    warnings: Sequence[str],
-    alike: Sequence[AlikeImages],
-    alike_lines: Sequence[str],
-    anchors: AnchorAdvice,
-    config: Config,
-) -> str:
-    """The page: self-contained HTML. `statistics` are those of `splits`, in their order."""
+def dataset_report(title: str, findings: Findings, config: Config) -> str:
+    """The page: self-contained HTML."""
+    splits, statistics = findings.splits, list(findings.statistics.values())
     names, heads, max_pixels = config.data.class_names, [split.name for split in splits], config.data.max_pixels
     return render_page(
         "dataset.html",
@@ -100,17 +92,17 @@ def dataset_report(
             overview=PageTable(["", *heads], [[name, *counts] for name, counts in overview(splits, statistics).items()]),
             faults=list(_messages(splits)),
             faulty=list(_faulty_figures(splits, max_pixels)),
-            warnings=warnings,
+            warnings=findings.warnings,
             class_plot=plot_classes(statistics, heads, names),
             classes=PageTable(["", *heads], [[name, *(each.objects_by_class[name] for each in statistics)] for name in names]),
-            doubled=list(_doubled_figures(splits, names, max_pixels)),
+            duplicate_objects=list(_duplicate_object_figures(splits, names, max_pixels)),
             sizes=PageTable(
                 ["√ of a box's area, px", *(f"{percent} %" for percent in PERCENTILES)],
                 [[name, *each.box_sizes.values()] for name, each in zip(heads, statistics, strict=True) if each.box_sizes],
             ),
-            anchors=anchors.lines(),
-            alike_lines=alike_lines,
-            alike=list(_alike_figures(alike, max_pixels)),
+            anchors=findings.anchors.lines(),
+            duplicate_image_lines=findings.duplicate_image_lines,
+            duplicate_images=list(_duplicate_image_figures(findings.duplicate_images, max_pixels)),
             sheets=[
                 PageFigure([inline_picture(ground_truth_sheet(split.records, names, max_pixels=max_pixels), 1600)], split.name)
                 for split in splits
@@ -158,14 +150,16 @@ def plot_classes(statistics: Sequence[SplitStatistics], heads: Sequence[str], cl
     return data_url(stream.getvalue(), "image/png")
 
 
-def _doubled_figures(splits: Sequence[CheckedSplit], names: Sequence[str], max_pixels: int) -> Iterator[PageFigure]:
-    found = ((record, each) for split in splits for record in split.records for each in find_doubled(record)[:3])
-    pictures = (_doubled_figure(record, each, names, max_pixels) for record, each in found)
+def _duplicate_object_figures(splits: Sequence[CheckedSplit], names: Sequence[str], max_pixels: int) -> Iterator[PageFigure]:
+    found = ((record, each) for split in splits for record in split.records for each in find_duplicate_objects(record)[:3])
+    pictures = (_duplicate_object_figure(record, each, names, max_pixels) for record, each in found)
     yield from _first(MAX_PICTURES, pictures)
 
 
-def _doubled_figure(record: Record, doubled: DoubledObject, names: Sequence[str], max_pixels: int) -> PageFigure | None:
-    places = torch.tensor([doubled.first, doubled.second], device="cpu")
+def _duplicate_object_figure(
+    record: Record, duplicate: DuplicateObject, names: Sequence[str], max_pixels: int
+) -> PageFigure | None:
+    places = torch.tensor([duplicate.first, duplicate.second], device="cpu")
     image = _read(record.file, max_pixels)
     if image is None:
         return None
@@ -173,7 +167,7 @@ def _doubled_figure(record: Record, doubled: DoubledObject, names: Sequence[str]
     part, shift = view_around(image, boxes.numpy())
     drawn = draw_boxes(part, boxes - torch.from_numpy(shift), labels, names)
     return PageFigure(
-        [inline_picture(drawn)], f"{doubled.kind}: {' and '.join(names[label] for label in labels)}, {record.file}"
+        [inline_picture(drawn)], f"{duplicate.kind}: {' and '.join(names[label] for label in labels)}, {record.file}"
     )
 
 
@@ -216,11 +210,11 @@ def view_around(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.nd
     return view, np.array([left, top, left, top], dtype=np.float32)
 
 
-def _alike_figures(alike: Sequence[AlikeImages], max_pixels: int) -> Iterator[PageFigure]:
-    yield from _first(MAX_PICTURES, (_alike_figure(group, max_pixels) for group in alike))
+def _duplicate_image_figures(groups: Sequence[DuplicateImages], max_pixels: int) -> Iterator[PageFigure]:
+    yield from _first(MAX_PICTURES, (_duplicate_image_figure(group, max_pixels) for group in groups))
 
 
-def _alike_figure(group: AlikeImages, max_pixels: int) -> PageFigure | None:
+def _duplicate_image_figure(group: DuplicateImages, max_pixels: int) -> PageFigure | None:
     """The first two, of two splits where there are two."""
     shown = sorted(group.members, key=lambda member: group.splits.index(member[0]))
     second = next((member for member in shown if member[0] != shown[0][0]), shown[1])

@@ -12,7 +12,6 @@ from detection.data.faults import Faults
 from detection.data.records import (
     Box,
     describe_crowded,
-    describe_duplicates,
     describe_relative,
     finite_number,
     needs_no_repair,
@@ -63,15 +62,7 @@ def test_boxes_that_need_no_repair_stay_as_they_are(box: Box):
     assert needs_no_repair((1, 1, 3, 3), (4, 6)) and not needs_no_repair((1, 1, 7, 3), (4, 6))
 
 
-A, B = (0, 0, 10, 10), (0, 0, 10, 11)
-
-
-def test_duplicates_have_the_very_box_and_class():
-    unlike = [make_record(1, [A, B]), make_record(2, [A, A], labels=[0, 1]), make_record(3), make_record(4, [A])]
-    assert describe_duplicates(unlike) is None
-    alike = [make_record(5, [A, B, A, A]), make_record(6, [B, B])]
-    expected = "3 objects in 2 images have the very box and class of another; the first: 2 in 5.jpg"
-    assert describe_duplicates([*unlike, *alike]) == expected
+A = (0, 0, 10, 10)
 
 
 def test_boxes_that_are_fractions_are_told():

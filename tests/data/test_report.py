@@ -3,6 +3,7 @@
 import base64
 import io
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from PIL import Image
 
 from detection.config import Config
 from detection.config.files import parse_config
-from detection.data.alike import describe_alike, find_alike_images
 from detection.data.anchor_advice import suggest_anchors
-from detection.data.check import check_data, data_warnings, split_statistics
+from detection.data.check import split_statistics
 from detection.data.faults import Faults
+from detection.data.findings import Findings, examine_data
 from detection.data.report import MAX_MESSAGES, MAX_PICTURES, dataset_report, view_around
 from detection.html import inline_picture, render_page
 from tests.data.pictures import Picture, Thing, coco_content, write_coco
@@ -71,21 +72,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def page_of(config: Config, title: str = "data") -> str:
-    splits = check_data(config.data)
-    names = config.data.class_names
-    statistics = [split_statistics(split, names) for split in splits]
-    alike = find_alike_images(splits)
-    warnings = data_warnings(splits, names)
-    return dataset_report(
-        title,
-        splits,
-        statistics,
-        warnings,
-        alike,
-        describe_alike(alike),
-        suggest_anchors(splits[0].records, config),
-        config,
-    )
+    return dataset_report(title, examine_data(config), config)
 
 
 def test_names_are_text(config):
@@ -104,10 +91,10 @@ def test_names_are_text(config):
 
 
 def test_empty_data_make_a_page(config):
-    splits = [type(split)(split.name, [], Faults(), []) for split in check_data(config.data)]
-    names = config.data.class_names
-    statistics = [split_statistics(split, names) for split in splits]
-    content = dataset_report("none", splits, statistics, [], [], [], suggest_anchors([], config), config)
+    found = examine_data(config)
+    splits = [replace(split, records=[], prints=[], faults=Faults()) for split in found.splits]
+    statistics = {split.name: split_statistics(split, config.data.class_names) for split in splits}
+    content = dataset_report("none", Findings(splits, statistics, [], [], suggest_anchors([], config)), config)
     page = Page(content)
     assert page.open == [] and "None were found." in page.text and page.elements["figure"] == 0
 

@@ -21,9 +21,12 @@ from detection.files import write_whole
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
-    from detection.config import Config, DataConfig
-    from detection.data.anchor_advice import AnchorAdvice
+    from rich.console import Console
+
+    from detection.config import Config
+    from detection.data.catalog import SplitName
     from detection.data.check import CheckedSplit, SplitStatistics
+    from detection.data.findings import Findings
 
 MESSAGES_SHOWN = 10  # of one kind on the screen; the file has all
 
@@ -47,60 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check, print, write. Raises ConfigError for a config without data, DatasetError where training would refuse the data."""
     options = build_parser().parse_intermixed_args(argv)
     config = load_config_or_folder(take_config_argument(options), options.overrides)
-    folder, console = options.output, new_console()
-
-    from detection.data.alike import describe_alike, find_alike_images
-    from detection.data.check import data_warnings, fault_lines, save_ground_truth_sheet, split_statistics
-    from detection.data.report import dataset_report
-    from detection.data.settle import settle_config
-
     if not config.data.all_sources:
         raise ConfigError(f"{options.config} names no data: set data.train, data.val or data.test")
+    folder, console = options.output, new_console()
+
+    from detection.data.settle import settle_config
+
     config = settle_config(config, lambda sentence: say(sentence, console))
-    names = config.data.class_names
-    splits = check(config.data)
+    findings = examine(config)
     folder.mkdir(parents=True, exist_ok=True)
-    statistics: dict[str, SplitStatistics] = {split.name: split_statistics(split, names) for split in splits}
-    console.print(overview_table(splits, statistics), class_table(statistics), size_table(statistics), soft_wrap=True)
-    alike = find_alike_images(splits)
-    alike_lines = describe_alike(alike)
-    found = [*data_warnings(splits, names, config.test.max_detections), *alike_lines]
-    warnings = [f"warning: {line}" for line in found]
-    advice = anchor_advice(splits, config)
-    write_whole(folder / "faults.txt", "".join(f"{printable(line)}\n" for line in fault_lines(splits) + warnings))
-    for line in shortened_fault_lines(splits) + warnings:
+    print_tables(findings, console)
+    print_faults(findings, folder / "faults.txt", console)
+    draw_ground_truth(findings, config, folder, console)
+    for line in findings.anchors.lines():
         say(line, console)
-    for split in splits:
-        if split.records:
-            sheet = folder / f"{split.name}.jpg"
-            save_ground_truth_sheet(split.records, names, sheet, max_pixels=config.data.max_pixels)
-            say(f"{split.name}: ground truth drawn in {sheet}", console)
-    for line in advice.lines():
-        say(line, console)
-    title = f"Data of {options.config}"
-    page = dataset_report(title, splits, list(statistics.values()), found, alike, alike_lines, advice, config)
-    write_whole(folder / "report.html", page)
-    say(f"report: {folder / 'report.html'}", console)
-    num_errors = sum(len(split.faults.errors) for split in splits)
-    if num_errors:
-        faults = "1 fault" if num_errors == 1 else f"{num_errors} faults"
+    write_page(findings, config, f"Data of {options.config}", folder / "report.html", console)
+    if findings.num_refused:
+        faults = "1 fault" if findings.num_refused == 1 else f"{findings.num_refused} faults"
         raise DatasetError(f"{faults} that training refuses, listed above and in {folder / 'faults.txt'}")
     return 0
 
 
-def anchor_advice(splits: Sequence[CheckedSplit], config: Config) -> AnchorAdvice:
-    """How the config's anchors fit the training images, or those that there are, as they are cut into tiles."""
-    from detection.data.anchor_advice import suggest_anchors
-    from detection.data.catalog import Dataset
-    from detection.data.tiles import tile_dataset
-
-    tiles = tile_dataset(Dataset(config.data.class_names, splits[0].records), config.data)
-    return suggest_anchors(tiles.records, config)
-
-
-def check(data: DataConfig) -> list[CheckedSplit]:
-    """`check_data` with a bar for each split."""
-    from detection.data.check import check_data
+def examine(config: Config) -> Findings:
+    """`examine_data` with a bar for each split."""
+    from detection.data.findings import examine_data
 
     tasks: dict[str, TaskID] = {}
     with without_warnings(logging.getLogger("detection.data")), progress_bar(new_console(stderr=True)) as progress:
@@ -110,7 +83,7 @@ def check(data: DataConfig) -> list[CheckedSplit]:
                 tasks[name] = progress.add_task(f"decoding {name}", total=total)
             progress.update(tasks[name], completed=done)
 
-        return check_data(data, report)
+        return examine_data(config, report)
 
 
 @contextmanager
@@ -124,25 +97,61 @@ def without_warnings(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def overview_table(splits: Sequence[CheckedSplit], statistics: Mapping[str, SplitStatistics]) -> Table:
+def print_tables(findings: Findings, console: Console) -> None:
+    """What is in the data, in numbers."""
+    statistics = findings.statistics
+    tables = overview_table(findings.splits, statistics), class_table(statistics), size_table(statistics)
+    console.print(*tables, soft_wrap=True)
+
+
+def print_faults(findings: Findings, file: Path, console: Console) -> None:
+    """Faults and warnings: some of each kind on the screen, all in the file."""
+    from detection.data.check import fault_lines
+
+    warnings = [f"warning: {line}" for line in (*findings.warnings, *findings.duplicate_image_lines)]
+    write_whole(file, "".join(f"{printable(line)}\n" for line in fault_lines(findings.splits) + warnings))
+    for line in shortened_fault_lines(findings.splits) + warnings:
+        say(line, console)
+
+
+def draw_ground_truth(findings: Findings, config: Config, folder: Path, console: Console) -> None:
+    """A picture of each split, FOLDER/SPLIT.jpg."""
+    from detection.data.check import save_ground_truth_sheet
+
+    for split in findings.splits:
+        if split.records:
+            sheet = folder / f"{split.name}.jpg"
+            save_ground_truth_sheet(split.records, config.data.class_names, sheet, max_pixels=config.data.max_pixels)
+            say(f"{split.name}: ground truth drawn in {sheet}", console)
+
+
+def write_page(findings: Findings, config: Config, title: str, file: Path, console: Console) -> None:
+    """All of it as a page."""
+    from detection.data.report import dataset_report
+
+    write_whole(file, dataset_report(title, findings, config))
+    say(f"report: {file}", console)
+
+
+def overview_table(splits: Sequence[CheckedSplit], statistics: Mapping[SplitName, SplitStatistics]) -> Table:
     """What is in each split, a column a split."""
     from detection.data.check import overview
 
     return _table("", list(statistics), overview(splits, list(statistics.values())))
 
 
-def class_table(statistics: Mapping[str, SplitStatistics]) -> Table:
+def class_table(statistics: Mapping[SplitName, SplitStatistics]) -> Table:
     """Objects of each class, a column a split."""
     columns = [split.objects_by_class for split in statistics.values()]
     rows = {name: [counts[name] for counts in columns] for name in columns[0]}
     return _table("objects of class", list(statistics), rows)
 
 
-def size_table(statistics: Mapping[str, SplitStatistics]) -> Table:
+def size_table(statistics: Mapping[SplitName, SplitStatistics]) -> Table:
     """How large the boxes are, a column a percentile."""
     from detection.data.check import PERCENTILES
 
-    rows = {name: list(split.box_sizes.values()) for name, split in statistics.items()}
+    rows: dict[str, Sequence[int]] = {name: list(split.box_sizes.values()) for name, split in statistics.items()}
     return _table("sqrt of box area, px", [f"{percent}%" for percent in PERCENTILES], rows)
 
 

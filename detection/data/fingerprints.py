@@ -43,7 +43,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Alike:
+class NearDuplicates:
     """Images that show the same, by their places in a sequence."""
 
     members: tuple[int, ...]  # ascending, at least two
@@ -90,7 +90,7 @@ def read_fingerprints(
     return load(dataset, range(len(files)), workers, timeout, name_files=lambda index: [str(files[index])])
 
 
-def find_alike(prints: Sequence[Fingerprint | None]) -> list[Alike]:
+def find_near_duplicates(prints: Sequence[Fingerprint | None]) -> list[NearDuplicates]:
     """The groups of images that show the same, by their first members; None is an image that could not be read.
 
     Whoever is like one of a group is of the group. Time grows with the square of the number of images: 10,000 take seconds.
@@ -104,7 +104,9 @@ def find_alike(prints: Sequence[Fingerprint | None]) -> list[Alike]:
     members: dict[int, list[int]] = {}
     for number, group in enumerate(_join(firsts)):
         members.setdefault(int(group), []).append(number)
-    groups = [Alike(tuple(sorted(sum((places[each] for each in group), []))), len(group) == 1) for group in members.values()]
+    groups = [
+        NearDuplicates(tuple(sorted(sum((places[each] for each in group), []))), len(group) == 1) for group in members.values()
+    ]
     return sorted((group for group in groups if len(group.members) > 1), key=lambda group: group.members)
 
 

@@ -9,12 +9,12 @@ from itertools import combinations
 
 from detection.data.catalog import SplitName
 from detection.data.check import CheckedSplit
-from detection.data.duplicates import find_alike
+from detection.data.fingerprints import find_near_duplicates
 from detection.structures import Record
 
 
 @dataclass(frozen=True)
-class AlikeImages:
+class DuplicateImages:
     """Two or more images that show the same."""
 
     members: tuple[tuple[SplitName, Record], ...]
@@ -26,15 +26,17 @@ class AlikeImages:
         return tuple(dict.fromkeys(split for split, _ in self.members))
 
 
-def find_alike_images(splits: Sequence[CheckedSplit]) -> list[AlikeImages]:
+def find_duplicate_images(splits: Sequence[CheckedSplit]) -> list[DuplicateImages]:
     """The groups of images that show the same, those in several splits first. Unreadable images are in none."""
     images = [(split.name, record) for split in splits for record in split.records]
     prints = [each for split in splits for each in split.prints]
-    groups = [AlikeImages(tuple(images[place] for place in found.members), found.equal) for found in find_alike(prints)]
+    groups = [
+        DuplicateImages(tuple(images[place] for place in found.members), found.equal) for found in find_near_duplicates(prints)
+    ]
     return sorted(groups, key=lambda group: -len(group.splits))
 
 
-def describe_alike(groups: Sequence[AlikeImages]) -> list[str]:
+def describe_duplicate_images(groups: Sequence[DuplicateImages]) -> list[str]:
     """A line for each split with images that show the same, and for each two that share some."""
     lines = []
     pairs = sorted({pair for group in groups for pair in combinations(group.splits, 2)})
@@ -48,8 +50,8 @@ def describe_alike(groups: Sequence[AlikeImages]) -> list[str]:
         )
     for name in dict.fromkeys(split for group in groups for split, _ in group.members):
         within = [[record.file for split, record in group.members if split == name] for group in groups]
-        doubled = [files for files in within if len(files) > 1]
-        if doubled:
-            more = sum(len(files) - 1 for files in doubled)
-            lines.append(f"{name}: {more} images show the same as another, e.g. {doubled[0][0]} and {doubled[0][1]}")
+        repeated = [files for files in within if len(files) > 1]
+        if repeated:
+            more = sum(len(files) - 1 for files in repeated)
+            lines.append(f"{name}: {more} images show the same as another, e.g. {repeated[0][0]} and {repeated[0][1]}")
     return lines

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from scipy.fftpack import dct
 
-from detection.data.alike import describe_alike, find_alike_images
 from detection.data.check import CheckedSplit
-from detection.data.duplicates import Fingerprint, find_alike, fingerprint, hash_bits, read_fingerprints
+from detection.data.duplicate_images import describe_duplicate_images, find_duplicate_images
 from detection.data.faults import Faults
+from detection.data.fingerprints import Fingerprint, find_near_duplicates, fingerprint, hash_bits, read_fingerprints
 from detection.data.images import read_image
 from detection.data.records import make_record
 
@@ -45,23 +45,23 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_copies_of_scenes_are_found(kind):
     originals = [scene(seed) for seed in range(20)]
     prints = [fingerprint(image) for image in originals] + [fingerprint(COPIES[kind](image)) for image in originals]
-    found = find_alike(prints)
+    found = find_near_duplicates(prints)
     assert [group.members for group in found] == [(place, place + 20) for place in range(20)]
     assert not any(group.equal for group in found)
 
 
 def test_equal_images_and_unreadable_ones():
     one, other = fingerprint(scene(1)), fingerprint(scene(2))
-    found = find_alike([one, None, other, one, None, one])
+    found = find_near_duplicates([one, None, other, one, None, one])
     assert [(group.members, group.equal) for group in found] == [((0, 3, 5), True)]
-    assert find_alike([]) == [] == find_alike([None, one])
+    assert find_near_duplicates([]) == [] == find_near_duplicates([None, one])
     near = fingerprint(recompressed(scene(1), 80))
-    assert [(group.members, group.equal) for group in find_alike([near, one, one])] == [((0, 1, 2), False)]
+    assert [(group.members, group.equal) for group in find_near_duplicates([near, one, one])] == [((0, 1, 2), False)]
 
 
 def test_plain_images_are_alike_where_their_colour_is():
     prints = [fingerprint(np.full((40, 60, 3), value, dtype=np.uint8)) for value in (0, 2, 200)]
-    assert [group.members for group in find_alike(prints)] == [(0, 1)]
+    assert [group.members for group in find_near_duplicates(prints)] == [(0, 1)]
     assert fingerprint(np.zeros((2, 8, 3), np.uint8)).digest != fingerprint(np.zeros((4, 4, 3), np.uint8)).digest
 
 
@@ -78,7 +78,7 @@ def test_many_images_are_compared_in_blocks():
     rng = np.random.default_rng(0)
     prints = [Fingerprint(os.urandom(16), rng.random(64) < 0.5, np.zeros((16, 16, 3), np.uint8)) for _ in range(3000)]
     copies = [Fingerprint(os.urandom(16), each.bits, each.thumbnail) for each in prints[::100]]
-    found = find_alike([*prints, *copies])
+    found = find_near_duplicates([*prints, *copies])
     assert {(place * 100, 3000 + place) for place in range(30)} <= {
         (first, second) for group in found for first in group.members for second in group.members
     }
@@ -88,7 +88,7 @@ def test_thousands_of_frames_of_one_camera_are_one_group():
     bits, thumbnail = np.random.default_rng(0).random(64) < 0.5, np.full((16, 16, 3), 7, np.uint8)
     frames = [Fingerprint(os.urandom(16), bits, thumbnail) for _ in range(2000)]
     other = Fingerprint(os.urandom(16), bits, thumbnail + 100)
-    assert [group.members for group in find_alike([other, *frames])] == [tuple(range(1, 2001))]
+    assert [group.members for group in find_near_duplicates([other, *frames])] == [tuple(range(1, 2001))]
 
 
 def test_a_file_that_cannot_be_read_has_no_fingerprint(tmp_path):
@@ -105,9 +105,9 @@ def test_what_is_said_of_splits():
 
     train = split("train", a=scene(1), b=scene(2), c=scene(1))
     val = split("val", d=COPIES["mirrored"](scene(1)), e=scene(4))
-    groups = find_alike_images([train, val])
+    groups = find_duplicate_images([train, val])
     assert [[record.image_id for _, record in group.members] for group in groups] == [["a", "c", "d"]]
-    assert describe_alike(groups) == [
+    assert describe_duplicate_images(groups) == [
         "1 images of val show the same as 2 of train, so val measures too well: e.g. train/a.jpg and val/d.jpg",
         "train: 1 images show the same as another, e.g. train/a.jpg and train/c.jpg",
     ]
@@ -117,9 +117,9 @@ def test_real_images(real_photographs):
     """Copies of photographs are found, and no two photographs are taken for one."""
     originals = [read_image(file) for file in real_photographs]
     prints = [fingerprint(image) for image in originals]
-    assert find_alike(prints) == []
+    assert find_near_duplicates(prints) == []
     for kind, copy in COPIES.items():
-        found = find_alike([*prints, *(fingerprint(copy(image)) for image in originals)])
+        found = find_near_duplicates([*prints, *(fingerprint(copy(image)) for image in originals)])
         assert [group.members for group in found] == [(place, place + len(prints)) for place in range(len(prints))], kind
 
 
