@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from backbones.errors import printable, shorten
 from detection.data.faults import Faults
 from detection.data.formats.listing import list_folder
+from detection.data.formats.splits import split_of
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image_name
 from detection.data.records import list_files
 from detection.errors import DatasetError, MissingImageError, did_you_mean
@@ -122,10 +123,10 @@ class ImageFinder:
     def _follow(self, path: str, near: Path | None) -> Path | None:
         """The file that a path leads to as it is."""
         if near is not None and path and is_file(near.parent / path):
-            return near.parent / path
+            return _without_dots(near.parent / path)
         for folder in self.folders:
             if path in self._names[folder] or (path and is_file(folder / path)):
-                return folder / path
+                return _without_dots(folder / path)
         return None
 
     @cached_property
@@ -251,15 +252,29 @@ class _Index:
         return [file.name for file in self._files[max(place - _NEIGHBOURS, 0) : place + _NEIGHBOURS]]
 
 
+def _without_dots(path: Path) -> Path:
+    """The path without "..", where this is the same file: an image may be met under another path, too."""
+    plain = Path(os.path.normpath(path)) if ".." in path.parts else path
+    return plain if plain is path or (is_file(plain) and plain.samefile(path)) else path
+
+
 def _prefer(files: Sequence[Path], parts: Sequence[str], near: Path | None) -> Sequence[Path]:
-    """Of files that fit alike those that are written most nearly alike, and of these those that lie nearest to a file."""
+    """Of files that fit alike those that are written most nearly alike, then those of the split of a file, then the nearest."""
     if not 1 < len(files) <= _MOST_RANKED:
         return files
     ranks = []
     for file in files:
         differences = [_difference(*pair) for pair in _agreeing(parts, file.parts)]
-        ranks.append((-differences.count("case"), -differences.count("unicode"), _num_common(near, file)))
+        same_split = near is not None and _is_of_split(near, file)
+        ranks.append((-differences.count("case"), -differences.count("unicode"), same_split, _num_common(near, file)))
     return [file for file, rank in zip(files, ranks, strict=True) if rank == max(ranks)]
+
+
+def _is_of_split(near: Path, file: Path) -> bool:
+    """Whether two files are of one split, as "train_labels.csv" and "train/1.jpg", by what is not common to their paths."""
+    num_shared = _num_common(near, file)
+    splits = [split_of("/".join(each.parts[num_shared:])) for each in (near, file)]
+    return splits[0] is not None and splits[0] == splits[1]
 
 
 def _num_common(near: Path | None, file: Path) -> int:

@@ -32,6 +32,7 @@ _MAX_BARS = 40  # classes in the plot
 _FARTHEST = 1e6  # px from the image's corner, where a box is drawn that lies beyond
 _BEYOND = 128  # the grey around an image
 _MARGIN = 0.5  # of a box's side that is shown around it
+_LEAST_MARGIN = 120  # px: around a tiny box, or one without area, its surroundings tell where it is
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def view_around(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     corners = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     sides = np.array([image.shape[1], image.shape[0]])
-    margin = max(_MARGIN * float((corners[2:] - corners[:2]).max()), 16)
+    margin = max(_MARGIN * float((corners[2:] - corners[:2]).max()), _LEAST_MARGIN)
     left, top = np.clip(corners[:2] - margin, -sides / 8, sides * 0.75).astype(int).tolist()
     right, bottom = np.clip(corners[2:] + margin, sides * 0.25, sides * 9 / 8).astype(int).tolist()
     view = np.full((bottom - top, right - left, 3), _BEYOND, dtype=np.uint8)

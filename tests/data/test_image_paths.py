@@ -106,6 +106,21 @@ def test_of_several_the_one_nearest_to_the_label_file_is_meant(tmp_path: Path) -
     assert found(tmp_path, "b.jpg", tmp_path / "val/b.xml") == ("val/b.jpg", set())
 
 
+def test_then_the_one_of_its_split_wherever_that_stands(tmp_path: Path) -> None:
+    root = tmp_path / "test"  # says nothing of what is below it
+    make(root, "images/train/a.jpg", "images/test/a.jpg", "labels/x")
+    for label_file, split in (("labels/train/a.xml", "train"), ("test_labels.csv", "test"), ("lists/train.csv", "train")):
+        assert found(root, "a.jpg", root / label_file) == (f"images/{split}/a.jpg", set())
+    with pytest.raises(DatasetError, match="may be any of 2 images"):
+        found(root, "a.jpg", root / "labels/a.xml")
+
+
+def test_a_path_has_no_dots(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.jpg", "labels/x")
+    assert ImageFinder([tmp_path]).find("../images/a.jpg", "x", tmp_path / "labels/a.json") == tmp_path / "images/a.jpg"
+    assert ImageFinder([tmp_path / "labels"]).find("../images/a.jpg", "x") == tmp_path / "images/a.jpg"
+
+
 def test_one_file_through_two_links_is_one(tmp_path: Path) -> None:
     make(tmp_path, "there/a.jpg", "data/x")
     (tmp_path / "data/one").symlink_to(tmp_path / "there")

@@ -100,12 +100,14 @@ def test_empty_data_make_a_page(config):
 
 
 def test_a_view_and_its_place():
-    image = np.random.default_rng(0).integers(0, 120, (100, 200, 3), dtype=np.uint8)
-    view, shift = view_around(image, np.array([[100.0, 40.0, 140.0, 60.0]]))  # a margin of half of 40 px
-    assert shift.tolist() == [80, 20, 80, 20] and (view == image[20:80, 80:160]).all()
-    view, shift = view_around(image, np.array([[-20.0, 30.0, 20.0, 60.0]]))  # 25 px beyond the left border
-    assert shift.tolist() == [-25, 10, -25, 10] and view.shape == (70, 75, 3)
-    assert (view[:, :25] == 128).all() and (view[:, 25:] == image[10:80, :50]).all()  # a quarter of the image
+    image = np.random.default_rng(0).integers(0, 120, (600, 1000, 3), dtype=np.uint8)
+    view, shift = view_around(image, np.array([[400.0, 200.0, 700.0, 300.0]]))  # a margin of half of 300 px
+    assert shift.tolist() == [250, 50, 250, 50] and (view == image[50:450, 250:850]).all()
+    view, shift = view_around(image, np.array([[-20.0, 30.0, 20.0, 60.0]]))  # an eighth of the image beyond its border
+    assert shift.tolist() == [-125, -75, -125, -75] and view.shape == (255, 375, 3)
+    assert (view[:75] == 128).all() and (view[75:, 125:] == image[:180, :250]).all()  # a quarter of the image
+    view, shift = view_around(image, np.array([[500.0, 300.0, 500.0, 300.0]]))  # of a box without area its surroundings
+    assert shift.tolist() == [380, 180, 380, 180] and view.shape == (240, 240, 3)
 
 
 @pytest.mark.parametrize("box", [(500, 500, 600, 600), (-900, -900, -800, -800), (-1e9, -1e9, 1e9, 1e9), (5, 5, 5, 5)])

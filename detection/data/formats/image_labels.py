@@ -70,7 +70,7 @@ class ImagesOfLabels:
         own_name = fold_name(label_file.stem)
         same = [name for name in names if own_name in (fold_name(_base(name)), fold_name(PurePosixPath(_base(name)).stem))]
         for name in same:
-            image = self.finder.look_up(name, label_file)
+            image = self._look_up(name, label_file)
             if image is not None:
                 return image
         image = self.finder.of_label_file(label_file)
@@ -79,9 +79,15 @@ class ImagesOfLabels:
                 self._renamed.append((label_file, names[0]))
             return image
         others = [name for name in names if name not in same]
-        found = (self.finder.look_up(name, label_file) for name in others)
+        found = (self._look_up(name, label_file) for name in others)
         image = next((image for image in found if image is not None), None)
         return image or self.finder.find(names[0] if names else label_file.stem, str(label_file), label_file)
+
+    def _look_up(self, name: str, label_file: Path) -> Path | None:
+        try:
+            return self.finder.look_up(name, label_file)
+        except DatasetError as error:
+            raise DatasetError(f"{label_file}: {error}") from None
 
     def inform(self, faults: Faults) -> None:
         """Tell what was guessed, and how many images have no label file."""

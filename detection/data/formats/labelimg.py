@@ -17,7 +17,14 @@ from detection.data.faults import Faults
 from detection.data.formats.contents import json_kind, read_ends
 from detection.data.formats.image_labels import ImagesOfLabels, label_files_of, some_are, sources_of_splits
 from detection.data.formats.listing import FolderListing
-from detection.data.formats.named_images import NamedImage, find_images, image_folder, path_below, read_class_name
+from detection.data.formats.named_images import (
+    NamedImage,
+    find_images,
+    image_folder,
+    inform_of_unnamed,
+    path_below,
+    read_class_name,
+)
 from detection.data.formats.shapes import sized_box
 from detection.data.labelled import LabelledImage, LabelledObject
 from detection.data.voc_xml import read_box, read_difficult, read_name, read_size, read_xml
@@ -59,6 +66,11 @@ def find(listing: FolderListing) -> list[FolderSource]:
     return sources_of_splits(listing, [*xmls, *jsons], "labelimg") if xmls or jsons else []
 
 
+def title(listing: FolderListing) -> str:
+    """What the labels of such a folder are called."""
+    return "XML files of labelImg" if listing.by_suffix.get(".xml") else "CreateML's JSON"
+
+
 def _is_list(file: str) -> bool:
     return PurePosixPath(file).parent.parts[-2:] == ("ImageSets", "Main")
 
@@ -95,7 +107,10 @@ def _read_image(file: Path, root: Path, images: ImagesOfLabels, faults: Faults) 
 
 def _read_createml(files: list[Path], source: FolderSource, root: Path, faults: Faults) -> list[LabelledImage]:
     named = [image for file in files for image in _createml_images(file, faults)]
-    return find_images(named, root, [image_folder(source, root)], faults) if named else []
+    found = find_images(named, root, [image_folder(source, root)], faults) if named else []
+    if found:
+        inform_of_unnamed(found, source, root, faults)
+    return found
 
 
 def _createml_images(file: Path, faults: Faults) -> Iterator[NamedImage]:

@@ -43,6 +43,19 @@ def find_images(images: Sequence[NamedImage], root: Path, folders: Sequence[Path
     return found
 
 
+def inform_of_unnamed(found: Sequence[LabelledImage], source: FolderSource, root: Path, faults: Faults) -> None:
+    """Tell how many images no label file names, which are left out: those of the source's split, where the folders tell it."""
+    split = canonical_split(source.split) if source.split is not None else split_of(f"{source.annotations or ''}")
+    folder, named = image_folder(source, root), {image.file for image in found}
+    images = [
+        folder / name for name in list_folder(folder).images if split in (None, split_of(name), split_of(f"{folder.name}/"))
+    ]
+    unnamed = [image for image in images if image not in named]
+    if unnamed:
+        first = printable(str(unnamed[0]))
+        faults.inform(f"{root}: {len(unnamed)} images are in no label file, and are left out, e.g. {first}")
+
+
 def image_folder(source: FolderSource, root: Path) -> Path:
     """Where a source's images are looked for. Raises DatasetError if `images` names no folder."""
     folder = root if root.is_dir() else root.parent

@@ -16,7 +16,7 @@ from detection.config import FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.contents import read_ends
 from detection.data.formats.listing import FolderListing, list_folder
-from detection.data.formats.named_images import image_folder, label_files, path_below, read_class_name
+from detection.data.formats.named_images import image_folder, inform_of_unnamed, label_files, path_below, read_class_name
 from detection.data.formats.shapes import corner_box
 from detection.data.formats.tables import first_row
 from detection.data.labelled import LabelledImage, LabelledObject
@@ -32,7 +32,9 @@ def read_openimages(source: FolderSource, root: Path, faults: Faults) -> list[La
     tables = label_files(source, root, ".csv", is_openimages_table, "table of boxes of Open Images")
     listing = list_folder(root if root.is_dir() else root.parent)
     names, files = _class_names(listing, faults), _files_by_id(image_folder(source, root))
-    return [image for table in tables for image in _read_table(table, files, names, root, faults)]
+    found = [image for table in tables for image in _read_table(table, files, names, root, faults)]
+    inform_of_unnamed(found, source, root, faults)
+    return found
 
 
 def is_openimages_table(path: Path) -> bool:

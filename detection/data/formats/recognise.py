@@ -23,7 +23,7 @@ from detection.data.formats.contents import HEAD_BYTES, TAIL_BYTES, is_cvat, jso
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.openimages import COLUMNS as OPEN_IMAGES_COLUMNS
 from detection.data.formats.splits import canonical_split, split_of
-from detection.data.formats.tables import MAKESENSE, find_columns, first_row
+from detection.data.formats.tables import MAKESENSE, find_columns, first_row, names_classes
 from detection.data.formats.unknown import describe_unknown, refuse_archive
 from detection.data.formats.via import COLUMNS as VIA_COLUMNS
 from detection.data.formats.yolo_data import DATA_SUFFIXES
@@ -38,6 +38,7 @@ WHOLE = "all"
 _YOLO_SUFFIXES = (".txt", *DATA_SUFFIXES)
 _SPLIT_ORDER = ("train", "val", "test")
 _INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
+_LABEL_FOLDERS = ("annotations", "annotation", "annots", "labels", "label", "json", "xml", "csv", "data")
 _MOST_FILES = 20_000  # of a suffix that are looked into: opening each takes a tenth of a millisecond, over a network more
 
 
@@ -72,15 +73,16 @@ def recognise(root: Path, annotations: Path | None = None) -> Recognised:
     """
     place = root if annotations is None else root / annotations
     refuse_archive(place)
-    listing = _without_wrappers(list_folder(root if root.is_dir() else root.parent))
-    candidates = find_candidates(listing, _only(listing, place, root))
+    inside = _without_wrappers(list_folder(root if root.is_dir() else root.parent))
+    listing = _with_images(inside)
+    candidates = find_candidates(listing, _only(listing, place))
     if not candidates:
-        raise DatasetError(f"{place}: {describe_unknown(listing)}")
+        raise DatasetError(f"{place}: {describe_unknown(inside)}")
     if len(candidates) > 1:
         found = " or ".join(f"{each.title} ({printable(each.labels[0])})" for each in candidates)
         keys = " or ".join(each.deciding_key for each in candidates)
         raise DatasetError(f"{listing.root} may be {found}: set the source's {keys}")
-    narrowed = None if place in (listing.root, root) and root.is_dir() else Path(place.relative_to(listing.root))
+    narrowed = None if listing.root.is_relative_to(place) else place.relative_to(listing.root)
     return _recognised(candidates[0], listing, narrowed)
 
 
@@ -93,14 +95,22 @@ def _without_wrappers(listing: FolderListing) -> FolderListing:
     return _without_wrappers(list_folder(listing.root / top[0]))
 
 
-def _only(listing: FolderListing, place: Path, root: Path) -> Sequence[str]:
+def _with_images(listing: FolderListing) -> FolderListing:
+    """The listing of the folder above one that labels alone lie in, as COCO's annotations/, if images are there."""
+    if listing.images or listing.root.name.lower() not in _LABEL_FOLDERS:
+        return listing
+    above = list_folder(listing.root.parent)
+    return above if above.images else listing
+
+
+def _only(listing: FolderListing, place: Path) -> Sequence[str]:
     """The files that may be label files: all, or those that `place` names. Raises DatasetError if it names none."""
-    if place == root and root.is_dir():
+    if listing.root.is_relative_to(place):
         return listing.files
     if not exists(place) or not place.is_relative_to(listing.root):
         raise DatasetError(f"there is no {place}: 'annotations' of the source must name a file or folder below {listing.root}")
     path = place.relative_to(listing.root).as_posix()
-    return [file for file in listing.files if file == path or file.startswith(f"{path}/") or path == "."]
+    return [file for file in listing.files if file == path or file.startswith(f"{path}/")]
 
 
 def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candidate]:
@@ -118,9 +128,9 @@ def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candid
         file_candidate(listing, "VGG Image Annotator", "via", [*jsons.get("via", ()), *tables.get("via", ())]),
         file_candidate(listing, "Open Images", "openimages", tables.get("openimages", ())),
         file_candidate(listing, "makesense.ai", "makesense", tables.get("makesense", ())),
-        file_candidate(listing, "a table of boxes", "csv", tables.get("csv", ())),
+        file_candidate(listing, "a table of boxes", "csv", tables.get("csv") or tables.get("csv of one class", ())),
         folder_candidate("YOLO", "yolo", _find_yolo(listing, with_images), chosen, _YOLO_SUFFIXES),
-        folder_candidate("XML files of labelImg", "labelimg", labelimg.find(with_images), chosen, (".xml", ".json")),
+        folder_candidate(labelimg.title(chosen), "labelimg", labelimg.find(with_images), chosen, (".xml", ".json")),
         folder_candidate("labelme", "labelme", labelme.find(with_images), chosen, (".json",)),
     ]
     return [candidate for candidate in found if candidate is not None]
@@ -154,7 +164,9 @@ def _kind_of_table(text: str) -> str | None:
     columns = find_columns(first)
     if columns is None:
         return None
-    return "makesense" if columns == MAKESENSE or {"label_name", "bbox_x"} <= names else "csv"
+    if columns == MAKESENSE or {"label_name", "bbox_x"} <= names:
+        return "makesense"
+    return "csv" if names_classes(first) else "csv of one class"
 
 
 def _vott_candidate(listing: FolderListing, files: Sequence[str]) -> Candidate | None:
@@ -185,10 +197,12 @@ def _place(split_and_source: tuple[str | None, Source]) -> int:
 
 
 def _num_images(source: Source, split: str, listing: FolderListing) -> int:
-    """About how many images a source has: those in its list, in its folder, or in folders named as its split."""
+    """About how many images a source has: those in its lists, in its folder, or in folders named as its split."""
     if isinstance(source, VocSource):
         devkit = source.root if source.year is None else source.root / f"VOC{source.year}"
         return len(read_text(devkit / "ImageSets" / "Main" / f"{source.split}.txt", MAX_SPLIT_BYTES).split("\n")) - 1
+    if isinstance(source, FolderSource) and source.format == "yolo":
+        return yolo.num_images(source, listing)
     folder = (source.images or Path()).as_posix()
     images = [file for file in listing.within("" if folder == "." else folder) if is_image_name(file)]
     counts = Counter(file.rpartition("/")[0] for file in images)

@@ -1,4 +1,4 @@
-"""Splits by the names that people and programs give them: train, training, train2017 are one."""
+"""Splits by the names that people and programs give them: train, training, train2017, train_images are one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ _NAMES = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _WORDS = re.compile(r"[A-Za-z]+")
+_CONTENTS = r"(?:images?|imgs?|pictures|photos|frames|labels?|annotations?|data|dataset|set)"
+_AROUND = re.compile(rf"^{_CONTENTS}[_\- ]+|[_\- ]*{_CONTENTS}$")  # "train_images", "images-train", "trainset"
 
 
 def canonical_split(name: str) -> str:
     """train, val or test for a split under any of their names; another name as it is, but for white space around it."""
-    return _NAMES.get(name.strip().lower().rstrip("0123456789_- "), name.strip())
+    plain = name.strip().lower().rstrip("0123456789_- ")
+    return _NAMES.get(plain) or _NAMES.get(_AROUND.sub("", plain, count=1)) or name.strip()
 
 
 def split_of(path: str) -> str | None:

@@ -1,15 +1,15 @@
 """Tables of boxes, one a row: CSV with a header of any usual names, and two kinds without one, RetinaNet's and makesense's.
 
 Commas, semicolons and tabs separate columns. A row with an image and no box is an image without objects. Boxes are in pixels,
-as corners or as corner, width and height.
+as corners or as corner, width and height, in four columns or as text in one. Without a column for it, all are of one class.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from backbones.errors import printable, shorten
 from detection.config import FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.contents import read_ends
-from detection.data.formats.named_images import NamedImage, find_images, image_folder, label_files, read_class_name, read_size
+from detection.data.formats.named_images import (
+    NamedImage,
+    find_images,
+    image_folder,
+    inform_of_unnamed,
+    label_files,
+    read_class_name,
+    read_size,
+)
 from detection.data.formats.shapes import corner_box, sized_box
 from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from detection.data.labelled import LabelledImage, LabelledObject
@@ -39,11 +47,15 @@ _SIZED = (
     ("w", "bboxwidth", "boxwidth", "bboxw", "boxw", "width"),
     ("h", "bboxheight", "boxheight", "bboxh", "boxh", "height"),
 )
+_BOX = ("bbox", "box", "boundingbox")  # one column with all four numbers
 _IMAGE_SIZE = (
     ("imageheight", "imgheight", "imageh", "imgh", "height"),
     ("imagewidth", "imgwidth", "imagew", "imgw", "width"),
 )
 _NUMBER = re.compile(r"\s*[+-]?[0-9]*[.,]?[0-9]+([eE][+-]?[0-9]+)?\s*")
+_BRACKETS = re.compile(r"[\[\](){}]")
+ONLY_CLASS = "object"
+"""The class of the boxes of a table that names none."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,9 @@ class Columns:
     """Which column of a table holds what, as indices."""
 
     file: int
-    label: int
-    box: tuple[int, ...]  # four
-    sized: bool  # the box is x, y, width, height; else two corners
+    label: int | None  # None: all boxes are of one class
+    box: tuple[int, ...]  # four, or the one that holds four numbers as text
+    sized: bool | None  # the box is x, y, width, height; else two corners; None: the rows tell
     image_size: tuple[int, ...] = ()  # height and width, or neither
     has_header: bool = True
 
@@ -72,11 +84,31 @@ def read_table(path: Path, faults: Faults) -> list[NamedImage]:
             f"{path}: the first line does not tell which columns are image, class and box: {shorten(', '.join(first))}; "
             f"name them filename,class,xmin,ymin,xmax,ymax in a first line"
         )
+    if not columns.has_header:
+        rows = chain([(line, first)], rows)
+    if columns.sized is None:
+        rows, columns = _with_kind_of_box(list(rows), columns, path, faults)
+    if columns.label is None:
+        faults.inform(f"{path} has no column for the class: all of its boxes are of the class '{ONLY_CLASS}'")
+    return _read_images(rows, columns, path, faults)
+
+
+def _with_kind_of_box(
+    rows: Sequence[tuple[int, list[str]]], columns: Columns, path: Path, faults: Faults
+) -> tuple[Iterator[tuple[int, list[str]]], Columns]:
+    """The rows, and columns that say what the four numbers of a box are: corners only where they can be those in each row."""
+    boxes = [corner_box(numbers) for _, row in rows if len(numbers := _numbers_of(_padded(row, columns), columns)) == 4]
+    sized = not all(box is not None and box[0] < box[2] and box[1] < box[3] for box in boxes)
+    faults.inform(f"{path}: boxes are taken as {'x, y, width, height' if sized else 'x1, y1, x2, y2, for all of them may be'}")
+    return iter(rows), replace(columns, sized=sized)
+
+
+def _read_images(rows: Iterable[tuple[int, list[str]]], columns: Columns, path: Path, faults: Faults) -> list[NamedImage]:
     images: dict[str, list[LabelledObject]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for number, row in rows if columns.has_header else chain([(line, first)], rows):
+    for number, row in rows:
         where = f"{path}, line {number}"
-        cells = row + [""] * (max(columns.file, columns.label, *columns.box, *columns.image_size) + 1 - len(row))
+        cells = _padded(row, columns)
         name = cells[columns.file].strip()
         if not name:
             faults.note(where, "row without an image", "dropped")
@@ -86,6 +118,17 @@ def read_table(path: Path, faults: Faults) -> list[NamedImage]:
         size = read_size(*(cells[index] for index in columns.image_size)) if columns.image_size else None
         sizes |= {} if size is None else {name: size}
     return [NamedImage(name, path, objects, sizes.get(name)) for name, objects in images.items()]
+
+
+def _padded(row: Sequence[str], columns: Columns) -> list[str]:
+    """A row with as many cells as the columns need."""
+    return [*row, *[""] * (max(columns.file, columns.label or 0, *columns.box, *columns.image_size) + 1 - len(row))]
+
+
+def _numbers_of(cells: Sequence[str], columns: Columns) -> list[str]:
+    """The texts of a box's numbers, four where it has all of them."""
+    texts = [cells[index].strip() for index in columns.box]
+    return texts if len(texts) == 4 else re.split(r"[\s,;]+", _BRACKETS.sub(" ", texts[0]).strip())
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -110,21 +153,23 @@ def find_columns(first: Sequence[str]) -> Columns | None:
     names = [re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in first]
     at = {name: index for index, name in reversed(list(enumerate(names)))}
     file, label = _first(at, _FILE), _first(at, _CLASS)
-    if file is not None and label is not None:
+    if file is not None:
         return _with_header(at, file, label)
     if len(first) == 6 and _is_image(first[0]) and _are_numbers(first[1:5], or_empty=True):
         return RETINANET
     return MAKESENSE if len(first) == 8 and _is_image(first[5]) and _are_numbers([*first[1:5], *first[6:]]) else None
 
 
-def _with_header(at: Mapping[str, int], file: int, label: int) -> Columns | None:
+def _with_header(at: Mapping[str, int], file: int, label: int | None) -> Columns | None:
     for names, sized in ((_CORNERS, False), (_SIZED, True)):
         box = tuple(index for each in names if (index := _first(at, each)) is not None)
         if len(box) == 4:
             # The width of a box may be called as that of an image is.
             size = tuple(index for each in _IMAGE_SIZE if (index := _first(at, each)) is not None and index not in box)
             return Columns(file, label, box, sized, size if len(size) == 2 else ())
-    return None
+    text = _first(at, _BOX)
+    size = tuple(index for each in _IMAGE_SIZE if (index := _first(at, each)) is not None)
+    return None if text is None else Columns(file, label, (text,), None, size if len(size) == 2 else ())
 
 
 def _first(at: Mapping[str, int], names: Sequence[str]) -> int | None:
@@ -141,24 +186,33 @@ def _are_numbers(cells: Sequence[str], or_empty: bool = False) -> bool:
 
 def _read_object(cells: Sequence[str], columns: Columns, where: str, faults: Faults) -> LabelledObject | None:
     """The object of a row, or None where it has no box: by intention, if all of its cells are empty, or by a fault."""
-    texts = [cells[index].strip() for index in columns.box]
+    texts = _numbers_of(cells, columns)
     if not any(texts):
         return None
     read_box = sized_box if columns.sized else corner_box
     # Where semicolons separate columns, commas may be decimal points.
-    box = read_box(texts) or read_box([text.replace(",", ".", 1) for text in texts])
+    box = (read_box(texts) or read_box([text.replace(",", ".", 1) for text in texts])) if len(texts) == 4 else None
     if box is None:
         faults.note(f"{where}: {shorten(' '.join(texts))}", "row without four numbers", "dropped")
         return None
-    name = read_class_name(cells[columns.label], where, faults)
+    name = ONLY_CLASS if columns.label is None else read_class_name(cells[columns.label], where, faults)
     return None if name is None else LabelledObject(name, box, where)
 
 
 def read_csv(source: FolderSource, root: Path, faults: Faults) -> list[LabelledImage]:
     """The images of tables of boxes. Raises DatasetError."""
     files = label_files(source, root, ".csv", is_table, "table of boxes (.csv)")
+    files = [file for file in files if names_classes(first_row(read_ends(file)))] or files
     named = [image for file in files for image in read_table(file, faults)]
-    return find_images(named, root, [image_folder(source, root)], faults)
+    found = find_images(named, root, [image_folder(source, root)], faults)
+    inform_of_unnamed(found, source, root, faults)
+    return found
+
+
+def names_classes(first: Sequence[str]) -> bool:
+    """Whether a table that begins with a row has a class for each box; beside such, one that has not is another thing."""
+    columns = find_columns(first)
+    return columns is not None and columns.label is not None
 
 
 def is_table(path: Path) -> bool:

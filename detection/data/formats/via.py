@@ -24,6 +24,7 @@ from detection.data.formats.named_images import (
     find_images,
     image_folder,
     inform_left_out,
+    inform_of_unnamed,
     label_files,
     read_class_name,
 )
@@ -69,7 +70,9 @@ def read_via(source: FolderSource, root: Path, faults: Faults) -> list[LabelledI
         objects = [_read_region(region, key, left_out, faults) for region in entry.regions]
         named.append(NamedImage(entry.name, entry.file, [each for each in objects if each is not None]))
     inform_left_out(left_out, root, faults)
-    return find_images(named, root, [image_folder(source, root)], faults)
+    found = find_images(named, root, [image_folder(source, root)], faults)
+    inform_of_unnamed(found, source, root, faults)
+    return found
 
 
 def _files(source: FolderSource, root: Path) -> list[Path]:

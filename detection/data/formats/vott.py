@@ -19,6 +19,7 @@ from detection.data.formats.named_images import (
     NamedImage,
     find_images,
     image_folder,
+    inform_of_unnamed,
     label_files,
     read_class_name,
     read_size,
@@ -45,8 +46,12 @@ class _Counts:
 
 def read_vott(source: FolderSource, root: Path, faults: Faults) -> list[LabelledImage]:
     """The images of VoTT's export, or of the assets of a project. Raises DatasetError."""
-    named = _read_tables(source, root, faults) if _is_table(source, root) else _read_json_files(source, root, faults)
-    return find_images(named, root, [image_folder(source, root)], faults)
+    counts = _Counts()
+    named = _read_tables(source, root, faults) if _is_table(source, root) else _read_json_files(source, root, counts, faults)
+    found = find_images(named, root, [image_folder(source, root)], faults)
+    if not counts.unopened:  # a project has no file of an asset that nobody has opened, an export has all
+        inform_of_unnamed(found, source, root, faults)
+    return found
 
 
 def _is_table(source: FolderSource, root: Path) -> bool:
@@ -59,8 +64,8 @@ def _read_tables(source: FolderSource, root: Path, faults: Faults) -> list[Named
     return [image for file in files for image in read_table(file, faults)]
 
 
-def _read_json_files(source: FolderSource, root: Path, faults: Faults) -> list[NamedImage]:
-    counts, images = _Counts(), list[NamedImage]()
+def _read_json_files(source: FolderSource, root: Path, counts: _Counts, faults: Faults) -> list[NamedImage]:
+    images = list[NamedImage]()
     contents = {
         file: read_json(file)
         for file in label_files(source, root, ".json", lambda file: json_kind(read_ends(file)) == "vott", "JSON export of VoTT")

@@ -83,6 +83,14 @@ def find(listing: FolderListing) -> list[FolderSource]:
     return [FolderSource(format="yolo", root=listing.root, split=split) for split in ([None] if None in splits else splits)]
 
 
+def num_images(source: FolderSource, listing: FolderListing) -> int:
+    """How many images a source has that `find` found; 0 where they are not found, which reading them then refuses."""
+    try:
+        return len(_images(source, _read_data(source, listing.root, listing), listing, Faults(collect=True)))
+    except DatasetError:
+        return 0
+
+
 def _read_data(source: FolderSource, root: Path, listing: FolderListing) -> YoloData:
     """What the data file says that the source names, or that lies in the folder."""
     named = root if source.annotations is None else root / source.annotations
@@ -158,7 +166,8 @@ def _split_images(data: YoloData, split: str, listing: FolderListing, required: 
 
 def _leads_nowhere(data: YoloData, split: str, entry: str, listing: FolderListing) -> DatasetError:
     return DatasetError(
-        f"{data.file}: '{split}' leads nowhere: {shorten(entry)}; folders with images: {_image_folders(listing)}"
+        f"{data.file}: '{split}' leads nowhere: {shorten(entry)}; folders with images: {_image_folders(listing)}: "
+        f"correct it, or set 'images' of a source with 'format: yolo' to one of them"
     )
 
 

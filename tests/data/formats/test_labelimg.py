@@ -8,8 +8,11 @@ import pytest
 
 from detection.config import DataConfig, FolderSource
 from detection.data.catalog import load_split
+from detection.data.faults import Faults
 from detection.data.formats.labelimg import find
 from detection.data.formats.listing import list_folder
+from detection.data.formats.readers import read_folder
+from detection.data.formats.recognise import recognise
 from detection.errors import DatasetError
 from tests.data.formats.folders import TRAIN, VAL, expect_pictures, read, write_images, write_text
 from tests.data.pictures import CLASSES, PICTURES, Picture, voc_xml, write_devkit
@@ -215,3 +218,14 @@ def test_faulty_objects_of_createml(tmp_path: Path, annotation: dict[str, object
     write_text(tmp_path / "a.json", json.dumps(content))
     records, faults = read(tmp_path, "labelimg")
     assert len(records[0].boxes) == 2 and [note.kind for note in faults.notes] == [kind]
+
+
+def test_whose_labels_they_are_is_said(tmp_path: Path) -> None:
+    for folder in ("a", "b", "json"):
+        write_images(tmp_path / folder)
+    write_text(tmp_path / "json/_annotations.createml.json", json.dumps(createml(PICTURES)))
+    assert "is read as CreateML's JSON" in recognise(tmp_path / "json").sentence
+    name = PICTURES[0].stem
+    write_text(tmp_path / "labels" / f"{name}.xml", voc_xml(PICTURES[0]))
+    with pytest.raises(DatasetError, match=rf"labels/{name}\.xml: .* may be any of 3 images"):
+        read_folder(FolderSource(format="labelimg", root=tmp_path), tmp_path, Faults())

@@ -24,7 +24,8 @@ def test_groups_and_names(header, tmp_path):
     objects, faults = read(tmp_path, "openimages")
     assert objects == {"data/000001.jpg": [("Cat", (0.25, 0.1, 0.5, 0.9)), ("/m/0", (0, 0, 1, 1))]}
     assert faults.information == [
-        f"{tmp_path / 'train-annotations-bbox.csv'}: 1 images that it lists are not there, and are left out"
+        f"{tmp_path / 'train-annotations-bbox.csv'}: 1 images that it lists are not there, and are left out",
+        f"{tmp_path}: 1 images are in no label file, and are left out, e.g. {tmp_path / 'data/000002.jpg'}",
     ]
 
 

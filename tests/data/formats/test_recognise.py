@@ -8,6 +8,7 @@ import pytest
 from detection.config import CocoSource, Config, FolderSource, HeldOut, VocSource, parse_config
 from detection.data.catalog import load_dataset
 from detection.data.formats.recognise import WHOLE, recognise
+from detection.data.formats.splits import canonical_split, split_of
 from detection.data.settle import settle_sources
 from detection.errors import DatasetError
 from tests.data.formats import folders
@@ -49,6 +50,45 @@ def test_coco_as_it_is_published(tmp_path):
     assert found.sources("validation") == found.splits["val"]
     assert found.sentence == f"{tmp_path} is read as COCO JSON (images: train 4, val 4)"
     assert len(load_dataset(found.sources(), CLASSES)) == 4
+
+
+def test_labels_alone_have_their_images_in_the_folder_above(tmp_path):
+    """A file of COCO's, or its folder, given in place of the data set's."""
+    for split in ("train", "val"):
+        write_images(tmp_path / f"{split}2017")
+        write_coco_json(tmp_path / f"annotations/instances_{split}2017.json")
+    (tmp_path / "other/annotations").mkdir(parents=True)
+    for place, splits in (("annotations", ["train", "val"]), ("annotations/instances_val2017.json", ["val"])):
+        found = recognise(tmp_path / place)
+        assert list(found.splits) == splits and coco_of(found, "val")[1] == "val2017"
+        assert len(load_dataset(found.sources("val"), CLASSES)) == 4
+    with pytest.raises(DatasetError, match=r"other/annotations: the folder is empty"):
+        recognise(tmp_path / "other/annotations")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train2017", "train"), ("Training Images", "train"), ("train_images", "train"), ("images-train", "train"),
+        ("trainset", "train"), ("VAL_labels", "val"), ("valid", "val"), ("test-data", "test"), ("images", None),
+        ("train station", None), ("latest", None), ("set", None), ("contest_images", None),
+    ],
+)  # fmt: skip
+def test_folders_that_are_called_by_a_split(name, split):
+    assert split_of(f"pets/{name}/1.jpg") == split
+    assert canonical_split(f" {name} ") == (split or name)
+
+
+def test_lists_of_darknet_are_counted(tmp_path):
+    write_images(tmp_path / "obj")
+    names = sorted(path.name for path in (tmp_path / "obj").iterdir())
+    for name in names:
+        (tmp_path / "obj" / name).with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "obj.data").write_text("classes = 1\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\n")
+    (tmp_path / "obj.names").write_text("cat\n")
+    (tmp_path / "train.txt").write_text("".join(f"data/obj/{name}\n" for name in names[:3]))
+    (tmp_path / "test.txt").write_text("".join(f"data/obj/{name}\n" for name in names[3:]))
+    assert recognise(tmp_path).sentence.endswith(f"is read as YOLO (images: train 3, val {len(names) - 3})")
 
 
 def test_coco_of_roboflow(tmp_path):

@@ -1,7 +1,10 @@
 """Tables of boxes: columns by their names, kinds without a header, separators, and rows that lack something."""
 
+from pathlib import Path
+
 import pytest
 
+from detection.data.formats.recognise import recognise
 from detection.data.formats.tables import Columns, find_columns
 from detection.errors import DatasetError
 from tests.data.formats.exports import PLAIN, write_images
@@ -24,7 +27,10 @@ SIZES = "bbox_width,bbox_height,image_name,image_width,image_height"
         ("photos/a.PNG,,,,,", Columns(0, 5, (1, 2, 3, 4), False, has_header=False)),
         ("cat,1,2,3.5,4,a.jpg,60,40", Columns(5, 0, (1, 2, 3, 4), True, (7, 6), has_header=False)),
         ("filename,class", None),
-        ("image_id,width,height,bbox,source", None),
+        ("image,xmin,ymin,xmax,ymax", Columns(0, None, (1, 2, 3, 4), False)),
+        ("image_id,width,height,bbox,source", Columns(0, None, (3,), None, (2, 1))),
+        ("image_name,label_name,bbox", Columns(0, 1, (2,), None)),
+        ("image_id,PredictionString", None),
         ("a,b,c", None),
         ("", None),
     ],
@@ -83,3 +89,50 @@ def test_a_table_of_one_split(tmp_path):
     assert list(read(tmp_path, "csv")[0]) == ["test/000001.jpg", "train/000001.jpg"]
     with pytest.raises(DatasetError, match="split 'val' of .* holds no table"):
         read(tmp_path, "csv", split="val")
+
+
+@pytest.mark.parametrize(
+    ("rows", "boxes", "said"),
+    [
+        (['"[10.0, 20.0, 30.0, 40.0]"', '"[50, 5, 10, 10]"'], [(10, 20, 40, 60), (50, 5, 60, 15)], "x, y, width, height"),
+        (['"[10, 20, 30, 40]"', '"5 6 7 8"'], [(10, 20, 30, 40), (5, 6, 7, 8)], "x1, y1, x2, y2"),
+        (['"(10,20,30,40)"', '"(50, 5)"'], [(10, 20, 30, 40)], "x1, y1, x2, y2"),
+        (['"[10, 20, 30, 40]"', ""], [(10, 20, 30, 40)], "x1, y1, x2, y2"),
+    ],
+)
+def test_boxes_as_text_without_a_class(rows, boxes, said, tmp_path):
+    """As in tables of competitions: "[x, y, w, h]" or corners, which all rows together tell; images without a suffix."""
+    write_images(tmp_path, PLAIN[:2])
+    (tmp_path / "train.csv").write_text("\n".join(["image_id,width,height,bbox", *(f"000001,60,40,{row}" for row in rows)]))
+    objects, faults = read(tmp_path, "csv")
+    assert objects == {"000001.jpg": [("object", box) for box in boxes]}
+    assert list(faults.by_kind()) == (["row without four numbers, dropped"] if '"(50, 5)"' in rows else [])
+    kind, no_class, _, unnamed = faults.information
+    assert f"boxes are taken as {said}" in kind and "no column for the class" in no_class
+    assert unnamed == f"{tmp_path}: 1 images are in no label file, and are left out, e.g. {tmp_path / '000002.jpg'}"
+
+
+def test_a_table_without_classes_is_another_thing_beside_one_with_classes(tmp_path):
+    write_images(tmp_path, PLAIN[:1])
+    (tmp_path / "boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n000001.jpg,cat,1,2,3,4\n")
+    (tmp_path / "found.csv").write_text("image,xmin,ymin,xmax,ymax,score\n000001.jpg,1,2,3,4,0.5\n")
+    assert read(tmp_path, "csv")[0] == {"000001.jpg": [("cat", (1, 2, 3, 4))]}
+    assert recognise(tmp_path).sources()[0].annotations == Path("boxes.csv")
+
+
+@pytest.mark.parametrize("place", ["{split}_labels.csv", "data/{split}_labels.csv", "{split}.csv"])
+@pytest.mark.parametrize("images", ["{split}", "images/{split}", "{split}_images"])
+def test_images_of_one_name_are_those_of_the_tables_split(place, images, tmp_path):
+    """Whatever the folder is called that all lies in."""
+    root = tmp_path / "train" / "pets"
+    for split in ("train", "test"):
+        write_images(root / images.format(split=split), PLAIN[:1])
+        table = root / place.format(split=split)
+        table.parent.mkdir(exist_ok=True)
+        table.write_text(f"filename,class,xmin,ymin,xmax,ymax\n000001.jpg,{split},1,2,3,4\n")
+    found = recognise(root)
+    assert list(found.splits) == ["train", "test"]
+    for split, (source,) in found.splits.items():
+        objects, faults = read(root, "csv", annotations=source.annotations, images=source.images)
+        assert objects == {f"{images.format(split=split)}/000001.jpg": [(split, (1, 2, 3, 4))]}
+        assert not any("in no label file" in line for line in faults.information)
