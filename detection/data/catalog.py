@@ -18,7 +18,7 @@ from detection.data.held_out import hold_out
 from detection.data.labelled import to_records
 from detection.data.orientation import turn_records
 from detection.data.records import describe_relative
-from detection.data.split import describe_uneven, read_split, select_records
+from detection.data.split import ImageSplit, describe_uneven, read_split, select_records
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.files import exists
@@ -58,20 +58,23 @@ def load_split(data: DataConfig, name: SplitName) -> Dataset:
     return Dataset(data.class_names, records, [note.message for note in faults.notes], weights)
 
 
-def load_parts(data: DataConfig) -> dict[SplitName, Dataset]:
+def load_parts(data: DataConfig, kept: ImageSplit | None = None) -> dict[SplitName, Dataset]:
     """`data.train` in the parts that `data.val` makes of it: train and val, and test where the split's file has it.
 
-    Without images held out it is train alone. What had to be repaired, in any part, is logged. Raises as `load_split` does.
+    `kept` is what that file holds, where it was read already. Without images held out it is train alone. What had to be
+    repaired, in any part, is logged. Raises as `load_split` does.
     """
     faults = Faults.of(data)
     weights: dict[ImageId, float] = {}
-    parts = read_parts(data, faults, weights)
+    parts = read_parts(data, faults, weights, kept)
     faults.warn()
     repaired = [note.message for note in faults.notes]
     return {name: Dataset(data.class_names, records, repaired, weights) for name, records in parts.items()}
 
 
-def read_parts(data: DataConfig, faults: Faults, weights: dict[ImageId, float] | None = None) -> dict[SplitName, list[Record]]:
+def read_parts(
+    data: DataConfig, faults: Faults, weights: dict[ImageId, float] | None = None, kept: ImageSplit | None = None
+) -> dict[SplitName, list[Record]]:
     """The records of `load_parts`. Raises DatasetError, or collects it in `faults`; `weights` as `read_sources`."""
     records = read_sources(data.train, ClassMap.of(data), faults, weights)
     if data.held_out is None or not records:
@@ -80,7 +83,7 @@ def read_parts(data: DataConfig, faults: Faults, weights: dict[ImageId, float] |
         parts = hold_out(records, data, data.held_out)
     else:
         file = find_data_file(data.held_out.file)
-        parts = select_records(records, read_split(file), file, faults)
+        parts = select_records(records, kept or read_split(file), file, faults)
     for line in describe_uneven(parts, data.class_names):
         faults.inform(line)
     return parts

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from torch import nn
 
-from detection.config import Config
-from detection.data.catalog import Dataset, load_parts, load_split
+from detection.config import Config, HeldOut
+from detection.data.catalog import Dataset, find_data_file, load_parts, load_split
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
-from detection.data.settle import with_split_file
-from detection.data.split import SPLIT_FILE, settings_of, split_of, write_split
+from detection.data.settle import settle_config, with_split_file
+from detection.data.split import SPLIT_FILE, ImageSplit, read_split, settings_of, split_of, write_split
 from detection.data.tiles import describe_tiles, tile_dataset
 from detection.engine.advice import advise_tiles
 from detection.engine.callbacks import Callback
@@ -47,16 +47,26 @@ class TrainingData:
     validation: Dataset | None
 
 
+def settle_data(config: Config, world: World, tell: Tell) -> Config:
+    """`settle_config` for all processes of a run: what rank 0 finds in the data and in `output_dir`, which it alone has.
+
+    Raises what that raises.
+    """
+    data = on_main(world, lambda: settle_config(config, tell).data)
+    return config.model_copy(update={"data": data})
+
+
 def load_training_data(config: Config, training: Dataset | None, validation: Dataset | None, tell: Tell) -> TrainingData:
     """The data sets that are given, and the config's `data.train` and `data.val` in place of those that are not.
 
     Raises DatasetError for annotations that cannot be used, or for other classes than the config's; ConfigError where images
     are to be held out of a data set that is given.
     """
-    if config.data.held_out is not None and validation is None:
+    held_out = config.data.held_out
+    if held_out is not None and validation is None:
         if training is not None:
             raise ConfigError("data.val holds out a share of data.train, not of images that are given: give validation as well")
-        parts = load_parts(config.data)
+        parts = load_parts(config.data, on_main(World.from_environment(), lambda: _kept_split(held_out)))
         training, validation = parts["train"], parts["val"]
     if training is None:
         training = load_split(config.data, "train")
@@ -73,6 +83,10 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     for sentence in advise_tiles(config):
         tell(sentence)
     return TrainingData(training, validation)
+
+
+def _kept_split(held_out: HeldOut) -> ImageSplit | None:
+    return None if held_out.file is None else read_split(find_data_file(held_out.file))
 
 
 def keep_split(config: Config, data: TrainingData) -> Config:
