@@ -17,6 +17,7 @@ class TrainResult:
     output_dir: Path  # holds last.pt, best.pt and the logs
     signal: int | None = None
     stopped_by: str | None = None  # the callback or the key that ended it before its last step, and why
+    asked_to_stop: str | None = None  # the callback that asked for the end, be it at the last step, and why
 
     @property
     def interrupted(self) -> bool:

@@ -8,7 +8,7 @@ in the checkpoint as well, for code that draws outside of the forward pass.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -227,11 +228,8 @@ def _refuse_changes(
     checkpoint: Checkpoint, saved: SavedTraining, metadata: CheckpointMetadata, config: TrainConfig, path: Path
 ) -> None:
     """Raise TrainingError, naming each key, where settings differ that change what is computed."""
-    # A run may be older than a key of today: it was made with what has become the key's default.
-    defaults = (ClassifierConfig if metadata.kind == "classifier" else Config)().model_dump(mode="json")
     new = _flat(metadata.config) | {"class_names": list(metadata.class_names)}
-    known = {key: value for key, value in _flat(defaults).items() if key in new}
-    old = known | _flat(checkpoint.metadata.config) | {"class_names": list(checkpoint.metadata.class_names)}
+    old = with_new_keys(checkpoint.metadata, new) | {"class_names": list(checkpoint.metadata.class_names)}
     changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key)]
     if config.steps >= saved.scheduler.config["steps"]:
         changed = [key for key in changed if key != "train.steps"]  # a longer run is a continuation
@@ -241,6 +239,20 @@ def _refuse_changes(
             f"the settings differ from those of {path}: {listed}; resume with the run's own, "
             f"or start a new run in another output folder (--output-dir)"
         )
+
+
+def with_new_keys(metadata: CheckpointMetadata, wanted: Iterable[str]) -> dict[str, Any]:
+    """The flat config of a run that may be older than a key of today, also one of a source of data.
+
+    Such a key, where it is among the `wanted`, has its default: that is what the run was made with.
+    """
+    kind = ClassifierConfig if metadata.kind == "classifier" else Config
+    written = _flat(metadata.config)
+    try:
+        read = _flat(kind.model_validate(dict(metadata.config)).model_dump(mode="json"))
+    except ValidationError:  # with keys of another version, which are then named as a change
+        read = _flat(kind().model_dump(mode="json")) | written
+    return {key: value for key, value in (written | read).items() if key in written or key in wanted}
 
 
 def _shown(value: object) -> str:

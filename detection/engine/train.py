@@ -129,7 +129,7 @@ def _run(run: TrainingRun, checkpoint: Checkpoint | None, make_batches: MakeBatc
         run.callbacks.end(RunEnd(error=error))
         raise
     run.tell(lambda callbacks: callbacks.end(RunEnd(result)))
-    return result
+    return replace(result, asked_to_stop=run.asked_to_stop)
 
 
 def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:

@@ -141,6 +141,9 @@ def train_alternating(
             seconds += result.seconds
             if result.interrupted or result.stopped_by:
                 break
+            if result.asked_to_stop and number < len(folders):  # at the step's end: those after it would never have been asked
+                result = replace(result, stopped_by=result.asked_to_stop)
+                break
     return replace(result, seconds=seconds)
 
 

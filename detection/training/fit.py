@@ -159,7 +159,10 @@ def validation_batches(dataset: Dataset, config: Config) -> Iterator[Batch]:
     """
     test, size = config.test, config.train.micro_batch
     as_tested = {"augmentations": (), "shorter_sides": (test.shorter_side,), "longer_side": test.longer_side}
-    data = config.data.model_copy(update={**as_tested, "repeat_threshold": 0.0})
+    # Of images without any object, which training would refuse, all tiles have their turn.
+    has_objects = any(bool(record.trainable.any()) for record in dataset.records)
+    empty = config.data.tile_empty if has_objects else 1.0
+    data = config.data.model_copy(update={**as_tested, "repeat_threshold": 0.0, "tile_empty": empty})
     config = config.model_copy(update={"data": data})
     images = min(config.train.validation_losses, len(dataset))
     with closing(train_loader(replace(dataset, weights={}), config)) as loader:

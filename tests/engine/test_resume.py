@@ -19,10 +19,13 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.preprocessing import IMAGENET_PREPROCESSING
+from detection.config import Config
 from detection.engine import signals
 from detection.engine.signals import StopSignals
-from detection.engine.state import rng_state, set_rng_state
+from detection.engine.state import rng_state, set_rng_state, with_new_keys
 from detection.errors import CheckpointError, TrainingError
+from detection.weights.checkpoint import CheckpointMetadata
 from tests.engine.toy import CONFIG, ToyBatch, measure, run, toy_batches
 
 ROOT = Path(__file__).parents[2]
@@ -249,6 +252,28 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"nothing to resume: .*last.pt does not exist; .* \(without --resume\)"):
         run(tmp_path, resume=True)
     assert list(tmp_path.iterdir()) == []
+
+
+SOURCES = (
+    {"format": "voc", "root": "a", "split": "train", "year": None, "annotated": True},
+    {"format": "coco", "root": "b", "annotations": "b.json", "images": "c"},
+    {"format": "yolo", "root": "c", "split": "train"},
+)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source["format"])
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_run_is_older_than_keys_of_its_sources(source: dict[str, Any], name: str) -> None:
+    """A source in a list is completed as the config is: runs of earlier versions go on."""
+
+    def of_run(source: dict[str, Any]) -> CheckpointMetadata:
+        config = {"data": {"classes": ["cat", "dog"], name: [source]}}
+        return CheckpointMetadata("detector", ("cat", "dog"), IMAGENET_PREPROCESSING, config, versions={})
+
+    [now] = Config.model_validate(of_run(source).config).model_dump(mode="json")["data"][name]
+    assert now.keys() > source.keys()
+    assert with_new_keys(of_run(source), [f"data.{name}"])[f"data.{name}"] == [now]
+    assert with_new_keys(of_run({**source, "weight": 2}), [])[f"data.{name}"] == [now | {"weight": 2}]
 
 
 def test_changed_settings_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from detection.cli.main import main
 from detection.config import load_config
+from detection.engine.callbacks import Callback, StopTraining
 from detection.structures import Batch, Target
 from detection.training import alternating, train_detector
 from tests.cli.test_train import train
@@ -176,3 +177,20 @@ def test_what_is_fixed_stays_bit_for_bit_and_all_else_gets_a_gradient(number: in
     torch.optim.SGD(trained, lr=0.1).step()
     changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {1: {"trunk", "rpn"}, 2: {"trunk", "roi_head"}, 3: {"rpn"}, 4: {"roi_head"}}[number]
+
+
+@pytest.mark.parametrize("event", ["on_log", "on_end"])
+def test_a_callback_that_stops_the_last_step_of_a_part_ends_the_run(
+    event: str, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that is whole is not stopped by it, but the run is."""
+
+    def stop(*_: object) -> None:
+        raise StopTraining("enough")
+
+    stopping = Callback()
+    monkeypatch.setattr(stopping, event, stop)
+    config = load_config(write_config(tmp_path, devkit), ["approach=alternating", "train.steps=1"])
+    result = train_detector(config, callbacks=[stopping])
+    assert (result.steps, result.stopped_by) == (1, "Callback: enough")
+    assert not (config.output_dir / "step2_fast_rcnn").exists()

@@ -47,6 +47,14 @@ def test_images_are_as_in_the_test_and_the_same_each_time(config: Config) -> Non
         np.testing.assert_array_equal(batch.targets[0].boxes, record.boxes)  # neither flipped nor scaled
 
 
+def test_tiles_of_images_without_objects_have_losses_too(config: Config) -> None:
+    """Training refuses to draw from nothing, and a run must not end for that at its first evaluation."""
+    config = override_config(config, ["train.validation_losses=4", "data.tile=40", "data.tile_empty=0"])
+    bare = load_split(config.data, "train")
+    bare = replace(bare, records=[replace(record, difficult=~record.difficult) for record in bare.records])
+    assert len(list(validation_batches(bare, config))) == 4
+
+
 def test_a_detector_has_four_of_them(config: Config) -> None:
     train_detector(config)
     line = json.loads((config.output_dir / "metrics.jsonl").read_text().splitlines()[-1])
