@@ -20,6 +20,7 @@ AsRank = Callable[[int], World]
 def as_rank(monkeypatch: pytest.MonkeyPatch) -> AsRank:
     """What is told to all as rank 0 waits for rank 1, which must ask for all of it, in its order, and for nothing else."""
     messages: list[list[object]] = []
+    rank = 0
 
     def broadcast(message: list[object], **_: object) -> None:
         if rank == 0:
@@ -35,7 +36,6 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> AsRank:
         monkeypatch.setenv("RANK", str(number))
         return World(number, 2, torch.device("cpu"))
 
-    rank = 0
     monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
     return become
 
