@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from detection.config import FolderSource
 from detection.data.formats.recognise import recognise
 from detection.data.formats.tables import Columns, find_columns
 from detection.errors import DatasetError
@@ -117,7 +118,7 @@ def test_a_table_without_classes_is_another_thing_beside_one_with_classes(tmp_pa
     (tmp_path / "boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n000001.jpg,cat,1,2,3,4\n")
     (tmp_path / "found.csv").write_text("image,xmin,ymin,xmax,ymax,score\n000001.jpg,1,2,3,4,0.5\n")
     assert read(tmp_path, "csv")[0] == {"000001.jpg": [("cat", (1, 2, 3, 4))]}
-    assert recognise(tmp_path).sources()[0].annotations == Path("boxes.csv")
+    assert [each.annotations for each in recognise(tmp_path).sources() if each.format == "csv"] == [Path("boxes.csv")]
 
 
 @pytest.mark.parametrize("place", ["{split}_labels.csv", "data/{split}_labels.csv", "{split}.csv"])
@@ -133,6 +134,7 @@ def test_images_of_one_name_are_those_of_the_tables_split(place, images, tmp_pat
     found = recognise(root)
     assert list(found.splits) == ["train", "test"]
     for split, (source,) in found.splits.items():
+        assert isinstance(source, FolderSource)
         objects, faults = read(root, "csv", annotations=source.annotations, images=source.images)
         assert objects == {f"{images.format(split=split)}/000001.jpg": [(split, (1, 2, 3, 4))]}
         assert not any("in no label file" in line for line in faults.information)
