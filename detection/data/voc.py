@@ -1,4 +1,7 @@
-"""Pascal VOC devkits, and folders laid out like one: Annotations/, ImageSets/Main/, JPEGImages/."""
+"""Pascal VOC devkits, and folders laid out like one: Annotations/, ImageSets/Main/, JPEGImages/.
+
+Without JPEGImages/ the images are where the annotations' <path> says: labels that were written beside images elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, i
 from detection.data.records import AnnotatedObject, list_files, make_record, needs_no_repair, repair_box
 from detection.data.voc_xml import describe_box, parse_xml, read_box, read_difficult, read_name, read_size
 from detection.errors import DatasetError, MissingImageError
-from detection.files import read_text
+from detection.files import exists, is_file, read_text
 from detection.structures import Record
 
 MAX_SPLIT_BYTES = 1 << 28
@@ -110,8 +113,10 @@ def open_folder(root: Path, year: str | None, classes: ClassMap) -> VocFolder:
 
 
 def list_images(root: Path) -> dict[str, list[str]]:
-    """The image files in JPEGImages/ by their stems. Raises DatasetError."""
+    """The image files in JPEGImages/ by their stems; none without that folder. Raises DatasetError."""
     images: dict[str, list[str]] = {}
+    if not exists(root / "JPEGImages"):
+        return images
     for path in map(Path, sorted(list_files(root / "JPEGImages"))):
         if path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
             images.setdefault(path.stem, []).append(path.name)
@@ -195,6 +200,17 @@ def find_image(folder: VocFolder, entry: SplitEntry, filename: str = "") -> Path
     return place / found[0]
 
 
+def find_elsewhere(folder: VocFolder, tree: ElementTree.Element, annotation: Path) -> Path:
+    """The image that an annotation's <path> leads to. Raises MissingImageError if there is none."""
+    text = (tree.findtext("path") or "").strip()
+    file = annotation.parent / text
+    if not (text and is_image_name(file.name) and is_file(file)):
+        told = f"its <path>, {shorten(text)}, leads to none" if text else "it has no <path>"
+        place = printable(str(folder.root / "JPEGImages"))
+        raise MissingImageError(f"{annotation}: there is no image in {place}, and {told}: put the images into that folder")
+    return file
+
+
 def read_unannotated(folder: VocFolder, entry: SplitEntry) -> Record:
     """One image of a split whose annotations are not published. Raises DatasetError naming the file."""
     file = find_image(folder, entry)
@@ -203,11 +219,11 @@ def read_unannotated(folder: VocFolder, entry: SplitEntry) -> Record:
 
 def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Record:
     """One image and its objects. Raises DatasetError naming the file."""
-    if folder.image_stem(entry.stem) not in folder.images:
+    if folder.images and folder.image_stem(entry.stem) not in folder.images:
         find_image(folder, entry)  # raises: that an image is missing says more than that its annotation is
     path = folder.annotation(entry.stem)
     tree = parse_xml(path)
-    file = find_image(folder, entry, tree.findtext("filename") or "")
+    file = find_image(folder, entry, tree.findtext("filename") or "") if folder.images else find_elsewhere(folder, tree, path)
     size_hw = read_size(tree, path, faults) or image_size(file)
     faults.image, objects = file, []
     for number, element in enumerate(tree.findall("object"), start=1):

@@ -87,7 +87,7 @@ def test_a_folder_without_permission_is_refused(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train"], "--config"),
+        (["train"], "which experiment?"),
         (["train", "--config"], "--config expected one argument"),
         (["train", "--config", ""], "--config must be the name of a file"),
         (["train", "--config", "c.yaml", "--nonsense\x1b[2J"], "\\x1b[2J"),

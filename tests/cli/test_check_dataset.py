@@ -43,7 +43,8 @@ def test_clean(check, tmp_path):
     (line,) = (tmp_path / "out/faults.txt").read_text().splitlines()
     assert line.startswith("warning: 4 images of val show the same as 4 of train")
     assert "the config's anchors: " in out and "report: " in out
-    assert (tmp_path / "out/report.html").read_text().rstrip().endswith("</html>")
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.rstrip().endswith("</html>") and page.count("4 images of val show the same as 4 of train") == 1
     for name in ("train.jpg", "val.jpg"):
         height, width = read_image(tmp_path / "out" / name).shape[:2]
         assert height < 200 and width > 200, "four small pictures in one row"

@@ -13,7 +13,7 @@ from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.voc import find_image, open_folder, read_split, read_voc
 from detection.data.voc_xml import MAX_XML_BYTES, parse_xml
-from detection.errors import DatasetError
+from detection.errors import DatasetError, MissingImageError
 from detection.evaluation.devkit import read_devkit
 from tests.data.pictures import CLASSES, voc_source
 
@@ -303,3 +303,24 @@ def test_the_image_of_an_unknown_stem(folder):
 def read_split_of(folder, line):
     (folder / "ImageSets/Main/x.txt").write_text(line)
     return read_split(folder, "x", ())[0]
+
+
+def test_labels_without_images_name_them(folder):
+    """What `resdet predict` and `import --images none` write: no JPEGImages, but paths."""
+    add_image(folder, "a.jpg")
+    (folder / "JPEGImages").rename(folder / "pictures")
+    annotation = folder / "Annotations/a.xml"
+    text = annotation.read_text(encoding="utf-8")
+    for path in (folder / "pictures/a.jpg", "../pictures/a.jpg"):
+        annotation.write_text(text.replace("<annotation>", f"<annotation><path>{path}</path>"), encoding="utf-8")
+        assert read(folder, "a") == [("a", "a.jpg")]
+    for path, told in (
+        ("", "it has no <path>"),
+        ("<path>/no/a.jpg</path>", "'/no/a.jpg', leads to none"),
+        ("<path>.</path>", "none"),
+    ):
+        annotation.write_text(text.replace("<annotation>", f"<annotation>{path}"), encoding="utf-8")
+        with pytest.raises(
+            MissingImageError, match=f"a.xml: there is no image in .*JPEGImages, and .*{told}.*: put the images"
+        ):
+            read(folder, "a")

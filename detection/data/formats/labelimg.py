@@ -93,7 +93,7 @@ def _read_image(file: Path, root: Path, images: ImagesOfLabels, faults: Faults) 
     names = [text for tag in ("filename", "path") if (text := (tree.findtext(tag) or "").strip())]
     image = images.find(names, file)
     size_hw = read_size(tree, file, faults)
-    objects = []
+    faults.image, objects = image, []
     for number, element in enumerate(tree.findall("object"), start=1):
         where = f"{file}, object {number}"
         with faults.guard():

@@ -1,6 +1,7 @@
 """labelImg's XML and CreateML's JSON: where the files may lie, which image each belongs to, and VOC's rules for boxes."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_splits_with_images_of_the_same_names(tmp_path: Path) -> None:
     records, _ = read(tmp_path, "labelimg")
     assert len({record.image_id for record in records}) == 8
     assert {record.file.parts[-3] for record in read(tmp_path, "labelimg", split="val")[0]} == {"val"}
+
+
+def test_a_faulty_box_is_of_its_image(tmp_path: Path) -> None:
+    flat(tmp_path)
+    for picture in PICTURES[:2]:
+        file = tmp_path / f"{picture.stem}.xml"
+        write_text(file, re.sub("<xmin>.*?</xmin>", "<xmin>5000</xmin>", file.read_text(encoding="utf-8"), count=1))
+    _, faults = read(tmp_path, "labelimg")
+    assert [note.kind for note in faults.notes] == ["inverted box, dropped"] * 2
+    assert [note.image for note in faults.notes] == [tmp_path / f"{picture.stem}.jpg" for picture in PICTURES[:2]]
+    assert all(note.box is not None and note.box[0] == 4999 for note in faults.notes)
 
 
 def test_folders_may_be_told(tmp_path: Path) -> None:
