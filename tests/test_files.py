@@ -73,7 +73,15 @@ def opens_text_without_encoding(call: ast.Call) -> bool:
     """Whether this reads or writes text in the encoding of whatever machine it runs on."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    if name not in ("open", "read_text", "write_text") or owner in ("os", "Image", "av", "tarfile", "zipfile", "webbrowser"):
+    if name not in ("open", "read_text", "write_text") or owner in (
+        "os",
+        "Image",
+        "av",
+        "self",
+        "tarfile",
+        "zipfile",
+        "webbrowser",
+    ):
         return False
     if name == "read_text" and not owner:
         return False  # detection.files', which is UTF-8

@@ -59,7 +59,7 @@ def draw_all(
     num_absent = len(problems)
     if not inputs:
         raise DatasetError("; ".join(problems))
-    model = load(options.weights, [*overrides, f"test.score_threshold={options.score_threshold}"])
+    model = load(options.weights, [f"test.score_threshold={options.score_threshold}", *overrides])
     from detection.inference.drawing import draw_media
 
     try:

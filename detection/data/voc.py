@@ -200,14 +200,14 @@ def find_image(folder: VocFolder, entry: SplitEntry, filename: str = "") -> Path
     return place / found[0]
 
 
-def find_elsewhere(folder: VocFolder, tree: ElementTree.Element, annotation: Path) -> Path:
+def find_elsewhere(folder: VocFolder, entry: SplitEntry, tree: ElementTree.Element) -> Path:
     """The image that an annotation's <path> leads to. Raises MissingImageError if there is none."""
     text = (tree.findtext("path") or "").strip()
-    file = annotation.parent / text
+    file = folder.root / "Annotations" / text
     if not (text and is_image_name(file.name) and is_file(file)):
-        told = f"its <path>, {shorten(text)}, leads to none" if text else "it has no <path>"
-        place = printable(str(folder.root / "JPEGImages"))
-        raise MissingImageError(f"{annotation}: there is no image in {place}, and {told}: put the images into that folder")
+        told = f"<path> {shorten(text)} of its annotation leads to none" if text else "its annotation has no <path>"
+        place = folder.root / "JPEGImages"
+        raise MissingImageError(f"there is no image of {shorten(entry.stem)} in {place}, and {told}: put the images there")
     return file
 
 
@@ -223,7 +223,7 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
         find_image(folder, entry)  # raises: that an image is missing says more than that its annotation is
     path = folder.annotation(entry.stem)
     tree = parse_xml(path)
-    file = find_image(folder, entry, tree.findtext("filename") or "") if folder.images else find_elsewhere(folder, tree, path)
+    file = find_image(folder, entry, tree.findtext("filename") or "") if folder.images else find_elsewhere(folder, entry, tree)
     size_hw = read_size(tree, path, faults) or image_size(file)
     faults.image, objects = file, []
     for number, element in enumerate(tree.findall("object"), start=1):

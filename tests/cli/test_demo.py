@@ -12,10 +12,11 @@ import torch
 from backbones.weights.zoo import ZOO, PublishedWeights
 from detection.cli import drawing as cli_drawing
 from detection.cli.main import main
-from detection.config import Config
+from detection.config import Config, override_config
 from detection.data.frames import FrameReader
 from detection.data.images import read_image
 from detection.data.media import MediaInput, find_inputs
+from detection.errors import DatasetError
 from detection.inference import drawing
 from detection.structures import Detections
 from detection.weights.zoo import STANDARD_DETECTOR
@@ -212,3 +213,19 @@ def test_the_door(tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr == "error: there is no file, folder or camera 'nothing.jpg'\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"), [([], 0.5), (["--score-threshold", "0.3"], 0.3), (["test.score_threshold=0.2"], 0.2)]
+)
+@pytest.mark.parametrize("command", [["demo"], ["predict", "--format", "coco"]])
+def test_a_threshold_is_taken_however_it_is_given(command, words, value, tmp_path, monkeypatch):
+    picture, loaded = write_picture(tmp_path / "a.png"), []
+
+    def load(weights, overrides):
+        loaded.append(override_config(Config(), overrides).test.score_threshold)
+        raise DatasetError("enough")
+
+    monkeypatch.setattr(cli_drawing, "load", load)
+    assert main([*command, str(picture), *words, "--output", str(tmp_path / "out")]) == 2
+    assert loaded == [value]

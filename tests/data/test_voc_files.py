@@ -315,12 +315,10 @@ def test_labels_without_images_name_them(folder):
         annotation.write_text(text.replace("<annotation>", f"<annotation><path>{path}</path>"), encoding="utf-8")
         assert read(folder, "a") == [("a", "a.jpg")]
     for path, told in (
-        ("", "it has no <path>"),
-        ("<path>/no/a.jpg</path>", "'/no/a.jpg', leads to none"),
+        ("", "annotation has no <path>"),
+        ("<path>/no/a.jpg</path>", "<path> '/no/a.jpg' of its annotation"),
         ("<path>.</path>", "none"),
     ):
         annotation.write_text(text.replace("<annotation>", f"<annotation>{path}"), encoding="utf-8")
-        with pytest.raises(
-            MissingImageError, match=f"a.xml: there is no image in .*JPEGImages, and .*{told}.*: put the images"
-        ):
+        with pytest.raises(MissingImageError, match=f"no image of 'a' in .*JPEGImages, and .*{told}.*: put the images"):
             read(folder, "a")

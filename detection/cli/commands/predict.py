@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_inputs = len(files) + len(problems)
     if not files:
         raise DatasetError("; ".join(problems))
-    model = drawing.load(options.weights, [*overrides, f"test.score_threshold={options.score_threshold}"])
+    model = drawing.load(options.weights, [f"test.score_threshold={options.score_threshold}", *overrides])
     from detection.inference.prelabel import prelabel
 
     try:
