@@ -134,6 +134,10 @@ def _read_text(path: Path, where: str) -> str:
         return read_regular(path, 4 * MAX_CHARACTERS).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read config {where}: it is not text in UTF-8 (byte {error.start})") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"cannot read config {where}: it is a folder; `resdet new` or `new_experiment` make a config for labelled images"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         raise ConfigError(f"cannot read config {where}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -65,6 +65,12 @@ def test_the_configs_own_wishes_count_and_options_more(config, tmp_path, capsys)
     assert json.loads((tmp_path / "split.json").read_text())["asked"]["fraction"] == 0.1
 
 
+@pytest.mark.parametrize("name", ["split.xml", "split.txt", "split"])
+def test_a_split_is_never_taken_for_labels(config, tmp_path, capsys, name):
+    assert main(["split", str(config), "--output", str(tmp_path / name)]) == 2
+    assert "name it split.json" in capsys.readouterr().err and not (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

@@ -203,7 +203,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("x" * 2**21, "is too large for a config"),
         ("base: x.yaml", "'base' leads in a circle"),
         ("base: sub/../x.yaml", "'base' leads in a circle"),
-        ("base: .", "Is a directory"),
+        ("base: .", "it is a folder; `resdet new`"),
         ("base: ''", "'base' in /x.yaml must be the name of a config"),
         ('base: "a\\0"', "embedded null byte"),
     ],

@@ -66,9 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def require_split(file: Path) -> None:
-    """Raise ConfigError if the file is there and is no split: it may be one of the data's."""
+    """Raise ConfigError if the file is no .json, as labels beside it may be, or is there and is no split."""
     from detection.data.split import read_split
 
+    if file.suffix.lower() != ".json":
+        raise ConfigError(f"--output is JSON, and {printable(str(file))} is not called so: name it split.json, for example")
     try:
         if is_file(file):
             read_split(file)
