@@ -241,3 +241,18 @@ def test_whose_labels_they_are_is_said(tmp_path: Path) -> None:
     write_text(tmp_path / "labels" / f"{name}.xml", voc_xml(PICTURES[0]))
     with pytest.raises(DatasetError, match=rf"labels/{name}\.xml: .* may be any of 3 images"):
         read_folder(FolderSource(format="labelimg", root=tmp_path), tmp_path, Faults())
+
+
+def test_boxes_that_are_dropped_know_their_image(tmp_path: Path) -> None:
+    """So that check-dataset can draw them."""
+    write_images(tmp_path)
+    for picture in PICTURES[:2]:
+        write_text(tmp_path / f"{picture.stem}.xml", voc_xml(picture))
+    file = tmp_path / f"{PICTURES[0].stem}.xml"
+    slipped = "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>5</xmax><ymax>9</ymax></bndbox>"
+    added = f"<object><name>cat</name>{slipped}</object></annotation>"
+    write_text(file, file.read_text().replace("</annotation>", added))
+    faults = Faults()
+    images = read_folder(FolderSource(format="labelimg", root=tmp_path), tmp_path, faults)
+    (note,) = faults.notes
+    assert note.kind == "box without area, dropped" and note.box == (4, 4, 5, 9) and note.image == images[0].file
