@@ -35,7 +35,10 @@ class BadImageError(DatasetError):
 
 
 class MissingImageError(DatasetError):
-    """A label file names an image that is not there. `data.on_missing_image: skip` leaves such images out."""
+    """A label file names an image that is not there. `data.on_missing_image: skip` leaves such images out, as its text says."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (data.on_missing_image: skip would leave it out)"
 
 
 class TrainingError(ValueError):

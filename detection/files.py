@@ -8,6 +8,7 @@ import math
 import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -175,3 +176,8 @@ def _encoding_by_mark(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def fold_name(text: str) -> str:
+    """A name's text for comparing: the same for all of its cases and Unicode forms."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

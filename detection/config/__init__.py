@@ -10,6 +10,7 @@ from detection.config.classifier import (
     ClassifierTrainConfig,
 )
 from detection.config.data_section import (
+    SPLITS,
     Augmentation,
     BoxesIn,
     CocoSource,
@@ -21,6 +22,7 @@ from detection.config.data_section import (
     OnMissingImage,
     Resizing,
     Source,
+    SplitName,
     VocSource,
 )
 from detection.config.files import (
@@ -39,6 +41,7 @@ from detection.config.schema import Config, ModelConfig, Pooling, Precision, Roi
 __all__ = [
     "LOADER_TIMEOUT",
     "MAX_PIXELS",
+    "SPLITS",
     "Augmentation",
     "BoxesIn",
     "ClassifierConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "RpnConfig",
     "Section",
     "Source",
+    "SplitName",
     "TestConfig",
     "TrainConfig",
     "VocSource",

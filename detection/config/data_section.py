@@ -40,6 +40,10 @@ OnMissingImage = Literal["error", "skip"]
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 TileCut = Literal["ignore", "clip"]
+SplitName = Literal["train", "val", "test"]
+
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+"""The splits that a config names, in the order in which they are told."""
 
 
 class SourceSection(Section):

@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, Source, VocSource
+from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, Source, SplitName, VocSource
 from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.duplicate_objects import describe_equal_objects
@@ -23,8 +22,6 @@ from detection.data.voc import read_voc
 from detection.errors import DatasetError
 from detection.files import exists
 from detection.structures import ImageId, Record
-
-SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def read_parts(
     if data.held_out.file is None:
         parts = hold_out(records, data, data.held_out)
     else:
-        file = find_data_file(data.held_out.file)
+        file = resolve_file(data.held_out.file)
         parts = select_records(records, kept or read_split(file), file, faults)
     for line in describe_uneven(parts, data.class_names):
         faults.inform(line)
@@ -176,7 +173,7 @@ def data_home() -> Path:
     return Path(os.environ.get("RESDET_DATASETS") or "datasets")
 
 
-def find_data_file(path: Path) -> Path:
+def resolve_file(path: Path) -> Path:
     """A file that a config names: from here or, where it is not there, from where data sets are."""
     elsewhere = data_home() / path
     return elsewhere if not exists(path) and exists(elsewhere) else path

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detection.config import MAX_PIXELS, DataConfig, Source
-from detection.data.catalog import SplitName, read_parts, read_sources
+from detection.config import MAX_PIXELS, DataConfig, Source, SplitName
+from detection.data.catalog import read_parts, read_sources
 from detection.data.classes import ClassMap
 from detection.data.duplicate_objects import describe_duplicate_objects
 from detection.data.faults import Faults
 from detection.data.fingerprints import Fingerprint
 from detection.data.images import describe_more_frames, read_image
 from detection.data.loader import find_bad_images
-from detection.data.records import describe_crowded
+from detection.data.records import count_classes, describe_crowded
 from detection.errors import DatasetError
 from detection.structures import Record
 from detection.visualize import contact_sheet, draw_boxes, save_image
@@ -132,12 +132,6 @@ def overview(splits: Sequence[CheckedSplit], statistics: Sequence[SplitStatistic
         "faults refused": [len(split.faults.errors) for split in splits],
         "faults repaired": [len(split.faults.notes) for split in splits],
     }
-
-
-def count_classes(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, int]:
-    """Number of objects of each class."""
-    labels = torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *(record.labels for record in records)])
-    return dict(zip(class_names, torch.bincount(labels, minlength=len(class_names)).tolist(), strict=True))
 
 
 def box_size_percentiles(records: Sequence[Record]) -> dict[int, int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbones.errors import printable
-from detection.config import Config, DataConfig
-from detection.data.catalog import Dataset, SplitName, load_split, resolve_root
+from detection.config import SPLITS, Config, DataConfig, SplitName
+from detection.data.catalog import Dataset, load_split, resolve_root
 from detection.data.images import read_header
+from detection.data.records import count_classes
 from detection.data.settle import settle_config
 from detection.data.writers.dataset import DatasetFormat, write_dataset
 from detection.data.writers.images import ImagePlacing
@@ -20,8 +20,6 @@ from detection.errors import ConfigError, DatasetError
 from detection.structures import Record
 
 logger = logging.getLogger(__name__)
-
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def convert_dataset(
         folder,
         data.class_names,
         {name: len(dataset) for name, dataset in datasets.items()},
-        {name: count_objects(dataset) for name, dataset in datasets.items()},
+        {name: count_classes(dataset.records, data.class_names) for name, dataset in datasets.items()},
         tuple(describe_losses(datasets, format)),
     )
 
@@ -101,12 +99,6 @@ def _is_image(file: Path) -> bool:
     except DatasetError:
         return False
     return True
-
-
-def count_objects(dataset: Dataset) -> dict[str, int]:
-    """How many objects of each class there are, in the order of the classes."""
-    counts = Counter(label for record in dataset.records for label in record.labels.tolist())
-    return {name: counts[label] for label, name in enumerate(dataset.class_names)}
 
 
 def describe_losses(splits: Mapping[str, Dataset], format: DatasetFormat) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from detection.data.catalog import SplitName
+from detection.config import SplitName
 from detection.data.check import CheckedSplit
 from detection.data.fingerprints import find_near_duplicates
 from detection.structures import Record

@@ -88,7 +88,7 @@ class Faults:
             yield
         except DatasetError as error:
             if isinstance(error, MissingImageError) and self.skip_missing and not self.strict:
-                self.notes.append(RepairedFault(MISSING_IMAGE, str(error)))
+                self.notes.append(RepairedFault(MISSING_IMAGE, error.args[0]))
             elif isinstance(error, BadImageError) and self.skip_bad and not self.strict:
                 self.notes.append(RepairedFault(BAD_IMAGE, str(error)))
             elif not self.collect:

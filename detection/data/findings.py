@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detection.config import Config
+from detection.config import Config, SplitName
 from detection.data.anchor_advice import AnchorAdvice, suggest_anchors
-from detection.data.catalog import Dataset, SplitName
+from detection.data.catalog import Dataset
 from detection.data.check import CheckedSplit, SplitStatistics, check_data, data_warnings, split_statistics
 from detection.data.duplicate_images import DuplicateImages, describe_duplicate_images, find_duplicate_images
 from detection.data.tiles import tile_dataset

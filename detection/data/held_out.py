@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from backbones.errors import shorten
-from detection.config import DataConfig, HeldOut
+from detection.config import DataConfig, HeldOut, SplitName
 from detection.data.fingerprints import find_near_duplicates, read_fingerprints
-from detection.data.split import PartName, divide_records, part_fractions
+from detection.data.split import divide_records, part_fractions
 from detection.errors import ConfigError
 from detection.structures import Record
 
@@ -35,7 +35,7 @@ json.dump([match and match[1 if match.re.groups else 0] for match in found], sys
 
 def hold_out(
     records: Sequence[Record], data: DataConfig, held_out: HeldOut, test_fraction: float = 0.0
-) -> dict[PartName, list[Record]]:
+) -> dict[SplitName, list[Record]]:
     """The parts that `held_out` makes of some images, the same ones whenever the images are the same.
 
     With `group_by: near_duplicates` all images are decoded, as `data` says. Raises ConfigError or DatasetError.

@@ -23,10 +23,10 @@ from backbones.errors import printable, shorten
 from detection.data.faults import Faults
 from detection.data.formats.listing import list_folder
 from detection.data.formats.splits import split_of
-from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image_name
+from detection.data.images import is_image_name, looks_like_image, require_kind_that_is_read
 from detection.data.records import list_files
 from detection.errors import DatasetError, MissingImageError, did_you_mean
-from detection.files import is_file
+from detection.files import fold_name, is_file
 
 MAX_NAME = 4096
 """Characters of a path that is looked for; no system has longer ones."""
@@ -86,8 +86,7 @@ class ImageFinder:
         except DatasetError as error:
             raise DatasetError(f"{where}: {error}") from None
         if file is None:
-            missing = f"{where} lists an image that does not exist: {self._describe_missing(name)}"
-            raise MissingImageError(f"{missing} (data.on_missing_image: skip would leave it out)")
+            raise MissingImageError(f"{where} lists an image that does not exist: {self._describe_missing(name)}")
         return file
 
     def look_up(self, name: str, near: Path | None = None) -> Path | None:
@@ -133,7 +132,7 @@ class ImageFinder:
     def _files(self) -> list[Path]:
         """All images below the folders."""
         found = {folder / name: None for folder in self.folders for name in list_folder(folder).files}
-        return [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES]
+        return [file for file in found if looks_like_image(file.name)]
 
     @cached_property
     def _by_name(self) -> _Index:
@@ -172,8 +171,7 @@ class ImageFinder:
         other = self._doubtful.get(file) or (self._names_of.get(file) if is_doubtful else None)
         if other not in (None, name):
             raise DatasetError(f"{shorten(name)} and {shorten(other)} both seem to be {printable(str(file))}: is one missing?")
-        if file.suffix.lower() in UNREAD_SUFFIXES:
-            raise DatasetError(f"image {printable(str(file))} is of a kind that is not read: convert it, e.g. to .jpg")
+        require_kind_that_is_read(file)
         if file not in self._names_of:
             self._names_of[file] = name
             self._counts.update(kinds)
@@ -308,14 +306,8 @@ def _parts(path: str) -> tuple[str, ...]:
 
 def _stem(name: str) -> str:
     """A name without the suffix of an image; a dot in a name without one is of the name."""
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES else name
+    return name.removesuffix(PurePosixPath(name).suffix) if looks_like_image(name) else name
 
 
 def _key(parts: Sequence[str]) -> str:
     return "".join(f"{fold_name(part)}/" for part in reversed(parts))
-
-
-def fold_name(text: str) -> str:
-    """A name's text for comparing: the same for all of its cases and Unicode forms."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

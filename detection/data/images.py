@@ -95,6 +95,17 @@ def is_image_name(name: str) -> bool:
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def looks_like_image(name: str) -> bool:
+    """Whether a file of this name is an image, of a kind that is read or of one that is not."""
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES
+
+
+def require_kind_that_is_read(file: Path) -> None:
+    """Raise DatasetError for an image of a kind that is not read, by its suffix."""
+    if file.suffix.lower() in UNREAD_SUFFIXES:
+        raise DatasetError(f"image {printable(str(file))} is of a kind that is not read: convert it, e.g. to .jpg")
+
+
 class Frame(NamedTuple):
     """One of a file's frames or pages."""
 

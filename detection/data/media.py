@@ -15,6 +15,7 @@ from typing import Literal
 
 from backbones.errors import printable, shorten
 from detection.errors import DatasetError
+from detection.files import fold_name
 
 logger = logging.getLogger(__name__)
 
@@ -190,4 +191,4 @@ def _file_name(name: str, max_bytes: int) -> str:
 
 def _comparable(path: Path) -> str:
     # Some file systems do not distinguish capitals from small letters, or the ways to write one accented letter.
-    return unicodedata.normalize("NFC", os.path.realpath(path)).lower()
+    return fold_name(os.path.realpath(path))

@@ -13,7 +13,7 @@ from detection.data.classes import ClassMap
 from detection.data.coco_format import CocoFile, read_coco_file
 from detection.data.faults import Faults
 from detection.data.formats.readers import read_folder
-from detection.data.voc import open_folder, read_split
+from detection.data.voc import open_folder, read_image_set
 from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
 
@@ -74,7 +74,7 @@ def _coco_names(content: CocoFile) -> Counter[str]:
 
 def _voc_names(source: VocSource, root: Path, faults: Faults) -> Iterator[str]:
     folder = open_folder(root, source.year, ClassMap(()))
-    for entry in read_split(folder.root, source.split, folder.annotated | folder.images.keys()) if source.annotated else ():
+    for entry in read_image_set(folder.root, source.split, folder.annotated | folder.images.keys()) if source.annotated else ():
         with faults.guard():
             for element in parse_xml(folder.annotation(entry.stem)).findall("object"):
                 if name := (element.findtext("name") or "").strip():

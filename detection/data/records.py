@@ -127,3 +127,9 @@ def list_files(folder: Path) -> set[str]:
         return {entry.name for entry in os.scandir(folder)}
     except OSError as error:
         raise DatasetError(f"cannot list the folder {folder}: {error.strerror}") from None
+
+
+def count_classes(records: Sequence[Record], class_names: Sequence[str]) -> dict[str, int]:
+    """Number of objects of each class."""
+    labels = torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *(record.labels for record in records)])
+    return dict(zip(class_names, torch.bincount(labels, minlength=len(class_names)).tolist(), strict=True))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backbones.errors import printable, shorten
-from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, VocSource
+from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, SplitName, VocSource
 from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
-from detection.data.catalog import SplitName, find_data_file, resolve_root
+from detection.data.catalog import resolve_file, resolve_root
 from detection.data.faults import Faults
 from detection.data.formats.recognise import Recognised, recognise
 from detection.data.names import names_in, read_names
@@ -106,7 +106,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     UTF-8, or what a byte-order mark declares. Looked for from here, then where data sets are. Raises DatasetError, ConfigError.
     """
-    file = find_data_file(path)
+    file = resolve_file(path)
     lines = (line.strip() for line in read_text(file, _MAX_CLASSES_BYTES).split("\n"))
     names = check_class_names((line for line in lines if line and line != "#" and not line.startswith("# ")), str(file))
     if not names:

@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backbones.errors import printable, shorten
-from detection.config import HeldOut
+from detection.config import SPLITS, HeldOut, SplitName
 from detection.config.class_lists import list_names
 from detection.data.faults import Faults
 from detection.errors import DatasetError
@@ -24,9 +24,6 @@ from detection.structures import ImageId, Record
 SPLIT_FILE = "split.json"
 """In the folder of a run: the images that it is trained on, and those that are held out."""
 
-PartName = Literal["train", "val", "test"]
-PARTS: tuple[PartName, ...] = ("train", "val", "test")
-
 _NO_OBJECT = -1  # stands beside the labels for images without objects, which are spread as those of a class are
 
 
@@ -34,8 +31,13 @@ _NO_OBJECT = -1  # stands beside the labels for images without objects, which ar
 class ImageSplit:
     """Which image is in which part, by the ids of the images."""
 
-    parts: Mapping[PartName, Sequence[ImageId]]  # test may be missing
+    parts: Mapping[SplitName, Sequence[ImageId]]  # test may be missing
     asked: Mapping[str, object]  # fraction, seed and group_by, from which it was made; empty for one made by other means
+
+    @classmethod
+    def of(cls, parts: Mapping[SplitName, Sequence[Record]], asked: Mapping[str, object]) -> ImageSplit:
+        """The split that puts records into the parts in which they are."""
+        return cls({part: [record.image_id for record in records] for part, records in parts.items()}, asked)
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ def _total(counts: Iterable[Counter[int]]) -> Counter[int]:
 
 
 def divide_records(
-    records: Sequence[Record], groups: Sequence[str | None], fractions: Mapping[PartName, float], seed: int
-) -> dict[PartName, list[Record]]:
+    records: Sequence[Record], groups: Sequence[str | None], fractions: Mapping[SplitName, float], seed: int
+) -> dict[SplitName, list[Record]]:
     """The records of each part, in their order. `groups`: where an image belongs to others, the name that they share."""
     images = [
         SplitImage(f"image {record.image_id!r}" if group is None else f"group {group}", frozenset(record.labels.tolist()))
@@ -145,9 +147,9 @@ def divide_records(
     }
 
 
-def part_fractions(val: float, test: float = 0.0) -> dict[PartName, float]:
+def part_fractions(val: float, test: float = 0.0) -> dict[SplitName, float]:
     """The share of each part, training first; without test where that is 0."""
-    fractions: dict[PartName, float] = {"train": 1 - val - test, "val": val, "test": test}
+    fractions: dict[SplitName, float] = {"train": 1 - val - test, "val": val, "test": test}
     return {part: fraction for part, fraction in fractions.items() if part != "test" or fraction}
 
 
@@ -156,13 +158,13 @@ def settings_of(held_out: HeldOut) -> dict[str, object]:
     return {"fraction": held_out.fraction, "seed": held_out.seed, "group_by": held_out.group_by}
 
 
-def select_records(records: Sequence[Record], split: ImageSplit, file: Path, faults: Faults) -> dict[PartName, list[Record]]:
+def select_records(records: Sequence[Record], split: ImageSplit, file: Path, faults: Faults) -> dict[SplitName, list[Record]]:
     """The records of each part of a split that was read from a file; images that it does not list are left out, and said.
 
     Raises DatasetError where a part has none of them.
     """
     part_of = {image_id: part for part, ids in split.parts.items() for image_id in ids}
-    selected: dict[PartName, list[Record]] = {part: [] for part in split.parts}
+    selected: dict[SplitName, list[Record]] = {part: [] for part in split.parts}
     for record in records:
         if record.image_id in part_of:
             selected[part_of[record.image_id]].append(record)
@@ -179,17 +181,12 @@ def select_records(records: Sequence[Record], split: ImageSplit, file: Path, fau
     return selected
 
 
-def describe_uneven(parts: Mapping[PartName, Sequence[Record]], class_names: Sequence[str]) -> list[str]:
+def describe_uneven(parts: Mapping[SplitName, Sequence[Record]], class_names: Sequence[str]) -> list[str]:
     """Which classes have objects in a split, but none in one of its parts, a line a part."""
     labels = {part: {label for record in records for label in record.labels.tolist()} for part, records in parts.items()}
     every: set[int] = set().union(*labels.values())
     lacking = {part: [printable(class_names[label]) for label in sorted(every - found)] for part, found in labels.items()}
     return [f"the part '{part}' of the split has no object of {list_names(names)}" for part, names in lacking.items() if names]
-
-
-def split_of(parts: Mapping[PartName, Sequence[Record]], asked: Mapping[str, object]) -> ImageSplit:
-    """The split that puts records into the parts in which they are."""
-    return ImageSplit({part: [record.image_id for record in records] for part, records in parts.items()}, asked)
 
 
 def write_split(file: Path, split: ImageSplit) -> None:
@@ -200,10 +197,10 @@ def write_split(file: Path, split: ImageSplit) -> None:
 
 def read_split(file: Path) -> ImageSplit:
     """A split as `write_split` writes it, or made by hand: lists `train`, `val` and, if wanted, `test`. Raises DatasetError."""
-    content = read_json(file, once=PARTS)
+    content = read_json(file, once=SPLITS)
     if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
         raise DatasetError(f"{file} is no split: it must hold the lists 'train' and 'val' of ids of images")
-    parts = {part: _ids(content[part], f"{file}: '{part}'") for part in PARTS if content.get(part) or part != "test"}
+    parts = {part: _ids(content[part], f"{file}: '{part}'") for part in SPLITS if content.get(part) or part != "test"}
     counts = Counter(image_id for ids in parts.values() for image_id in ids)
     twice = next((image_id for image_id, count in counts.items() if count > 1), None)
     if twice is not None:

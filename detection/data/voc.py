@@ -17,12 +17,11 @@ from backbones.errors import printable, shorten
 from detection.config import VocSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
-from detection.data.image_paths import fold_name
-from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, image_size, is_image_name
+from detection.data.images import image_size, is_image_name, looks_like_image, require_kind_that_is_read
 from detection.data.records import AnnotatedObject, list_files, make_record, needs_no_repair, repair_box
 from detection.data.voc_xml import describe_box, parse_xml, read_box, read_difficult, read_name, read_size
 from detection.errors import DatasetError, MissingImageError
-from detection.files import exists, is_file, read_text
+from detection.files import exists, fold_name, is_file, read_text
 from detection.structures import Record
 
 MAX_SPLIT_BYTES = 1 << 28
@@ -85,7 +84,7 @@ def read_voc(source: VocSource, root: Path, classes: ClassMap, faults: Faults) -
     """
     folder = open_folder(root, source.year, classes)
     records = []
-    for entry in read_split(folder.root, source.split, folder.annotated | folder.images.keys()):
+    for entry in read_image_set(folder.root, source.split, folder.annotated | folder.images.keys()):
         with faults.guard():
             records.append(read_annotation(folder, entry, faults) if source.annotated else read_unannotated(folder, entry))
     _inform_of_other_case(records, folder.root, faults)
@@ -118,7 +117,7 @@ def list_images(root: Path) -> dict[str, list[str]]:
     if not exists(root / "JPEGImages"):
         return images
     for path in map(Path, sorted(list_files(root / "JPEGImages"))):
-        if path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+        if looks_like_image(path.name):
             images.setdefault(path.stem, []).append(path.name)
     return images
 
@@ -128,7 +127,7 @@ def annotated_stems(root: Path) -> frozenset[str]:
     return frozenset(name.removesuffix(".xml") for name in list_files(root / "Annotations") if name.endswith(".xml"))
 
 
-def read_split(root: Path, split: str, known: Container[str]) -> list[SplitEntry]:
+def read_image_set(root: Path, split: str, known: Container[str]) -> list[SplitEntry]:
     """What ImageSets/Main/SPLIT.txt lists, a line each. `known`: the stems of all images and annotations.
 
     A line is an image's stem; or the name of its file, also behind the folder that it lies in; or, as in the lists of single
@@ -161,7 +160,7 @@ def _readings(text: str, root: Path) -> list[SplitEntry]:
     readings, path = [SplitEntry(text, None)], PurePosixPath(text)
     if path.parent.name and not _is_end(path.parent, root.absolute() / path.parent.name):
         return readings  # a folder that is none of ours: what is in it is another image, though of the same name
-    if path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+    if looks_like_image(path.name):
         readings.append(SplitEntry(path.stem, path.name))
     elif path.name:
         readings.append(SplitEntry(path.name.removesuffix(".xml"), None))
@@ -195,8 +194,7 @@ def find_image(folder: VocFolder, entry: SplitEntry, filename: str = "") -> Path
             f"{place} holds {' and '.join(map(shorten, names[:3]))}, and it cannot be told which is the image of {stem}: "
             f"name it in the split's line or in the annotation's <filename>, or remove the others"
         )
-    if not is_image_name(found[0]):
-        raise DatasetError(f"image {printable(str(place / found[0]))} is of a kind that is not read: convert it, e.g. to .jpg")
+    require_kind_that_is_read(place / found[0])
     return place / found[0]
 
 

@@ -16,7 +16,7 @@ import torch
 from backbones.errors import shorten
 from detection.config.class_lists import VOC_CLASSES
 from detection.data.records import parse_number
-from detection.data.voc import annotated_stems, list_images, read_split
+from detection.data.voc import annotated_stems, list_images, read_image_set
 from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
 from detection.structures import Record
@@ -60,7 +60,7 @@ def read_devkit(
     gives names in the files those of classes.
     """
     pictures = list_images(folder).keys() if (folder / "JPEGImages").is_dir() else set[str]()
-    stems = [entry.stem for entry in read_split(folder, split, annotated_stems(folder) | pictures)]
+    stems = [entry.stem for entry in read_image_set(folder, split, annotated_stems(folder) | pictures)]
     repeated = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
     if repeated is not None:
         raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image {shorten(repeated)} twice")

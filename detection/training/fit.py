@@ -12,11 +12,11 @@ from pathlib import Path
 from torch import nn
 
 from detection.config import Config, HeldOut
-from detection.data.catalog import Dataset, find_data_file, load_parts, load_split
+from detection.data.catalog import Dataset, load_parts, load_split, resolve_file
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
 from detection.data.settle import settle_config, with_split_file
-from detection.data.split import SPLIT_FILE, ImageSplit, read_split, settings_of, split_of, write_split
+from detection.data.split import SPLIT_FILE, ImageSplit, read_split, settings_of, write_split
 from detection.data.tiles import describe_tiles, tile_dataset
 from detection.engine.advice import advise_tiles
 from detection.engine.callbacks import Callback
@@ -86,7 +86,7 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
 
 
 def _kept_split(held_out: HeldOut) -> ImageSplit | None:
-    return None if held_out.file is None else read_split(find_data_file(held_out.file))
+    return None if held_out.file is None else read_split(resolve_file(held_out.file))
 
 
 def keep_split(config: Config, data: TrainingData) -> Config:
@@ -97,7 +97,7 @@ def keep_split(config: Config, data: TrainingData) -> Config:
     held_out, world = config.data.held_out, World.from_environment()
     if held_out is None or held_out.file is not None or data.validation is None:
         return config
-    split = split_of({"train": data.training.records, "val": data.validation.records}, settings_of(held_out))
+    split = ImageSplit.of({"train": data.training.records, "val": data.validation.records}, settings_of(held_out))
     on_main(world, lambda: write_split(config.output_dir / SPLIT_FILE, split))
     return with_split_file(config, held_out)
 

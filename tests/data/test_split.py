@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection.config import Config, HeldOut
+from detection.config import Config, HeldOut, SplitName
 from detection.config.files import parse_config
-from detection.data.catalog import SplitName, load_parts, load_split
+from detection.data.catalog import load_parts, load_split
 from detection.data.held_out import groups_by_name, hold_out
 from detection.data.settle import settle_config
-from detection.data.split import SPLIT_FILE, SplitImage, read_split, settings_of, split_images, split_of, write_split
+from detection.data.split import SPLIT_FILE, ImageSplit, SplitImage, read_split, settings_of, split_images, write_split
 from detection.errors import ConfigError, DatasetError
 from detection.evaluation.split import load_evaluation_split
 from tests.data.pictures import PICTURES, Picture, Thing, write_devkit
@@ -135,7 +135,7 @@ def test_a_file_keeps_the_split_though_the_data_grow(tmp_path, caplog):
     write_devkit(tmp_path, MANY[:-2])
     config = config_of(tmp_path, fraction=0.3)
     before = {name: [record.image_id for record in part.records] for name, part in load_parts(config.data).items()}
-    split = split_of({name: part.records for name, part in load_parts(config.data).items()}, {})
+    split = ImageSplit.of({name: part.records for name, part in load_parts(config.data).items()}, {})
     held_out = config.data.held_out
     assert held_out is not None
     write_split(tmp_path / "run" / SPLIT_FILE, type(split)(split.parts, settings_of(held_out)))
@@ -157,7 +157,7 @@ def test_a_split_of_three_parts(tmp_path, caplog):
     records = [record for part in load_parts(config.data).values() for record in part.records]
     assert config.data.held_out is not None
     parts = hold_out(records, config.data, config.data.held_out, 0.2)
-    write_split(tmp_path / "split.json", split_of(parts, {}))
+    write_split(tmp_path / "split.json", ImageSplit.of(parts, {}))
     kept = config_of(tmp_path, file=str(tmp_path / "split.json"))
     assert {name: set(ids(kept, name)) for name in parts} == {
         name: {record.image_id for record in part} for name, part in parts.items()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
-from detection.data.voc import find_image, open_folder, read_split, read_voc
+from detection.data.voc import find_image, open_folder, read_image_set, read_voc
 from detection.data.voc_xml import MAX_XML_BYTES, parse_xml
 from detection.errors import DatasetError, MissingImageError
 from detection.evaluation.devkit import read_devkit
@@ -113,9 +113,9 @@ def test_other_folders_are_not_ours(folder, line):
         (["a.jpg", "a.JPG"], None, "a", "cannot be told"),
         (["a.jpg", "a.png"], "a.jpg", "a.png", "cannot be told"),
         (["a.jpg"], "a.png", "a.png", "no image 'a.png' in .*, but 'a.jpg'"),
-        (["a.jpg", "a.png"], "a.jpg", "a.bmp", "no image 'a.bmp'"),
+        (["a.jpg", "a.png"], "a.jpg", "a.bmp", "no image 'a.bmp'.*skip would leave it out"),
         (["a.jxl"], None, "a", "of a kind that is not read"),
-        (["a.txt"], None, "a", "no image of 'a'"),
+        (["a.txt"], None, "a", "no image of 'a' .*skip would leave it out"),
     ],
 )  # fmt: skip
 def test_one_stem_and_several_files(folder, names, filename, line, found):
@@ -160,7 +160,7 @@ def test_splits_that_cannot_be_read(folder, content, message):
 def test_a_byte_order_mark_is_no_part_of_the_first_name(folder, encoding):
     add_image(folder, "photo.jpg")
     (folder / "ImageSets/Main/x.txt").write_bytes("photo\r\n".encode(encoding))
-    assert [entry.stem for entry in read_split(folder, "x", {"photo"})] == ["photo"]
+    assert [entry.stem for entry in read_image_set(folder, "x", {"photo"})] == ["photo"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
@@ -168,7 +168,7 @@ def test_pipes_are_not_waited_for(folder):
     add_image(folder, "photo.jpg")
     os.mkfifo(folder / "ImageSets/Main/pipe.txt")
     with pytest.raises(DatasetError, match="not a regular file"):
-        read_split(folder, "pipe", {"photo"})
+        read_image_set(folder, "pipe", {"photo"})
     (folder / "Annotations/photo.xml").unlink()
     os.mkfifo(folder / "Annotations/photo.xml")
     with pytest.raises(DatasetError, match=r"photo\.xml: not a regular file"):
@@ -302,7 +302,7 @@ def test_the_image_of_an_unknown_stem(folder):
 
 def read_split_of(folder, line):
     (folder / "ImageSets/Main/x.txt").write_text(line)
-    return read_split(folder, "x", ())[0]
+    return read_image_set(folder, "x", ())[0]
 
 
 def test_labels_without_images_name_them(folder):

@@ -23,8 +23,7 @@ from detection.terminal import new_console, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detection.config import Config
-    from detection.data.catalog import SplitName
+    from detection.config import Config, SplitName
     from detection.data.check import CheckedSplit, SplitStatistics
     from detection.data.findings import Findings
 

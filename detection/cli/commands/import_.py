@@ -16,7 +16,7 @@ from rich.table import Table
 from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import progress_bar, say
-from detection.config import Config, FolderFormat, load_config, override_config
+from detection.config import SPLITS, Config, FolderFormat, load_config, override_config
 from detection.errors import ConfigError
 from detection.terminal import new_console, plain
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from detection.data.convert import ConvertedDataset
 
 FORMATS = ("coco", "yolo", "voc")
-SPLITS = ("train", "val", "test")
 CONFIG_SUFFIXES = (".yaml", ".yml")
 
 

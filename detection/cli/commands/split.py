@@ -19,7 +19,7 @@ from detection.files import is_file
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
-    from detection.data.split import PartName
+    from detection.config import SplitName
     from detection.structures import Record
 
 
@@ -52,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from detection.data.catalog import divide_training_images
     from detection.data.settle import settle_config
-    from detection.data.split import describe_uneven, settings_of, split_of, write_split
+    from detection.data.split import ImageSplit, describe_uneven, settings_of, write_split
 
     console = new_console()
     data = settle_config(config, lambda sentence: say(sentence, console)).data
     parts = divide_training_images(data, held_out, options.test_fraction)
-    write_split(options.output, split_of(parts, settings_of(held_out)))
+    write_split(options.output, ImageSplit.of(parts, settings_of(held_out)))
     console.print(parts_table(parts, data.class_names), soft_wrap=True)
     for line in describe_uneven(parts, data.class_names):
         say(f"warning: {line}", console)
@@ -85,9 +85,9 @@ def asked_for(options: argparse.Namespace, configured: HeldOut) -> HeldOut:
     return parse_config(HeldOut, values, "the split asked for")
 
 
-def parts_table(parts: Mapping[PartName, Sequence[Record]], class_names: Sequence[str]) -> Table:
+def parts_table(parts: Mapping[SplitName, Sequence[Record]], class_names: Sequence[str]) -> Table:
     """Images and objects of each class, a column a part."""
-    from detection.data.check import count_classes
+    from detection.data.records import count_classes
 
     table = Table("")
     for part in parts:

@@ -12,9 +12,9 @@ from detection.data.faults import Faults
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.named_images import image_folder
 from detection.data.formats.splits import canonical_split, in_split, split_of
-from detection.data.image_paths import ImageFinder, fold_name
+from detection.data.image_paths import ImageFinder
 from detection.errors import DatasetError
-from detection.files import is_file
+from detection.files import fold_name, is_file
 
 MOST_LOOKED_AT = 50
 """Label files of a folder that are opened to tell its format."""

@@ -82,7 +82,7 @@ def _read_image(
         image = images.find([name] if isinstance(name, str) and name.strip() else [], file)
     except MissingImageError as error:
         inside = "; its pixels are in the file: labelme_export_json takes them out" if content.get("imageData") else ""
-        raise MissingImageError(f"{error}{inside}") from None
+        raise MissingImageError(f"{error.args[0]}{inside}") from None
     size_hw = read_size(content.get("imageHeight"), content.get("imageWidth"))
     objects = []
     for group in _groups(content["shapes"], counts):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import printable
-from detection.config import FolderSource, Source, VocSource
-from detection.data.catalog import SplitName
+from detection.config import SPLITS, FolderSource, Source, SplitName, VocSource
 from detection.data.formats import labelimg, labelme, yolo
 from detection.data.formats.candidates import (
     Candidate,
@@ -36,7 +35,6 @@ WHOLE = "all"
 """What `Recognised.splits` calls the images of a folder without splits."""
 
 _YOLO_SUFFIXES = (".txt", *DATA_SUFFIXES)
-_SPLIT_ORDER = ("train", "val", "test")
 _INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "imagesets", "data")
 _LABEL_FOLDERS = ("annotations", "annotation", "annots", "labels", "label", "json", "xml", "csv", "data")
 _MOST_FILES = 20_000  # of a suffix that are looked into: opening each takes a tenth of a millisecond, over a network more
@@ -193,7 +191,7 @@ def _recognised(candidate: Candidate, listing: FolderListing, labels: Path | Non
 
 def _place(split_and_source: tuple[str | None, Source]) -> int:
     split = split_and_source[0]
-    return _SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else len(_SPLIT_ORDER)
+    return [*SPLITS, split].index(split)
 
 
 def _num_images(source: Source, split: str, listing: FolderListing) -> int:

@@ -27,7 +27,7 @@ from detection.data.formats.named_images import (
     read_size,
 )
 from detection.data.formats.shapes import corner_box, sized_box
-from detection.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from detection.data.images import looks_like_image
 from detection.data.labelled import LabelledImage, LabelledObject
 from detection.errors import DatasetError
 from detection.files import read_text
@@ -177,7 +177,7 @@ def _first(at: Mapping[str, int], names: Sequence[str]) -> int | None:
 
 
 def _is_image(cell: str) -> bool:
-    return cell.strip().lower().endswith(tuple(IMAGE_SUFFIXES | UNREAD_SUFFIXES))
+    return looks_like_image(cell.strip())
 
 
 def _are_numbers(cells: Sequence[str], or_empty: bool = False) -> bool:

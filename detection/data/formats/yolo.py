@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import first_names, printable, shorten
-from detection.config import FolderSource
+from detection.config import SPLITS, FolderSource
 from detection.data.faults import Faults
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.named_images import path_below
@@ -25,14 +25,13 @@ from detection.data.formats.yolo_data import (
     resolve_place,
 )
 from detection.data.formats.yolo_lines import LineReader, looks_like_labels
-from detection.data.image_paths import ImageFinder, fold_name
+from detection.data.image_paths import ImageFinder
 from detection.data.images import is_image_name
 from detection.data.labelled import LabelledImage
 from detection.errors import DatasetError, MissingImageError
-from detection.files import is_file, read_text
+from detection.files import fold_name, is_file, read_text
 
 MAX_LIST_BYTES = 1 << 28
-SPLITS = ("train", "val", "test")
 
 _LABEL_FOLDERS = ("labels", "label", "annotations")
 _MOST_LOOKED_AT = 50  # label files of a folder, to tell whether they are YOLO's
@@ -243,5 +242,4 @@ def _check_images(labels: LabelFiles, used: set[Path], listing: FolderListing, f
     for file in dict.fromkeys(labels.files.values()):
         if file.parent in folders and fold_name(file.stem) not in stems and looks_like_labels(file):
             with faults.guard():
-                missing = f"{printable(str(file))} labels an image that does not exist"
-                raise MissingImageError(f"{missing} (data.on_missing_image: skip would leave it out)")
+                raise MissingImageError(f"{printable(str(file))} labels an image that does not exist")

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from detection.files import fold_name
+
 _NAME_BYTES = 200  # of a name without its suffix; file systems take 255
 
 
@@ -43,16 +45,12 @@ def _whole(file: Path) -> Path:
 
 def _first_free(candidates: Iterator[PurePosixPath], taken: set[str]) -> str:
     for candidate in candidates:
-        key = _comparable(candidate.with_suffix(""))
+        # Some file systems do not distinguish capitals from small letters, or the ways to write one accented letter.
+        key = fold_name(str(candidate.with_suffix("")))
         if key not in taken:
             break
     taken.add(key)
     return str(candidate)
-
-
-def _comparable(path: PurePosixPath) -> str:
-    # Some file systems do not distinguish capitals from small letters, or the ways to write one accented letter.
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _flat_candidates(file: Path) -> Iterator[PurePosixPath]:
