@@ -9,6 +9,7 @@ D detections of one image. Boxes: xyxy pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from detection.config import TestConfig
 from detection.inference.voting import vote
-from detection.modeling.boxes import pairwise_coverage, pairwise_iou
+from detection.modeling.boxes import clip_boxes, pairwise_coverage, pairwise_iou
 from detection.modeling.nms import batched_nms
 from detection.structures import Detections
 from detection.tiles import Window, tile_windows
@@ -53,6 +54,8 @@ def merge_windows(
         torch.cat([each.scores for each in found]),
         torch.cat([each.labels for each in found]),
     )
+    # Adding the tile's place rounds: a box at the image's border may end beyond it by the last digit.
+    joined = replace(joined, boxes=clip_boxes(joined.boxes, size_hw))
     kept = joined[keep_whole_first(joined, cut, test.nms_threshold)[: test.max_detections]]
     if not test.voting or not len(kept):
         return kept
