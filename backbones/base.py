@@ -15,11 +15,11 @@ from backbones.preprocessing import IMAGENET_PREPROCESSING, Preprocessing
 class StagedModule(nn.Module):
     """A network whose parts can be frozen by name: not trained, and their BatchNorm stays in evaluation mode.
 
-    `stages` are the names of its parts by stage, those of conv1 first. The halves of a network name all of its stages, and
+    `stage_parts` are the names of its parts by stage, those of conv1 first. The halves of a network name all of its stages, and
     have some of their parts each. Empty: the network does not tell.
     """
 
-    stages: tuple[tuple[str, ...], ...] = ()
+    stage_parts: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ def split_modules(
 
 
 def _share_modules(half: C4Trunk | C4Head, backbone: Backbone, names: Sequence[str]) -> None:
-    half.stages = backbone.stages
+    half.stage_parts = backbone.stage_parts
     children = dict(backbone.named_children())
     for name in names:
         if name not in children:

@@ -40,7 +40,7 @@ class CifarResNet(Backbone):
     """
 
     classifier_keys = ("fc.weight", "fc.bias")
-    stages = STAGES
+    stage_parts = STAGES
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential

@@ -42,7 +42,7 @@ class ResNet(Backbone):
     """
 
     classifier_keys = ("fc.weight", "fc.bias")
-    stages = STAGES
+    stage_parts = STAGES
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -96,7 +96,7 @@ class ResNetTrunk(C4Trunk):
     """conv1..conv4_x: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded up. Frozen stages build no autograd graph."""
 
     stride = 16
-    stages = STAGES
+    stage_parts = STAGES
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -120,7 +120,7 @@ class ResNetTrunk(C4Trunk):
 class ResNetHead(C4Head):
     """conv5_x and global average pooling: (R, C, 14, 14) -> (R, channels). R may be 0."""
 
-    stages = STAGES
+    stage_parts = STAGES
     layer4: nn.Sequential
 
     def __init__(self, resnet: ResNet) -> None:

@@ -37,7 +37,7 @@ class VGG16(Backbone):
 
     head_keys = ("classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias")
     classifier_keys = ("classifier.6.weight", "classifier.6.bias")
-    stages = STAGES
+    stage_parts = STAGES
 
     def __init__(self, options: BackboneOptions = DEFAULT_OPTIONS, *, width: int = 64, fc_channels: int = 4096) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class VGG16Trunk(C4Trunk):
     """The 13 convolutions, without the fifth pooling: (N, 3, H, W) -> (N, channels, H/16, W/16), rounded down, at least 1."""
 
     stride = 16
-    stages = STAGES
+    stage_parts = STAGES
 
     def __init__(self, vgg: VGG16) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class ForeignNet(Backbone):
         self._features = forward_function(fx.GraphModule(net, subgraph(traced.graph, None, wanted)))
         self._logits = forward_function(fx.GraphModule(net, traced.graph))
         take_over_parts(self, net if num_classes else needed)
-        self.stages = _stages(traced, self)
+        self.stage_parts = _stages(traced, self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) -> {"c2": ..., "c5": ...}."""
@@ -84,7 +84,7 @@ class ForeignTrunk(C4Trunk):
         graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, None, whole.traced.c4.node))
         take_over_parts(self, graph_module)
         self._forward = forward_function(graph_module)
-        self.stages = whole.stages
+        self.stage_parts = whole.stage_parts
         self.channels = whole.traced.c4.channels
         self.preprocessing = whole.preprocessing
         self.classifier_keys = (*whole.head_keys, *whole.classifier_keys)
@@ -103,7 +103,7 @@ class ForeignHead(C4Head):
         graph_module = fx.GraphModule(whole, subgraph(whole.traced.graph, whole.traced.c4.node, whole.traced.last.node))
         take_over_parts(self, graph_module)
         self._forward = forward_function(graph_module)
-        self.stages = whole.stages
+        self.stage_parts = whole.stage_parts
         self.channels = whole.traced.last.channels
         self.freeze(_existing_modules(whole.frozen, self))
 

@@ -34,7 +34,7 @@ def backbone_depths(model: nn.Module) -> dict[str, int]:
             last_layer = getattr(module, "classifier_keys", ())
             for name, _ in module.named_parameters():
                 if name not in last_layer:
-                    depths[f"{path}.{name}" if path else name] = _depth(name, module.stages)
+                    depths[f"{path}.{name}" if path else name] = _depth(name, module.stage_parts)
     return depths
 
 

@@ -53,7 +53,7 @@ def test_rates_of_layers_that_change_nothing():
     frozen, trained = build_backbone("cifar_resnet8", freeze_stages=4), build_backbone("cifar_resnet8", freeze_stages=1)
     assert "nothing of the backbone is trained" in advise_layer_rates(frozen, slow)[0]
     assert advise_layer_rates(frozen, plain) == advise_layer_rates(trained, slow) == []
-    trained.stages = ()
+    trained.stage_parts = ()
     assert "does not tell its stages" in advise_layer_rates(trained, slow)[0]
 
 
