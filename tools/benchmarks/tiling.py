@@ -26,7 +26,6 @@ HEIGHT, WIDTH = 1800, 2400
 ROWS, COLUMNS = 4, 6
 LONGER_SIDES = (160, 300)  # of a photograph on the sheet, px
 CLASS = "person"
-TILES = 800
 
 
 def compose(coco: Path, split: str, folder: Path, count: int, seed: int) -> None:
@@ -96,15 +95,15 @@ def experiment(folder: Path, weights: Path, steps: int) -> Config:
     return parse_config(Config, values, "the experiment")
 
 
-def measure(folder: Path, weights: Path, steps: int) -> dict[str, dict[str, float]]:
+def measure(folder: Path, weights: Path, steps: int, tile_side: int) -> dict[str, dict[str, float]]:
     """Train on whole images and on tiles; the metrics of each way to train and to test."""
     config = experiment(folder, weights, steps)
     rows = {}
-    for trained, tile in (("whole images", 0), ("tiles", TILES)):
+    for trained, tile in (("whole images", 0), ("tiles", tile_side)):
         run = folder / "runs" / trained.split()[0]
         if not (run / "last.pt").exists():
             train_detector(override_config(config, [f"data.tile={tile}", f"test.tile={tile}", f"output_dir={run}"]))
-        for tested, test_tile in (("whole images", 0), ("tiles", TILES)):
+        for tested, test_tile in (("whole images", 0), ("tiles", tile_side)):
             settings = override_config(config, [f"test.tile={test_tile}"])
             metrics = evaluate(load_detector(run / "last.pt", settings)).metrics
             rows[f"trained on {trained}, tested on {tested}"] = metrics
@@ -123,13 +122,14 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, metavar="N", help="of each training; with a few hundred nothing is learnt"
     )
+    parser.add_argument("--tile", type=int, default=400, metavar="PX", help="side of a tile")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for seed, split in enumerate(("train2017", "val2017")):
         if not (options.output / split / "annotations.json").exists():
             compose(options.coco, split, options.output / split, options.images, seed)
-    measure(options.output, options.weights, options.steps)
+    measure(options.output, options.weights, options.steps, options.tile)
 
 
 if __name__ == "__main__":
