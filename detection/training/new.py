@@ -21,7 +21,7 @@ from detection.data.anchor_advice import suggest_anchors
 from detection.data.catalog import load_split
 from detection.data.folder import config_of_folder
 from detection.data.settle import settle_config
-from detection.errors import ConfigError
+from detection.errors import ConfigError, DatasetError
 from detection.files import exists, write_whole
 from detection.structures import Record
 from detection.training.proposal import (
@@ -95,6 +95,8 @@ def new_experiment(
     findings: list[str] = []
     architecture = _architecture(Path(weights))
     root = Path(data).expanduser().absolute()
+    if not exists(root):
+        raise DatasetError(f"there is no file or folder {root}")
     folder = config_of_folder(root, tell=findings.append)
     sources = _sources(folder.data, findings.append)
     settled = settle_config(parse_config(Config, {"data": {"classes": "auto", **sources}}, str(root)), findings.append).data

@@ -102,6 +102,8 @@ def test_what_is_no_data_or_no_weights_is_said(tmp_path: Path, weights: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty"):
         new_experiment(tmp_path / "empty", weights)
+    with pytest.raises(DatasetError, match="no file or folder .*elsewhere"):
+        new_experiment(tmp_path / "elsewhere", weights)
     with pytest.raises(CheckpointError, match="nowhere"):
         new_experiment(tmp_path / "empty", tmp_path / "nowhere.pt")
 
