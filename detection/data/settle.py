@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _MAX_CLASSES_BYTES = 1000 * MAX_CLASSES
 
 Tell = Callable[[str], object]
+"""Is called with sentences for people, such as what was found out about the data, or the number of images."""
 
 
 def settle_config(config: Config, tell: Tell = logger.info) -> Config:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
 from detection.data.catalog import Dataset
+from detection.data.settle import Tell
 from detection.engine.advice import advise_frozen
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
@@ -29,7 +30,7 @@ from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
 from detection.training.device_batch import settle_images_per_device
-from detection.training.fit import Tell, fit, keep_split, load_training_data
+from detection.training.fit import fit, keep_split, load_training_data
 from detection.weights.checkpoint import Checkpoint, checkpoint_config, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")

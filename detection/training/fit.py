@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from detection.config import Config, HeldOut
 from detection.data.catalog import Dataset, load_parts, load_split, resolve_file
 from detection.data.loader import train_loader
 from detection.data.repeats import describe_factors
-from detection.data.settle import settle_config, with_split_file
+from detection.data.settle import Tell, settle_config, with_split_file
 from detection.data.split import SPLIT_FILE, ImageSplit, read_split, settings_of, write_split
 from detection.data.tiles import describe_tiles, tile_dataset
 from detection.engine.advice import advise_tiles
@@ -34,9 +34,6 @@ from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
 """best.pt holds the weights that are best by this metric, a key of METRICS."""
-
-Tell = Callable[[str], object]
-"""Is called with sentences for people that come before the run's own log, such as the number of images."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from detection.config import ClassifierConfig, Config, with_weights
 from detection.data.catalog import Dataset
 from detection.data.digits import default_folder, make_digits
 from detection.data.images import read_image
+from detection.data.settle import Tell
 from detection.engine.distributed import World
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
@@ -24,7 +25,6 @@ from detection.inference.evaluate import evaluate
 from detection.pretraining import train_classifier
 from detection.structures import DetectionsByImage
 from detection.training.alternating import FOLDERS
-from detection.training.fit import Tell
 from detection.training.train import train_detector
 from detection.visualize import contact_sheet, draw_boxes, save_image
 

@@ -12,6 +12,7 @@ from backbones.modes import own_defaults
 from detection.config import Config, load_config
 from detection.data.augmentations import build_augmentation
 from detection.data.catalog import Dataset
+from detection.data.settle import Tell
 from detection.engine.advice import advise_frozen
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
@@ -22,7 +23,7 @@ from detection.engine.state import require_no_other_run
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
 from detection.training.device_batch import settle_images_per_device
-from detection.training.fit import Tell, fit, keep_split, load_training_data, settle_data
+from detection.training.fit import fit, keep_split, load_training_data, settle_data
 from detection.training.result import DetectorResult
 from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import resolve_weights

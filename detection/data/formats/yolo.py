@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from backbones.errors import first_names, printable, shorten
 from detection.config import SPLITS, FolderSource
 from detection.data.faults import Faults
+from detection.data.formats.image_labels import MOST_LOOKED_AT
 from detection.data.formats.listing import FolderListing, list_folder
 from detection.data.formats.named_images import path_below
 from detection.data.formats.splits import canonical_split, in_split, split_of
@@ -34,7 +35,6 @@ from detection.files import fold_name, is_file, read_text
 MAX_LIST_BYTES = 1 << 28
 
 _LABEL_FOLDERS = ("labels", "label", "annotations")
-_MOST_LOOKED_AT = 50  # label files of a folder, to tell whether they are YOLO's
 
 
 def read_yolo(source: FolderSource, root: Path, faults: Faults) -> list[LabelledImage]:
@@ -71,7 +71,7 @@ def find(listing: FolderListing) -> list[FolderSource]:
     labels = LabelFiles(listing, None)
     labelled = {image: file for image in listing.images if (file := labels.of(listing.root / image)) is not None}
     files = list(labelled.values())
-    if not any(map(looks_like_labels, files[:: len(files) // _MOST_LOOKED_AT + 1])):
+    if not any(map(looks_like_labels, files[:: len(files) // MOST_LOOKED_AT + 1])):
         return []
     file = find_data_file(listing)
     data = YoloData() if file is None else read_data_file(file)
