@@ -24,6 +24,7 @@ NOT_RUN = {
     "benchmark ": "minutes, or a GPU; tests/tools runs each benchmark in small",
     "datasets/download.py ": "a network; tests/datasets/test_download.py has a server of its own",
     "convert-weights msra/R-50 ": "a network; tests/cli/test_convert_weights.py converts a file of this form",
+    "convert-weights --format caffe-bvlc ": "a file that the pages do not offer; tests/backbones/weights converts this form",
     "train --track ": "a tracker that runs offline; tests/trackers has the real ones, tests/cli/test_train.py the option",
     "pretrain --track ": "the same",
     "export --backbone resnet50 ": "a network; tests/cli/test_export.py exports a backbone",
@@ -35,6 +36,7 @@ OTHER_PROGRAMS = {
     "python -m venv": "tests/test_wheel.py",
     ".venv/bin/python -m pytest": "this suite",
     ".venv/bin/python -m tests.": "tests/fuzz/test_fuzz.py and tests/campaigns/test_campaigns.py",
+    "python -m tools.benchmarks.": "minutes each, and data of one's own; tests/tools has their parts",
     ".venv/bin/pre-commit install": "needs a network",
     "tensorboard": "a viewer in the browser",
 }
