@@ -46,6 +46,7 @@ DEVELOPMENT = [
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
+    "playwright>=1.49",  # the pages in a real browser, which the machine has to have: Chromium
     "pre-commit>=3.7",
     "setuptools>=70.1",  # the oldest that builds a wheel by itself: the tests build one without a network
 ]
@@ -82,7 +83,7 @@ if __name__ == "__main__":
         package_dir={"detection.configs": "configs"},
         package_data={
             "backbones": ["py.typed"],
-            "detection": ["py.typed", "templates/*.html"],
+            "detection": ["py.typed", "templates/*.html", "templates/*/*"],
             "detection.configs": ["*.yaml", "*/*.yaml"],
         },
         install_requires=[

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from functools import cache
 from pathlib import Path
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from backbones.errors import printable
@@ -38,6 +40,17 @@ def data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def metric_text(value: float | None, digits: int = 3) -> str:
+    """A metric in [0, 1]; a dash where there was nothing to measure, which COCO calls -1, VOC NaN and JSON null."""
+    return "–" if value is None or math.isnan(value) or value < 0 else f"{value:.{digits}f}"
+
+
+@cache
+def static_text(name: str) -> Markup:
+    """A file of `templates` as it is, to stand in a page as its style or script."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -47,5 +60,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["printable"] = printable
+    environment.filters |= {"printable": printable, "metric": metric_text}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.globals["static"] = static_text
     return environment

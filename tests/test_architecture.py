@@ -21,6 +21,7 @@ LEVELS = (
     {"modeling", "data"},
     {"weights", "evaluation"},
     {"engine"},
+    {"report"},
     {"inference", "trackers"},
     {"pretraining", "export"},
     {"training", "analysis"},

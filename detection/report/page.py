@@ -1,0 +1,52 @@
+"""The report of one detector: a folder with index.html, which opens without a server or a network, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from detection.files import plain_json, write_whole
+from detection.html import render_page
+from detection.report.reported import Analysis, ReportedDetector, analyse
+from detection.report.sections import summary
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: `report/NAME.html` and `report/NAME.js` show what `build` makes, a dataclass of plain data."""
+
+    name: str
+    title: str
+    build: Callable[[Analysis], Any]
+
+
+SECTIONS = (Section("summary", "Summary", summary.build),)
+
+
+@dataclass(frozen=True)
+class ShownSection:
+    """A section and its data, as the template takes them."""
+
+    name: str
+    title: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """All that the template `report/report.html` shows."""
+
+    title: str
+    sections: list[ShownSection]
+
+
+def write_report(reported: ReportedDetector, folder: Path) -> Path:
+    """Write the report into a folder, which is made; returns its index.html. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    analysis = analyse(reported)
+    sections = [ShownSection(each.name, each.title, plain_json(asdict(each.build(analysis)))) for each in SECTIONS]
+    index = folder / "index.html"
+    write_whole(index, render_page("report/report.html", ReportPage(reported.label, sections)))
+    return index
