@@ -86,5 +86,18 @@ const report = (() => {
     return { get chart() { return drawn; }, redraw: draw };
   }
 
-  return { data, on, emit, element, themed, color, percent, fixed, plot };
+  // A labelled choice: `options` are [value, text]; `choose` hears the value, a string.
+  function choice(label, options, choose) {
+    const select = element("select", { change: () => choose(select.value) });
+    select.append(...options.map(([value, text]) => element("option", { value }, text)));
+    return element("label", {}, label, select);
+  }
+
+  // A choice among the classes by their numbers; with `all`, null stands for all of them together.
+  function classChoice(names, choose, all = "all classes") {
+    const options = names.map((name, number) => [String(number), name]);
+    return choice("class", all ? [["", all], ...options] : options, (value) => choose(value === "" ? null : Number(value)));
+  }
+
+  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot };
 })();
