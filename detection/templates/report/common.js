@@ -99,5 +99,98 @@ const report = (() => {
     return choice("class", all ? [["", all], ...options] : options, (value) => choose(value === "" ? null : Number(value)));
   }
 
-  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot };
+  const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+
+  // The order of two values of a table; texts and numbers do not meet in one column.
+  function compare(a, b) {
+    return typeof a === "string" ? collator.compare(a, b) : a - b;
+  }
+
+  function isMissing(value) {
+    return value === null || value === undefined || Number.isNaN(value);
+  }
+
+  // A table of many rows: a box that filters them, columns sorted by a click on their heads, the first `limit` rows at first.
+  // `head`: a label or {label, show, title} for each column, where `show` makes a value's text and `title` explains the column.
+  // `rows`: arrays of texts, numbers, and null for nothing, which stands last in any order. `filter`: the label of the box, or
+  // null for none; it looks in the columns of text. `sort`: {column, descending} at the start. `choose` hears the number of a
+  // row, as given, when it is clicked: the first column is then one of buttons. Returns {show(rows), mark(number)}: other rows
+  // in place of these, and the row that is marked as chosen.
+  function table(place, { head, rows, sortable = true, filter = null, sort = null, limit = 200, choose = null }) {
+    const columns = head.map((each) => (typeof each === "string" ? { label: each } : each));
+    const wanted = element("input", { type: "search", input: () => refresh(), autocomplete: "off" });
+    const count = element("span", { class: "faint", role: "status" });
+    const more = element("button", { type: "button", class: "more", click: () => refresh(shown + limit) }, "show more");
+    const body = element("tbody");
+    const heads = columns.map(({ label, title }, column) => {
+      const content = sortable ? element("button", { type: "button", class: "sort", click: () => order(column) }, label) : label;
+      return element("th", { scope: "col", title }, content);
+    });
+    let shown = limit;
+    let marked = null;
+
+    function order(column) {
+      const descending = sort?.column === column ? !sort.descending : rows.some((row) => typeof row[column] === "number");
+      sort = { column, descending };
+      refresh();
+    }
+
+    // The numbers of the rows that pass the filter, in the order that was chosen.
+    function selected() {
+      const text = wanted.value.trim().toLowerCase();
+      const passes = (row) => row.some((value) => typeof value === "string" && value.toLowerCase().includes(text));
+      const numbers = [...rows.keys()].filter((number) => !text || passes(rows[number]));
+      if (!sort) return numbers;
+      const sign = sort.descending ? -1 : 1;
+      return numbers.sort((a, b) => {
+        const [left, right] = [rows[a][sort.column], rows[b][sort.column]];
+        if (isMissing(left) || isMissing(right)) return isMissing(left) - isMissing(right);
+        return sign * compare(left, right);
+      });
+    }
+
+    function cell(number, column) {
+      const value = rows[number][column];
+      const text = columns[column].show ? columns[column].show(value) : isMissing(value) ? "–" : String(value);
+      const content = choose && column === 0 ? element("button", { type: "button", class: "row" }, text) : text;
+      return element("td", { class: typeof value === "string" && "text" }, content);
+    }
+
+    function line(number) {
+      const made = element("tr", choose ? { click: () => choose(number) } : {}, ...columns.map((_, column) => cell(number, column)));
+      made.dataset.row = number;
+      return made;
+    }
+
+    function mark(number) {
+      marked = number;
+      for (const each of body.rows) {
+        if (Number(each.dataset.row) === marked) each.setAttribute("aria-current", "true");
+        else each.removeAttribute("aria-current");
+      }
+    }
+
+    function refresh(most = limit) {
+      shown = most;
+      const numbers = selected();
+      const visible = numbers.slice(0, shown);
+      body.replaceChildren(...visible.map(line));
+      heads.forEach((each, column) => {
+        if (sort?.column === column) each.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
+        else each.removeAttribute("aria-sort");
+      });
+      more.hidden = visible.length === numbers.length;
+      const all = visible.length === rows.length;
+      count.textContent = all ? "" : `${visible.length} of ${rows.length} rows`;
+      mark(marked);
+    }
+
+    refresh();
+    const box = filter ? element("label", {}, filter, wanted) : "";
+    const made = element("table", { class: "rows" }, element("thead", {}, element("tr", {}, ...heads)), body);
+    place.append(element("div", { class: "controls" }, box, count), element("div", { class: "wide" }, made), more);
+    return { mark, show: (others) => { rows = others; refresh(); } };
+  }
+
+  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot, table };
 })();
