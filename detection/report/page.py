@@ -9,6 +9,8 @@ from typing import Any
 
 from detection.files import plain_json, write_whole
 from detection.html import render_page
+from detection.report.exports.coco import write_coco
+from detection.report.exports.errors_csv import write_errors
 from detection.report.reported import Analysis, ReportedDetector, analyse
 from detection.report.sections import summary
 
@@ -23,6 +25,9 @@ class Section:
 
 
 SECTIONS = (Section("summary", "Summary", summary.build),)
+
+FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_coco, write_errors)
+"""What writes files of a report's folder beside the page."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ def write_report(reported: ReportedDetector, folder: Path) -> Path:
     """Write the report into a folder, which is made; returns its index.html. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     analysis = analyse(reported)
+    for write in FILES:
+        write(analysis, folder)
     sections = [ShownSection(each.name, each.title, plain_json(asdict(each.build(analysis)))) for each in SECTIONS]
     index = folder / "index.html"
     write_whole(index, render_page("report/report.html", ReportPage(reported.label, sections)))

@@ -1,0 +1,1 @@
+"""What a report shows, as files for other programs."""

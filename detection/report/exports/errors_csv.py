@@ -1,0 +1,162 @@
+"""Every error of a report as one line of a table, errors.csv, for spreadsheets and pandas: those that cost most come first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backbones.errors import printable
+from detection.evaluation.errors import FOREGROUND, ErrorKind
+from detection.evaluation.lost_ap import lost_ap
+from detection.evaluation.matches import NONE
+from detection.evaluation.voc import Bools, Floats, Ints
+from detection.files import replacing
+from detection.report.reported import Analysis
+
+logger = logging.getLogger(__name__)
+
+ERRORS_FILE = "errors.csv"
+MAX_ERRORS = 1_000_000
+"""Lines of the table: no spreadsheet opens more than 1,048,576."""
+
+COLUMNS = (
+    *("image", "image_id", "error", "detected_class", "score", "x1", "y1", "x2", "y2"),
+    *("true_class", "true_x1", "true_y1", "true_x2", "true_y2", "iou", "lost_ap"),
+)
+MISSED = "missed"
+"""The error of an object that no detection found; those of detections are called by their ErrorKind."""
+
+_LINES_AT_A_TIME = 10_000  # as Python's objects, of which each line is twenty
+_FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 (spreadsheets take the wide ones as well)
+
+
+def write_errors(analysis: Analysis, folder: Path) -> None:
+    """Write the errors by descending lost AP, at most MAX_ERRORS. Raises OSError.
+
+    Text from outside (files, ids, classes) is never a formula: where it begins as one, an apostrophe stands before it.
+    """
+    errors = _all_errors(analysis)
+    if len(errors) > MAX_ERRORS:
+        logger.warning("%s holds the %d errors that cost most, of %d", ERRORS_FILE, MAX_ERRORS, len(errors))
+    with replacing(folder / ERRORS_FILE) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        names = _Names.of(analysis)
+        for start in range(0, min(len(errors), MAX_ERRORS), _LINES_AT_A_TIME):
+            writer.writerows(_lines(analysis, errors[start : min(start + _LINES_AT_A_TIME, MAX_ERRORS)], names))
+        text.flush()
+        text.detach()  # or it would close the file
+
+
+def cell_text(text: str) -> str:
+    """A text from outside as a spreadsheet shows it: in one line, and not computed if it begins as a formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
+
+
+def error_name(kind: ErrorKind) -> str:
+    """What a kind of error is called in files: "class", "localisation", "duplicate" and so on."""
+    return kind.name.lower()
+
+
+def false_positives(kinds: Ints) -> Bools:
+    """(D,) which detections are wrong."""
+    wrong: Bools = (kinds != ErrorKind.CORRECT) & (kinds != ErrorKind.IGNORED)
+    return wrong
+
+
+def at_other(kinds: Ints) -> Bools:
+    """(D,) which detections are wrong by an object of another class."""
+    wrong: Bools = (kinds == ErrorKind.CLASS) | (kinds == ErrorKind.BOTH)
+    return wrong
+
+
+@dataclass(frozen=True)
+class _ErrorRows:
+    """E errors: wrong detections and missed objects."""
+
+    detections: Ints  # (E,) NONE for missed objects
+    objects: Ints  # (E,) NONE for background
+    ious: Floats  # (E,)
+    lost: Floats  # (E,) AP
+
+    def __len__(self) -> int:
+        return len(self.lost)
+
+    def __getitem__(self, rows: Ints | slice) -> _ErrorRows:
+        return _ErrorRows(self.detections[rows], self.objects[rows], self.ious[rows], self.lost[rows])
+
+
+def _all_errors(analysis: Analysis) -> _ErrorRows:
+    """By descending lost AP, then by descending score."""
+    matches, errors = analysis.matches, analysis.errors
+    lost = lost_ap(matches, matches.at(FOREGROUND))
+    wrong, missed = np.flatnonzero(false_positives(errors.kinds)), np.flatnonzero(errors.missed)
+    other, background = at_other(errors.kinds), errors.kinds == ErrorKind.BACKGROUND
+    objects = np.where(background, NONE, np.where(other, matches.best_other, matches.best_same))
+    ious = np.where(other, matches.best_other_iou, matches.best_same_iou)
+    found = _ErrorRows(
+        np.concatenate([wrong, np.full(len(missed), NONE)]),
+        np.concatenate([objects[wrong], missed]),
+        np.concatenate([ious[wrong], np.zeros(len(missed))]),
+        np.concatenate([lost.detections[wrong], lost.objects[missed]]),
+    )
+    scores = np.concatenate([matches.detections.scores[wrong], np.zeros(len(missed))])
+    return found[np.lexsort((-scores, -found.lost))]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What images and classes are called in the table."""
+
+    files: Sequence[str]  # of each image
+    ids: Sequence[object]
+    classes: Sequence[str]
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> _Names:
+        records = analysis.reported.dataset.records
+        ids = [cell_text(each.image_id) if isinstance(each.image_id, str) else each.image_id for each in records]
+        classes = [cell_text(name) for name in analysis.reported.class_names]
+        return cls([cell_text(str(record.file)) for record in records], ids, classes)
+
+
+def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[list[object]]:
+    """A cell a column; None is an empty one."""
+    detections, objects = analysis.matches.detections, analysis.matches.objects
+    is_found, is_there = errors.detections != NONE, errors.objects != NONE
+    columns = (
+        np.where(is_found, _at(detections.images, errors.detections), _at(objects.images, errors.objects)),
+        np.where(is_found, _at(analysis.errors.kinds, errors.detections), NONE),
+        np.where(is_found, _at(detections.labels, errors.detections), NONE),
+        _at(detections.scores, errors.detections).round(6),
+        _at(detections.boxes, errors.detections).round(2),
+        np.where(is_there, _at(objects.labels, errors.objects), NONE),
+        _at(objects.boxes, errors.objects).round(2),
+        errors.ious.round(4),
+        errors.lost.round(9),
+    )
+    empty: list[None] = [None] * 6
+    # As Python's own numbers, which are written many times faster than numpy's.
+    for image, kind, label, score, box, true_label, true_box, iou, lost in zip(*(c.tolist() for c in columns), strict=True):
+        yield [
+            names.files[image],
+            names.ids[image],
+            MISSED if kind == NONE else error_name(ErrorKind(kind)),
+            *(empty if kind == NONE else (names.classes[label], score, *box)),
+            *(empty[:5] if true_label == NONE else (names.classes[true_label], *true_box)),
+            None if NONE in (kind, true_label) else iou,
+            lost,
+        ]
+
+
+def _at(values: np.ndarray, rows: Ints) -> np.ndarray:
+    """The values of rows; of NONE anything."""
+    return values[rows] if len(values) else np.zeros((len(rows), *values.shape[1:]), values.dtype)
