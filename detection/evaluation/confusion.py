@@ -14,6 +14,9 @@ import numpy as np
 from detection.evaluation.matches import NONE, Matches, overlaps
 from detection.evaluation.voc import Bools, Floats, Ints
 
+SCORE_THRESHOLD = 0.5
+"""Where a confusion matrix is looked at first."""
+
 
 @dataclass(frozen=True)
 class Confusion:
@@ -44,17 +47,31 @@ def confuse(matches: Matches, iou_threshold: float = 0.5) -> Confusion:
     return Confusion(true_labels, found_by)
 
 
-def confusion_matrix(matches: Matches, confusion: Confusion, score_threshold: float = 0.5) -> Ints:
+def confusion_matrix(matches: Matches, confusion: Confusion, score_threshold: float = SCORE_THRESHOLD) -> Ints:
     """(K + 1, K + 1) counts of the detections that score at least so much: rows are true classes, columns detected ones."""
+    confident = reach(matches.detections.scores, score_threshold)
     num_classes = len(matches.class_names)
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    counted = (matches.detections.scores >= score_threshold) & (confusion.true_labels != NONE)
+    counted = confident & (confusion.true_labels != NONE)
     np.add.at(matrix, (confusion.true_labels[counted], matches.detections.labels[counted]), 1)
     found = confusion.found_by != NONE
-    found[found] = matches.detections.scores[confusion.found_by[found]] >= score_threshold
+    found[found] = confident[confusion.found_by[found]]
     missed = matches.objects.labels[~found & ~matches.objects.ignored]
     np.add.at(matrix, (missed, num_classes), 1)
     return matrix
+
+
+def reach(scores: Floats, threshold: float) -> Bools:
+    """(D,) whether each score is at least the threshold in float32, as the detector compares: 0.29 reaches 0.29."""
+    reached: Bools = scores.astype(np.float32) >= np.float32(threshold)
+    return reached
+
+
+def score_levels(scores: Floats, num_levels: int) -> Ints:
+    """(D,) the greatest of the thresholds 0, 1 / (num_levels - 1), ..., 1 that each score reaches, by number; -1 below 0."""
+    thresholds = (np.arange(num_levels) / (num_levels - 1)).astype(np.float32)
+    levels: Ints = np.searchsorted(thresholds, scores.astype(np.float32), side="right") - 1
+    return levels
 
 
 def rows_by_image(matches: Matches) -> Iterator[tuple[Ints, Ints]]:
@@ -67,7 +84,7 @@ def rows_by_image(matches: Matches) -> Iterator[tuple[Ints, Ints]]:
 def _runs(images: Ints) -> dict[int, Ints]:
     """Image -> its rows, which are one after the other."""
     starts = np.flatnonzero(np.diff(images, prepend=-1))
-    ends = np.append(starts[1:], len(images))[: len(starts)]
+    ends = np.append(starts, len(images))[1:]
     return {int(images[start]): np.arange(start, end) for start, end in zip(starts, ends, strict=True)}
 
 
