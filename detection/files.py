@@ -21,7 +21,9 @@ from detection.errors import DatasetError
 
 __all__ = [
     "METRICS_FILE",
+    "TRAINED_FILES",
     "exists",
+    "find_trained_weights",
     "is_file",
     "new_folder",
     "open_regular",
@@ -41,6 +43,8 @@ MAX_TEXT_BYTES = 2**32
 
 METRICS_FILE = "metrics.jsonl"
 """The numbers of a run, one record a line."""
+TRAINED_FILES = ("best.pt", "last.pt")
+"""The checkpoints of a run, the better first; a run without a validation split has only the last."""
 MAX_METRICS_BYTES = 2**30
 """Of a metrics file: some millions of log intervals."""
 MAX_STEP = 2**53
@@ -70,6 +74,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(str(made))):
             error.filename = str(folder)
         raise
+
+
+def find_trained_weights(run: Path) -> Path | None:
+    """The best checkpoint in a run's folder, else its last; None if it has left neither."""
+    return next((run / name for name in TRAINED_FILES if is_file(run / name)), None)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from backbones.errors import printable
 from detection.cli.arguments import any_path, fraction, output_folder, whole_number
 from detection.cli.main import SOME_FAILED, USER_MISTAKE
-from detection.cli.options import QUICKSTART_WEIGHTS, find_trained_weights, is_override, load_model
+from detection.cli.options import QUICKSTART_WEIGHTS, is_override, load_model
 from detection.cli.output import progress_bar, say
 from detection.errors import CheckpointError, ConfigError, DatasetError
+from detection.files import find_trained_weights
 from detection.terminal import new_console, print_error
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
     """The detector to draw with. Raises ConfigError or CheckpointError."""
     if weights is not None:
         return _load(weights, overrides, "")
-    trained = find_trained_weights(QUICKSTART_WEIGHTS)
+    trained = find_trained_weights(QUICKSTART_WEIGHTS.parent)
     if trained is not None:
         return _load(trained, overrides, ", the quickstart's (--weights names others)")
     # Only now: torch is slow to load.

@@ -15,7 +15,7 @@ from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights, say
 from detection.config import ClassifierConfig, Config, Source, VocSource, load_config, override_config, with_weights
 from detection.errors import ConfigError
-from detection.files import exists, is_file
+from detection.files import exists, find_trained_weights, is_file
 
 if TYPE_CHECKING:
     from detection.inference.detector import Detector
@@ -243,16 +243,8 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
 def _default_weights(config: Config | None) -> Path:
     """The quickstart's, or the best of the config's run; a run without a validation split has only the last."""
     best = QUICKSTART_WEIGHTS if config is None else config.output_dir / "best.pt"
-    weights = find_trained_weights(best)
+    weights = find_trained_weights(best.parent)
     if weights is not None:
         return weights
     first = "run `make run` first" if config is None else "train it first"
     raise ConfigError(f"there is no {best}: {first}, or give --weights FILE")
-
-
-def find_trained_weights(best: Path) -> Path | None:
-    """The best checkpoint of a run, else its last; None if it has left neither."""
-    for weights in (best, best.with_name("last.pt")):
-        if weights.is_file():
-            return weights
-    return None

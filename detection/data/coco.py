@@ -30,7 +30,8 @@ from detection.data.faults import Faults
 from detection.data.image_paths import ImageFinder
 from detection.data.images import image_size
 from detection.data.records import AnnotatedObject, Box, finite_number, make_record, needs_no_repair, repair_box
-from detection.errors import DatasetError, did_you_mean
+from detection.errors import DatasetError, MissingImageError, did_you_mean
+from detection.files import is_file
 from detection.structures import Record
 
 _MAX_SUGGESTED = 5000  # categories that a misspelt class is compared with; more would take minutes
@@ -42,9 +43,16 @@ def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults)
     Raises DatasetError: what `read_coco_file` refuses, no such folder, an image without a file name or missing, an `iscrowd`
     that is neither 0 nor 1, none of the classes among the categories.
     """
-    content = read_coco_file(root / source.annotations, faults)
+    return read_coco_content(read_coco_file(root / source.annotations, faults), root / source.images, classes, faults)
+
+
+def read_coco_content(content: CocoFile, folder: Path | None, classes: ClassMap, faults: Faults) -> list[Record]:
+    """The images of a file that was read, in its order; their files are looked for in `folder`.
+
+    Without a folder they may be missing, if the annotations say how large they are. Raises DatasetError as `read_coco`.
+    """
     labels = match_categories(content, classes, faults)
-    images = ImageFinder([root / source.images])
+    images = None if folder is None else ImageFinder([folder])
     annotations = defaultdict(list)
     for annotation in content.annotations:
         annotations[annotation.image_id].append(annotation)
@@ -53,7 +61,8 @@ def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults)
         with faults.guard():
             file = _find_image(images, image, content.path)
             records.append(_read_image(image, file, annotations[image.id], labels, content.path, faults))
-    images.inform(str(content.path), faults)
+    if images is not None:
+        images.inform(str(content.path), faults)
     _inform_of_shared_files(records, content.path, faults)
     return records
 
@@ -80,14 +89,17 @@ def match_categories(content: CocoFile, classes: ClassMap, faults: Faults) -> di
     return labels
 
 
-def _find_image(images: ImageFinder, image: CocoImage, path: Path) -> Path:
-    """The image's file. Raises DatasetError if it has no name, or there is none of that name."""
+def _find_image(images: ImageFinder | None, image: CocoImage, path: Path) -> Path:
+    """The image's file; without a finder the name, from the annotations' folder, of a file that may be missing.
+
+    Raises DatasetError if it has no name, or the finder finds none of that name.
+    """
     name = image.entry.get("file_name")
     if "file_name" not in image.entry:
         raise DatasetError(f"{path}: images[{image.position}] has no 'file_name'")
     if not isinstance(name, str) or not name:
         raise DatasetError(f"{path}: images[{image.position}]: 'file_name' must be text, found {shorten(name)}")
-    return images.find(name, str(path))
+    return path.parent / name if images is None else images.find(name, str(path))
 
 
 def _read_image(
@@ -99,7 +111,10 @@ def _read_image(
     faults: Faults,
 ) -> Record:
     name = image_name(image)
-    size_hw = _size_hw(image, f"{path}: {name}", faults) or image_size(file)
+    size_hw = _size_hw(image, f"{path}: {name}", faults)
+    if size_hw is None and not is_file(file):
+        raise MissingImageError(f"{path} does not say how large {printable(name)} is, and there is no {printable(str(file))}")
+    size_hw = size_hw or image_size(file)
     faults.image, objects = file, []
     for annotation in annotations:
         label = labels.get(annotation.category_id)

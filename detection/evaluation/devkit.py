@@ -1,7 +1,7 @@
 """Ground truth as the VOC development kit reads it: every object of the XML files, unchanged.
 
 The data loader clips boxes to the image and drops faulty ones; the kit does neither, and its AP is the standard. No
-image is opened: annotations are enough to evaluate detection files.
+image is opened, nor has to be there: annotations are enough to evaluate detection files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 
 from backbones.errors import shorten
 from detection.config.class_lists import VOC_CLASSES
+from detection.data.faults import Faults
 from detection.data.records import parse_number
 from detection.data.voc import annotated_stems, list_images, read_image_set
-from detection.data.voc_xml import parse_xml
+from detection.data.voc_xml import parse_xml, read_size
 from detection.errors import DatasetError
 from detection.structures import Record
 
@@ -30,6 +31,14 @@ class Devkit:
 
     records: list[Record]
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    stem: str
+    file: Path
+    size_hw: tuple[int, int]
+    objects: list[_Object]
 
 
 @dataclass(frozen=True)
@@ -59,16 +68,17 @@ def read_devkit(
     objects of other classes are left out, and unreadable ones too: the data loader has already warned of those. `rename`
     gives names in the files those of classes.
     """
-    pictures = list_images(folder).keys() if (folder / "JPEGImages").is_dir() else set[str]()
-    stems = [entry.stem for entry in read_image_set(folder, split, annotated_stems(folder) | pictures)]
+    pictures = list_images(folder)
+    stems = [entry.stem for entry in read_image_set(folder, split, annotated_stems(folder) | pictures.keys())]
     repeated = next((stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after), None)
     if repeated is not None:
         raise DatasetError(f"{folder / 'ImageSets' / 'Main' / split}.txt lists image {shorten(repeated)} twice")
+    files = {stem: folder / "JPEGImages" / pictures[stem][0] if stem in pictures else Path(stem) for stem in stems}
     tolerant = class_names is not None
-    images = [(stem, list(_objects(folder / "Annotations" / f"{stem}.xml", tolerant, rename or {}))) for stem in stems]
-    names = tuple(class_names or sort_classes({each.name for _, objects in images for each in objects}))
+    images = [_read_image(folder, stem, files[stem], tolerant, rename or {}) for stem in stems]
+    names = tuple(class_names or sort_classes({each.name for image in images for each in image.objects}))
     labels = {name: label for label, name in enumerate(names)}
-    return Devkit([_record(stem, [each for each in objects if each.name in labels], labels) for stem, objects in images], names)
+    return Devkit([_record(image, labels) for image in images], names)
 
 
 def sort_classes(names: set[str]) -> list[str]:
@@ -76,10 +86,16 @@ def sort_classes(names: set[str]) -> list[str]:
     return [name for name in VOC_CLASSES if name in names] + sorted(names - set(VOC_CLASSES))
 
 
-def _objects(file: Path, tolerant: bool, rename: Mapping[str, str]) -> Iterator[_Object]:
-    for number, element in enumerate(parse_xml(file).findall("object"), start=1):
+def _read_image(folder: Path, stem: str, file: Path, tolerant: bool, rename: Mapping[str, str]) -> _Image:
+    path = folder / "Annotations" / f"{stem}.xml"
+    tree = parse_xml(path)
+    return _Image(stem, file, read_size(tree, path, Faults()) or (0, 0), list(_objects(tree, path, tolerant, rename)))
+
+
+def _objects(tree: Element, path: Path, tolerant: bool, rename: Mapping[str, str]) -> Iterator[_Object]:
+    for number, element in enumerate(tree.findall("object"), start=1):
         try:
-            each = _object(element, f"{file}, object {number}")
+            each = _object(element, f"{path}, object {number}")
             yield replace(each, name=rename.get(each.name, each.name))
         except DatasetError:
             if not tolerant:
@@ -102,12 +118,13 @@ def _number(text: str | None, where: str) -> float:
     return value
 
 
-def _record(stem: str, objects: Sequence[_Object], labels: dict[str, int]) -> Record:
+def _record(image: _Image, labels: Mapping[str, int]) -> Record:
+    objects = [each for each in image.objects if each.name in labels]
     boxes = torch.tensor([each.box for each in objects], dtype=torch.float64, device="cpu").reshape(-1, 4)
     return Record(
-        image_id=stem,
-        file=Path(stem),
-        size_hw=(0, 0),  # not known, and not needed for VOC's AP
+        image_id=image.stem,
+        file=image.file,  # the stem where there is none
+        size_hw=image.size_hw,  # (0, 0) where the annotation does not tell it: VOC's AP does not need it
         boxes=boxes,
         labels=torch.tensor([labels[each.name] for each in objects], dtype=torch.long, device="cpu"),
         difficult=torch.tensor([each.difficult for each in objects], dtype=torch.bool, device="cpu"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 import torch
 
@@ -18,11 +19,13 @@ def predict_dataset(
     *,
     workers: int = 2,
     report: Callable[[int], None] | None = None,
+    on_timed: Callable[[int, float], None] | None = None,
 ) -> dict[ImageId, Detections]:
     """Detections of each record's image, in its own pixels, on the CPU.
 
     The model's config decides the precision and how many images of equal size run together. `report` is called with the
-    number of images done so far. Raises DatasetError for an image that cannot be read.
+    number of images done so far, `on_timed` with the number of images of each call of `predict` and its seconds. Raises
+    DatasetError for an image that cannot be read.
     """
     precision = resolve_precision(model.config.train.precision, model.device)
     found: dict[ImageId, Detections] = {}
@@ -31,10 +34,13 @@ def predict_dataset(
     data = model.config.data
     loader = test_loader(records, images_at_a_time, workers, max_pixels=data.max_pixels, timeout=data.loader_timeout)
     for members, images in loader:
+        start = perf_counter()
         with autocast(model.device, precision):
             detections = model.predict(images)
         for record, image_detections in zip(members, detections, strict=True):
-            found[record.image_id] = image_detections.to(torch.device("cpu"))
+            found[record.image_id] = image_detections.to(torch.device("cpu"))  # which waits for a GPU to be done
+        if on_timed is not None:
+            on_timed(len(members), perf_counter() - start)
         if report is not None:
             report(len(found))
     return found

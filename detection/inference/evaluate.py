@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from detection.data.catalog import Dataset
+from detection.engine.run_curves import RunCurves, read_run
 from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
+from detection.inference.latency import LatencyMeter
 from detection.inference.predictor import Predictor
+from detection.report.page import write_report
+from detection.report.reported import Latency, ReportedDetector
 from detection.structures import DetectionsByImage
 from detection.terminal import table_lines
 
@@ -23,12 +28,27 @@ _MOST_CLASSES = 100  # in what `print` shows
 class EvaluationResult:
     """Metrics by the keys of `detection.evaluation.metrics.METRICS`, and the detections that they were computed from.
 
-    `print` shows all metrics, and the classes by their AP.
+    `print` shows all metrics, and the classes by their AP; `report` writes the page that says what is wrong.
     """
 
     metrics: dict[str, float]  # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07
     class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
     detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
+    dataset: Dataset = field(repr=False)  # the ground truth that they were compared with
+    latency: Latency | None = None  # per image, of the detector; None where only its detections were given
+
+    def report(self, folder: str | Path, *, label: str | None = None, run: str | Path | None = None) -> Path:
+        """Write the report into a folder, which is made; returns its index.html, which any browser opens.
+
+        `run`: the output folder of the training, whose curves are shown. `label`: what the page calls the detector, by default
+        the run. Raises DatasetError for what is no run, or a folder that holds anything but an older report; OSError.
+        """
+        curves = None if run is None else read_run(Path(run))
+        return write_report(self.reported(label or str(run or "detector"), curves), Path(folder))
+
+    def reported(self, label: str, run: RunCurves | None = None) -> ReportedDetector:
+        """What a report is made of."""
+        return ReportedDetector(label, self.dataset, self.detections, self.metrics, self.class_ap, self.latency, run)
 
     def __str__(self) -> str:
         titles = [(METRICS[key].title, _number(value)) for key, value in self.metrics.items()]
@@ -49,13 +69,16 @@ def evaluate(
     """Run a detector, or several as one, on each image of a data set, and compare what it finds with the ground truth.
 
     `dataset` defaults to the test split of the model's config (`data.test`, or else `data.val`), `workers`, the loader's
-    processes, to the config's. `report` hears how many images are done. Raises ConfigError where the config names no such
+    processes, to the config's. `report` hears how many images are done. How long `model.predict` took per image, without
+    reading the file, is the result's `latency`. Raises ConfigError where the config names no such
     split, DatasetError for annotations or images that cannot be read.
     """
     data = load_evaluation_split(model.config).dataset if dataset is None else dataset
     workers = model.config.data.workers if workers is None else workers
-    found = predict_dataset(model, data.records, workers=workers, report=report)
-    return evaluate_detections(data, found, model.config.test.max_detections)
+    meter = LatencyMeter()
+    found = predict_dataset(model, data.records, workers=workers, report=report, on_timed=meter.add)
+    result = evaluate_detections(data, found, model.config.test.max_detections)
+    return replace(result, latency=meter.latency(model.device))
 
 
 def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_detections: int = COCO_CAP) -> EvaluationResult:
@@ -72,6 +95,7 @@ def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_det
         {**coco.numbers, "voc_area": area.mean_ap, "voc07": voc07.mean_ap},
         {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap},
         detections,
+        dataset,
     )
 
 

@@ -15,6 +15,8 @@ from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
 from detection.inference.evaluate import evaluate_detections
+from detection.inference.latency import LatencyMeter
+from detection.report.reported import Latency
 from tests.cli.trained import write_trained
 
 
@@ -74,3 +76,32 @@ def test_what_cannot_be_evaluated_is_said(model: Detector, dataset: Dataset) -> 
     model.config = override_config(model.config, ["data.test=[]"])
     with pytest.raises(ConfigError, match=r"set data\.test or data\.val"):
         evaluate(model)
+
+
+def test_latency_is_the_time_of_predict_after_the_first_call(model: Detector, dataset: Dataset, monkeypatch) -> None:
+    now = iter([0.0, 100.0, 200.0, 200.5, 300.0, 301.0])  # a slow first call, then half a second and a second
+    monkeypatch.setattr("detection.inference.dataset.perf_counter", lambda: next(now))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    ten = [replace(dataset.records[index % 3], image_id=index) for index in range(10)]  # four at a time
+    result = evaluate(model, replace(dataset, records=ten), workers=0)
+    assert result.latency == Latency(1.5 / 6, "CPU, 2 threads")
+
+
+def test_latency_without_a_second_call_or_an_image(model: Detector) -> None:
+    meter = LatencyMeter()
+    assert meter.latency(model.device) is None
+    meter.add(4, 2.0)
+    assert meter.latency(model.device).seconds_per_image == 0.5
+
+
+def test_an_evaluation_writes_its_report(model: Detector, dataset: Dataset, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0}\n')
+    result = model.evaluate(dataset)
+    index = result.report(tmp_path / "report", run=run)
+    assert index == tmp_path / "report/index.html" and "<h1>" in index.read_text()
+    reported = result.reported("mine")
+    assert reported.dataset is dataset and reported.latency == result.latency and reported.label == "mine"
+    with pytest.raises(DatasetError, match="name the output folder of a run"):
+        result.report(tmp_path / "other", run=tmp_path / "none")
