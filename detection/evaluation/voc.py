@@ -174,19 +174,24 @@ def best_overlaps(detections: ClassDetections, objects: ClassObjects) -> tuple[F
 
     Returns (D,) IoUs and (D,) positions in `objects`; -1 and 0 where nothing overlaps.
     """
-    begin = np.searchsorted(objects.images, detections.images, side="left")
-    counts = np.searchsorted(objects.images, detections.images, side="right") - begin
-    # Every (detection, object) pair of an image as one long list: P pairs, grouped by detection.
-    pair_detection = np.repeat(np.arange(len(counts)), counts)
-    pair_object = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
-    iou = aligned_iou(detections.boxes[pair_detection], objects.boxes[pair_object])
+    pair_detection, pair_object, iou = overlapping_pairs(detections, objects)
     order = np.lexsort((pair_object, -iou, pair_detection))
     paired, first = np.unique(pair_detection[order], return_index=True)
-    overlaps = np.full(len(counts), -1.0)
-    matches = np.zeros(len(counts), dtype=np.int64)
+    overlaps = np.full(len(detections.scores), -1.0)
+    matches = np.zeros(len(detections.scores), dtype=np.int64)
     overlaps[paired] = iou[order][first]
     matches[paired] = pair_object[order][first]
     return overlaps, matches
+
+
+def overlapping_pairs(detections: ClassDetections, objects: ClassObjects) -> tuple[Ints, Ints, Floats]:
+    """Every pair of a detection and an object of its image: P detections, in their order, P objects, and P IoUs."""
+    begin = np.searchsorted(objects.images, detections.images, side="left")
+    counts = np.searchsorted(objects.images, detections.images, side="right") - begin
+    pair_detection = np.repeat(np.arange(len(counts)), counts)
+    pair_object = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
+    iou = aligned_iou(detections.boxes[pair_detection], objects.boxes[pair_object])
+    return pair_detection, pair_object, iou
 
 
 def aligned_iou(boxes_a: Floats, boxes_b: Floats) -> Floats:
