@@ -69,6 +69,12 @@ _EXIF_IN_HEADER = ("JPEG", "MPO", "PNG")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _END = {_JPEG: b"\xff\xd9", _PNG: b"IEND"}
+_JPEG_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _END_WITHIN = 64  # bytes at the end of a whole file; a marker further from the end may be a thumbnail's
 _MAX_BYTES_PER_PIXEL = 8  # of an image that is not compressed: four channels of 16 bits
 _MAX_OTHER_BYTES = 1 << 26  # of a file: what it may hold beside its pixels
@@ -134,13 +140,30 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
     """The same pixels as `read_image`'s, and whether they are all that the file shows. Raises DatasetError."""
+    return load_encoded(_read_bytes(path, max_pixels), str(path), max_pixels)
+
+
+def read_reduced(path: str | Path, longest: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a file, (H, W, 3) uint8 RGB, to be made smaller than `read_image`'s. Raises DatasetError.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size, many times as fast, where its longer side stays at least
+    `longest` px.
+    """
+    data = _read_bytes(path, max_pixels)
+    header = _open(io.BytesIO(data), str(path))
+    _require_size(header.size, str(path), max_pixels)
+    reduction = next((each for each in (8, 4, 2) if max(header.size) >= each * longest), 1)
+    with _decoding(header.size, str(path)):
+        return _pixels(header, data, reduction)
+
+
+def _read_bytes(path: str | Path, max_pixels: int) -> bytes:
     try:
         with open_regular(path) as file:
             _check_bytes(file, str(path), max_pixels)
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise DatasetError(f"cannot read image {path}: {error.strerror}") from None
-    return load_encoded(data, str(path), max_pixels)
 
 
 def frame_kind(path: str | Path) -> Literal["image", "animation", "pages"]:
@@ -286,14 +309,14 @@ def _decoding(size_wh: tuple[int, int], name: str) -> Iterator[None]:
         raise DatasetError(f"image {name} is damaged or cut short: {printable(str(error))}") from None
 
 
-def _pixels(header: ImageFile.ImageFile, data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as displayed."""
+def _pixels(header: ImageFile.ImageFile, data: bytes, reduction: int = 1) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as displayed; of most JPEGs with sides of a half, a quarter or an eighth, rounded up."""
     kind = next((kind for kind in _END if data.startswith(kind)), None)
     if kind is not None and _END[kind] not in data[-_END_WITHIN:]:
         # OpenCV silently fills the missing rest of an image with grey; Pillow refuses it, and accepts data after the end.
         _open(io.BytesIO(data), "").load()
     quick = kind == _PNG or (kind == _JPEG and header.mode in ("RGB", "L"))
-    pixels = _decode_opencv(data, kind) if quick else None
+    pixels = _decode_opencv(data, kind, reduction) if quick else None
     if pixels is None:
         pixels = _decode_pillow(header)
     return apply_orientation(pixels, _orientation(header))
@@ -358,9 +381,9 @@ def _orientation(header: Image.Image) -> int:
     return next((orientation for orientation in range(2, 9) if found == orientation), 1)
 
 
-def _decode_opencv(data: bytes, kind: bytes | None) -> np.ndarray | None:
+def _decode_opencv(data: bytes, kind: bytes | None, reduction: int) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB as stored, or None where OpenCV cannot."""
-    flags = cv2.IMREAD_UNCHANGED if kind == _PNG else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_UNCHANGED if kind == _PNG else _JPEG_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         return None

@@ -12,7 +12,7 @@ from detection.html import render_page
 from detection.report.exports.coco import write_coco
 from detection.report.exports.errors_csv import write_errors
 from detection.report.reported import Analysis, ReportedDetector, analyse
-from detection.report.sections import summary
+from detection.report.sections import pictures, summary
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,19 @@ class Section:
     build: Callable[[Analysis], Any]
 
 
-SECTIONS = (Section("summary", "Summary", summary.build),)
+@dataclass(frozen=True)
+class SectionWithFiles:
+    """A section that writes files, too: `build` takes the report's folder beside the analysis."""
+
+    name: str
+    title: str
+    build: Callable[[Analysis, Path], Any]
+
+
+SECTIONS: tuple[Section | SectionWithFiles, ...] = (
+    Section("summary", "Summary", summary.build),
+    SectionWithFiles("pictures", "Pictures", pictures.build),
+)
 
 FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_coco, write_errors)
 """What writes files of a report's folder beside the page."""
@@ -53,7 +65,12 @@ def write_report(reported: ReportedDetector, folder: Path) -> Path:
     analysis = analyse(reported)
     for write in FILES:
         write(analysis, folder)
-    sections = [ShownSection(each.name, each.title, plain_json(asdict(each.build(analysis)))) for each in SECTIONS]
+    sections = [_shown(each, analysis, folder) for each in SECTIONS]
     index = folder / "index.html"
     write_whole(index, render_page("report/report.html", ReportPage(reported.label, sections)))
     return index
+
+
+def _shown(section: Section | SectionWithFiles, analysis: Analysis, folder: Path) -> ShownSection:
+    data = section.build(analysis) if isinstance(section, Section) else section.build(analysis, folder)
+    return ShownSection(section.name, section.title, plain_json(asdict(data)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from detection.config import MAX_PIXELS
 from detection.data.catalog import Dataset
 from detection.engine.run_curves import RunCurves
 from detection.evaluation.confusion import Confusion, confuse
@@ -32,6 +33,7 @@ class ReportedDetector:
     class_ap: Mapping[str, Mapping[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP
     latency: Latency | None = None  # None where only the detections are known
     run: RunCurves | None = None  # what the run logged, if it is one
+    max_pixels: int = MAX_PIXELS  # of an image's file that is read, as `data.max_pixels` has it
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,0 +1,227 @@
+"""The images that cost the most average precision, with their objects and detections: for each what it is.
+
+S images are shown, of N; their detections are the best of those that score at least LEAST_SCORE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from backbones.errors import printable
+from detection.evaluation.errors import FOREGROUND, ErrorKind
+from detection.evaluation.lost_ap import divided_lost_ap, lost_ap_of_images
+from detection.evaluation.matches import NONE
+from detection.evaluation.voc import Floats, Ints
+from detection.report.packed import packed, packed_shares
+from detection.report.reported import Analysis
+from detection.report.thumbnails import write_thumbnails
+from detection.structures import Record
+
+MAX_PICTURES = 500
+MAX_DETECTIONS = 100  # of an image
+LEAST_SCORE = 0.05
+SCORE_STEPS = 10_000  # scores are whole numbers of this part
+COCO_AREAS = (32**2, 96**2)  # px^2: where medium and large objects begin
+
+FOUND, BESIDE, MISSED, IGNORED = range(4)
+"""What became of an object: found; touched only by a detection that would find it if it were put right; missed; not counted."""
+
+
+@dataclass(frozen=True)
+class ShownObjects:
+    """Objects, image by image; columns are packed, boxes are x1, y1, x2, y2 as shares of the image's sides."""
+
+    counts: list[int]  # (S,)
+    labels: str
+    boxes: str
+    sizes: str  # 0 small, 1 medium, 2 large
+    states: str  # FOUND, BESIDE, MISSED or IGNORED
+    found_by: str  # the detection, by its place in the image
+    scores: str  # of the detection of any class that took it in the confusion matrix
+
+
+@dataclass(frozen=True)
+class ShownDetections:
+    """Detections, image by image, best first; columns as those of objects."""
+
+    counts: list[int]  # (S,)
+    labels: str
+    scores: str
+    boxes: str
+    sizes: str  # of its object, else of its box
+    kinds: str  # ErrorKind
+    objects: str  # the object that it found or is taken for an error at, by its place in the image
+    true_labels: str  # of the confusion matrix: K for background
+
+
+@dataclass(frozen=True)
+class PicturesData:
+    """What `report/pictures.html` and the scripts beside it show."""
+
+    class_names: list[str]
+    num_images: int  # N
+    max_detections: int
+    least_score: float
+    score_steps: int
+    numbers: list[int]  # (S,) by descending lost AP
+    files: list[str]  # (S,) from the folder that all have in common
+    widths: list[int]
+    heights: list[int]
+    lost_ap: list[float]
+    faults: list[str]  # (S,) why there is no thumbnail; "" where there is one
+    objects: ShownObjects = field(repr=False)
+    detections: ShownDetections = field(repr=False)
+
+
+def build(analysis: Analysis, folder: Path) -> PicturesData:
+    """Choose the images, write their thumbnails into the report's folder, and gather what is drawn over them.
+
+    Raises OSError where the thumbnails cannot be written.
+    """
+    lost = image_lost_ap(analysis)
+    numbers = choose_images(lost)
+    records = [analysis.reported.dataset.records[number] for number in numbers]
+    faults = write_thumbnails(zip(numbers.tolist(), records, strict=True), folder, analysis.reported.max_pixels)
+    sizes_hw = [record.size_hw if record.window is None else record.window.size_hw for record in records]
+    objects, detections = _rows_shown(analysis, numbers)
+    sides = np.array([(width, height) for height, width in sizes_hw], dtype=np.float64).reshape(-1, 2)
+    return PicturesData(
+        [printable(name) for name in analysis.reported.class_names],
+        len(lost),
+        MAX_DETECTIONS,
+        LEAST_SCORE,
+        SCORE_STEPS,
+        numbers.tolist(),
+        names_of(records),
+        [width for _, width in sizes_hw],
+        [height for height, _ in sizes_hw],
+        lost[numbers].round(6).tolist(),
+        faults,
+        _pack_objects(analysis, objects, detections, sides),
+        _pack_detections(analysis, objects, detections, sides),
+    )
+
+
+def image_lost_ap(analysis: Analysis) -> Floats:
+    """(N,) the mean AP at IoU 0.5 that the errors in each image cost: together 1 - AP."""
+    matches = analysis.matches
+    return lost_ap_of_images(divided_lost_ap(matches, matches.at(FOREGROUND)), matches)
+
+
+def choose_images(lost: Floats) -> Ints:
+    """(N,) lost AP -> the numbers of at most MAX_PICTURES images, by descending lost AP, equal ones in their order."""
+    numbers: Ints = np.argsort(-lost, kind="stable")[:MAX_PICTURES]
+    return numbers
+
+
+def names_of(records: Sequence[Record]) -> list[str]:
+    """The images' files as text, from the folder that all have in common; of a tile also where it lies."""
+    parts = [record.file.absolute().parts for record in records]
+    common = len(os.path.commonprefix([each[:-1] for each in parts]))
+    names = ["/".join(each[common:]) for each in parts]
+    windows = [record.window for record in records]
+    tiles = ["" if each is None else f" ({each.width} x {each.height} at {each.x}, {each.y})" for each in windows]
+    return [printable(name) + tile for name, tile in zip(names, tiles, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rows of a table that are shown, image by image in the order of the S images."""
+
+    rows: Ints
+    images: Ints  # 0..S-1 of each row
+    places: Ints  # of every row of the table in its image; NONE where it is not shown
+    counts: Ints  # (S,)
+
+    @classmethod
+    def of(cls, rows: Ints, images: Ints, num_rows: int, num_shown: int, most: int | None = None) -> _Shown:
+        """`images`: of each row; in an image rows stay in order, and only the first `most` stay."""
+        order = np.argsort(images, kind="stable")
+        rows, images = rows[order], images[order]
+        place = np.arange(len(rows)) - np.searchsorted(images, images)
+        kept = slice(None) if most is None else place < most
+        rows, images, place = rows[kept], images[kept], place[kept]
+        places = np.full(num_rows, NONE, dtype=np.int64)
+        places[rows] = place
+        return cls(rows, images, places, np.bincount(images, minlength=num_shown))
+
+
+def _rows_shown(analysis: Analysis, numbers: Ints) -> tuple[_Shown, _Shown]:
+    """The objects and the detections of the images with these numbers."""
+    matches = analysis.matches
+    position = np.full(matches.num_images, NONE, dtype=np.int64)
+    position[numbers] = np.arange(len(numbers))
+    there, found = position[matches.objects.images], position[matches.detections.images]
+    objects = np.flatnonzero(there != NONE)
+    detections = np.flatnonzero((found != NONE) & (matches.detections.scores >= LEAST_SCORE))
+    return (
+        _Shown.of(objects, there[objects], len(there), len(numbers)),
+        _Shown.of(detections, found[detections], len(found), len(numbers), MAX_DETECTIONS),
+    )
+
+
+def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: Floats) -> ShownObjects:
+    matches, rows = analysis.matches, shown.rows
+    found_by = matches.detection_of(matches.at(FOREGROUND))
+    states = np.select(
+        [matches.objects.ignored, found_by != NONE, analysis.errors.missed], [IGNORED, FOUND, MISSED], default=BESIDE
+    )
+    return ShownObjects(
+        shown.counts.tolist(),
+        packed(matches.objects.labels[rows], "u2"),
+        _pack_boxes(matches.objects.boxes[rows], sides[shown.images]),
+        packed(np.digitize(matches.objects.areas[rows], COCO_AREAS), "u1"),
+        packed(states[rows], "u1"),
+        packed(_looked_up(detections.places, found_by[rows]), "u2"),
+        _pack_scores(_looked_up(matches.detections.scores, analysis.confusion.found_by[rows])),
+    )
+
+
+def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: Floats) -> ShownDetections:
+    matches, rows = analysis.matches, shown.rows
+    boxes, at = matches.detections.boxes[rows], objects_of(analysis)[rows]
+    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    areas = np.where(at == NONE, own, _looked_up(matches.objects.areas, at))
+    return ShownDetections(
+        shown.counts.tolist(),
+        packed(matches.detections.labels[rows], "u2"),
+        _pack_scores(matches.detections.scores[rows]),
+        _pack_boxes(boxes, sides[shown.images]),
+        packed(np.digitize(areas, COCO_AREAS), "u1"),
+        packed(analysis.errors.kinds[rows], "u1"),
+        packed(_looked_up(objects.places, at), "u2"),
+        packed(analysis.confusion.true_labels[rows], "u2"),
+    )
+
+
+def objects_of(analysis: Analysis) -> Ints:
+    """(D,) the object that each detection found, or that makes it the kind of error that it is; NONE for background."""
+    matches, kinds = analysis.matches, analysis.errors.kinds
+    same = (kinds == ErrorKind.LOCALISATION) | (kinds == ErrorKind.DUPLICATE)
+    other = (kinds == ErrorKind.CLASS) | (kinds == ErrorKind.BOTH)
+    rows: Ints = np.select(
+        [kinds == ErrorKind.BACKGROUND, same, other],
+        [np.full(len(kinds), NONE), matches.best_same, matches.best_other],
+        default=matches.object_of[matches.at(FOREGROUND)],
+    )
+    return rows
+
+
+def _pack_boxes(boxes: Floats, sides: Floats) -> str:
+    """(R, 4) px, and (R, 2) width and height of their images."""
+    return packed_shares(boxes / np.tile(sides, 2))
+
+
+def _pack_scores(scores: Floats) -> str:
+    return packed(np.rint(scores * np.where(scores < 0, 1, SCORE_STEPS)), "u2")
+
+
+def _looked_up(values: np.ndarray, rows: Ints) -> np.ndarray:
+    """The values at rows; NONE where the row is NONE."""
+    padded = np.append(values, NONE)
+    return padded[rows]

@@ -1,0 +1,206 @@
+"use strict";
+// The section "pictures": filters, a page of small pictures, and a large one on demand.
+(() => {
+  const { KINDS, MISSED } = picturesData;
+  const PAGE = 48; // pictures in the page at a time
+  const USUAL_SCORE = 0.3; // below it a detector says little, and says it everywhere
+  const ORDERS = [["lost", "lost AP"], ["errors", "most errors"], ["score", "highest score of an error"], ["file", "file name"]];
+  const SIZES = ["small", "medium", "large"];
+
+  const pictures = picturesData.read(report.data("pictures"));
+  const background = pictures.class_names.length;
+  const part = (name) => document.getElementById(`pictures-${name}`);
+  const usual = () => ({
+    kinds: new Set(), label: null, size: null, minScore: USUAL_SCORE, text: "", order: "lost",
+    images: null, trueLabel: null, detectedLabel: null,
+  });
+  let filter = usual(), found = [], page = 0;
+
+  // --- the filters ---------------------------------------------------------------------------------------------------
+  const chips = KINDS.map((kind, number) => {
+    const box = report.element("input", { type: "checkbox", value: number, change: () => {
+      if (box.checked) filter.kinds.add(number); else filter.kinds.delete(number);
+      apply();
+    } });
+    const count = report.element("span", { class: "number" });
+    part("kinds").append(report.element("label", {}, box, picturesDraw.swatch(number), kind.name, count));
+    return { box, count };
+  });
+  const classes = report.classChoice(pictures.class_names, (label) => change({ label }));
+  const sizes = report.choice("object size", [["", "any"], ...SIZES.map((size, number) => [String(number), size])],
+    (value) => change({ size: value === "" ? null : Number(value) }));
+  const orders = report.choice("order by", ORDERS, (order) => change({ order }));
+  const score = report.element("input", {
+    type: "range", min: pictures.least_score, max: 1, step: 0.01, input: () => change({ minScore: Number(score.value) }),
+  });
+  const shownScore = report.element("output");
+  const text = report.element("input", { type: "search", input: () => change({ text: text.value }) });
+  part("controls").append(classes, sizes, report.element("label", {}, "hide scores below", score, shownScore), orders,
+    report.element("label", {}, "file name", text));
+  part("clear").addEventListener("click", () => { filter = usual(); apply(); part("count").focus(); });
+
+  function change(values) {
+    Object.assign(filter, values);
+    apply();
+  }
+
+  // Show in the controls what the filter is, wherever it came from.
+  function reflect(counts) {
+    chips.forEach(({ box, count }, kind) => {
+      box.checked = filter.kinds.has(kind);
+      count.textContent = counts[kind].toLocaleString("en");
+    });
+    classes.querySelector("select").value = filter.label ?? "";
+    sizes.querySelector("select").value = filter.size ?? "";
+    orders.querySelector("select").value = filter.order;
+    score.value = filter.minScore;
+    shownScore.textContent = filter.minScore.toFixed(2);
+    if (text.value !== filter.text) text.value = filter.text;
+    const others = usual();
+    part("clear").hidden = filter.kinds.size === 0
+      && Object.keys(others).every((key) => key === "kinds" || filter[key] === others[key]);
+    part("active").replaceChildren(...activeChips());
+  }
+
+  // What other sections asked for and no control shows, each with a button that takes it back.
+  function activeChips() {
+    const { trueLabel, detectedLabel, images } = filter;
+    const chip = (words, values) => report.element("button", { type: "button", click: () => { change(values); part("count").focus(); } },
+      `${words} ✕`, report.element("span", { class: "unseen" }, " clear"));
+    const made = [];
+    if (trueLabel !== null || detectedLabel !== null) made.push(chip(cellWords(), { trueLabel: null, detectedLabel: null }));
+    if (images !== null) made.push(chip(`${images.size.toLocaleString("en")} chosen images`, { images: null }));
+    return made;
+  }
+
+  function cellWords() {
+    const { trueLabel, detectedLabel } = filter, name = (label) => pictures.class_names[label];
+    if (detectedLabel === background) return trueLabel === null ? "objects that nothing took" : `${name(trueLabel)} that nothing took`;
+    const real = trueLabel === null ? "anything" : trueLabel === background ? "background" : name(trueLabel);
+    return `${real} detected as ${detectedLabel === null ? "anything" : name(detectedLabel)}`;
+  }
+
+  // --- the small pictures --------------------------------------------------------------------------------------------
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) inView.add(target); else inView.delete(target);
+      if (isIntersecting) paint(target);
+    }
+  }, { rootMargin: "300px" });
+  const inView = new Set();
+  const repaint = () => inView.forEach(paint);
+  new ResizeObserver(repaint).observe(part("grid"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+  function apply() {
+    const { found: images, counts } = picturesData.search(pictures, filter);
+    [found, page] = [images, 0];
+    reflect(counts);
+    const outside = filter.images === null ? 0 : [...filter.images].filter((number) => !pictures.indexOf.has(number)).length;
+    part("count").textContent = `${count(found.length)} of ${count(pictures.numbers.length)} images`
+      + (outside ? `; ${count(outside)} of those chosen are not among the ${count(pictures.numbers.length)}` : "");
+    showPage();
+  }
+
+  const count = (number) => number.toLocaleString("en");
+
+  function showPage() {
+    const first = page * PAGE, cards = found.slice(first, first + PAGE).map(card);
+    near.disconnect();
+    inView.clear();
+    part("grid").replaceChildren(...cards);
+    cards.forEach((each) => near.observe(each));
+    part("pages").hidden = found.length <= PAGE;
+    part("pages").querySelector("span").textContent = `${count(first + 1)}–${count(first + cards.length)} of ${count(found.length)}`;
+    part("back").disabled = page === 0;
+    part("next").disabled = first + PAGE >= found.length;
+  }
+
+  function turn(step) {
+    page += step;
+    showPage();
+    part("filters").scrollIntoView({ block: "start" });
+    part("grid").firstElementChild.focus({ preventScroll: true });
+  }
+  part("back").addEventListener("click", () => turn(-1));
+  part("next").addEventListener("click", () => turn(1));
+
+  function card(image) {
+    return report.element("button", {
+      type: "button", class: "picture", title: pictures.files[image], "data-number": pictures.numbers[image],
+      click: () => viewer.open(found, found.indexOf(image), filter),
+    }, picturesDraw.frame(pictures, image), report.element("span", { class: "name" }, pictures.files[image]),
+    report.element("span", { class: "faint" }, errorWords(image)));
+  }
+
+  function errorWords(image) {
+    const boxes = boxesOf(image, picturesData.judge(pictures, { ...usual(), minScore: filter.minScore }));
+    const counts = KINDS.map((kind, number) => [number, kind.name, boxes.filter((box) => box.kind === number).length]);
+    const words = counts.filter(([number, , many]) => picturesData.isError(number) && many).map(([, name, many]) => `${many} ${name}`);
+    return `${pictures.faults[image] ? "no picture · " : ""}${words.join(" · ") || "no errors"}`;
+  }
+
+  // What is drawn over a small picture: the detections and the missed objects that are meant, and faintly the others.
+  function boxesOf(image, judged) {
+    const { objects, detections } = pictures, boxes = [];
+    const add = (table, row, kind, meant) => boxes.push({
+      sides: picturesData.box(table, row), kind, strength: judged.wants(meant) ? "plain" : "faint",
+    });
+    for (let row = objects.starts[image]; row < objects.starts[image + 1]; row++) {
+      const meant = judged.object(row);
+      if (meant === MISSED || objects.states[row] === 2) add(objects, row, MISSED, meant);
+    }
+    for (let row = detections.starts[image]; row < detections.starts[image + 1]; row++) {
+      if (detections.scores[row] >= judged.least) add(detections, row, detections.kinds[row], judged.detection(row));
+    }
+    return boxes;
+  }
+
+  function paint(target) {
+    const image = pictures.indexOf.get(Number(target.dataset.number));
+    picturesDraw.draw(target.querySelector(".frame"), boxesOf(image, picturesData.judge(pictures, filter)));
+  }
+
+  // --- the large picture ---------------------------------------------------------------------------------------------
+  const viewer = picturesViewer.make(pictures, {
+    moved: (image) => address(`#picture=${pictures.numbers[image]}`),
+    closed: (image) => {
+      address("#pictures");
+      const place = found.indexOf(image);
+      if (Math.floor(place / PAGE) !== page) { page = Math.floor(place / PAGE); showPage(); }
+      part("grid").children[place % PAGE]?.focus();
+    },
+  });
+
+  // A browser that refuses, as some do for files, only has no address for the picture.
+  function address(hash) {
+    try { history.replaceState(null, "", hash); } catch { /* as said above */ }
+  }
+
+  function openAddressed() {
+    const image = pictures.indexOf.get(Number(/^#picture=(\d+)$/.exec(location.hash)?.[1] ?? -1));
+    if (image === undefined) return;
+    if (!found.includes(image)) { filter = usual(); apply(); }
+    viewer.open(found, found.indexOf(image), filter);
+  }
+
+  report.on("show-pictures", (asked) => {
+    const { kind = null, label = null, size = null, minScore = pictures.least_score, images = null } = asked;
+    const { trueLabel = null, detectedLabel = null } = asked;
+    const kinds = kind === null ? [] : [kind === "missed" ? MISSED : Number(kind)];
+    filter = {
+      ...usual(), label, minScore, trueLabel, detectedLabel, kinds: new Set(kinds), images: images && new Set(images),
+      size: size === null ? null : SIZES.indexOf(size), order: kinds.length && kinds[0] !== MISSED ? "score" : "lost",
+    };
+    apply();
+    document.getElementById("pictures").scrollIntoView({ block: "start" });
+    part("count").focus({ preventScroll: true });
+  });
+
+  part("about").textContent = pictures.numbers.length < pictures.num_images
+    ? `The ${count(pictures.numbers.length)} of ${count(pictures.num_images)} images whose errors cost the most AP.`
+    : pictures.num_images ? "All images, those whose errors cost the most AP first." : "There are no images.";
+  apply();
+  openAddressed();
+  window.addEventListener("hashchange", openAddressed);
+})();
