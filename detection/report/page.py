@@ -11,8 +11,9 @@ from detection.files import plain_json, write_whole
 from detection.html import render_page
 from detection.report.exports.coco import write_coco
 from detection.report.exports.errors_csv import write_errors
+from detection.report.exports.thresholds_yaml import write_best_thresholds
 from detection.report.reported import Analysis, ReportedDetector, analyse
-from detection.report.sections import pictures, summary
+from detection.report.sections import pictures, summary, thresholds
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class SectionWithFiles:
 
 SECTIONS: tuple[Section | SectionWithFiles, ...] = (
     Section("summary", "Summary", summary.build),
+    Section("thresholds", "Thresholds", thresholds.build),
     SectionWithFiles("pictures", "Pictures", pictures.build),
 )
 
-FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_coco, write_errors)
+FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_coco, write_errors, write_best_thresholds)
 """What writes files of a report's folder beside the page."""
 
 

@@ -48,7 +48,8 @@ const report = (() => {
   }
 
   // Lines against one axis, with the values under the pointer in the legend; as wide as `place`, redrawn when that or the
-  // theme changes. `series`: {label, values, dash, width, points}; null in `values` is a gap. `x`: {label, values, range}.
+  // theme changes. `series`: {label, values, color, dash, width, points, marker, bars},
+  // where markers are large single points, and bars have a colour; null in `values` is a gap. `x`: {label, values, range}.
   function plot(place, { x, y, series, height = 260 }) {
     const chart = element("div");
     place.append(chart);
@@ -61,6 +62,14 @@ const report = (() => {
       };
     }
 
+    function stroke(each, number) {
+      return each.color ? themed(each.color) : color(number);
+    }
+
+    function markers(each, number) {
+      return { show: each.points ?? each.marker ?? false, size: each.marker ? 12 : 6, fill: stroke(each, number) };
+    }
+
     function draw() {
       drawn?.destroy();
       drawn = new uPlot({
@@ -70,8 +79,9 @@ const report = (() => {
         series: [
           { label: x.label, value: (_, value) => (value === null ? "–" : `${+value.toPrecision(4)}`) },
           ...series.map((each, number) => ({
-            label: each.label, stroke: each.color ? themed(each.color) : color(number), width: each.width ?? 1.5,
-            dash: each.dash, spanGaps: each.spanGaps ?? false, points: { show: each.points ?? false },
+            label: each.label, stroke: stroke(each, number), width: each.width ?? 1.5,
+            dash: each.dash, spanGaps: each.spanGaps ?? false, points: markers(each, number),
+            ...(each.bars ? { paths: uPlot.paths.bars({ size: [0.9] }), fill: themed(each.bars) } : {}),
             value: (_, value) => fixed(value),
           })),
         ],
