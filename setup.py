@@ -83,7 +83,7 @@ if __name__ == "__main__":
         package_dir={"detection.configs": "configs"},
         package_data={
             "backbones": ["py.typed"],
-            "detection": ["py.typed", "templates/*.html", "templates/*/*"],
+            "detection": ["py.typed", "templates/*.html", "templates/*.css", "templates/*/*"],
             "detection.configs": ["*.yaml", "*/*.yaml"],
         },
         install_requires=[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -175,24 +176,23 @@ def save_ground_truth_sheet(
 
     Raises DatasetError for a suffix of no image format.
     """
-    save_image(file, ground_truth_sheet(records, class_names, count, max_pixels))
+    save_image(file, contact_sheet(_drawn(examples(records, count), class_names, max_pixels)))
 
 
-def ground_truth_sheet(
-    records: Sequence[Record], class_names: Sequence[str], count: int = 12, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """The sheet of `save_ground_truth_sheet`: (H, W, 3) uint8 RGB."""
-    selected = records[:: max(len(records) // count, 1)][:count]
-    return contact_sheet(_drawn(selected, class_names, max_pixels))
+def examples(records: Sequence[Record], count: int = 12) -> Sequence[Record]:
+    """At most `count` of the records, spread evenly over them."""
+    return records[:: max(len(records) // count, 1)][:count]
 
 
 def _drawn(records: Sequence[Record], class_names: Sequence[str], max_pixels: int) -> Iterator[np.ndarray]:
+    for record in records:
+        with suppress(DatasetError):  # it is among the faults
+            yield draw_ground_truth(read_image(record.file, max_pixels), record, class_names)
+
+
+def draw_ground_truth(image: np.ndarray, record: Record, class_names: Sequence[str]) -> np.ndarray:
+    """A copy of the record's image, (H, W, 3) uint8 RGB, with its objects; difficult and crowd ones are called so."""
     num_classes = len(class_names)
     titles = [*class_names, *(f"{name} (difficult)" for name in class_names), *(f"{name} (crowd)" for name in class_names)]
-    for record in records:
-        try:
-            image = read_image(record.file, max_pixels)
-        except DatasetError:
-            continue  # it is among the faults
-        labels = record.labels + num_classes * (record.difficult + 2 * (record.crowd & ~record.difficult))
-        yield draw_boxes(image, record.boxes, labels, titles)
+    labels = record.labels + num_classes * (record.difficult + 2 * (record.crowd & ~record.difficult))
+    return draw_boxes(image, record.boxes, labels, titles)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from detection.config import Config
-from detection.data.check import PERCENTILES, CheckedSplit, SplitStatistics, ground_truth_sheet, overview
+from detection.data.check import PERCENTILES, CheckedSplit, draw_ground_truth, examples, overview
 from detection.data.duplicate_images import DuplicateImages
 from detection.data.duplicate_objects import DuplicateObject, find_duplicate_objects
 from detection.data.faults import RepairedFault
 from detection.data.findings import Findings
 from detection.data.images import read_image
+from detection.data.report_charts import ClassBar, SizeChart, class_bars, size_chart
 from detection.errors import DatasetError
-from detection.fonts import plot_families, plot_text
-from detection.html import data_url, inline_picture, render_page
+from detection.html import inline_picture, render_page
 from detection.structures import Record
 from detection.visualize import draw_boxes
 
@@ -28,7 +28,9 @@ MAX_PICTURES = 24
 """Of a kind on the page."""
 MAX_MESSAGES = 50
 """Of a kind of fault on the page."""
-_MAX_BARS = 40  # classes in the plot
+BARS_SHOWN = 40
+"""Classes that are seen at once; the others are folded."""
+_PICTURE_SIDE = 640  # px, of the longer side of a picture of ground truth
 _FARTHEST = 1e6  # px from the image's corner, where a box is drawn that lies beyond
 _BEYOND = 128  # the grey around an image
 _MARGIN = 0.5  # of a box's side that is shown around it
@@ -62,6 +64,15 @@ class PageFigure:
 
 
 @dataclass(frozen=True)
+class SplitFigures:
+    """Pictures of one split, out of how many."""
+
+    split: str
+    num_images: int
+    figures: Sequence[PageFigure]
+
+
+@dataclass(frozen=True)
 class DatasetPage:
     """All that the template `dataset.html` shows."""
 
@@ -71,14 +82,16 @@ class DatasetPage:
     faults: Sequence[Messages]
     faulty: Sequence[PageFigure]
     warnings: Sequence[str]
-    class_plot: str
-    classes: PageTable
+    splits: Sequence[str]
+    class_bars: Sequence[ClassBar]
+    bars_shown: int
     duplicate_objects: Sequence[PageFigure]
     sizes: PageTable
+    size_chart: SizeChart | None
     anchors: Sequence[str]
     duplicate_image_lines: Sequence[str]
     duplicate_images: Sequence[PageFigure]
-    sheets: Sequence[PageFigure] = field(default_factory=tuple)
+    ground_truth: Sequence[SplitFigures]
 
 
 def dataset_report(title: str, findings: Findings, config: Config) -> str:
@@ -94,21 +107,19 @@ def dataset_report(title: str, findings: Findings, config: Config) -> str:
             faults=list(_messages(splits)),
             faulty=list(_faulty_figures(splits, max_pixels)),
             warnings=findings.warnings,
-            class_plot=plot_classes(statistics, heads, names),
-            classes=PageTable(["", *heads], [[name, *(each.objects_by_class[name] for each in statistics)] for name in names]),
+            splits=heads,
+            class_bars=class_bars(statistics, names),
+            bars_shown=BARS_SHOWN,
             duplicate_objects=list(_duplicate_object_figures(splits, names, max_pixels)),
             sizes=PageTable(
-                ["√ of a box's area, px", *(f"{percent} %" for percent in PERCENTILES)],
+                ["√ of a box's area, px", *(f"{percent}\N{NO-BREAK SPACE}%" for percent in PERCENTILES)],
                 [[name, *each.box_sizes.values()] for name, each in zip(heads, statistics, strict=True) if each.box_sizes],
             ),
+            size_chart=size_chart(splits, config, findings.anchors),
             anchors=findings.anchors.lines(),
             duplicate_image_lines=findings.duplicate_image_lines,
             duplicate_images=list(_duplicate_image_figures(findings.duplicate_images, max_pixels)),
-            sheets=[
-                PageFigure([inline_picture(ground_truth_sheet(split.records, names, max_pixels=max_pixels), 1600)], split.name)
-                for split in splits
-                if split.records
-            ],
+            ground_truth=[_ground_truth_figures(split, names, max_pixels) for split in splits if split.records],
         ),
     )
 
@@ -122,33 +133,24 @@ def _messages(splits: Sequence[CheckedSplit]) -> Iterator[Messages]:
             yield Messages(f"{split.name}: {kind}", lines[:MAX_MESSAGES], len(lines), "note")
 
 
-def plot_classes(statistics: Sequence[SplitStatistics], heads: Sequence[str], class_names: Sequence[str]) -> str:
-    """The commonest classes as bars, a colour a split: a picture as an address, or "" without classes."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+def _ground_truth_figures(split: CheckedSplit, names: Sequence[str], max_pixels: int) -> SplitFigures:
+    figures = []
+    for record in examples(split.records):
+        image = _read(record.file, max_pixels)
+        if image is not None:
+            source = inline_picture(_draw_shrunk(image, record, names), _PICTURE_SIDE)
+            objects = "1 object" if len(record.labels) == 1 else f"{len(record.labels)} objects"
+            figures.append(PageFigure([source], f"{record.file}: {objects}"))
+    return SplitFigures(split.name, len(split.records), figures)
 
-    totals = {name: sum(each.objects_by_class[name] for each in statistics) for name in class_names}
-    shown = sorted(class_names, key=lambda name: -totals[name])[:_MAX_BARS]
-    if not shown or not statistics:
-        return ""
-    stream = io.BytesIO()
-    families = plot_families(shown)
-    with rc_context({} if families is None else {"font.family": families}):
-        figure = Figure(figsize=(8, 0.8 + 0.28 * len(shown)), layout="constrained")
-        axes = figure.add_subplot()
-        left = np.zeros(len(shown))
-        for head, each in zip(heads, statistics, strict=True):
-            widths = np.array([each.objects_by_class[name] for name in shown])
-            axes.barh(range(len(shown)), widths, left=left, label=head)
-            left += widths
-        axes.set_yticks(range(len(shown)), [plot_text(name) for name in shown])
-        axes.invert_yaxis()
-        axes.set_xlabel("objects" if len(shown) == len(class_names) else f"objects of the {len(shown)} commonest classes")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
-        figure.savefig(stream, format="png", dpi=110)
-    return data_url(stream.getvalue(), "image/png")
+
+def _draw_shrunk(image: np.ndarray, record: Record, names: Sequence[str]) -> np.ndarray:
+    """Shrunk first, so that lines and words are sharp."""
+    shrunk = Image.fromarray(image)
+    shrunk.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    (height, width), (new_width, new_height) = image.shape[:2], shrunk.size
+    scale = torch.tensor([new_width / width, new_height / height] * 2, device="cpu")
+    return draw_ground_truth(np.array(shrunk), replace(record, boxes=record.boxes * scale), names)
 
 
 def _duplicate_object_figures(splits: Sequence[CheckedSplit], names: Sequence[str], max_pixels: int) -> Iterator[PageFigure]:

@@ -14,10 +14,10 @@ from PIL import Image
 from detection.config import Config
 from detection.config.files import parse_config
 from detection.data.anchor_advice import suggest_anchors
-from detection.data.check import split_statistics
+from detection.data.check import CheckedSplit, SplitStatistics, split_statistics
 from detection.data.faults import Faults
 from detection.data.findings import Findings, examine_data
-from detection.data.report import MAX_MESSAGES, MAX_PICTURES, dataset_report, view_around
+from detection.data.report import BARS_SHOWN, MAX_MESSAGES, MAX_PICTURES, dataset_report, view_around
 from detection.html import inline_picture, render_page
 from tests.data.pictures import Picture, Thing, coco_content, write_coco
 
@@ -87,7 +87,7 @@ def test_names_are_text(config):
         page.text.count("annotation 1") <= 2 * MAX_MESSAGES + MAX_PICTURES + 4
         and f"… and {100 - MAX_MESSAGES} more" in page.text
     )
-    assert 0 < page.elements["figure"] <= 3 * MAX_PICTURES + 2
+    assert 0 < page.elements["figure"] <= 3 * MAX_PICTURES + 2 * 3  # and three images of each split
 
 
 def test_empty_data_make_a_page(config):
@@ -97,6 +97,7 @@ def test_empty_data_make_a_page(config):
     content = dataset_report("none", Findings(splits, statistics, [], [], suggest_anchors([], config)), config)
     page = Page(content)
     assert page.open == [] and "None were found." in page.text and page.elements["figure"] == 0
+    assert page.elements["tr"] == 2 + len(HOSTILE) + 9  # sizes, classes, numbers: heads and rows
 
 
 def test_a_view_and_its_place():
@@ -123,6 +124,40 @@ def test_pictures_of_a_page_hold_themselves():
     assert kind == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
         assert picture.size == (120, 60) and picture.format == "WEBP"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1600])
+def test_the_page_in_a_browser(config, open_page, tmp_path, width, dark):
+    page = open_page(written(page_of(config), tmp_path), width, dark=dark)
+    names = page.locator(".bars tbody th").all_inner_texts()
+    assert sorted(names) == sorted(HOSTILE)
+    assert page.locator(".photo img").evaluate_all("all => all.filter((each) => each.naturalWidth > 0).length") == 6
+    photo = page.locator(".photo").first
+    before = photo.locator("img").bounding_box()["width"]
+    photo.locator("summary").press("Enter")
+    assert photo.locator("img").bounding_box()["width"] > max(before, 600)
+    frame = photo.locator("summary").bounding_box()
+    assert frame["x"] + frame["width"] <= width and (width > 600 or before > 300)
+
+
+def test_a_thousand_classes_in_a_browser(open_page, tmp_path):
+    names = [f"{number} {'alongname' * (number % 20)}" for number in range(1000)]
+    source = {"format": "coco", "root": str(tmp_path), "annotations": "instances.json", "images": "images"}
+    config = parse_config(Config, {"data": {"classes": names, "train": [source]}}, "mine.yaml")
+    counts = SplitStatistics(0, 0, 0, 0, 0, 0, {name: number % 700 for number, name in enumerate(names)}, {})
+    findings = Findings([CheckedSplit("train", [], Faults(), [])], {"train": counts}, [], [], suggest_anchors([], config))
+    page = open_page(written(dataset_report("many", findings, config), tmp_path), 390)
+    assert page.locator(".bars tbody th:visible").all_inner_texts()[0] == names[699]
+    assert page.locator(".bars tbody th:visible").count() == BARS_SHOWN
+    page.locator("summary", has_text="960 classes with fewer objects").click()
+    assert page.locator(".bars tbody th:visible").count() == 1000
+
+
+def written(content: str, folder: Path) -> Path:
+    file = folder / "report.html"
+    file.write_text(content, encoding="utf-8")
+    return file
 
 
 def test_what_a_template_does_not_get_is_no_blank():
