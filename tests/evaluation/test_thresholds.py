@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from detection.config.yaml_text import parse_yaml
@@ -79,7 +80,8 @@ def test_detections_above_a_threshold_are_those_that_were_counted(kind, seed):
     true = random.random(len(scores)) < 0.5
     curve = threshold_curve(scores, true, 300)
     for point, threshold in enumerate(curve.thresholds):
-        for kept in (above(scores, threshold), scores > threshold):
+        in_torch = (torch.tensor(scores, dtype=torch.float32) > float(threshold)).numpy()
+        for kept in (above(scores, threshold), in_torch, scores > threshold):
             assert (true[kept].sum(), kept.sum()) == counted(curve)[point]
     assert ((curve.thresholds >= 0) & (curve.thresholds <= 1)).all() and (np.diff(curve.thresholds) > 0).all()
     # No set of detections that a threshold can choose is left out.

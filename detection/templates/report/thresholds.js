@@ -13,8 +13,10 @@
   // What the detector does at a point of a curve; the counts are exact, so are these.
   function operation(label, point) {
     const [right, counted, objects] = [data.num_true[label][point], data.num_detections[label][point], data.num_objects[label]];
-    const threshold = data.thresholds[label][point];
-    return { threshold, right, counted, objects, precision: right / counted, recall: right / Math.max(objects, 1), f1: (2 * right) / (counted + objects) };
+    return {
+      threshold: data.thresholds[label][point], right, counted, objects,
+      precision: right / counted, recall: right / Math.max(objects, 1), f1: (2 * right) / (counted + objects),
+    };
   }
 
   function best(label) {
@@ -41,19 +43,22 @@
 
   const controls = section.querySelector(".controls");
   const shownWanted = report.element("output");
-  const slider = report.element("input", { type: "range", min: 0.5, max: 0.99, step: 0.01, value: wanted, input: () => choose(label, Number(slider.value)) });
+  const slider = report.element("input", {
+    type: "range", min: 0.5, max: 0.99, step: 0.01, value: wanted, input: () => choose(label, Number(slider.value)),
+  });
   const classes = report.classChoice(data.names, (number) => choose(number ?? all, wanted));
   controls.append(classes, report.element("label", {}, "wanted precision", slider, shownWanted));
 
   function box(title, value, words) {
-    return report.element("div", {}, report.element("dt", {}, title), report.element("dd", {}, value, report.element("span", { class: "faint" }, words)));
+    const shown = report.element("dd", {}, value, report.element("span", { class: "faint" }, words));
+    return report.element("div", {}, report.element("dt", {}, title), shown);
   }
 
   function choiceBox(title, found, otherwise) {
     if (found === null) return box(title, "–", otherwise);
     const share = (value, whole) => `${report.fixed(value)} (${found.right} of ${whole})`;
-    const words = `precision ${share(found.precision, found.counted)}, recall ${share(found.recall, found.objects)}, F1 ${report.fixed(found.f1)}`;
-    return box(title, numberText(found.threshold), words);
+    const rates = `precision ${share(found.precision, found.counted)}, recall ${share(found.recall, found.objects)}`;
+    return box(title, numberText(found.threshold), `${rates}, F1 ${report.fixed(found.f1)}`);
   }
 
   function showChoices() {
@@ -66,7 +71,6 @@
 
   // The curves
 
-  const [curveChart, binChart, shareChart] = section.querySelectorAll(".chart");
   const x = { label: "score threshold", values: [], range: [0, 1] };
   const series = [
     { label: "precision", color: "--series-1" }, { label: "recall", color: "--series-2", dash: [8, 4] },
@@ -78,6 +82,7 @@
     const curve = curves[label];
     const [top, asked] = [best(label), forPrecision(label)];
     x.values = curve.map((each) => each.threshold);
+    x.range = [Math.min(0, ...x.values.slice(0, 1)), Math.max(1, ...x.values.slice(-1))]; // scores of others may be any numbers
     const values = [(each) => each.precision, (each) => each.recall, (each) => each.f1,
       (each) => (each === top ? each.f1 : null), (each) => (each === asked ? each.precision : null)];
     series.forEach((each, number) => { each.values = curve.map(values[number]); });
@@ -88,7 +93,8 @@
   const numBins = data.bin_counts[all].length;
   const binX = { label: "mean score of a bin", values: [], range: [0, 1] };
   const binSeries = [
-    { label: "precision", color: "--series-1", points: true, spanGaps: true }, { label: "perfect", color: "--faint", dash: [4, 4], spanGaps: true },
+    { label: "precision", color: "--series-1", points: true, spanGaps: true },
+    { label: "perfect", color: "--faint", dash: [4, 4], spanGaps: true },
   ];
   const shareX = { label: "score", values: [...Array(numBins).keys()].map((bin) => (bin + 0.5) / numBins), range: [0, 1] };
   const shareSeries = [{ label: "share of detections", color: "--faint", bars: "--line" }];
@@ -105,14 +111,17 @@
   function verdict() {
     const [error, bias] = [data.error[label], data.bias[label]];
     if (error === null) return `no detection scores above ${data.least_score}`;
-    const gaps = data.bin_scores[label].map((score, bin) => (score === null ? -1 : Math.abs(score - data.bin_precision[label][bin])));
+    const precision = data.bin_precision[label];
+    const gaps = data.bin_scores[label].map((score, bin) => (score === null ? -1 : Math.abs(score - precision[bin])));
     const bin = gaps.indexOf(Math.max(...gaps));
-    return `${verdictWords(error, bias)}; furthest at ${binText(bin)}: by ${report.fixed(gaps[bin], 2)} (${data.bin_counts[label][bin]} detections)`;
+    const greatest = `by ${report.fixed(gaps[bin], 2)} (${data.bin_counts[label][bin]} detections)`;
+    return `${verdictWords(error, bias)}; furthest at ${binText(bin)}: ${greatest}`;
   }
 
   function verdictWords(error, bias) {
     if (error < 0.02) return "scores are as high as precision";
-    if (Math.abs(bias) < 0.8 * error) return `scores are ${report.fixed(error, 2)} from precision on average, some too high and some too low`;
+    const mixed = Math.abs(bias) < 0.8 * error;
+    if (mixed) return `scores are ${report.fixed(error, 2)} from precision on average, some too high and some too low`;
     return `scores are too ${bias > 0 ? "high" : "low"} by ${report.fixed(Math.abs(bias), 2)} on average`;
   }
 
@@ -132,19 +141,25 @@
   function row(label) {
     const [top, asked] = [best(label), forPrecision(label)];
     const own = (found, name) => (found === null ? null : found[name]);
-    return [data.names[label], data.num_objects[label], own(top, "threshold"), own(top, "precision"), own(top, "recall"), own(top, "f1"),
-      own(asked, "threshold"), own(asked, "precision"), own(asked, "recall"), data.error[label]];
+    return [
+      data.names[label], data.num_objects[label],
+      own(top, "threshold"), own(top, "precision"), own(top, "recall"), own(top, "f1"),
+      own(asked, "threshold"), own(asked, "precision"), own(asked, "recall"), data.error[label],
+    ];
   }
 
   const number = (title, name) => ({ label: title, title: name, show: (value) => report.fixed(value) });
   const table = report.table(section.querySelector(".all"), {
-    head: ["class", "objects", { label: "threshold", title: "with the best F1", show: short }, number("precision"), number("recall"), number("F1", "the best"),
-      { label: "threshold (wanted)", title: "the lowest with the wanted precision", show: short }, number("precision (wanted)"), number("recall (wanted)"),
-      number("ECE", "expected calibration error")],
+    head: [
+      "class", "objects", { label: "threshold", title: "with the best F1", show: short }, number("precision"), number("recall"),
+      number("F1", "the best"), { label: "threshold (wanted)", title: "the lowest with the wanted precision", show: short },
+      number("precision (wanted)"), number("recall (wanted)"), number("ECE", "expected calibration error"),
+    ],
     rows: data.names.map((_, label) => row(label)), filter: "class name", choose: (label) => choose(label, wanted),
   });
   const binTable = report.table(section.querySelector(".bins"), {
-    head: ["score", "detections", number("mean score"), number("precision"), number("score - precision")], rows: binRows(), sortable: false,
+    head: ["score", "detections", number("mean score"), number("precision"), number("score - precision")],
+    rows: binRows(), sortable: false,
   });
 
   // As YAML
@@ -155,7 +170,8 @@
 
   // A text in quotes as YAML reads it: what JSON leaves as it is, but YAML does not take, is escaped.
   function quoted(name) {
-    return JSON.stringify(name).replace(/[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g, (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    const escape = (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    return JSON.stringify(name).replace(/[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g, escape);
   }
 
   // The same text as that of thresholds_text in Python.
@@ -163,8 +179,9 @@
     const own = data.names.map((_, label) => forPrecision(label));
     const common = numberText(forPrecision(all)?.threshold ?? data.no_threshold);
     const absent = own.filter((each) => each === null).length;
+    const which = absent === 1 ? "1 class has none of its own" : `${absent} classes have none of their own`;
     const lines = [`# Score thresholds of ${data.label}: precision >= ${wanted} at IoU 0.5. Detections that score above count.`];
-    if (absent) lines.push(`# ${absent === 1 ? "1 class has none of its own" : `${absent} classes have none of their own`} and the common one, ${common}.`);
+    if (absent) lines.push(`# ${which} and the common one, ${common}.`);
     lines.push(...data.names.map((name, label) => `${quoted(name)}: ${own[label] ? numberText(own[label].threshold) : common}`));
     return `${lines.join("\n")}\n`;
   }
@@ -186,31 +203,44 @@
     }
   });
 
-  // Everything again for another class, or another precision.
+  // Another class, or another precision. A table of hundreds of rows waits until the slider rests.
+  let waiting = null;
   function choose(newLabel, newWanted) {
-    label = newLabel;
-    wanted = newWanted;
+    const sameLabel = newLabel === label;
+    if (newWanted !== wanted) {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => table.show(data.names.map((_, each) => row(each))), 100);
+    }
+    [label, wanted] = [newLabel, newWanted];
+    show();
+    if (!sameLabel) showBins();
+  }
+
+  function show() {
     classes.querySelector("select").value = label === all ? "" : String(label);
     shownWanted.value = wanted.toFixed(2);
     copied.textContent = "";
     showChoices();
     fillCurves();
-    fillBins();
-    for (const chart of charts) chart.redraw();
-    binTable.show(binRows());
-    if (shownInTable !== wanted) table.show(data.names.map((_, each) => row(each)));
-    shownInTable = wanted;
-    table.mark(label);
-    showYaml();
+    curveChart.redraw();
+    if (!yaml.hidden) showYaml();
   }
 
-  let shownInTable = wanted;
+  function showBins() {
+    fillBins();
+    for (const chart of binCharts) chart.redraw();
+    binTable.show(binRows());
+    table.mark(label);
+  }
+
   fillCurves();
   fillBins();
-  const charts = [
-    report.plot(curveChart, { x, y: { label: "", range: [0, 1] }, series }),
-    report.plot(binChart, { x: binX, y: { label: "precision", range: [0, 1] }, series: binSeries }),
-    report.plot(shareChart, { x: shareX, y: { label: "share", range: (_, least, most) => [0, most || 1] }, series: shareSeries }),
+  const [curvePlace, binPlace, sharePlace] = section.querySelectorAll(".chart");
+  const curveChart = report.plot(curvePlace, { x, y: { label: "", range: [0, 1] }, series });
+  const fromZero = (_, least, most) => [0, most || 1];
+  const binCharts = [
+    report.plot(binPlace, { x: binX, y: { label: "precision", range: [0, 1] }, series: binSeries }),
+    report.plot(sharePlace, { x: shareX, y: { label: "share", range: fromZero }, series: shareSeries }),
   ];
-  choose(label, wanted);
+  show();
 })();
