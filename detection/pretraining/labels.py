@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
 
 from backbones.errors import shorten
-from backbones.files import read_regular
 from detection.errors import DatasetError
 from detection.files import read_text
+from detection.matlab import read_matlab
 
 _MAX_LINE = 4096
-_MAX_MAT_BYTES = 1 << 26
-_MAT_SECONDS = 120
-# Inner nodes of the hierarchy follow the classes and have children.
-_READ_MAT = """
-import io, json, sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
-except (ImportError, ValueError, OSError):
-    pass
-from scipy.io import loadmat
-synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"]
-leaves = sorted((int(row[0]), str(row[1])) for row in synsets if int(row[4]) == 0)
-print(json.dumps([name for _, name in leaves]))
-"""
 
 
 def read_labels(path: Path, files: Sequence[str], classes: Sequence[str], order: Sequence[str] | None = None) -> dict[str, str]:
@@ -85,20 +65,15 @@ def read_class_order(path: Path) -> list[str]:
     Raises DatasetError."""
     if path.suffix != ".mat":
         return [line.split()[0] for line in read_text(path).split("\n") if line.strip()]
-    if importlib.util.find_spec("scipy") is None:
-        raise DatasetError(f"reading {path} needs the package scipy: pip install scipy")
+    title = "the meta.mat of ImageNet's devkit"
+    found = read_matlab(path, ("synsets",), title)["synsets"]
     try:
-        content = read_regular(path, _MAX_MAT_BYTES)
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from None
-    # In a process of its own, since SciPy's reader crashes on damaged files, and some of them are bombs.
-    command, environment = [sys.executable, "-c", _READ_MAT], {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=_MAT_SECONDS, env=environment, check=True)
-        leaves: list[str] = json.loads(done.stdout)
-    except (subprocess.SubprocessError, ValueError):
-        raise DatasetError(f"{path} is not the meta.mat of ImageNet's devkit") from None
-    return leaves
+        # Inner nodes of the hierarchy follow the classes and have children. Each field is a list of its values.
+        synsets = [list(row.values()) for row in found]
+        leaves = [(int(row[0][0][0]), str(row[1][0])) for row in synsets if int(row[4][0][0]) == 0]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise DatasetError(f"{path} is not {title}") from None
+    return [name for _, name in sorted(leaves)]
 
 
 def _class(path: Path, line: int, word: str, classes: Container[str], order: Sequence[str], first: int) -> str:

@@ -14,6 +14,7 @@ from detection.evaluation.ilsvrc import (
     evaluate_loc,
     iou_threshold_of,
 )
+from detection.evaluation.voc import Floats
 
 
 def random_det(seed: int, num_images=12, num_classes=3):
@@ -25,7 +26,7 @@ def random_det(seed: int, num_images=12, num_classes=3):
     boxes = np.concatenate([corners, corners + random.integers(4, 60, (num_objects, 2))], axis=1)
     labels = random.integers(0, num_classes, num_objects)
     chosen = random.integers(0, num_objects, num_found)
-    moved = boxes[chosen] + random.integers(-4, 5, (num_found, 4))
+    moved: Floats = boxes[chosen] + random.integers(-4, 5, (num_found, 4)).astype(float)
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
     unevaluated = np.stack([random.integers(0, num_images, 4), random.integers(0, num_classes, 4)], axis=1)
     truth = DetGroundTruth(("a", "b", "c"), num_images, images, labels, boxes, unevaluated)

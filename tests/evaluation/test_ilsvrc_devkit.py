@@ -1,0 +1,144 @@
+"""The kit's files: a kit of three images and two classes, what is refused, and the real kit."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detection.errors import DatasetError
+from detection.evaluation.ilsvrc import DetDetections, evaluate_det
+from detection.evaluation.ilsvrc_devkit import read_classes, read_det_truth, read_image_list, read_loc_truth
+
+scipy_io = pytest.importorskip("scipy.io")
+
+
+def cells(values) -> np.ndarray:
+    """A MATLAB cell array of one row."""
+    made = np.empty((1, len(values)), dtype=object)
+    for index, value in enumerate(values):
+        made[0, index] = value
+    return made
+
+
+@pytest.fixture
+def devkit(tmp_path) -> Path:
+    """Image a has two objects, b none, c one; class "dog" is not evaluated in c."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "map_det.txt").write_text("n02 1 big_cat\nn01 2 dog\n")
+    (data / "map_clsloc.txt").write_text("n02 1 big_cat\nn01 2 dog\n")
+    (data / "det_val.txt").write_text("a 1\nb 2\nc 3\n")
+    (data / "det_val2.txt").write_text("c 1\na 2\n")
+    (data / "ILSVRC2015_det_validation_blacklist.txt").write_text("3 n01\n")
+    (data / "ILSVRC2015_clsloc_validation_blacklist.txt").write_text("2\n")
+    boxes = [
+        np.array([[0, 9], [1, 9], [200, 19], [4, 19]], dtype=np.uint8),
+        np.zeros((0, 0), np.uint8),
+        np.array([[5], [5], [300], [8]]),
+    ]
+    labels = [np.array([[1, 2]], dtype=np.uint8), np.zeros((0, 0), np.uint8), np.array([[2]], dtype=np.uint8)]
+    content = {"gt_obj_labels": cells(labels), "gt_obj_bboxes": cells(boxes)}
+    scipy_io.savemat(data / "ILSVRC2015_det_validation_ground_truth.mat", content)
+    box = np.dtype([("label", object), ("bbox", object)])
+    objects = [
+        np.array([[(2, np.array([[0, 0, 9, 9]], np.uint8))]], box),
+        np.array([[(1, np.array([[1, 1, 2, 2]], np.uint8))]], box),
+    ]
+    record = np.array([(each,) for each in objects], dtype=[("objects", object)])[:, None]
+    scipy_io.savemat(data / "ILSVRC2015_clsloc_validation_ground_truth.mat", {"rec": record})
+    return tmp_path
+
+
+def test_boxes_are_continuous_and_do_not_overflow(devkit):
+    truth, images = read_det_truth(devkit)
+    assert images.ids == ("a", "b", "c") and truth.class_names == ("big cat", "dog")
+    assert truth.boxes.tolist() == [[0, 1, 201, 5], [9, 9, 20, 20], [5, 5, 301, 9]]
+    assert truth.images.tolist() == [0, 0, 2] and truth.labels.tolist() == [0, 1, 1]
+    assert truth.unevaluated.tolist() == [[2, 1]]
+
+
+def test_another_split_numbers_the_images_anew(devkit):
+    truth, images = read_det_truth(devkit / "data", "val2")
+    assert images.ids == ("c", "a") and truth.images.tolist() == [0, 1, 1] and truth.labels.tolist() == [1, 0, 1]
+    assert truth.unevaluated.tolist() == [[0, 1]]
+
+
+def test_xml_files_give_the_same_as_the_mat_file(devkit):
+    folder = devkit / "xml"
+    folder.mkdir()
+    for image, rows in {"a": [("n02", 0, 1, 200, 4), ("n01", 9, 9, 19, 19)], "c": [("n01", 5, 5, 300, 8)]}.items():
+        objects = "".join(
+            f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax>"
+            f"<ymin>{y1}</ymin><ymax>{y2}</ymax></bndbox></object>"
+            for name, x1, y1, x2, y2 in rows
+        )
+        (folder / f"{image}.xml").write_text(f"<annotation>{objects}</annotation>")
+    (truth, _), (same, _) = read_det_truth(devkit, "val2"), read_det_truth(devkit, "val2", folder)
+    assert truth.boxes.tolist() == same.boxes.tolist() and truth.labels.tolist() == same.labels.tolist()
+
+
+def test_loc_has_a_class_and_boxes_per_image(devkit):
+    truth, classes = read_loc_truth(devkit)
+    assert truth.labels.tolist() == [1, 0] and truth.boxes.tolist() == [[0, 0, 10, 10], [1, 1, 3, 3]]
+    assert truth.unevaluated.tolist() == [False, True] and classes.names == ("big cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("map_det.txt", "n02 one cat\n", "line 1: expected 'WNID ID NAME', found 'n02 one cat'"),
+        ("map_det.txt", "n02 1 cat\nn01 1 dog\n", "line 2: class 1 is there already"),
+        ("map_det.txt", "n02 1 cat\nn01 3 dog\n", "the ids must be 1 to 2, each once"),
+        ("map_det.txt", "n02 1 cat\nn02 2 dog\n", "a WNID is there twice"),
+        ("det_val.txt", "a 1\nb 3\nc 2\n", "line 2: expected 'IMAGE_ID 2', found 'b 3'"),
+        ("det_val.txt", "a 1\nb 2\na 3\n", "an image is there twice"),
+        ("det_val.txt", "a 1\nb 2\nc 3\nd 4\n", "is of 3 images, and the list of val has 4: of another year?"),
+        ("det_val2.txt", "d 1\n", "image 'd' is not in the list of val: of another year?"),
+        ("ILSVRC2015_det_validation_blacklist.txt", "4 n01\n", "expected an image's number up to 3 and a WNID"),
+        ("ILSVRC2015_det_validation_blacklist.txt", "1 n09\n", "expected an image's number up to 3 and a WNID"),
+        ("ILSVRC2015_det_validation_ground_truth.mat", "nonsense", "is not the kit's ground truth of DET"),
+        ("map_det.txt", "n02 1 cat\n", "expected an image's number up to 3 and a WNID"),
+    ],
+)
+def test_what_does_not_fit_is_named(devkit, name, text, message):
+    (devkit / "data" / name).write_text(text)
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        read_det_truth(devkit, "val2" if "val2" in name else "val")
+
+
+def test_a_missing_file_is_named(devkit, tmp_path):
+    with pytest.raises(DatasetError, match="has no list of the images of 'val1'"):
+        read_det_truth(devkit, "val1")
+    with pytest.raises(DatasetError, match="is no development kit of ImageNet"):
+        read_det_truth(tmp_path / "absent")
+    with pytest.raises(DatasetError, match="no such folder of annotations"):
+        read_det_truth(devkit, annotations=tmp_path / "absent")
+    (devkit / "data/ILSVRC2015_det_validation_ground_truth.mat").unlink()
+    with pytest.raises(DatasetError, match="has no files"):
+        read_det_truth(devkit)
+
+
+def test_the_published_numbers_of_the_sample_submission():
+    """The kit's sample file has its five APs printed beside it, with three digits."""
+    root = os.environ.get("RESDET_TEST_DATA")
+    if root is None:
+        pytest.skip("RESDET_TEST_DATA is not set")
+    kit = Path(root) / "ilsvrc_mini/devkit"
+    truth, _ = read_det_truth(kit)
+    rows = np.loadtxt(kit / "demo_det_first_five_classes.txt")
+    found = DetDetections(
+        rows[:, 0].astype(int) - 1, rows[:, 1].astype(int) - 1, rows[:, 2], rows[:, 3:] + np.array([0.0, 0.0, 1.0, 1.0])
+    )
+    ap = list(evaluate_det(truth, found).ap.values())[:5]
+    assert ap == pytest.approx([0.564, 0.528, 0.548, 0.626, 0.506], abs=5e-4)
+
+
+def test_lists_and_maps_by_themselves(tmp_path):
+    (tmp_path / "list").write_text("a\nb\n")
+    assert read_image_list(tmp_path / "list").positions == {"a": 0, "b": 1}
+    (tmp_path / "map").write_text("n2 2 b c\nn1 1 a_d\n")
+    assert read_classes(tmp_path / "map").names == ("a d", "b c")
