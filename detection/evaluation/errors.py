@@ -1,6 +1,7 @@
 """What kind of mistake each detection is, and which objects were missed. D detections, G objects.
 
-TIDE: "A General Toolbox for Identifying Object Detection Errors", Bolya et al. 2020, section 2.2.
+The kinds are those of TIDE: "A General Toolbox for Identifying Object Detection Errors", Bolya et al. 2020, section 2.2; what
+its paper leaves open (which kind comes first, what is exactly at a threshold) is as in its authors' package `tidecv`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 
 from detection.evaluation.matches import NONE, Matches
-from detection.evaluation.voc import Bools, Ints
+from detection.evaluation.voc import Bools, Floats, Ints
 
 FOREGROUND = 0.5
 """IoU from which on a detection is at an object."""
@@ -42,17 +43,43 @@ class Errors:
 def find_errors(matches: Matches) -> Errors:
     """The errors of detections that were matched at IoU 0.5 (among others)."""
     row = matches.at(FOREGROUND)
+    kinds = kinds_of_all(matches)
+    missed = (matches.detection_of(row) == NONE) & ~matches.objects.ignored
+    target = repaired_object(matches, kinds)
+    missed[target[target != NONE]] = False
+    return Errors(np.where(matches.ignored(row), ErrorKind.IGNORED, kinds), missed)
+
+
+def kinds_of_all(matches: Matches) -> Ints:
+    """(D,) the ErrorKind of each detection as if none were ignored: what an ignored one is with regard to the objects to find.
+
+    The first rule that holds decides. One that takes an ignored object has found no other, so it is never CORRECT.
+    """
     same, other = matches.best_same_iou, matches.best_other_iou
     rules = [
-        (matches.ignored(row), ErrorKind.IGNORED),
-        (matches.true_positives(row), ErrorKind.CORRECT),
-        ((same >= BACKGROUND) & (same < FOREGROUND), ErrorKind.LOCALISATION),
-        (same >= FOREGROUND, ErrorKind.DUPLICATE),
+        (matches.true_positives(matches.at(FOREGROUND)), ErrorKind.CORRECT),
+        ((same >= BACKGROUND) & (same <= FOREGROUND), ErrorKind.LOCALISATION),
         (other >= FOREGROUND, ErrorKind.CLASS),
-        (other >= BACKGROUND, ErrorKind.BOTH),
+        (same > FOREGROUND, ErrorKind.DUPLICATE),
+        (other > BACKGROUND, ErrorKind.BOTH),
     ]
-    kinds = np.select([condition for condition, _ in rules], [kind for _, kind in rules], ErrorKind.BACKGROUND)
-    missed = (matches.detection_of(row) == NONE) & ~matches.objects.ignored
-    for kind, best in ((ErrorKind.LOCALISATION, matches.best_same), (ErrorKind.CLASS, matches.best_other)):
-        missed[best[kinds == kind]] = False
-    return Errors(kinds, missed)
+    return np.select([condition for condition, _ in rules], [kind for _, kind in rules], ErrorKind.BACKGROUND)
+
+
+def repaired_object(matches: Matches, kinds: Ints) -> Ints:
+    """(D,) ErrorKind -> (D,) the object that a detection would find with a better box or the right class; else NONE."""
+    better = np.where(kinds == ErrorKind.LOCALISATION, matches.best_same, NONE)
+    repaired: Ints = np.where(kinds == ErrorKind.CLASS, matches.best_other, better)
+    return repaired
+
+
+def best_repairs(target: Ints, scores: Floats, num_objects: int) -> Ints:
+    """(D,) the object that each detection would find if it were put right, or NONE -> (G,) the best-scored such detection.
+
+    Only one detection finds an object; of equal scores the first. NONE for objects that are no detection's target.
+    """
+    best = np.full(num_objects, NONE, dtype=np.int64)
+    order = np.lexsort((-scores, target))
+    objects, first = np.unique(target[order], return_index=True)
+    best[objects[objects != NONE]] = order[first[objects != NONE]]
+    return best

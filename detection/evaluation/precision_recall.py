@@ -35,10 +35,10 @@ def precision_recall(true: Bools, num_objects: int) -> tuple[Floats, Floats]:
     return num_true / np.arange(1, len(true) + 1), num_true / max(num_objects, 1)
 
 
-def interpolated_precision(precision: Floats, recall: Floats) -> Floats:
-    """(101,): the best precision at or beyond each of COCO_RECALLS, 0 beyond the greatest recall."""
+def interpolated_precision(precision: Floats, recall: Floats, recalls: Floats = COCO_RECALLS) -> Floats:
+    """(101,): the best precision at or beyond each of `recalls`, 0 beyond the greatest recall."""
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    values: Floats = envelope[np.searchsorted(recall, COCO_RECALLS, side="left")]
+    values: Floats = envelope[np.searchsorted(recall, recalls, side="left")]
     return values
 
 
