@@ -56,6 +56,7 @@ class ShownDetections:
     sizes: str  # of its object, else of its box
     kinds: str  # ErrorKind
     objects: str  # the object that it found or is taken for an error at, by its place in the image
+    ious: str  # with that, in hundredths
     true_labels: str  # of the confusion matrix: K for background
 
 
@@ -195,6 +196,7 @@ def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: 
         packed(np.digitize(areas, COCO_AREAS), "u1"),
         packed(analysis.errors.kinds[rows], "u1"),
         packed(_looked_up(objects.places, at), "u2"),
+        packed(np.rint(100 * _ious(boxes, matches.objects.boxes, at)), "u1"),
         packed(analysis.confusion.true_labels[rows], "u2"),
     )
 
@@ -210,6 +212,17 @@ def objects_of(analysis: Analysis) -> Ints:
         default=matches.object_of[matches.at(FOREGROUND)],
     )
     return rows
+
+
+def _ious(boxes: Floats, object_boxes: Floats, rows: Ints) -> Floats:
+    """(R, 4) boxes, (G, 4) objects and of each box the row of one -> (R,); 0 where the row is NONE."""
+    others = np.vstack([object_boxes, np.zeros(4)])[rows]
+    sides = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).clip(min=0)
+    area, other_area = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, others))
+    shared = sides.prod(axis=1)
+    union = area + other_area - shared
+    result: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return result
 
 
 def _pack_boxes(boxes: Floats, sides: Floats) -> str:

@@ -126,32 +126,36 @@
   part("next").addEventListener("click", () => turn(1));
 
   function card(image) {
+    const judged = picturesData.judge(pictures, filter);
     return report.element("button", {
       type: "button", class: "picture", title: pictures.files[image], "data-number": pictures.numbers[image],
       click: () => viewer.open(found, found.indexOf(image), filter),
     }, picturesDraw.frame(pictures, image), report.element("span", { class: "name" }, pictures.files[image]),
-    report.element("span", { class: "faint" }, errorWords(image)));
+    report.element("span", { class: "faint" }, words(image, judged)));
   }
 
-  function errorWords(image) {
-    const boxes = boxesOf(image, picturesData.judge(pictures, { ...usual(), minScore: filter.minScore }));
-    const counts = KINDS.map((kind, number) => [number, kind.name, boxes.filter((box) => box.kind === number).length]);
-    const words = counts.filter(([number, , many]) => picturesData.isError(number) && many).map(([, name, many]) => `${many} ${name}`);
-    return `${pictures.faults[image] ? "no picture · " : ""}${words.join(" · ") || "no errors"}`;
+  // What is meant in a picture, in words: its errors, with a filter also what else that asks for.
+  function words(image, judged) {
+    const counts = new Array(KINDS.length + 1).fill(0);
+    const { score } = picturesData.look(pictures, image, judged, counts);
+    const told = (kind) => counts[kind] && (filter.kinds.size ? filter.kinds.has(kind) : picturesData.isError(kind));
+    const parts = KINDS.map((kind, number) => (told(number) ? `${counts[number]} ${kind.name}` : "")).filter(Boolean);
+    if (filter.order === "score" && score >= 0) parts.push(`highest score ${(score / pictures.score_steps).toFixed(2)}`);
+    if (pictures.faults[image]) parts.unshift("no picture");
+    return parts.join(" · ") || "no errors";
   }
 
-  // What is drawn over a small picture: the detections and the missed objects that are meant, and faintly the others.
+  // What is drawn over a small picture: the detections and the missed objects that are meant.
   function boxesOf(image, judged) {
     const { objects, detections } = pictures, boxes = [];
-    const add = (table, row, kind, meant) => boxes.push({
-      sides: picturesData.box(table, row), kind, strength: judged.wants(meant) ? "plain" : "faint",
-    });
+    const add = (table, row, kind) => {
+      if (judged.wants(kind)) boxes.push({ sides: picturesData.box(table, row), kind, strength: "plain" });
+    };
     for (let row = objects.starts[image]; row < objects.starts[image + 1]; row++) {
-      const meant = judged.object(row);
-      if (meant === MISSED || objects.states[row] === 2) add(objects, row, MISSED, meant);
+      if (judged.object(row) === MISSED) add(objects, row, MISSED);
     }
     for (let row = detections.starts[image]; row < detections.starts[image + 1]; row++) {
-      if (detections.scores[row] >= judged.least) add(detections, row, detections.kinds[row], judged.detection(row));
+      add(detections, row, judged.detection(row));
     }
     return boxes;
   }

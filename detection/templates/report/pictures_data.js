@@ -52,7 +52,7 @@ const picturesData = (() => {
       detections: {
         starts: starts(detections.counts), labels: column(detections.labels, 2), scores: column(detections.scores, 2),
         boxes: column(detections.boxes, 2), sizes: column(detections.sizes, 1), kinds: column(detections.kinds, 1),
-        objects: column(detections.objects, 2), trueLabels: column(detections.true_labels, 2),
+        objects: column(detections.objects, 2), ious: column(detections.ious, 1), trueLabels: column(detections.true_labels, 2),
       },
     };
   }
@@ -154,5 +154,5 @@ const picturesData = (() => {
     return MISSED;
   }
 
-  return { MISSED, NOTHING, KINDS, isError, read, box, judge, search, kindOfObject };
+  return { MISSED, NOTHING, KINDS, isError, read, box, judge, look, search, kindOfObject };
 })();

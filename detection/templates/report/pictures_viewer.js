@@ -7,7 +7,9 @@ const picturesViewer = (() => {
   // The objects of an image as boxes: {table, row, sides, kind, text, note, wanted}.
   function objectBoxes(pictures, image, judged) {
     const { objects, detections } = pictures;
-    return rows(objects, image).map((row) => {
+    const first = [2, 1, 0, 3]; // what went wrong before what went well
+    const sorted = rows(objects, image).sort((one, other) => first.indexOf(objects.states[one]) - first.indexOf(objects.states[other]));
+    return sorted.map((row) => {
       const kind = picturesData.kindOfObject(pictures, image, row);
       const by = objects.foundBy[row];
       const score = by === NOTHING ? null : detections.scores[detections.starts[image] + by] / pictures.score_steps;
@@ -42,25 +44,17 @@ const picturesViewer = (() => {
     if (detections.objects[row] === NOTHING) return name;
     const at = objects.starts[image] + detections.objects[row];
     const there = pictures.class_names[objects.labels[at]];
-    const iou = overlap(picturesData.box(objects, at), picturesData.box(detections, row)).toFixed(2);
+    const iou = (detections.ious[row] / 100).toFixed(2);
     const what = { 1: `${name}: this is ${there}`, 3: `${name}: near ${there}` }[kind] ?? name;
     return `${what} · IoU ${iou}`;
-  }
-
-  // IoU; shares of the image's sides give the same as pixels.
-  function overlap(one, other) {
-    const side = (low, high) => Math.max(0, Math.min(one[high], other[high]) - Math.max(one[low], other[low]));
-    const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-    const shared = side(0, 2) * side(1, 3), union = area(one) + area(other) - shared;
-    return union > 0 ? shared / union : 0;
   }
 
   // `open(images, place, filter)` shows the image at a place of a list; `moved` hears each image that is shown, `closed` the last.
   function make(pictures, { moved, closed }) {
     const name = report.element("h3", { id: "viewer-name" });
     const position = report.element("span", { class: "position", role: "status" });
-    const back = report.element("button", { type: "button", click: () => go(-1) }, "← Previous");
-    const next = report.element("button", { type: "button", click: () => go(1) }, "Next →");
+    const back = report.element("button", { type: "button", "aria-label": "Previous picture", click: () => go(-1) }, "←");
+    const next = report.element("button", { type: "button", "aria-label": "Next picture", click: () => go(1) }, "→");
     const close = report.element("button", { type: "button", click: () => dialog.close() }, "Close");
     const body = report.element("div", { class: "viewer-body", tabindex: "-1" });
     const dialog = report.element("dialog", { class: "viewer", "aria-labelledby": "viewer-name", keydown: press },
@@ -169,7 +163,7 @@ const picturesViewer = (() => {
       }
     }
 
-    return { open, get isOpen() { return dialog.open; } };
+    return { open };
   }
 
   return { make };
