@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,14 @@ from PIL import Image
 from backbones.errors import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """One picture, or two side by side, and what they show."""
+
+    sources: Sequence[str]  # addresses
+    caption: str
 
 
 def render_page(template: str, values: object) -> str:
@@ -45,6 +55,12 @@ def metric_text(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or math.isnan(value) or value < 0 else f"{value:.{digits}f}"
 
 
+def signed_text(value: float, digits: int = 3) -> str:
+    """A difference with its sign, a true minus; nothing before 0."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else f"{'+' if value > 0 else '−'}{text}"
+
+
 @cache
 def static_text(name: str) -> Markup:
     """A file of `templates` as it is, to stand in a page as its style or script."""
@@ -60,7 +76,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"printable": printable, "metric": metric_text}
+    environment.filters |= {"printable": printable, "metric": metric_text, "signed": signed_text}
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.globals["static"] = static_text
     return environment

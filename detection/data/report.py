@@ -20,7 +20,7 @@ from detection.data.findings import Findings
 from detection.data.images import read_image
 from detection.data.report_charts import ClassBar, SizeChart, class_bars, size_chart
 from detection.errors import DatasetError
-from detection.html import inline_picture, render_page
+from detection.html import PageFigure, inline_picture, render_page
 from detection.structures import Record
 from detection.visualize import draw_boxes
 
@@ -53,14 +53,6 @@ class Messages:
     lines: Sequence[str]  # the first ones
     count: int  # of all
     kind: str  # "bad": training refuses them; "note": it repairs them
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """One picture, or two side by side, and what they show."""
-
-    sources: Sequence[str]
-    caption: str
 
 
 @dataclass(frozen=True)

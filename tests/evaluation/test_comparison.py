@@ -102,7 +102,7 @@ def test_the_difference_turns_round_with_the_detectors():
         np.testing.assert_allclose([first.value, first.low, first.high], [-second.value, -second.high, -second.low])
         assert first.low <= first.value <= first.high and first.better + second.better <= 1
     labels = [each.label for each in there.classes]
-    assert [each.difference.value for each in there.classes] == sorted((each.difference.value for each in there.classes))[::-1]
+    assert [each.difference.value for each in there.classes] == sorted(each.difference.value for each in there.classes)[::-1]
     assert sorted(labels) == sorted(each.label for each in back.classes)
 
 

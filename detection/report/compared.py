@@ -1,0 +1,88 @@
+"""Several detectors on the same images: what was found out about them together, for the page, the command and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from backbones.errors import shorten
+from detection.errors import DatasetError
+from detection.evaluation.comparison import Comparison, compare_all
+from detection.evaluation.matches import Matches, match
+from detection.report.reported import ReportedDetector
+from detection.structures import Record
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Detectors on the same images. The first is the reference."""
+
+    reported: tuple[ReportedDetector, ...]
+    comparisons: tuple[Comparison, ...]  # of each but the first with the first
+    matches: tuple[Matches, ...] = field(repr=False)  # of each, with the records of the first
+
+    @property
+    def num_images(self) -> int:
+        """All of the data set's."""
+        return self.matches[0].num_images
+
+
+def compare_reported(reported: Sequence[ReportedDetector], *, resamples: int = 1000, seed: int = 0) -> Compared:
+    """Compare each detector with the first. Images that one has no detections of count as found empty by it.
+
+    Raises DatasetError, naming both, where two have not the same classes, images and objects.
+    """
+    for other in reported[1:]:
+        require_same_truth(reported[0], other)
+    reference = reported[0].dataset
+    matches = [match(reference.records, each.detections, reference.class_names) for each in reported]
+    comparisons = compare_all(matches, resamples=resamples, seed=seed)
+    return Compared(tuple(reported), tuple(comparisons), tuple(matches))
+
+
+def require_same_truth(first: ReportedDetector, other: ReportedDetector) -> None:
+    """Raise DatasetError, naming both and what differs, unless they have the same classes, images and objects."""
+    if first.dataset is other.dataset:
+        return
+    fault = _different_classes(first, other) or _different_images(first, other) or _different_objects(first, other)
+    if fault is not None:
+        both = f"{shorten(first.label)} and {shorten(other.label)}"
+        raise DatasetError(f"{both} cannot be compared: {fault}; have both measured on the same data")
+
+
+def _different_classes(first: ReportedDetector, other: ReportedDetector) -> str | None:
+    if first.class_names == other.class_names:
+        return None
+    pairs = zip(first.class_names, other.class_names, strict=False)
+    numbers = (number for number, (one, another) in enumerate(pairs) if one != another)
+    number = next(numbers, min(len(first.class_names), len(other.class_names)))
+    one, another = (_name(each.class_names, number) for each in (first, other))
+    return f"their classes differ, the first at number {number}: {one} and {another}"
+
+
+def _name(names: Sequence[str], number: int) -> str:
+    return shorten(names[number]) if number < len(names) else "none"
+
+
+def _different_images(first: ReportedDetector, other: ReportedDetector) -> str | None:
+    one, another = ({record.image_id for record in each.dataset.records} for each in (first, other))
+    if one == another:
+        return None
+    holder = first if one - another else other
+    example = min(one - another or another - one, key=str)
+    return f"image {shorten(example)} is only in the data of {shorten(holder.label)}"
+
+
+def _different_objects(first: ReportedDetector, other: ReportedDetector) -> str | None:
+    records = {record.image_id: record for record in other.dataset.records}
+    for record in first.dataset.records:
+        if not all(map(torch.equal, _objects(record), _objects(records[record.image_id]))):
+            return f"the objects of image {shorten(record.image_id)} are not the same"
+    return None
+
+
+def _objects(record: Record) -> tuple[Tensor, Tensor, Tensor]:
+    return record.boxes, record.labels, record.trainable
