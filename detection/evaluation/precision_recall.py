@@ -29,6 +29,19 @@ def scored_curve(matches: Matches, label: int, row: int) -> ScoredCurve:
     return ScoredCurve(matches.detections.scores[ranked], *precision_recall(true, int(matches.num_objects[label])))
 
 
+def scored_curves(matches: Matches, row: int) -> list[ScoredCurve]:
+    """(K) `scored_curve` of every class, in one go."""
+    scores, labels = matches.detections.scores, matches.detections.labels
+    counted, true = ~matches.ignored(row), matches.true_positives(row)
+    order = np.lexsort((-scores, labels))
+    order = order[counted[order]]
+    parts = np.split(order, np.searchsorted(labels[order], np.arange(1, len(matches.class_names))))
+    counts = matches.num_objects.tolist()
+    return [
+        ScoredCurve(scores[ranked], *precision_recall(true[ranked], count)) for ranked, count in zip(parts, counts, strict=True)
+    ]
+
+
 def precision_recall(true: Bools, num_objects: int) -> tuple[Floats, Floats]:
     """(D,) whether each detection is a true positive; the others are false -> precision and recall, (D,) each."""
     num_true = np.cumsum(true)

@@ -8,6 +8,22 @@ const report = (() => {
     return JSON.parse(document.getElementById(`data-${name}`).textContent);
   }
 
+  // The numbers of a text that `packed_small` of packed.py made.
+  function unpack(text) {
+    const numbers = [];
+    let [value, place] = [0, 1];
+    for (const letter of atob(text)) {
+      const byte = letter.charCodeAt(0);
+      value += (byte & 127) * place;
+      place *= 128;
+      if (byte < 128) {
+        numbers.push(value);
+        [value, place] = [0, 1];
+      }
+    }
+    return numbers;
+  }
+
   // Call `act` with what is emitted under a name.
   function on(name, act) {
     if (!listeners.has(name)) listeners.set(name, []);
@@ -48,10 +64,12 @@ const report = (() => {
   }
 
   // Lines against one axis, with the values under the pointer in the legend; as wide as `place`, redrawn when that or the
-  // theme changes. `series`: {label, values, color, dash, width, points, marker, bars},
-  // where markers are large single points, and bars have a colour; null in `values` is a gap. `x`: {label, values, range}.
+  // theme changes. `series`: {label, values, color, dash, width, points, marker, bars, spanGaps, show}, where markers are large
+  // single points, bars have a colour, and `show` makes the legend's text of a value and its number; null in `values` is a gap.
+  // `x`: {label, values, range, show}. The left and right arrow keys go from value to value. Returns {chart, redraw(),
+  // show(series, x)}: the last puts other lines in place of these.
   function plot(place, { x, y, series, height = 260 }) {
-    const chart = element("div");
+    const chart = element("div", { tabindex: 0, role: "group", keydown: step });
     place.append(chart);
     let drawn = null;
 
@@ -62,30 +80,37 @@ const report = (() => {
       };
     }
 
-    function stroke(each, number) {
-      return each.color ? themed(each.color) : color(number);
-    }
-
-    function markers(each, number) {
-      return { show: each.points ?? each.marker ?? false, size: each.marker ? 12 : 6, fill: stroke(each, number) };
+    function line(each, number) {
+      const stroke = each.color ? themed(each.color) : color(number);
+      const show = each.show ?? ((value) => fixed(value));
+      return {
+        label: each.label, stroke, width: each.width ?? 1.5, dash: each.dash, spanGaps: each.spanGaps ?? false,
+        points: { show: each.points ?? each.marker ?? false, size: each.marker ? 12 : 6, fill: stroke },
+        ...(each.bars ? { paths: uPlot.paths.bars({ size: [0.9] }), fill: themed(each.bars) } : {}),
+        value: (_, value, __, index) => (isMissing(value) ? "–" : show(value, index)),
+      };
     }
 
     function draw() {
       drawn?.destroy();
+      const showX = x.show ?? ((value) => `${+value.toPrecision(4)}`);
       drawn = new uPlot({
         width: Math.max(chart.clientWidth, 200), height,
         scales: { x: { time: false, range: x.range }, y: { range: y.range } },
         axes: [axis(x.label, 36), axis(y.label, 52)],
-        series: [
-          { label: x.label, value: (_, value) => (value === null ? "–" : `${+value.toPrecision(4)}`) },
-          ...series.map((each, number) => ({
-            label: each.label, stroke: stroke(each, number), width: each.width ?? 1.5,
-            dash: each.dash, spanGaps: each.spanGaps ?? false, points: markers(each, number),
-            ...(each.bars ? { paths: uPlot.paths.bars({ size: [0.9] }), fill: themed(each.bars) } : {}),
-            value: (_, value) => fixed(value),
-          })),
-        ],
+        series: [{ label: x.label, value: (_, value) => (isMissing(value) ? "–" : showX(value)) }, ...series.map(line)],
+        legend: { markers: { dash: (_, number) => (series[number - 1]?.dash?.length ? "dashed" : "solid") } },
       }, [x.values, ...series.map((each) => each.values)], chart);
+      chart.setAttribute("aria-label", `chart: ${y.label || "values"} against ${x.label}`);
+    }
+
+    function step(event) {
+      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!direction || !x.values.length) return;
+      event.preventDefault();
+      const before = drawn.cursor.idx ?? (direction > 0 ? -1 : x.values.length);
+      const next = Math.min(Math.max(before + direction, 0), x.values.length - 1);
+      drawn.setCursor({ left: drawn.valToPos(x.values[next], "x"), top: 0 });
     }
 
     draw();
@@ -93,7 +118,11 @@ const report = (() => {
       if (chart.clientWidth && chart.clientWidth !== drawn.width) drawn.setSize({ width: chart.clientWidth, height });
     }).observe(chart);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-    return { get chart() { return drawn; }, redraw: draw };
+    return {
+      get chart() { return drawn; },
+      redraw: draw,
+      show: (others, otherX = x) => { [series, x] = [others, otherX]; draw(); },
+    };
   }
 
   // A labelled choice: `options` are [value, text]; `choose` hears the value, a string.
@@ -202,5 +231,5 @@ const report = (() => {
     return { mark, show: (others) => { rows = others; refresh(); } };
   }
 
-  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot, table };
+  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot, table, unpack };
 })();
