@@ -114,9 +114,7 @@ def test_loc_is_what_the_kit_computes(seed):
     corners = random.integers(0, 40, (70, 2)).astype(float)
     boxes = np.concatenate([corners, corners + random.integers(5, 40, (70, 2))], axis=1)
     guessed = random.integers(-1, 4, (num_images, 5))
-    places = np.stack(
-        [boxes[random.integers(0, 70, num_images)] + random.uniform(-2, 3, (num_images, 4)) for _ in range(5)], 1
-    )
+    places = np.stack([boxes[random.integers(0, 70, num_images)] + random.uniform(-2, 3, (num_images, 4)) for _ in range(5)], 1)
     truth = LocGroundTruth(4, labels, images, boxes, random.random(num_images) < 0.2)
     result = evaluate_loc(truth, LocGuesses(guessed, places))
     for count in range(1, 6):

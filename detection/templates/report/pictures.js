@@ -134,11 +134,11 @@
     report.element("span", { class: "faint" }, words(image, judged)));
   }
 
-  // What is meant in a picture, in words: its errors, with a filter also what else that asks for.
+  // What is meant in a picture, in words: its errors, and all that fits where the filter narrows the pictures.
   function words(image, judged) {
     const counts = new Array(KINDS.length + 1).fill(0);
     const { score } = picturesData.look(pictures, image, judged, counts);
-    const told = (kind) => counts[kind] && (filter.kinds.size ? filter.kinds.has(kind) : picturesData.isError(kind));
+    const told = (kind) => counts[kind] && judged.wants(kind) && (judged.narrows || picturesData.isError(kind));
     const parts = KINDS.map((kind, number) => (told(number) ? `${counts[number]} ${kind.name}` : "")).filter(Boolean);
     if (filter.order === "score" && score >= 0) parts.push(`highest score ${(score / pictures.score_steps).toFixed(2)}`);
     if (pictures.faults[image]) parts.unshift("no picture");
@@ -201,9 +201,15 @@
     part("count").focus({ preventScroll: true });
   });
 
-  part("about").textContent = pictures.numbers.length < pictures.num_images
-    ? `The ${count(pictures.numbers.length)} of ${count(pictures.num_images)} images whose errors cost the most AP.`
-    : pictures.num_images ? "All images, those whose errors cost the most AP first." : "There are no images.";
+  function about() {
+    if (!pictures.num_images) return "There are no images.";
+    const which = pictures.numbers.length < pictures.num_images
+      ? `The ${count(pictures.numbers.length)} of ${count(pictures.num_images)} images whose errors cost the most AP`
+      : "All images, those whose errors cost the most AP first";
+    return `${which}; of each the best ${pictures.max_detections} detections that score at least ${pictures.least_score}.`;
+  }
+
+  part("about").textContent = about();
   apply();
   openAddressed();
   window.addEventListener("hashchange", openAddressed);

@@ -122,7 +122,7 @@ const picturesViewer = (() => {
       const figure = report.element("figure", {}, report.element("figcaption", {}, title), shown);
       const items = boxes.map((box, index) => report.element("li", {},
         report.element("button", {
-          type: "button", class: box.wanted ? "item" : "item other", focus: () => light(table, index), blur: () => light(),
+          type: "button", class: box.wanted && judged.narrows ? "item meant" : "item", focus: () => light(table, index), blur: () => light(),
           mouseenter: () => light(table, index), mouseleave: () => light(),
         }, swatch(box.kind), report.element("span", {}, report.element("b", {}, box.text), " ",
           report.element("span", { class: "faint" }, box.note)))));
