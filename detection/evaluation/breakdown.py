@@ -9,7 +9,7 @@ import numpy as np
 from detection.evaluation.errors import BACKGROUND, ErrorKind, Errors, best_repairs, kinds_of_all, repaired_object
 from detection.evaluation.lost_ap import LostAp
 from detection.evaluation.matches import NONE, Matches, overlaps
-from detection.evaluation.tide import Fix
+from detection.evaluation.tide import MAIN_FIXES, Fix
 from detection.evaluation.voc import Bools, Floats, Ints
 
 SIZES = ("small", "medium", "large")
@@ -68,6 +68,14 @@ def divide_losses(matches: Matches, errors: Errors, divided: LostAp) -> Losses:
         np.concatenate([np.where(wrong, _taken(objects.labels, target), NONE), np.where(wrong_object, objects.labels, NONE)]),
         np.concatenate([np.where(wrong, labels, NONE), np.where(wrong_object, said, NONE)]),
     )
+
+
+def losses_by_kind(losses: Losses, num_classes: int) -> Floats:
+    """(K, 6): the AP that each class loses by each of MAIN_FIXES. Their sum is 1 - AP."""
+    cells = losses.labels * len(MAIN_FIXES) + losses.fixes
+    shape = num_classes, len(MAIN_FIXES)
+    sums: Floats = np.bincount(cells, losses.costs, num_classes * len(MAIN_FIXES)).astype(np.float64).reshape(shape)
+    return sums
 
 
 def break_down_by_size(matches: Matches, row: int, divided: LostAp) -> Breakdown:

@@ -13,7 +13,7 @@ from detection.report.exports.coco import write_coco
 from detection.report.exports.errors_csv import write_errors
 from detection.report.exports.thresholds_yaml import write_best_thresholds
 from detection.report.reported import Analysis, ReportedDetector, analyse
-from detection.report.sections import confusion, curves, pictures, summary, thresholds
+from detection.report.sections import confusion, curves, errors, pictures, summary, thresholds
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SectionWithFiles:
 
 SECTIONS: tuple[Section | SectionWithFiles, ...] = (
     Section("summary", "Summary", summary.build),
+    Section("errors", "Where the AP goes", errors.build),
     Section("thresholds", "Thresholds", thresholds.build),
     Section("confusion", "Confusion matrix", confusion.build),
     Section("curves", "Precision and recall", curves.build),
