@@ -150,8 +150,8 @@ def test_sizes_are_those_of_coco(tmp_path):
     found = Detections(boxes + torch.tensor([0.0, 0, 4, 4]), torch.linspace(0.9, 0.6, 4), torch.arange(4))
     data = build(analysed(Dataset(("a", "b", "c", "d"), [record]), {0: found}), tmp_path)
     assert numbers_of(data.objects.sizes, "u1").tolist() == [0, 1, 1, 2]
-    # A detection has the size of its object, although its box is larger.
-    assert numbers_of(data.detections.sizes, "u1").tolist() == [0, 1, 1, 2]
+    # Of a detection it is that of its box, here 4 pixels wider and higher.
+    assert numbers_of(data.detections.sizes, "u1").tolist() == [1, 1, 2, 2]
 
 
 def test_of_an_image_the_best_hundred_detections_are_shown(tmp_path):

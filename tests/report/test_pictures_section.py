@@ -64,11 +64,10 @@ def images_with(report, least=0.3, kind=None, label=None, size=None):
     """Those with a detection or a missed object that is meant, by plain loops."""
     matches, errors = report.analysis.matches, report.analysis.errors
     found, there = matches.detections, matches.objects
-    at = pictures.objects_of(report.analysis)
     wanted = set()
     for row in range(len(found)):
         width, height = found.boxes[row, 2:] - found.boxes[row, :2]
-        area = width * height if at[row] == NONE else there.areas[at[row]]
+        area = width * height
         if found.scores[row] < least or (kind is not None and errors.kinds[row] != kind):
             continue
         if (label is None or found.labels[row] == label) and (size is None or np.digitize(area, [1024, 9216]) == size):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from backbones.errors import printable
+from detection.evaluation.breakdown import detection_sizes, sizes_of
 from detection.evaluation.errors import FOREGROUND, ErrorKind
 from detection.evaluation.lost_ap import divided_lost_ap, lost_ap_of_images
 from detection.evaluation.matches import NONE
@@ -26,7 +27,6 @@ MAX_PICTURES = 500
 MAX_DETECTIONS = 100  # of an image
 LEAST_SCORE = 0.05
 SCORE_STEPS = 10_000  # scores are whole numbers of this part
-COCO_AREAS = (32**2, 96**2)  # px^2: where medium and large objects begin
 
 FOUND, BESIDE, MISSED, IGNORED = range(4)
 """What became of an object: found; touched only by a detection that would find it if it were put right; missed; not counted."""
@@ -39,7 +39,7 @@ class ShownObjects:
     counts: list[int]  # (S,)
     labels: str
     boxes: str
-    sizes: str  # 0 small, 1 medium, 2 large
+    sizes: str  # numbers in SIZES
     states: str  # FOUND, BESIDE, MISSED or IGNORED
     found_by: str  # the detection, by its place in the image
     scores: str  # of the detection of any class that took it in the confusion matrix
@@ -53,7 +53,7 @@ class ShownDetections:
     labels: str
     scores: str
     boxes: str
-    sizes: str  # of its object, else of its box
+    sizes: str  # of the boxes
     kinds: str  # ErrorKind
     objects: str  # the object that it found or is taken for an error at, by its place in the image
     ious: str  # with that, in hundredths
@@ -176,7 +176,7 @@ def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: 
         shown.counts.tolist(),
         packed(matches.objects.labels[rows], "u2"),
         _pack_boxes(matches.objects.boxes[rows], sides[shown.images]),
-        packed(np.digitize(matches.objects.areas[rows], COCO_AREAS), "u1"),
+        packed(sizes_of(matches.objects.areas[rows]), "u1"),
         packed(states[rows], "u1"),
         packed(_looked_up(detections.places, found_by[rows]), "u2"),
         _pack_scores(_looked_up(matches.detections.scores, analysis.confusion.found_by[rows])),
@@ -186,14 +186,12 @@ def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: 
 def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: Floats) -> ShownDetections:
     matches, rows = analysis.matches, shown.rows
     boxes, at = matches.detections.boxes[rows], objects_of(analysis)[rows]
-    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    areas = np.where(at == NONE, own, _looked_up(matches.objects.areas, at))
     return ShownDetections(
         shown.counts.tolist(),
         packed(matches.detections.labels[rows], "u2"),
         _pack_scores(matches.detections.scores[rows]),
         _pack_boxes(boxes, sides[shown.images]),
-        packed(np.digitize(areas, COCO_AREAS), "u1"),
+        packed(detection_sizes(matches)[rows], "u1"),
         packed(analysis.errors.kinds[rows], "u1"),
         packed(_looked_up(objects.places, at), "u2"),
         packed(np.rint(100 * _ious(boxes, matches.objects.boxes, at)), "u1"),
