@@ -34,6 +34,7 @@ COMMANDS = {
     "pretrain": "train a classifier, the detector's first stage",
     "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",
+    "eval-ilsvrc": "ImageNet's measures of submitted files: DET's average precision, CLS-LOC's errors",
     "ablation": "each improvement of the paper's system: what it gains and what it costs",
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",

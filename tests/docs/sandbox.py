@@ -24,6 +24,7 @@ from detection.cli.main import main
 from tests.data.pictures import CLASSES, write_coco, write_devkit
 from tests.docs.commands import CommandLine
 from tests.docs.markdown import ROOT, blocks
+from tests.evaluation.ilsvrc_kit import write_kit
 from tests.media_files import write_frames, write_picture, write_video
 from tests.pretraining.class_folders import pack, write_split
 
@@ -60,6 +61,9 @@ NAMES = {
     "detections.json": ("detections.json",),
     "detections": ("detections",),
     "devkit": ("devkit",),
+    "ilsvrc": ("ILSVRC/devkit",),
+    "det.txt": ("det.txt",),
+    "loc.txt": ("loc.txt",),
     "devkit/VOC2007/JPEGImages": ("photos",),
 }
 BEHIND = {name: made for made, names in NAMES.items() for name in names}
@@ -101,6 +105,9 @@ def write_sandbox(folder: Path) -> None:
     for name in "ab":
         write_picture(folder / f"frames/{name}.png")
     save_checkpoint(build_backbone("resnet18", num_classes=1000).state_dict(), folder / "resnet18.pth")
+    write_kit(folder / "ilsvrc")
+    (folder / "det.txt").write_text("1 1 0.9 0 0 9 9\n")
+    (folder / "loc.txt").write_text("1 0 0 9 9\n\n")
     write_configs(folder)
     run_all(folder)
 

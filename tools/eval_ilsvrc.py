@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Evaluate submissions to ImageNet DET and CLS-LOC: see `--help`."""
+
+from detection.cli.main import run_command
+
+if __name__ == "__main__":
+    run_command("eval-ilsvrc")
