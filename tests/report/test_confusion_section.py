@@ -190,6 +190,15 @@ CONTRASTS = """() => {
 }"""
 
 
+def test_cells_that_become_empty_say_so(show):
+    page, _ = show(*scene(num_images=4))
+    move_to(page, 1)
+    assert shown(page)[:, :3].sum() == 0
+    titles = page.locator("#confusion-box td[role=gridcell]").evaluate_all("(all) => all.map((each) => each.title)")
+    assert titles[:2] == ["no 'cat' detected as 'cat'", "no 'cat' detected as 'dog'"]
+    assert titles[-4:] == [f"no '{name}' detected on background" for name in ("cat", "dog", "bird")] + [""]
+
+
 @pytest.mark.parametrize("num_objects", [0, 6])
 def test_nothing_detected_and_nothing_to_find(show, num_objects):
     dataset, found = scene(num_images=3, num_objects=num_objects)

@@ -37,8 +37,9 @@
 
   // What a cell says in words. `ofRow` and `ofColumn`: objects of the true class, detections of the detected one.
   function sentence(row, column, count, ofRow, ofColumn) {
+    if (!count && row === background) return column === background ? "" : `no ${quoted(column)} detected on background`;
+    if (!count) return `no ${quoted(row)} ${column === background ? "missed" : `detected as ${quoted(column)}`}`;
     const ofDetected = `${report.percent(ofColumn ? count / ofColumn : null)} of the detections of ${quoted(column)}`;
-    if (row === background && column === background) return "";
     if (row === background) return `${count} of ${ofColumn} detections of ${quoted(column)} are on background`;
     const share = report.percent(ofRow ? count / ofRow : null);
     if (column === background) return `${count} of ${ofRow} ${quoted(row)} missed (${share})`;
@@ -114,6 +115,8 @@
     const { counts, ofRow, ofColumn } = count();
     grid.boxes.forEach((line, row) => line.forEach((box, column) => {
       const number = counts[row][column];
+      if (!number && box.number === 0) return; // most cells of most matrices
+      box.number = number;
       const whole = shares === "rows" ? ofRow[row] : ofColumn[column];
       const share = number ? number / whole : 0;
       const text = !number ? "" : inPercent ? (100 * share).toFixed(share < 0.0995 ? 1 : 0) : String(number);
@@ -127,7 +130,7 @@
   }
 
   function reading() {
-    get("reading").textContent = current.title || "Nothing can be here: what is on background cannot be missed.";
+    get("reading").textContent = current.title || "background cannot be missed";
   }
 
   // The confusions in words, the most frequent first.
