@@ -114,18 +114,19 @@ def _all_errors(analysis: Analysis) -> _ErrorRows:
 
 @dataclass(frozen=True)
 class _Names:
-    """What images and classes are called in the table."""
+    """What images, classes and kinds are called in the table."""
 
     files: Sequence[str]  # of each image
     ids: Sequence[object]
     classes: Sequence[str]
+    kinds: Sequence[str]
 
     @classmethod
     def of(cls, analysis: Analysis) -> _Names:
         records = analysis.reported.dataset.records
         ids = [cell_text(each.image_id) if isinstance(each.image_id, str) else each.image_id for each in records]
         classes = [cell_text(name) for name in analysis.reported.class_names]
-        return cls([cell_text(str(record.file)) for record in records], ids, classes)
+        return cls([cell_text(str(record.file)) for record in records], ids, classes, [error_name(kind) for kind in ErrorKind])
 
 
 def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[list[object]]:
@@ -149,7 +150,7 @@ def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[li
         yield [
             names.files[image],
             names.ids[image],
-            MISSED if kind == NONE else error_name(ErrorKind(kind)),
+            MISSED if kind == NONE else names.kinds[kind],
             *(empty if kind == NONE else (names.classes[label], score, *box)),
             *(empty[:5] if true_label == NONE else (names.classes[true_label], *true_box)),
             None if NONE in (kind, true_label) else iou,
