@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from detection.evaluation.matches import Matches, ObjectTable
-from detection.evaluation.resampling import RESAMPLED_METRICS, ResampledAp, resample_ap
+from detection.evaluation.metrics import RESAMPLED_METRICS
+from detection.evaluation.resampling import ResampledAp, resample_ap
 from detection.evaluation.voc import Floats, Ints
 
 INTERVAL = 0.95
@@ -41,6 +43,18 @@ class Difference:
     def is_clear(self) -> bool:
         """Whether the interval excludes 0, with enough images to say so."""
         return self.num_images >= LEAST_IMAGES and (self.low > 0 or self.high < 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.value,
+            "interval": [self.low, self.high],
+            "second_better": self.better,
+            "images": self.num_images,
+            "clear": self.is_clear,
+        }
 
 
 @dataclass(frozen=True)

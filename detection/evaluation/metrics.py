@@ -39,6 +39,9 @@ METRICS = {
     "top5_error": MetricInfo("top-5 error", higher_is_better=False),
 }
 
+RESAMPLED_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
+"""Those that are measured on resampled images, to compare detectors."""
+
 VocMetric = Literal["voc07", "area"]
 """How Pascal VOC computes AP at any IoU threshold: at eleven recalls until 2009, as the area under the curve since 2010."""
 

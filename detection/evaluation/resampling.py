@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detection.evaluation.matches import Matches
+from detection.evaluation.metrics import RESAMPLED_METRICS
 from detection.evaluation.precision_recall import COCO_RECALLS
 from detection.evaluation.voc import VOC07_RECALLS, Bools, ClassDetections, ClassObjects, Floats, Ints, match_detections
-
-RESAMPLED_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")
-"""Keys of METRICS, in the order of `ResampledAp.class_ap`."""
 
 _MAX_ELEMENTS = 2_000_000  # of one table, resamples by images or detections: about 80 bytes of memory each in all
 

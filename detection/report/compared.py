@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,38 @@ class Compared:
     matches: tuple[Matches, ...] = field(repr=False)  # of each, with the records of the first
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What each is called for short: A, B, ..., Z, A2, ..."""
+        return tuple(map(detector_name, range(len(self.reported))))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names in the order of the labels."""
+        return self.matches[0].class_names
+
+    @property
     def num_images(self) -> int:
         """All of the data set's."""
         return self.matches[0].num_images
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: the reference, and each other detector's differences from it, of the metrics and of the classes."""
+        pairs = zip(self.reported[1:], self.comparisons, strict=True)
+        return {
+            "reference": self.reported[0].label,
+            "images": self.num_images,
+            "comparisons": [self._comparison_json(each.label, comparison) for each, comparison in pairs],
+        }
+
+    def _comparison_json(self, label: str, comparison: Comparison) -> dict[str, Any]:
+        classes = [{"class": self.class_names[each.label], **each.difference.as_json()} for each in comparison.classes]
+        metrics = {key: each.as_json() for key, each in comparison.metrics.items()}
+        return {"detector": label, "resamples": comparison.resamples, "metrics": metrics, "classes": classes}
+
+
+def detector_name(number: int) -> str:
+    """A, B, ..., Z, A2, B2, ..."""
+    return chr(ord("A") + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
 
 
 def compare_reported(reported: Sequence[ReportedDetector], *, resamples: int = 1000, seed: int = 0) -> Compared:

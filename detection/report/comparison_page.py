@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.evaluation.comparison import LEAST_IMAGES, ClassDifference, Comparison, Difference
-from detection.evaluation.metrics import METRICS
-from detection.evaluation.resampling import RESAMPLED_METRICS
+from detection.evaluation.metrics import METRICS, RESAMPLED_METRICS
 from detection.files import plain_json, write_whole
 from detection.html import render_page, signed_text
 from detection.report.compared import Compared, compare_reported
@@ -121,11 +120,6 @@ def write_comparison(reported: Sequence[ReportedDetector], folder: Path, *, resa
     return index
 
 
-def detector_name(number: int) -> str:
-    """A, B, ..., Z, A2, B2, ..."""
-    return chr(ord("A") + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
-
-
 def folder_name(number: int, label: str) -> str:
     """A name for a report's folder that any file system takes, distinct for each number: "2-runs-mine"."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
@@ -168,12 +162,12 @@ def _detector(compared: Compared, number: int) -> ShownDetector:
     label = compared.reported[number].label
     of_any = compared.comparisons[max(number - 1, 0)].metrics
     values = [of_any[key].second if number else of_any[key].first for key in RESAMPLED_METRICS]
-    return ShownDetector(detector_name(number), label, f"{folder_name(number, label)}/index.html", values)
+    return ShownDetector(compared.names[number], label, f"{folder_name(number, label)}/index.html", values)
 
 
 def _comparison(compared: Compared, number: int, folder: Path) -> ShownComparison:
     comparison, names = compared.comparisons[number - 1], compared.matches[0].class_names
-    pair = detector_name(0), detector_name(number)
+    pair = compared.names[0], compared.names[number]
     metrics = [(METRICS[key].title, comparison.metrics[key]) for key in RESAMPLED_METRICS]
     return ShownComparison(
         pair[1],

@@ -10,8 +10,9 @@ from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.comparison import LEAST_IMAGES, compare, compare_all
 from detection.evaluation.disagreement import disagreements
 from detection.evaluation.matches import COCO_THRESHOLDS, NONE, match
+from detection.evaluation.metrics import RESAMPLED_METRICS
 from detection.evaluation.precision_recall import coco_average_precision, mean_average_precision
-from detection.evaluation.resampling import RESAMPLED_METRICS, resample_ap
+from detection.evaluation.resampling import resample_ap
 from detection.evaluation.voc import evaluate_voc
 from detection.structures import Detections
 from tests.evaluation.matched import one_class_matches

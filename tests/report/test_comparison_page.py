@@ -10,7 +10,8 @@ from detection.data.catalog import Dataset
 from detection.engine.run_curves import MetricCurve, RunCurves
 from detection.errors import DatasetError
 from detection.html import signed_text
-from detection.report.comparison_page import axis_limit, detector_name, folder_name, write_comparison
+from detection.report.compared import detector_name
+from detection.report.comparison_page import axis_limit, folder_name, write_comparison
 from detection.report.overlaid_curves import MAX_POINTS, overlay_curves, thinned
 from tests.report.scenes import HOSTILE_NAMES, reported, scene
 
