@@ -4,7 +4,9 @@
   const { KINDS, MISSED } = picturesData;
   const PAGE = 48; // pictures in the page at a time
   const USUAL_SCORE = 0.3; // below it a detector says little, and says it everywhere
-  const ORDERS = [["lost", "lost AP"], ["errors", "most errors"], ["score", "highest score of an error"], ["file", "file name"]];
+  const ORDERS = [
+    ["lost", "lost AP"], ["errors", "most errors"], ["score", "highest score of an error"], ["file", "file name"],
+  ];
   const SIZES = ["small", "medium", "large"];
 
   const pictures = picturesData.read(report.data("pictures"));
@@ -23,7 +25,7 @@
       apply();
     } });
     const count = report.element("span", { class: "number" });
-    part("kinds").append(report.element("label", {}, box, picturesDraw.swatch(number), kind.name, count));
+    part("kinds").append(report.element("label", { title: kind.what }, box, picturesDraw.swatch(number), kind.name, count));
     return { box, count };
   });
   const classes = report.classChoice(pictures.class_names, (label) => change({ label }));
@@ -65,8 +67,9 @@
   // What other sections asked for and no control shows, each with a button that takes it back.
   function activeChips() {
     const { trueLabel, detectedLabel, images } = filter;
-    const chip = (words, values) => report.element("button", { type: "button", click: () => { change(values); part("count").focus(); } },
-      `${words} ✕`, report.element("span", { class: "unseen" }, " clear"));
+    const chip = (words, values) => report.element("button", {
+      type: "button", click: () => { change(values); part("count").focus(); },
+    }, `${words} ✕`, report.element("span", { class: "unseen" }, " clear"));
     const made = [];
     if (trueLabel !== null || detectedLabel !== null) made.push(chip(cellWords(), { trueLabel: null, detectedLabel: null }));
     if (images !== null) made.push(chip(`${images.size.toLocaleString("en")} chosen images`, { images: null }));
@@ -75,7 +78,7 @@
 
   function cellWords() {
     const { trueLabel, detectedLabel } = filter, name = (label) => pictures.class_names[label];
-    if (detectedLabel === background) return trueLabel === null ? "objects that nothing took" : `${name(trueLabel)} that nothing took`;
+    if (detectedLabel === background) return `${trueLabel === null ? "objects" : name(trueLabel)} that nothing took`;
     const real = trueLabel === null ? "anything" : trueLabel === background ? "background" : name(trueLabel);
     return `${real} detected as ${detectedLabel === null ? "anything" : name(detectedLabel)}`;
   }
@@ -111,7 +114,8 @@
     part("grid").replaceChildren(...cards);
     cards.forEach((each) => near.observe(each));
     part("pages").hidden = found.length <= PAGE;
-    part("pages").querySelector("span").textContent = `${count(first + 1)}–${count(first + cards.length)} of ${count(found.length)}`;
+    const range = `${count(first + 1)}–${count(first + cards.length)}`;
+    part("pages").querySelector("span").textContent = `${range} of ${count(found.length)}`;
     part("back").disabled = page === 0;
     part("next").disabled = first + PAGE >= found.length;
   }
@@ -139,7 +143,7 @@
     const counts = new Array(KINDS.length + 1).fill(0);
     const { score } = picturesData.look(pictures, image, judged, counts);
     const told = (kind) => counts[kind] && judged.wants(kind) && (judged.narrows || picturesData.isError(kind));
-    const parts = KINDS.map((kind, number) => (told(number) ? `${counts[number]} ${kind.name}` : "")).filter(Boolean);
+    const parts = KINDS.flatMap((kind, number) => (told(number) ? [`${counts[number]} ${kind.name}`] : []));
     if (filter.order === "score" && score >= 0) parts.push(`highest score ${(score / pictures.score_steps).toFixed(2)}`);
     if (pictures.faults[image]) parts.unshift("no picture");
     return parts.join(" · ") || "no errors";

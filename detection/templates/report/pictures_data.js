@@ -8,14 +8,14 @@ const picturesData = (() => {
 
   // All that a detection or an object can be; `dash` is the line of its box.
   const KINDS = [
-    { name: "correct", dash: [], color: "--kind-0" },
-    { name: "class", dash: [10, 4], color: "--kind-1" },
-    { name: "localisation", dash: [5, 3], color: "--kind-2" },
-    { name: "both", dash: [9, 3, 2, 3], color: "--kind-3" },
-    { name: "duplicate", dash: [2, 3], color: "--kind-4" },
-    { name: "background", dash: [8, 3, 2, 3, 2, 3], color: "--kind-5" },
-    { name: "ignored", dash: [1, 4], color: "--kind-6" },
-    { name: "missed", dash: [], color: "--kind-missed", width: 2 },
+    { name: "correct", what: "a box that finds an object", dash: [], color: "--kind-0" },
+    { name: "class", what: "a box on an object of another class", dash: [10, 4], color: "--kind-1" },
+    { name: "localisation", what: "the right class, but an inexact box", dash: [5, 3], color: "--kind-2" },
+    { name: "both", what: "an inexact box and the wrong class", dash: [9, 3, 2, 3], color: "--kind-3" },
+    { name: "duplicate", what: "a second box on an object that is found already", dash: [2, 3], color: "--kind-4" },
+    { name: "background", what: "a box where there is no object", dash: [8, 3, 2, 3, 2, 3], color: "--kind-5" },
+    { name: "ignored", what: "a box on a crowd or a difficult object: not counted", dash: [1, 4], color: "--kind-6" },
+    { name: "missed", what: "an object that no detection finds, not even nearly", dash: [], color: "--kind-missed", width: 2 },
   ];
   const isError = (kind) => (kind >= 1 && kind <= 5) || kind === MISSED;
 
@@ -36,7 +36,8 @@ const picturesData = (() => {
   function read(raw) {
     const { objects, detections } = raw;
     const collator = new Intl.Collator("en", { numeric: true });
-    const byFile = raw.files.map((_, index) => index).sort((one, other) => collator.compare(raw.files[one], raw.files[other]));
+    const byFile = raw.files.map((_, index) => index);
+    byFile.sort((one, other) => collator.compare(raw.files[one], raw.files[other]));
     const fileRank = new Int32Array(byFile.length);
     byFile.forEach((index, rank) => { fileRank[index] = rank; });
     return {
@@ -52,7 +53,8 @@ const picturesData = (() => {
       detections: {
         starts: starts(detections.counts), labels: column(detections.labels, 2), scores: column(detections.scores, 2),
         boxes: column(detections.boxes, 2), sizes: column(detections.sizes, 1), kinds: column(detections.kinds, 1),
-        objects: column(detections.objects, 2), ious: column(detections.ious, 1), trueLabels: column(detections.true_labels, 2),
+        objects: column(detections.objects, 2), ious: column(detections.ious, 1),
+        trueLabels: column(detections.true_labels, 2),
       },
     };
   }
@@ -69,12 +71,12 @@ const picturesData = (() => {
     const background = pictures.class_names.length;
     const least = Math.round(filter.minScore * pictures.score_steps);
     const cell = trueLabel !== null || detectedLabel !== null;
-    const fits = (table, row) => (label === null || table.labels[row] === label) && (size === null || table.sizes[row] === size);
+    const is = (wanted, value) => wanted === null || wanted === value;
+    const fits = (table, row) => is(label, table.labels[row]) && is(size, table.sizes[row]);
 
     function detection(row) {
       if (detections.scores[row] < least || !fits(detections, row)) return OUT;
-      if (trueLabel !== null && detections.trueLabels[row] !== trueLabel) return OUT;
-      if (detectedLabel !== null && detections.labels[row] !== detectedLabel) return OUT;
+      if (!is(trueLabel, detections.trueLabels[row]) || !is(detectedLabel, detections.labels[row])) return OUT;
       return detections.kinds[row];
     }
 
@@ -82,8 +84,7 @@ const picturesData = (() => {
     function object(row) {
       if (!fits(objects, row)) return OUT;
       if (!cell) return objects.states[row] === 2 ? MISSED : THERE;
-      if (trueLabel !== null && objects.labels[row] !== trueLabel) return OUT;
-      if (detectedLabel !== null && detectedLabel !== background) return OUT;
+      if (!is(trueLabel, objects.labels[row]) || !is(detectedLabel, background)) return OUT;
       const taken = objects.scores[row] !== NOTHING && objects.scores[row] >= least;
       return objects.states[row] === 3 || taken ? OUT : MISSED;
     }

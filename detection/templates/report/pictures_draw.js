@@ -39,8 +39,10 @@ const picturesDraw = (() => {
     pen.scale(scale, scale);
     if (!place.querySelector("img")) drawEmpty(pen, inside, theme);
     const placed = boxes.map((each) => ({ ...each, ...pixels(each.sides, inside) }));
-    const drawn = ["faint", "plain", "strong"].flatMap((strength) => placed.filter((each) => each.strength === strength).reverse());
-    for (const each of drawn) drawBox(pen, each, theme, labels ? 2 : 1.5);
+    for (const strength of ["faint", "plain", "strong"]) {
+      const drawn = placed.filter((box) => box.strength === strength).reverse();
+      for (const each of drawn) drawBox(pen, each, theme, labels ? 2 : 1.5);
+    }
     if (labels) drawLabels(pen, placed, { width: place.clientWidth, height: place.clientHeight }, theme);
   }
 

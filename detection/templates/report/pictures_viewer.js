@@ -7,15 +7,14 @@ const picturesViewer = (() => {
   // The objects of an image as boxes: {table, row, sides, kind, text, note, wanted}.
   function objectBoxes(pictures, image, judged) {
     const { objects, detections } = pictures;
-    const first = [2, 1, 0, 3]; // what went wrong before what went well
-    const sorted = rows(objects, image).sort((one, other) => first.indexOf(objects.states[one]) - first.indexOf(objects.states[other]));
-    return sorted.map((row) => {
+    const rank = (row) => [2, 1, 0, 3][objects.states[row]]; // what went wrong before what went well
+    return rows(objects, image).sort((one, other) => rank(one) - rank(other)).map((row) => {
       const kind = picturesData.kindOfObject(pictures, image, row);
       const by = objects.foundBy[row];
       const score = by === NOTHING ? null : detections.scores[detections.starts[image] + by] / pictures.score_steps;
       const note = [
         score === null ? "found, by a detection that is not shown" : `found, score ${score.toFixed(2)}`,
-        `only with an error: ${KINDS[kind].name}`, "missed", "ignored: not counted",
+        `only with an error${kind === MISSED ? " that is not shown" : `: ${KINDS[kind].name}`}`, "missed", "ignored: not counted",
       ][objects.states[row]];
       return {
         table: "objects", row, kind, sides: picturesData.box(objects, row), text: pictures.class_names[objects.labels[row]],
@@ -49,7 +48,7 @@ const picturesViewer = (() => {
     return `${what} · IoU ${iou}`;
   }
 
-  // `open(images, place, filter)` shows the image at a place of a list; `moved` hears each image that is shown, `closed` the last.
+  // `open(images, place, filter)` shows the image at a place of a list; `moved` hears each that is shown, `closed` the last.
   function make(pictures, { moved, closed }) {
     const name = report.element("h3", { id: "viewer-name" });
     const position = report.element("span", { class: "position", role: "status" });
@@ -93,7 +92,8 @@ const picturesViewer = (() => {
       next.disabled = place === images.length - 1;
       const all = [...objectBoxes(pictures, image, judged), ...detectionBoxes(pictures, image, judged)];
       panels = ["objects", "detections"].map((table) => panel(image, table, all.filter((box) => box.table === table)));
-      body.replaceChildren(...facts(image, all), report.element("div", { class: "panels" }, ...panels.map(({ figure }) => figure)),
+      body.replaceChildren(...facts(image, all),
+        report.element("div", { class: "panels" }, ...panels.map(({ figure }) => figure)),
         report.element("div", { class: "lists" }, ...panels.map(({ list }) => list)));
       body.scrollTop = 0;
       paint();
@@ -102,14 +102,16 @@ const picturesViewer = (() => {
 
     // What is wrong with the picture's file, and the legend with counts.
     function facts(image, all) {
-      const { starts } = pictures.detections;
+      const { starts } = pictures.detections, fault = pictures.faults[image];
       const hidden = starts[image + 1] - starts[image] - all.filter((box) => box.table === "detections").length;
-      const counted = (kind) => all.filter((box) => box.kind === kind && (box.table === "detections" || kind === MISSED)).length;
-      const legend = KINDS.map((kind, number) => [number, kind.name, counted(number)]).filter(([, , count]) => count > 0);
+      const told = all.filter((box) => box.table === "detections" || box.kind === MISSED);
+      const legend = KINDS.map((kind, number) => [number, kind, told.filter((box) => box.kind === number).length])
+        .filter(([, , count]) => count > 0);
       return [
-        pictures.faults[image] ? report.element("p", { class: "note" }, `The picture cannot be shown: ${pictures.faults[image]}`) : "",
+        fault ? report.element("p", { class: "note" }, `The picture cannot be shown: ${fault}`) : "",
         report.element("ul", { class: "legend" },
-          ...legend.map(([number, text, count]) => report.element("li", {}, swatch(number), `${text} ${count}`)),
+          ...legend.map(([number, kind, count]) => (
+            report.element("li", { title: kind.what }, swatch(number), `${kind.name} ${count}`))),
           report.element("li", { class: "faint" }, `costs ${report.fixed(pictures.lost_ap[image], 4)} AP`),
           ...(hidden ? [report.element("li", { class: "faint" }, `${hidden} with a lower score hidden`)] : [])),
       ];
@@ -122,7 +124,8 @@ const picturesViewer = (() => {
       const figure = report.element("figure", {}, report.element("figcaption", {}, title), shown);
       const items = boxes.map((box, index) => report.element("li", {},
         report.element("button", {
-          type: "button", class: box.wanted && judged.narrows ? "item meant" : "item", focus: () => light(table, index), blur: () => light(),
+          type: "button", class: box.wanted && judged.narrows ? "item meant" : "item",
+          focus: () => light(table, index), blur: () => light(),
           mouseenter: () => light(table, index), mouseleave: () => light(),
         }, swatch(box.kind), report.element("span", {}, report.element("b", {}, box.text), " ",
           report.element("span", { class: "faint" }, box.note)))));
