@@ -58,6 +58,7 @@ def main_finding(analysis: Analysis) -> str:
     of class errors those of the pair of classes that is confused most. A candidate that is narrower by one such step is
     preferred unless the wider one has 1.5 times its share. A step counts if the part has 1.25 times more of the wider one's
     losses than of the objects, each class weighing the same: that one class of two has half of the losses says nothing.
+    Behind a whole kind stands, in brackets, the narrower statement of it that is best, if half of the kind is in it.
     """
     names, matches = analysis.reported.class_names, analysis.matches
     if not matches.num_objects.any():
@@ -67,17 +68,32 @@ def main_finding(analysis: Analysis) -> str:
     finding = find_concentration(analysis)
     if finding is None:
         return "No AP is lost: every object was found, and before any false detection."
-    return f"{_percent(finding.share)} of the lost AP is {_what(finding, names)}."
+    part = _part_of(finding, _candidates(*_facts(analysis)))
+    detail = f" ({_what(part, names)}: {_percent(part.share)})" if part else ""
+    return f"{_percent(finding.share)} of the lost AP is {_what(finding, names)}{detail}."
 
 
 def find_concentration(analysis: Analysis) -> Finding | None:
     """What `main_finding` says; None where no AP is lost, or there is none to lose."""
+    losses, weights = _facts(analysis)
+    if losses.costs.sum() < 1e-9:
+        return None
+    return max(_candidates(losses, weights), key=lambda finding: finding.worth)
+
+
+def _facts(analysis: Analysis) -> tuple[Losses, Floats]:
+    """All that is lost, and `_weights`."""
     matches = analysis.matches
     divided = divided_lost_ap(matches, matches.at(FOREGROUND))
-    if divided.total < 1e-9:
+    return divide_losses(matches, analysis.errors, divided), _weights(matches)
+
+
+def _part_of(finding: Finding, candidates: Iterator[Finding]) -> Finding | None:
+    """The best of the narrower findings of the same kind in which half of a finding is; None for one that is narrow itself."""
+    if finding.num_narrowings or finding.confused:
         return None
-    losses = divide_losses(matches, analysis.errors, divided)
-    return max(_candidates(losses, _weights(matches)), key=lambda finding: finding.worth)
+    parts = [each for each in candidates if each.fix is finding.fix and each.num_narrowings and 2 * each.share >= finding.share]
+    return max(parts, key=lambda part: part.worth, default=None)
 
 
 def _weights(matches: Matches) -> Floats:
@@ -145,14 +161,23 @@ def _what(finding: Finding, names: tuple[str, ...]) -> str:
         true, said = (_quoted(names[label]) for label in finding.confused)
         return f"confusion of {true} with {said}"
     size = "" if finding.size is None else f"{SIZES[finding.size]} "
+    if finding.fix is Fix.CLASS and finding.labels:
+        listed = _listed([_quoted(names[label]) for label in finding.labels], " and ")
+        return f"confusion of {listed} with other classes" + (f" at {size}objects" if size else "")
+    if finding.fix is Fix.LOCALISATION and not size and not finding.labels:
+        return "inexact boxes"
     return PHRASES[finding.fix].format(size=size) + _of(finding.labels, names)
 
 
 def _of(labels: tuple[int, ...], names: tuple[str, ...]) -> str:
     if not labels:
         return ""
-    listed = ", ".join(_quoted(names[label]) for label in labels)
+    listed = _listed([_quoted(names[label]) for label in labels])
     return f" of class {listed}" if len(labels) == 1 else f" of {len(labels)} classes: {listed}"
+
+
+def _listed(words: list[str], last: str = ", ") -> str:
+    return last.join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
 
 
 def _quoted(name: str) -> str:

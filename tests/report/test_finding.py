@@ -72,6 +72,26 @@ def test_confusion_of_two_classes():
     assert find_concentration(analysis).confused == (0, 1)
 
 
+def test_a_class_taken_for_many():
+    analysis = analysed(
+        lambda label, size: ({"small": 1, "medium": 2, "large": 3}[size], 0.0) if label == 0 else right(label, size)
+    )
+    # The dog and the bird lose by detections that are not theirs, and less.
+    assert main_finding(analysis) == "83 % of the lost AP is confusion of 'cat', 'dog' and 'bird' with other classes."
+
+
+def test_half_of_a_kind_stands_in_brackets():
+    """Two of seven classes lose all three objects, each of the others its small one: eleven, seven of them of three classes."""
+    analysis = analysed(lambda label, size: None if label < 2 or size == "small" else right(label, size), (*NAMES, "pig"))
+    sentence = "100 % of the lost AP is missed objects (missed objects of 3 classes: 'cat', 'dog', 'bird': 64 %)."
+    assert main_finding(analysis) == sentence
+
+
+def test_inexact_boxes_everywhere():
+    analysis = analysed(lambda label, size: (label, 0.5))
+    assert main_finding(analysis) == "100 % of the lost AP is inexact boxes."
+
+
 def test_a_narrow_statement_yields_to_one_with_half_as_much_again():
     """A confusion is two steps narrower than missed objects: 2.25 times as much of these is said rather."""
     names = NAMES[:3]
