@@ -130,4 +130,4 @@ def count_names(names: Sequence[str]) -> str:
     counts = Counter(names).most_common()
     shown = [printable(name) if count == 1 else f"{count} × {printable(name)}" for name, count in counts[:_MAX_NAMES]]
     more = sum(count for _, count in counts[_MAX_NAMES:])
-    return ", ".join([*shown, *([f"{more} others"] if more else [])])
+    return ", ".join([*shown, *([f"{more} other{'s' if more > 1 else ''}"] if more else [])])

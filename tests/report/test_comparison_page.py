@@ -12,6 +12,7 @@ from detection.errors import DatasetError
 from detection.html import signed_text
 from detection.report.compared import detector_name
 from detection.report.comparison_page import axis_limit, folder_name, write_comparison
+from detection.report.disagreement_pictures import count_names
 from detection.report.overlaid_curves import MAX_POINTS, overlay_curves, thinned
 from tests.report.scenes import HOSTILE_NAMES, reported, scene
 
@@ -159,3 +160,8 @@ def test_an_axis_reaches_as_far_as_its_values():
         *(0.01, 0.01, 0.02, 0.05, 1.0, 0.01)
     ]
     assert [signed_text(value) for value in (0.01, -0.01, -0.0001)] == ["+0.010", "−0.010", "0.000"]
+
+
+def test_names_in_a_caption_are_counted_and_few():
+    assert count_names(["dog", "cat", "dog"]) == "2 × dog, cat"
+    assert count_names([*"aabcde"]) == "2 × a, b, c, d, 1 other" and count_names([*"abcdef"]).endswith("2 others")

@@ -97,12 +97,14 @@ def judge(compared: Compared, metric: str, limit: float | None, console: Console
 
 def print_comparisons(compared: Compared, console: Console) -> None:
     """What the letters stand for, and for each detector but the first its tables."""
+    from detection.evaluation.comparison import LEAST_IMAGES
+
     for name, each in zip(compared.names, compared.reported, strict=True):
         say(f"{name}: {each.label}", console)
     first, *others = compared.names
     for name, comparison in zip(others, compared.comparisons, strict=True):
         print_comparison(comparison, (first, name), compared, console)
-    say("* the interval excludes 0; with objects in fewer than 10 images nothing is marked", console)
+    say(f"* the interval excludes 0; with objects in fewer than {LEAST_IMAGES} images nothing is marked", console)
 
 
 def print_comparison(comparison: Comparison, names: tuple[str, str], compared: Compared, console: Console) -> None:
