@@ -18,6 +18,7 @@ from detection.config import ClassifierConfig, CocoSource, Config, FolderSource,
 INTRODUCTION = """\
 A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first;
 `base: resdet:modern/voc_r50` one of `configs/`, which are in the wheel. `--config resdet:voc_r101` works in any folder too.
+A file's keys take the place of its base's, one by one; a list and the mapping of `test.score_threshold` do so as a whole.
 On the command line, `dotted.key=value` overrides a key; a number steps into a list (`data.train.0.root=/data`). Of two
 overrides of one key the last counts.
 

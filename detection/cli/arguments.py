@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from backbones.errors import shorten
 from detection.errors import ConfigError
+from detection.files import exists
 
 # Bytes, of the common file systems; a name may have 255, but `replacing` writes under a longer one first.
 _LONGEST_NAME, _LONGEST_PATH = 240, 4000
@@ -62,6 +63,15 @@ def number_from(least: float, most: float) -> Callable[[str], float]:
 def fraction(text: str) -> float:
     """The type of an option: a number from 0 to 1."""
     return number_from(0, 1)(text)
+
+
+def threshold(text: str) -> float | Path:
+    """The type of an option: a number from 0 to 1, or a file that has one for each class."""
+    if _NUMBER.fullmatch(text):
+        return fraction(text)
+    if not text.strip() or not exists(text):
+        raise argparse.ArgumentTypeError(f"must be 0 to 1, or a YAML file with a number for each class, got {shorten(text)}")
+    return Path(text)
 
 
 def any_path(text: str) -> Path:

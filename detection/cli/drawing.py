@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.errors import printable
-from detection.cli.arguments import any_path, fraction, output_folder, whole_number
+from detection.cli.arguments import any_path, output_folder, threshold, whole_number
 from detection.cli.main import SOME_FAILED, USER_MISTAKE
-from detection.cli.options import QUICKSTART_WEIGHTS, is_override, load_model
-from detection.cli.output import progress_bar, say
+from detection.cli.options import QUICKSTART_WEIGHTS, is_override
+from detection.cli.output import fetch_weights, progress_bar, say
+from detection.config import Config, override_config, read_thresholds
+from detection.config.thresholds import thresholds_of_classes
 from detection.errors import CheckpointError, ConfigError, DatasetError
 from detection.files import find_trained_weights
 from detection.terminal import new_console, print_error
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from detection.data.frames import TimedFrame
     from detection.data.media import MediaInput
     from detection.inference.detector import Detector
-    from detection.inference.ensemble import Ensemble
     from detection.inference.painting import Tracking
+
+DEFAULT_THRESHOLD = 0.5
+"""Of what is drawn or labelled: the lower one of evaluation is for the metrics."""
 
 
 def add_drawing_arguments(parser: argparse.ArgumentParser, inputs: str, output: Path) -> None:
@@ -35,10 +40,43 @@ def add_drawing_arguments(parser: argparse.ArgumentParser, inputs: str, output: 
         "not run, detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x, which is downloaded",
     )
     parser.add_argument("--output", type=output_folder, default=output, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--score-threshold", type=fraction, default=0.5, metavar="T", help="0 to 1; default: %(default)s")
+    add_threshold_argument(parser)
     parser.add_argument(
         "--max-frames", type=whole_number(1), metavar="N", help="of each video or camera; default: to the end, or Ctrl-C"
     )
+
+
+def add_threshold_argument(parser: argparse.ArgumentParser) -> None:
+    """--score-threshold, for `adapter`."""
+    parser.add_argument(
+        "--score-threshold",
+        type=threshold,
+        default=DEFAULT_THRESHOLD,
+        metavar="T",
+        help="0 to 1, or a YAML file with such a number for each class, as `cat: 0.4`; default: %(default)s",
+    )
+
+
+def adapter(score_threshold: float | Path, overrides: Sequence[str]) -> Callable[[Config], Config]:
+    """What turns a detector's own config into the one to draw with. Overrides count more than --score-threshold.
+
+    Classes that a file of thresholds leaves out have the option's default. Raises ConfigError where the file cannot be read;
+    what is returned raises it where file or overrides do not fit the config.
+    """
+    given = read_thresholds(score_threshold) if isinstance(score_threshold, Path) else score_threshold
+
+    def adapted(own: Config) -> Config:
+        setting = given if isinstance(given, float) else for_all(given, own.data.class_names, str(score_threshold))
+        test = own.test.model_copy(update={"score_threshold": setting})
+        return override_config(own.model_copy(update={"test": test}), overrides)
+
+    return adapted
+
+
+def for_all(thresholds: Mapping[str, float], class_names: Sequence[str], file: str) -> dict[str, float]:
+    """The threshold of each class: that of the file, or the option's default. Raises ConfigError, naming the file."""
+    values = thresholds_of_classes(thresholds, class_names, DEFAULT_THRESHOLD, file)
+    return dict(zip(class_names, values, strict=True))
 
 
 def draw_all(
@@ -56,11 +94,12 @@ def draw_all(
     texts = [text for text in options.inputs if text not in overrides]
     if not texts:
         raise ConfigError("give at least one image, folder, video or camera to look at")
+    adapt = adapter(options.score_threshold, overrides)
     inputs, problems = find_all_inputs(texts, find)
     num_absent = len(problems)
     if not inputs:
         raise DatasetError("; ".join(problems))
-    model = load(options.weights, [f"test.score_threshold={options.score_threshold}", *overrides])
+    model = load(options.weights, adapt)
     from detection.inference.drawing import draw_media
 
     try:
@@ -89,25 +128,30 @@ def exit_code(num_failed: int, num_inputs: int, done: str = "drawn") -> int:
     return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
 
 
-def load(weights: Path | None, overrides: Sequence[str]) -> Detector | Ensemble:
-    """The detector to draw with. Raises ConfigError or CheckpointError."""
+def load(weights: Path | None, adapt: Callable[[Config], Config]) -> Detector:
+    """The detector to draw with, by what `adapt` makes of its config. Raises ConfigError or CheckpointError."""
     if weights is not None:
-        return _load(weights, overrides, "")
+        return _load(weights, adapt, "")
     trained = find_trained_weights(QUICKSTART_WEIGHTS.parent)
     if trained is not None:
-        return _load(trained, overrides, ", the quickstart's (--weights names others)")
+        return _load(trained, adapt, ", the quickstart's (--weights names others)")
     # Only now: torch is slow to load.
     from detection.weights.zoo import STANDARD_DETECTOR
 
     try:
-        return _load(Path(STANDARD_DETECTOR), overrides, " (--weights names others)")
+        return _load(Path(STANDARD_DETECTOR), adapt, " (--weights names others)")
     except CheckpointError as error:
         raise CheckpointError(f"{error}; or train the quickstart's detector with `make run`") from None
 
 
-def _load(weights: Path, overrides: Sequence[str], remark: str) -> Detector | Ensemble:
-    model, name = load_model(argparse.Namespace(config=None, weights=[weights], overrides=overrides))
-    say(f"weights: {name}{remark}")
+def _load(weights: Path, adapt: Callable[[Config], Config], remark: str) -> Detector:
+    import torch
+
+    from detection.inference.detector import load_detector
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_detector(weights, adapt, device, find_weights=partial(fetch_weights, kind="detector"))
+    say(f"weights: {weights}{remark}")
     return model
 
 

@@ -32,6 +32,7 @@ from detection.config.files import (
     load_config,
     override_config,
     parse_config,
+    read_thresholds,
     with_weights,
 )
 from detection.config.limits import LOADER_TIMEOUT, MAX_PIXELS, Section
@@ -77,5 +78,6 @@ __all__ = [
     "load_config",
     "override_config",
     "parse_config",
+    "read_thresholds",
     "with_weights",
 ]

@@ -185,6 +185,11 @@ class DataConfig(Section):
         return resolve_classes(self.classes)
 
     @property
+    def known_class_names(self) -> tuple[str, ...] | None:
+        """The class names, or None where they are yet to be read from the data or a file."""
+        return None if self.classes == "auto" or self.classes_file is not None else resolve_classes(self.classes)
+
+    @property
     def held_out(self) -> HeldOut | None:
         """How validation images are taken from the training images; None where `val` has sources of its own, or none."""
         return self.val if isinstance(self.val, HeldOut) else None
@@ -213,8 +218,7 @@ class DataConfig(Section):
             self.classes != "auto" or self.drop != "others",
             "data.classes: auto takes every name in the data, data.drop: others leaves out all that are no classes: give one",
         )
-        known = None if self.classes == "auto" or self.classes_file is not None else resolve_classes(self.classes)
-        check_renamed_and_dropped(self.rename, self.drop, known)
+        check_renamed_and_dropped(self.rename, self.drop, self.known_class_names)
         require_tile("data.tile", self.tile)
         require_shorter("data.shorter_sides", max(self.shorter_sides), "data.longer_side", self.longer_side)
         return self

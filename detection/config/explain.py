@@ -27,8 +27,11 @@ _PLAIN = {
 _LONGEST_KEY = 100
 
 
-def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
-    """All that is wrong, in one line: the first faults as sentences, and how many more there are."""
+def explain(error: ValidationError, schema: Any, where: str) -> str:
+    """All that is wrong, in one line: the first faults as sentences, and how many more there are.
+
+    `schema`: a section, or the type of a mapping.
+    """
     faults = list(_faults(error, schema, where))
     kept = faults[:1]
     for fault in faults[1:]:
@@ -39,7 +42,7 @@ def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
     return "; ".join(kept) + (f"; and {more} more" if more else "")
 
 
-def _faults(error: ValidationError, schema: type[BaseModel], where: str) -> Iterator[str]:
+def _faults(error: ValidationError, schema: Any, where: str) -> Iterator[str]:
     """A sentence for each key. Of the members of a union each may complain: the one that went deepest knows best."""
     found: dict[tuple[str, ...], str] = {}
     for item in error.errors(include_url=False):
@@ -52,7 +55,7 @@ def _faults(error: ValidationError, schema: type[BaseModel], where: str) -> Iter
     yield from sorted(kept, key=lambda text: not text.startswith("unknown key"))
 
 
-def _sentence(item: Any, key: str, kind: Any, schema: type[BaseModel], where: str) -> str:
+def _sentence(item: Any, key: str, kind: Any, schema: Any, where: str) -> str:
     shown = shorten(key)
     if item["type"] == "extra_forbidden":
         return f"unknown key {shown} in {where}{_similar_key(key, schema)}"
@@ -81,7 +84,7 @@ def _shown(value: object) -> str:
     return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else shorten(value)
 
 
-def _locate(location: Sequence[int | str], schema: type[BaseModel]) -> tuple[tuple[str, ...], Any]:
+def _locate(location: Sequence[int | str], schema: Any) -> tuple[tuple[str, ...], Any]:
     """The keys of pydantic's location, without the parts that are names of its own, and the type of the last key."""
     path: list[str] = []
     kind: Any = schema
@@ -128,7 +131,8 @@ def _is_named(kind: Any, name: str) -> bool:
     """Whether pydantic calls a member of a union so: a section by its class or, in a list of sources, by its format."""
     kind, _ = _bare(kind)
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return get_origin(kind) is tuple and name.startswith("tuple[")
+        origin = get_origin(kind)
+        return origin in (dict, tuple) and name.startswith(f"{origin.__name__}[")
     return name == kind.__name__ or name in _format_names(kind)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backbones.errors import printable, shorten
 from backbones.files import read_regular
 from detection.config.classifier import ClassifierConfig
 from detection.config.explain import explain
-from detection.config.limits import Section
+from detection.config.limits import ByClass, Section
 from detection.config.packaged import PREFIX, config_file
 from detection.config.schema import Config
 from detection.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml, require_finite, require_plain
@@ -22,8 +22,11 @@ from detection.errors import ConfigError
 ConfigT = TypeVar("ConfigT", bound=Section)
 RunConfigT = TypeVar("RunConfigT", Config, ClassifierConfig)
 
-
 MAX_BASES = 20
+
+# Mappings that take the place of a base's: merged with it, thresholds that nobody sees in the file would go on counting.
+_WHOLE = (("test", "score_threshold"),)
+_THRESHOLDS: TypeAdapter[dict[str, float]] = TypeAdapter(ByClass, config=ConfigDict(allow_inf_nan=False))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -53,6 +56,22 @@ def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     for override in overrides:
         _apply(values, override)
     return parse_config(type(config), values, "the overridden config")
+
+
+def read_thresholds(path: str | Path) -> dict[str, float]:
+    """The score thresholds in a YAML file, each 0 to 1 by the name of its class: a value of `test.score_threshold`.
+
+    Raises ConfigError, naming file, key and value.
+    """
+    where = printable(str(path))
+    values = parse_yaml(_read_text(Path(path), where, "thresholds"), where)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must hold names of classes and their thresholds, such as cat: 0.4, not {shorten(values)}")
+    require_plain(values, where)
+    try:
+        return _THRESHOLDS.validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, ByClass, where)) from None
 
 
 def with_weights(config: RunConfigT, weights: Path | None) -> RunConfigT:
@@ -114,7 +133,7 @@ def _read(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
     if path in within or len(within) >= MAX_BASES:
         ways = " -> ".join(printable(file.name) for file in [*within[-2:], path])
         raise ConfigError(f"'base' leads in a circle, or through more than {MAX_BASES} files: {ways}; {where} comes again")
-    return _resolve(_read_text(path, where), where, path, within)
+    return _resolve(_read_text(path, where, "config"), where, path, within)
 
 
 def _resolve(text: str, where: str, path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
@@ -128,18 +147,17 @@ def _resolve(text: str, where: str, path: Path, within: tuple[Path, ...]) -> dic
     return values if base is None else _overlay(_read(_base_file(base, path), (*within, path)), values)
 
 
-def _read_text(path: Path, where: str) -> str:
-    """A config file's text: always UTF-8, with or without a byte-order mark."""
+def _read_text(path: Path, where: str, what: str) -> str:
+    """The text of a file, a "config" or other: always UTF-8, with or without a byte-order mark."""
     try:
         return read_regular(path, 4 * MAX_CHARACTERS).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read config {where}: it is not text in UTF-8 (byte {error.start})") from None
+        raise ConfigError(f"cannot read {what} {where}: it is not text in UTF-8 (byte {error.start})") from None
     except IsADirectoryError:
-        raise ConfigError(
-            f"cannot read config {where}: it is a folder; `resdet new` or `new_experiment` make a config for labelled images"
-        ) from None
+        fix = "`resdet new` or `new_experiment` make a config for labelled images" if what == "config" else "name a file"
+        raise ConfigError(f"cannot read {what} {where}: it is a folder; {fix}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        raise ConfigError(f"cannot read config {where}: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"cannot read {what} {where}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _base_file(base: object, path: Path) -> Path:
@@ -149,11 +167,13 @@ def _base_file(base: object, path: Path) -> Path:
     return config_file(base) if base.startswith(PREFIX) else path.parent / base
 
 
-def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _overlay(under: dict[str, Any], over: dict[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of `over` in those of `under`; both are those of the section that the keys `within` lead to."""
     merged = dict(under)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if both else value
+        place = (*within, key)
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and place not in _WHOLE
+        merged[key] = _overlay(merged[key], value, place) if both else value
     return merged
 
 

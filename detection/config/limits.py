@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from backbones.errors import MAX_NAME_LENGTH, name_fault
+from detection.config.class_lists import MAX_CLASSES
 
 MAX_NUMBER = 2**63 - 1
 """No whole number of a config is greater."""
@@ -73,6 +74,7 @@ Year = Annotated[str, BeforeValidator(_year), Field(max_length=MAX_NAME_LENGTH)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 
 Fraction = Annotated[Real, Field(ge=0, le=1)]
+ByClass = Annotated[dict[Text, Fraction], Field(max_length=MAX_CLASSES)]
 BelowOne = Annotated[Real, Field(ge=0, lt=1)]
 Side = Annotated[Whole, Field(ge=1, le=MAX_SIDE)]
 Seconds = Annotated[Real, Field(gt=0, le=31_536_000)]  # up to a year

@@ -21,6 +21,7 @@ from detection.config.limits import (
     BelowOne,
     Beta,
     Boxes,
+    ByClass,
     FilePath,
     Flag,
     Fraction,
@@ -42,6 +43,7 @@ from detection.config.limits import (
     require_shorter,
     require_tile,
 )
+from detection.config.thresholds import DEFAULT_THRESHOLD, check_threshold_names
 from detection.errors import ConfigError
 
 MAX_CELL_ANCHORS = 1000
@@ -178,7 +180,11 @@ class TestConfig(Section):
 
     shorter_side: Side = Field(600, description="images are resized so that their shorter side has this length ...")
     longer_side: Side = Field(1000, description="... or less, where their longer side would exceed this")
-    score_threshold: Fraction = Field(0.05, description="detections with a lower score are dropped")
+    score_threshold: Fraction | ByClass = Field(
+        DEFAULT_THRESHOLD,
+        description="detections with a lower score are dropped; by class: {cat: 0.4, dog: 0.62}, where classes left out keep "
+        "the default",
+    )
     nms_threshold: Fraction = Field(0.3, description="IoU threshold of the NMS in each class")
     max_detections: Boxes = Field(100, description="detections per image, at most")
     batch_size: Whole = Field(1, ge=1, le=10_000, description="images of equal size per forward pass, at most")
@@ -218,6 +224,10 @@ class TestConfig(Section):
         require(ascending(self.scales), f"test.scales must ascend, got {shorten(list(self.scales))}: write {shorten(ordered)}")
         require_shorter("test.shorter_side", self.shorter_side, "test.longer_side", self.longer_side)
         return self
+
+    def __hash__(self) -> int:
+        # A mapping has no hash; settings that differ in it alone may share theirs.
+        return hash(tuple(value for name, value in self if name != "score_threshold"))
 
 
 class TrainConfig(Section):
@@ -335,3 +345,9 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
     output_dir: FilePath = Field(Path("runs/default"), description="checkpoints, logs and the resolved config go here")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if (known := self.data.known_class_names) is not None:
+            check_threshold_names(self.test.score_threshold, known)
+        return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from backbones.errors import printable, shorten
 from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, SplitName, VocSource
 from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
+from detection.config.thresholds import check_threshold_names
 from detection.data.catalog import resolve_file, resolve_root
 from detection.data.faults import Faults
 from detection.data.formats.recognise import Recognised, recognise
@@ -99,6 +100,7 @@ def settle_classes(config: Config, tell: Tell = logger.info) -> Config:
     else:
         return config
     check_renamed_and_dropped(data.rename, data.drop, names)
+    check_threshold_names(config.test.score_threshold, names)
     return config.model_copy(update={"data": data.model_copy(update={"classes": names, "classes_file": None})})
 
 

@@ -10,7 +10,7 @@ import importlib.util
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from backbones import Backbone
 from detection.config import TestConfig
+from detection.config.thresholds import thresholds_of_classes
 from detection.errors import CheckpointError, ConfigError
 from detection.export.agreement import Agreement, Outputs, compare_detections, compare_features
 from detection.export.graph import BackboneGraph, DetectorGraph
@@ -83,7 +84,7 @@ def exportable_detector(detector: Detector) -> Exportable:
         graph,
         ("images", "sizes_hw"),
         ("boxes", "scores", "labels", "image_index"),
-        metadata | {"class_names": list(detector.class_names)} | config.test.model_dump(mode="json", include=METADATA_SETTINGS),
+        metadata | {"class_names": list(detector.class_names)} | _settings(config.test, detector.class_names),
         shortest_side,
         image,
         compare,
@@ -173,6 +174,15 @@ def _refuse_unsupported(test: TestConfig, shortest_side: int) -> None:
 def _metadata(kind: str, backbone: str, preprocessing: dict[str, Any]) -> dict[str, Any]:
     version = software_versions()["resdet"]
     return {"format": "resdet", "resdet_version": version, "kind": kind, "backbone": backbone, "preprocessing": preprocessing}
+
+
+def _settings(test: TestConfig, class_names: Sequence[str]) -> dict[str, Any]:
+    """The settings for the metadata. A threshold for each of some classes becomes one for each class."""
+    settings = test.model_dump(mode="json", include=METADATA_SETTINGS)
+    if not isinstance(test.score_threshold, Mapping):
+        return settings
+    thresholds = thresholds_of_classes(test.score_threshold, class_names)
+    return settings | {"score_threshold": dict(zip(class_names, thresholds, strict=True))}
 
 
 def _random_image(shorter_side: int, longer_side: int) -> Tensor:

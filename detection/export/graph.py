@@ -133,7 +133,7 @@ class DetectorGraph(nn.Module):
         """Threshold, NMS in each class and the top detections of each image, as `detection.inference.select.select`."""
         test, num_classes = self.detector.config.test, scores.shape[2]
         boxes = clip_boxes_to(boxes, limits[:, None, None])
-        scores = scores.masked_fill(~(scores > test.score_threshold), -torch.inf)
+        scores = scores.masked_fill(~(scores > self.detector.score_threshold), -torch.inf)
         boxes_by_class = boxes.transpose(1, 2).flatten(0, 1)  # (N * K, P, 4)
         scores_by_class = scores.transpose(1, 2).flatten(0, 1)  # (N * K, P)
         kept = self.nms(boxes_by_class, scores_by_class, test.nms_threshold, test.max_detections)

@@ -196,7 +196,8 @@ def detect_plainly(detector: FasterRCNN, arrays: Sequence[np.ndarray]) -> list[D
     features = detector.extract(batch)
     proposals = detector.propose(features, batch.sizes_hw)
     regions = detector.classify(features, proposals, batch.sizes_hw)
-    return select_detections(regions, size_hw, [array.shape[:2] for array in arrays], test)
+    image_sizes = [array.shape[:2] for array in arrays]
+    return select_detections(regions, size_hw, image_sizes, test, detector.score_threshold)
 
 
 def detect_in_views(views: Sequence[View]) -> list[Detections]:
@@ -208,7 +209,8 @@ def detect_in_views(views: Sequence[View]) -> list[Detections]:
     first = views[0]
     proposals = unite_proposals([view for view in views if not view.mirrored])
     regions = refine_boxes(partial(classify_in_views, views), proposals, first.size_hw, first.test.refinement_passes)
-    return select_detections(regions, first.size_hw, [array.shape[:2] for array in first.arrays], first.test)
+    image_sizes = [array.shape[:2] for array in first.arrays]
+    return select_detections(regions, first.size_hw, image_sizes, first.test, first.score_threshold)
 
 
 def views_of(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[View]:

@@ -1,6 +1,7 @@
 """From scores and boxes of every region to detections: threshold, NMS, and box voting where the settings ask for it.
 
-N images, P regions of an image, K classes. Boxes: xyxy pixels.
+N images, P regions of an image, K classes. Boxes: xyxy pixels. A score threshold is a number, or (K,) on the scores' device, a
+number for each class.
 """
 
 from __future__ import annotations
@@ -17,21 +18,32 @@ from detection.structures import Detections, ScoredRegions
 
 
 def select_detections(
-    regions: ScoredRegions, size_hw: tuple[int, int], image_sizes: Sequence[tuple[int, int]], test: TestConfig
+    regions: ScoredRegions,
+    size_hw: tuple[int, int],
+    image_sizes: Sequence[tuple[int, int]],
+    test: TestConfig,
+    score_threshold: float | Tensor,
 ) -> list[Detections]:
     """The detections in N images: regions in pixels of `size_hw`, results in the pixels of each image's own size (h, w)."""
     parts = zip(regions.scores, regions.boxes, image_sizes, strict=True)
-    return [to_image_pixels(select(scores, boxes, size_hw, test), size_hw, image_hw) for scores, boxes, image_hw in parts]
+    return [
+        to_image_pixels(select(scores, boxes, size_hw, test, score_threshold), size_hw, image_hw)
+        for scores, boxes, image_hw in parts
+    ]
 
 
-def select(scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig) -> Detections:
+def select(
+    scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig, score_threshold: float | Tensor
+) -> Detections:
     """One image's detections from scores (P, K) and boxes (P, K, 4): threshold, NMS in each class, top detections.
+
+    `score_threshold` is that of `test`, as `FasterRCNN.score_threshold` has it ready on the device.
 
     Boxes that clipping leaves empty overlap nothing, so NMS keeps them; as in detectron2 they count among the top detections,
     and are dropped after that.
     """
     boxes = clip_boxes(boxes, size_hw)
-    eligible = scores > test.score_threshold
+    eligible = scores > score_threshold
     rows, labels = eligible.nonzero(as_tuple=True)
     found = Detections(boxes[rows, labels], scores[rows, labels], labels)
     kept = found[batched_nms(found.boxes, found.scores, labels, test.nms_threshold)[: test.max_detections]]

@@ -18,6 +18,7 @@ from detection.inference.images import batch_of_size, network_sizes
 from detection.inference.multiscale import adjacent_scales, pool_at_chosen_scales
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import mirror_boxes, scale_boxes
+from detection.modeling.faster_rcnn import resolve_score_threshold
 from detection.modeling.roi_head import whole_image_box
 from detection.structures import ScoredRegions
 
@@ -47,6 +48,13 @@ class View:
         other = copy.copy(self)
         other._apply_settings(test)
         return other
+
+    @property
+    def score_threshold(self) -> float | Tensor:
+        """What the scores of detections are above by `test`: a number, or (K,) float32 on the detector's device."""
+        if self.test.score_threshold == self.detector.config.test.score_threshold:
+            return self.detector.score_threshold
+        return resolve_score_threshold(self.test, self.detector.class_names, self.detector.device)
 
     def extract(self, shorter_side: int, indices: Sequence[int]) -> Tensor:
         """The feature maps (n, C, H/16, W/16) of n of the images at one scale."""

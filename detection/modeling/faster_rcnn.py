@@ -5,7 +5,7 @@ N images, K classes, C channels at 1/16 of the image's size. Boxes: xyxy pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from backbones import Preprocessing, build_c4, load_c4
 from backbones.modes import one_thread_after_fork, own_defaults
 from detection.config import Config, TestConfig
+from detection.config.thresholds import check_threshold_names, thresholds_of_classes
 from detection.errors import CheckpointError, ConfigError
 from detection.modeling.roi_head import RoiHead, whole_image_box
 from detection.modeling.rpn import RegionProposalNetwork
@@ -24,11 +25,14 @@ class FasterRCNN(nn.Module):
 
     `detection.inference.detector` runs these steps, and its `Detector` is this network with `predict`. Of `config`, the
     architecture (`model`, `rpn`, `roi`, and `data.classes`) is fixed here; `use_test_config` changes the settings of inference.
-    Raises BackboneError for an unknown name.
+    Raises BackboneError for an unknown name, ConfigError where `test.score_threshold` names what is no class.
     """
+
+    _class_thresholds: Tensor | None
 
     @own_defaults()
     def __init__(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
+        check_threshold_names(config.test.score_threshold, config.data.class_names)
         super().__init__()
         self.config = config
         self.trunk, conv5 = build_c4(
@@ -46,6 +50,9 @@ class FasterRCNN(nn.Module):
             )
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.stride, config.rpn)
         self.roi_head = RoiHead(conv5, self.trunk.stride, len(self.class_names), config.roi)
+        # A buffer, so that it is where the scores are before they are: a copy for each image would make the device wait.
+        self.register_buffer("_class_thresholds", None, persistent=False)
+        self.use_test_config(config.test)
         # Convolutions are faster in this memory order, on CPUs and GPUs, and RoIAlign gives it.
         self.to(memory_format=torch.channels_last)
 
@@ -55,8 +62,18 @@ class FasterRCNN(nn.Module):
         return self.config.data.class_names
 
     def use_test_config(self, test: TestConfig) -> None:
-        """Use these settings of inference from now on."""
+        """Use these settings of inference from now on. Raises ConfigError where `score_threshold` names what is no class."""
+        threshold = resolve_score_threshold(test, self.class_names, self.device)
         self.config = self.config.model_copy(update={"test": test})
+        self._class_thresholds = threshold if isinstance(threshold, Tensor) else None
+
+    @property
+    def score_threshold(self) -> float | Tensor:
+        """What the scores (P, K) of detections are above: a number, or (K,) float32 on the device."""
+        setting = self.config.test.score_threshold
+        if isinstance(setting, Mapping) and self._class_thresholds is not None:
+            return self._class_thresholds
+        return resolve_score_threshold(self.config.test, self.class_names, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -122,6 +139,17 @@ class FasterRCNN(nn.Module):
         scores = torch.zeros((0, len(self.class_names)), dtype=torch.float32, device=self.device)
         boxes = torch.zeros((0, len(self.class_names), 4), dtype=torch.float32, device=self.device)
         return ScoredRegions([scores] * num_images, [boxes] * num_images)
+
+
+def resolve_score_threshold(test: TestConfig, class_names: Sequence[str], device: torch.device) -> float | Tensor:
+    """What the scores (P, K) of detections are above by these settings: a number, or (K,) float32 on the device.
+
+    Raises ConfigError where the settings name what is no class.
+    """
+    setting = test.score_threshold
+    if not isinstance(setting, Mapping):
+        return setting
+    return torch.tensor(thresholds_of_classes(setting, class_names), dtype=torch.float32, device=device)
 
 
 def require_finite(values: Sequence[Tensor]) -> None:

@@ -12,7 +12,8 @@ import torch
 from backbones.weights.zoo import ZOO, PublishedWeights
 from detection.cli import drawing as cli_drawing
 from detection.cli.main import main
-from detection.config import Config, override_config
+from detection.config import Config
+from detection.config.class_lists import VOC_CLASSES
 from detection.data.frames import FrameReader
 from detection.data.images import read_image
 from detection.data.media import MediaInput, find_inputs
@@ -41,7 +42,7 @@ class OneCat:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(cli_drawing, "load", lambda weights, overrides: OneCat())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt: OneCat())
 
 
 def run(*arguments, folder: Path) -> int:
@@ -196,6 +197,33 @@ def test_the_threshold_decides_what_is_drawn(tmp_path):
     assert counts[0] >= counts[1] >= counts[2] == 0 and counts[0] > 0
 
 
+def test_a_file_has_a_threshold_for_each_class(tmp_path, monkeypatch, capsys):
+    weights = write_trained(tmp_path / "model") / "best.pt"
+    monkeypatch.chdir(tmp_path)
+    picture, file = next((tmp_path / "model/data/JPEGImages").iterdir()), Path("thresholds.yaml")
+
+    def classes_found() -> set[str]:
+        assert run(picture, "--weights", weights, "--score-threshold", file, folder=tmp_path / "out") == 0
+        return {entry["class"] for entry in read_json(tmp_path / "out")[0]["detections"]}
+
+    file.write_text("cat: 0\ndog: 1\n")
+    assert classes_found() == {"cat"}
+    file.write_text("cat: 1.0\ndog: 0.0\n")
+    assert classes_found() == {"dog"}
+    capsys.readouterr()
+    for text, words in {
+        "cta: 0.4": "thresholds.yaml names 'cta', which is no class; did you mean 'cat'?",
+        "cat: 1.5": "'cat' in thresholds.yaml must be a number from 0 to 1, got 1.5",
+        "0.5": "thresholds.yaml must hold names of classes and their thresholds",
+    }.items():
+        file.write_text(text)
+        assert run(picture, "--weights", weights, "--score-threshold", file, folder=tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {words}") and error.count("\n") == 1
+    assert run(picture, "--weights", weights, "--score-threshold", "absent.yaml", folder=tmp_path / "out") == 2
+    assert "must be 0 to 1, or a YAML file with a number for each class, got 'absent.yaml'" in capsys.readouterr().err
+
+
 def test_settings_stand_among_the_inputs(tmp_path, capsys):
     weights = write_trained(tmp_path / "model") / "best.pt"
     picture = write_picture(tmp_path / "in" / "a=b.png")
@@ -215,15 +243,29 @@ def test_the_door(tmp_path):
     assert result.stderr == "error: there is no file, folder or camera 'nothing.jpg'\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "value"), [([], 0.5), (["--score-threshold", "0.3"], 0.3), (["test.score_threshold=0.2"], 0.2)]
-)
+THRESHOLDS = {
+    "": 0.5,
+    "--score-threshold 0.3": 0.3,
+    "test.score_threshold=0.2": 0.2,
+    "--score-threshold 0.3 test.score_threshold={cat:\u00a00.2}": {"cat": 0.2},
+    "--score-threshold two.yaml": dict.fromkeys(VOC_CLASSES, 0.5) | {"cat": 0.4, "dog": 0.62},
+    "--score-threshold none.yaml": dict.fromkeys(VOC_CLASSES, 0.5),
+    "--score-threshold two.yaml test.score_threshold.cat=0.1": dict.fromkeys(VOC_CLASSES, 0.5) | {"cat": 0.1, "dog": 0.62},
+    "--score-threshold two.yaml test.score_threshold=0.2": 0.2,
+}
+
+
+@pytest.mark.parametrize(("words", "value"), [(words.split(" "), value) for words, value in THRESHOLDS.items()], ids=THRESHOLDS)
 @pytest.mark.parametrize("command", [["demo"], ["predict", "--format", "coco"]])
 def test_a_threshold_is_taken_however_it_is_given(command, words, value, tmp_path, monkeypatch):
     picture, loaded = write_picture(tmp_path / "a.png"), []
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text("dog: 0.62\ncat: 0.4\n")
+    Path("none.yaml").write_text("{}")
+    words = [word.replace("\u00a0", " ") for word in words if word]
 
-    def load(weights, overrides):
-        loaded.append(override_config(Config(), overrides).test.score_threshold)
+    def load(weights, adapt):
+        loaded.append(adapt(Config()).test.score_threshold)
         raise DatasetError("enough")
 
     monkeypatch.setattr(cli_drawing, "load", load)

@@ -13,7 +13,7 @@ from tests.media_files import write_picture, write_video
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch):
-    monkeypatch.setattr(drawing, "load", lambda weights, overrides: Finder())
+    monkeypatch.setattr(drawing, "load", lambda weights, adapt: Finder())
 
 
 @pytest.fixture

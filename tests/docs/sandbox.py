@@ -55,6 +55,7 @@ NAMES = {
     "loop.gif": ("loop.gif",),
     "scan.tif": ("scan.tif",),
     "frames": ("frames",),
+    "thresholds.yaml": ("thresholds.yaml",),
     "resnet18.pth": ("resnet18.pth",),
     "crops.tar.xz": ("cifar10_jpeg.tar.xz",),
     "instances.json": ("annotations.json",),
@@ -104,6 +105,7 @@ def write_sandbox(folder: Path) -> None:
     write_frames(folder / "scan.tif")
     for name in "ab":
         write_picture(folder / f"frames/{name}.png")
+    write_yaml(folder / "thresholds.yaml", dict.fromkeys(CLASSES, 0.4))
     save_checkpoint(build_backbone("resnet18", num_classes=1000).state_dict(), folder / "resnet18.pth")
     write_kit(folder / "ilsvrc")
     (folder / "det.txt").write_text("1 1 0.9 0 0 9 9\n")

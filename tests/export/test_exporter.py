@@ -53,7 +53,7 @@ def detections_of_steps(model, batch: Batch) -> list[Detections]:
     features = model.extract(batch)
     regions = model.classify(features, model.propose(features, batch.sizes_hw), batch.sizes_hw)
     parts = zip(regions.scores, regions.boxes, batch.sizes_hw, strict=True)
-    return [select(scores, boxes, size_hw, model.config.test) for scores, boxes, size_hw in parts]
+    return [select(scores, boxes, size_hw, model.config.test, model.score_threshold) for scores, boxes, size_hw in parts]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,32 @@ def test_the_file_says_what_it_is(onnx_file, program_file):
     assert shapes == {"images": ["batch", 3, "height", "width"], "sizes_hw": ["batch", 2]}
     contents = onnx_file.read_bytes()
     assert b"detection/export" not in contents and b"detection/modeling" not in contents  # paths of this machine
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_threshold_for_each_class(tmp_path, suffix, model):
+    for package in ("onnxscript", "onnxruntime") if suffix == ".onnx" else ():
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    images = [noise(64, 96)]
+    every = model.predict(images)[0]
+    dogs = every.scores[every.labels == 1]  # by descending score
+    widest = int((dogs[:-1] - dogs[1:]).argmax())
+    middle = float(dogs[widest : widest + 2].mean())  # far from any score, which is rounded otherwise in the file
+    strict = detector(test={"max_detections": 20, "score_threshold": {"dog": middle, "cat": 1e-3}}).eval()
+    strict.load_state_dict(model.state_dict())
+    exportable = exportable_detector(strict)
+    assert exportable.metadata["score_threshold"] == {"cat": 1e-3, "dog": middle}
+    file = tmp_path / f"detector{suffix}"
+    export(exportable, file)
+    found = by_image((run_onnx if suffix == ".onnx" else run_program)(file, torch.stack(images), torch.tensor([[64, 96]])), 1)
+    assert_same(found, strict.predict(images))
+    assert 0 < int((found[0].labels == 1).sum()) < int((every.labels == 1).sum())
+
+
+def test_metadata_name_every_class():
+    left_out = exportable_detector(detector(test={"score_threshold": {"dog": 0.7}})).metadata["score_threshold"]
+    assert left_out == {"cat": 0.05, "dog": 0.7} and json.loads(json.dumps(left_out)) == left_out
+    assert exportable_detector(detector(test={"score_threshold": 0.3})).metadata["score_threshold"] == 0.3
 
 
 def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):

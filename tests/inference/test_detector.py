@@ -49,7 +49,8 @@ def test_predict_is_the_composition_of_the_steps():
     with torch.inference_mode():
         features = model.extract(batch)
         regions = model.classify(features, model.propose(features, [size_hw]), [size_hw])
-        expected = to_image_pixels(select(regions.scores[0], regions.boxes[0], size_hw, model.config.test), size_hw, (70, 50))
+        found = select(regions.scores[0], regions.boxes[0], size_hw, model.config.test, model.score_threshold)
+        expected = to_image_pixels(found, size_hw, (70, 50))
     assert_same(model.predict([image])[0], expected, exactly=True)
 
 

@@ -109,7 +109,8 @@ def assert_identical(found: Any, expected: Any, where: str = "") -> None:
 
 @pytest.mark.parametrize("pooling", ["max", "align"])
 def test_a_program_may_set_what_it_wants(pooling):
-    test = {"refinement_passes": 1, "voting": True, "scales": [48, 64], "scale_area": 24} if pooling == "max" else {}
+    test: dict[str, Any] = {"refinement_passes": 1, "voting": True, "scales": [48, 64], "scale_area": 24}
+    test = {**test, "score_threshold": {"cat": 0.0, "dog": 0.001}} if pooling == "max" else {}
     model = confident(roi={"pooling": pooling, "context": True}, test=test).train()
     expected = results(model)
     assert len(expected["predict"][0]["boxes"]) > 0

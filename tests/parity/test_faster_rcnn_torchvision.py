@@ -164,7 +164,7 @@ def test_detections(ours, batch):
         expected, _ = theirs.roi_heads({"0": features}, proposals, [SIZE_HW] * 2)
         regions = ours.classify(features, proposals, batch.sizes_hw)
     for index, theirs_of_image in enumerate(expected):
-        found = select(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test)
+        found = select(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test, ours.score_threshold)
         assert len(found) == len(theirs_of_image["scores"]) > 0
         torch.testing.assert_close(found.scores, theirs_of_image["scores"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.labels, theirs_of_image["labels"] - 1)

@@ -166,7 +166,7 @@ def timed_inference(model: Detector, case: DetectorCase, watch: Stopwatch) -> Ca
             proposals = model.propose(features, batch.sizes_hw)
             regions = model.classify(features, proposals, batch.sizes_hw)
             with watch.span("selection, NMS per class"):
-                return select_detections(regions, case.size_hw, batch.sizes_hw, model.config.test)
+                return select_detections(regions, case.size_hw, batch.sizes_hw, model.config.test, model.score_threshold)
 
     return infer
 

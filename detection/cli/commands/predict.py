@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from backbones.errors import printable
 from detection.cli import drawing
-from detection.cli.arguments import CommandParser, any_path, fraction, output_folder
+from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.options import is_override
 from detection.cli.output import progress_bar, say
 from detection.errors import ConfigError, DatasetError
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=output_folder, default=Path("runs/predict"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--score-threshold", type=fraction, default=0.5, metavar="T", help="0 to 1; default: %(default)s")
+    drawing.add_threshold_argument(parser)
     parser.add_argument("--recursive", action="store_true", help="the sub-folders of folders, too")
     parser.add_argument(
         "--images",
@@ -59,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts = [text for text in options.inputs if text not in overrides]
     if not texts:
         raise ConfigError("give at least one image or folder to label")
+    adapt = drawing.adapter(options.score_threshold, overrides)
     files, problems = find_images([below(text) for text in texts] if options.recursive else texts)
     num_inputs = len(files) + len(problems)
     if not files:
         raise DatasetError("; ".join(problems))
-    model = drawing.load(options.weights, [f"test.score_threshold={options.score_threshold}", *overrides])
+    model = drawing.load(options.weights, adapt)
     from detection.inference.prelabel import prelabel
 
     try:

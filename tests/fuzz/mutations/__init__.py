@@ -11,6 +11,7 @@ MUTATIONS: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
         *(configs.config_key, configs.config_override, configs.config_text, configs.classifier_config),
+        configs.score_thresholds,
         *(
             boxes.voc_xml,
             boxes.voc_split,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from detection.config import Config
+from tests.data.pictures import CLASSES
 from tests.fuzz.mutations.case import CHECK, TRAIN, Case, with_raw, words
 from tests.fuzz.sandbox import CLASSIFIER, DETECTOR, replace
 from tests.fuzz.values import NOT_FINITE, break_bytes, break_text, yaml_value
@@ -76,6 +78,27 @@ def config_text(random_: random.Random, folder: Path) -> Case:
     broken = break_text(text, random_) if random_.random() < 0.6 else break_bytes(text.encode(), random_)
     replace(folder / "detector.yaml", broken)
     return Case("text of a config", words(TRAIN.format("detector.yaml")))
+
+
+def score_thresholds(random_: random.Random, folder: Path) -> Case:
+    """A threshold for a class, in a file, a config or an override: a name or a value that is none, or broken bytes."""
+    name = random_.choice((*CLASSES * 3, "cta", "", "a\nb", "\ud800", "<<", "x" * 300, "[/x]", "家"))
+    value = random_.choice(("0.4", yaml_value(random_), yaml_value(random_)))
+    line = f"{json.dumps(name)}: {value}\n"
+    drawn = "--weights run/last.pt --output drawn --score-threshold thresholds.yaml"
+    commands = words(f"demo photo.jpg {drawn}", f"predict photo.jpg --format coco {drawn}")
+    if random_.random() < 0.3:
+        replace(folder / "thresholds.yaml", break_bytes(f"dog: 0.1\n{line}".encode(), random_))
+        return Case(f"bytes of thresholds, {name[:20]!r}: {value[:40]}", commands)
+    replace(folder / "thresholds.yaml", line)
+    replace(folder / "broken.yaml", with_raw(DETECTOR, ["test", "score_threshold"], "{" + line.strip() + "}", yaml.safe_dump))
+    override = (*TRAIN.format("detector.yaml").split(), f"test.score_threshold={{{line.strip()}}}")
+    refused = name not in CLASSES or value not in ("0", "1e0", "0.4")
+    return Case(
+        f"threshold {name[:20]!r}: {value[:40]}",
+        (*commands, *words(TRAIN.format("broken.yaml")), override),
+        must_refuse=refused,
+    )
 
 
 def classifier_config(random_: random.Random, folder: Path) -> Case:
