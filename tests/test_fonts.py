@@ -7,7 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from detection import fonts
-from detection.analysis.report import plot_confusion
+from detection.analysis.curves import CurvePlot, PlottedRun, plot_curves
+from detection.engine.run_curves import MetricCurve
 from detection.fonts import default_font, drawable, font_for, plot_families, plot_text
 from detection.visualize import draw_boxes
 
@@ -27,7 +28,8 @@ def test_any_name_is_drawn_without_a_warning(name, tmp_path):
         drawn = draw_boxes(
             np.zeros((60, 90, 3), np.uint8), np.array([[5.0, 20, 50, 50]]), np.array([0]), [name], np.array([0.5])
         )
-        plot_confusion(np.eye(3, dtype=np.int64), [name, "dog", "background"], tmp_path / "a.png")
+        curve = MetricCurve([1, 2], [1.0, 0.5])
+        plot_curves(CurvePlot(None, "loss", [PlottedRun(name or "a run", None, curve)]), tmp_path / "a.png")
     assert drawn.any()
 
 

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from detection.analysis.report import coco_table
+from detection.analysis.tables import coco_table
 from detection.cli.main import run
 from detection.cli.output import download_progress, progress_bar, say
 from detection.errors import ConfigError

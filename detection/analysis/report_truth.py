@@ -86,7 +86,7 @@ class TruthReader:
         if key not in self._read:
             folder, split = find_year(self._files.devkit, self._files.year), self._files.split or "test"
             kit = read_devkit(folder, split)
-            dataset = Dataset(kit.class_names, [_with_size(record) for record in kit.records])
+            dataset = Dataset(kit.class_names, [with_size(record) for record in kit.records])
             self._read[key] = ReportTruth(dataset, {}, split)
         return self._read[key]
 
@@ -125,7 +125,7 @@ def read_coco_truth(annotations: Path, images: Path | None = None) -> ReportTrut
     return ReportTruth(dataset, content.categories)
 
 
-def _with_size(record: Record) -> Record:
+def with_size(record: Record) -> Record:
     """A devkit's record with a size: the image's where the annotation tells none, or all that the boxes reach to."""
     if record.size_hw != (0, 0):
         return record

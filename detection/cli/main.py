@@ -36,6 +36,7 @@ COMMANDS = {
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",
     "eval-ilsvrc": "ImageNet's measures of submitted files: DET's average precision, CLS-LOC's errors",
     "compare": "which of several detectors is better, and whether that is more than chance",
+    "report": "what is wrong with a detector: one page that says it, of a run or of detection files",
     "ablation": "each improvement of the paper's system: what it gains and what it costs",
     "eval-classifier": "top-1 and top-5 error of a classifier",
     "demo": "draw what a detector finds in images, folders, videos or a camera",

@@ -1,18 +1,24 @@
-"""What `resdet report` and `resdet compare` share: the names of what is reported, and its ground truth."""
+"""What commands that write reports share: the names of what is reported, its ground truth, and the output folder."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbones.errors import printable
+from backbones.errors import printable, shorten
 from detection.cli.arguments import any_path
-from detection.cli.options import is_override
+from detection.cli.options import QUICKSTART_WEIGHTS, is_override
 from detection.cli.output import fetch_weights, progress_bar, say
 from detection.errors import ConfigError
+from detection.files import exists
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from detection.report.reported import ReportedDetector
 
 
@@ -43,6 +49,53 @@ def sources_of(options: argparse.Namespace) -> list[str]:
     if not names:
         raise ConfigError("what is to be reported? Give a run's folder, a checkpoint or a file of detections")
     return names
+
+
+def require_not_read(options: argparse.Namespace, output: Path) -> None:
+    """Raise ConfigError if the output folder is, or holds, something that the options name to be read."""
+    named = [*map(Path, sources_of(options)), options.config, options.annotations, options.images, options.devkit]
+    for path in filter(None, named):
+        if exists(path) and _is_within(path, output):
+            raise ConfigError(
+                f"{shorten(str(path))} is read, and lies in the output folder {shorten(str(output))}: name another"
+            )
+
+
+def require_report_output(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """Raise ConfigError or DatasetError if the folder of --report cannot be one of a report, before anything is computed.
+
+    `others`: options of other outputs, none of which may lie in that folder.
+    """
+    if options.report is None:
+        return
+    from detection.report.folder import require_report_folder
+
+    require_report_folder(options.report)
+    for name in others:
+        path: Path | None = getattr(options, name)
+        if path is not None and _is_within(path, options.report):
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {shorten(str(path))} lies in the folder of --report, which is the report's alone")
+
+
+def name_of_evaluated(options: argparse.Namespace) -> str:
+    """What a report calls that which an evaluating command evaluates: its files, else its config, else the quickstart's."""
+    if options.detections is not None:
+        return str(options.detections)
+    return " + ".join(map(str, options.weights)) or str(options.config or QUICKSTART_WEIGHTS)
+
+
+def write_page(folder: Path, reported: ReportedDetector, console: Console) -> None:
+    """Write the report and print where it is."""
+    from detection.report.page import write_report
+
+    say(f"report: {write_report(reported, folder)}", console)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder's or leads into it, links followed."""
+    place = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (place, *place.parents)
 
 
 def load_sources(options: argparse.Namespace) -> list[ReportedDetector]:

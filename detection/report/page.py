@@ -12,6 +12,8 @@ from detection.html import render_page
 from detection.report.exports.coco import write_coco
 from detection.report.exports.errors_csv import write_errors
 from detection.report.exports.thresholds_yaml import write_best_thresholds
+from detection.report.folder import INDEX, begin_report, require_report_folder
+from detection.report.numbers import write_numbers
 from detection.report.reported import Analysis, ReportedDetector, analyse
 from detection.report.sections import confusion, curves, errors, pictures, summary, thresholds
 
@@ -43,7 +45,7 @@ SECTIONS: tuple[Section | SectionWithFiles, ...] = (
     SectionWithFiles("pictures", "Pictures", pictures.build),
 )
 
-FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_coco, write_errors, write_best_thresholds)
+FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_numbers, write_coco, write_errors, write_best_thresholds)
 """What writes files of a report's folder beside the page."""
 
 
@@ -65,14 +67,22 @@ class ReportPage:
 
 
 def write_report(reported: ReportedDetector, folder: Path) -> Path:
-    """Write the report into a folder, which is made; returns its index.html. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    analysis = analyse(reported)
+    """Write the report into a folder, which is made; returns its index.html, which is written last.
+
+    Raises DatasetError where the folder holds something and is no report's; OSError.
+    """
+    require_report_folder(folder)
+    return write_analysis(analyse(reported), folder)
+
+
+def write_analysis(analysis: Analysis, folder: Path) -> Path:
+    """`write_report` of what was analysed already."""
+    begin_report(folder)
     for write in FILES:
         write(analysis, folder)
     sections = [_shown(each, analysis, folder) for each in SECTIONS]
-    index = folder / "index.html"
-    write_whole(index, render_page("report/report.html", ReportPage(reported.label, sections)))
+    index = folder / INDEX
+    write_whole(index, render_page("report/report.html", ReportPage(analysis.reported.label, sections)))
     return index
 
 

@@ -35,6 +35,8 @@ OUTPUTS = {
     ],
     "folder": [
         ["eval-voc", "--report"],
+        ["eval-coco", "--report"],
+        ["report", "run", "--output"],
         ["eval-voc", "--write-detections"],
         ["demo", "x.jpg", "--output"],
         ["check-dataset", "--config", "c.yaml", "--output"],

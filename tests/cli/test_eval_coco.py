@@ -41,6 +41,28 @@ def test_no_detections_are_zeros(files):
     assert json.loads((files / "out.json").read_text())["AP"] == 0
 
 
+def test_the_report_of_files_without_pictures(files, capsys):
+    content = json.loads((files / "annotations.json").read_text())
+    for image in content["images"]:
+        image |= {"file_name": f"{image['id']}.jpg", "width": 300, "height": 300}
+    (files / "annotations.json").write_text(json.dumps(content))
+    assert main(arguments(files, "--report", str(files / "report"))) == 0
+    assert (files / "report/index.html").is_file() and "report: " in capsys.readouterr().out
+    assert json.loads((files / "report/report.json").read_text())["images"] == len(content["images"])
+
+
+def test_the_report_of_a_model_has_its_numbers(tmp_path):
+    folder = write_trained(tmp_path)
+    options = ["--weights", str(folder / "best.pt"), "--json", str(folder / "out.json"), "--report", str(folder / "report")]
+    assert main(["eval-coco", *options]) == 0
+    numbers = json.loads((folder / "report/report.json").read_text())
+    assert numbers["label"] == str(folder / "best.pt")
+    expected = json.loads((folder / "out.json").read_text())
+    assert {key: numbers["metrics"][key] or 0 for key in expected} == pytest.approx(
+        {key: max(value, 0) for key, value in expected.items()}, abs=1e-12
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -80,14 +80,13 @@ def test_a_class_without_objects_is_named_and_left_out(files, capsys):
     assert "no object of: aardvark" in capsys.readouterr().out
 
 
-def test_report(files):
-    assert main(arguments(files, "--report", str(files / "report"))) == 0
-    assert {file.name for file in (files / "report").iterdir()} == {
-        "voc.json",
-        "pr_curves.png",
-        "confusion.json",
-        "confusion.png",
-    }
+def test_the_report_has_the_numbers_of_the_kit(files, capsys):
+    assert main(arguments(files, "--report", str(files / "report"), "--json", str(files / "out.json"))) == 0
+    assert f"report: {files}/report/index.html" in capsys.readouterr().out and (files / "report/index.html").is_file()
+    numbers = json.loads((files / "report/report.json").read_text())
+    result = json.loads((files / "out.json").read_text())
+    assert numbers["metrics"]["voc07"] == pytest.approx(result["mAP"], abs=1e-12)
+    assert numbers["class_ap"]["voc07"] == pytest.approx(result["AP"], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +101,11 @@ def test_report(files):
         (lambda folder: arguments(folder, "--iou-threshold", "2"), "--iou-threshold must be"),
         (lambda folder: ["eval-voc", "--weights", str(folder / "no.pt")], "no.pt"),
         (lambda folder: ["eval-voc", "--config", str(folder / "no.yaml")], "no.yaml"),
+        (lambda folder: arguments(folder, "--report", str(folder)), "is not empty and holds no report"),
+        (
+            lambda folder: arguments(folder, "--report", str(folder / "new"), "--json", str(folder / "new/a.json")),
+            "lies in the folder of --report",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(files, change, message, capsys):

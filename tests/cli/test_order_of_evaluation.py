@@ -56,6 +56,7 @@ def refused(folder: Path, command: str, *options: str, capsys: pytest.CaptureFix
     [
         ("eval-coco", "--json"),
         ("eval-coco", "--write-detections"),
+        ("eval-coco", "--report"),
         ("eval-voc", "--json"),
         ("eval-voc", "--write-detections"),
         ("eval-voc", "--report"),
@@ -63,7 +64,7 @@ def refused(folder: Path, command: str, *options: str, capsys: pytest.CaptureFix
 )
 def test_a_target_that_cannot_be_written(trained, command, option, capsys):
     (trained / "file").touch()
-    is_file = option == "--json" or command == "eval-coco"
+    is_file = option == "--json" or (command, option) == ("eval-coco", "--write-detections")
     places = [trained / "file/below", trained / ("x" * 300), *([trained, Path("/dev/null")] if is_file else [trained / "file"])]
     for place in places:
         assert option in refused(trained, command, option, str(place), capsys=capsys)
@@ -161,7 +162,7 @@ def test_json_is_there_although_the_table_fails(coco, command, table, monkeypatc
     def fail(*_: Any) -> None:
         raise RuntimeError("no table")
 
-    monkeypatch.setattr(f"detection.analysis.report.{table}", fail)
+    monkeypatch.setattr(f"detection.analysis.tables.{table}", fail)
     with pytest.raises(RuntimeError, match="no table"):
         main([command, "--weights", str(coco / "best.pt"), "--json", str(coco / "out.json")])
     assert json.loads((coco / "out.json").read_text())

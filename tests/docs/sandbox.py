@@ -47,7 +47,7 @@ NAMES = {
     ),
     "cifar/model.pt": ("runs/cifar_plain20/model.pt", "runs/cifar_resnet20/model.pt", "runs/plain20/model.pt"),
     # Folders of runs.
-    "detector": ("runs/A", "runs/B", "runs/bccd_r18", "runs/bccd_context"),
+    "detector": ("runs/A", "runs/B", "runs/bccd_r18", "runs/bccd_context", "runs/pets"),
     "cifar": ("runs/cifar_plain20", "runs/cifar_plain56", "runs/cifar_resnet20", "runs/cifar_resnet56", "runs/plain20"),
     # Files.
     "photo.jpg": ("image.jpg", "datasets/digits/VOCdevkit/VOC2007/JPEGImages/test_0000*.jpg"),

@@ -30,6 +30,7 @@ def prepared(module_path) -> Path:
     for name in ("a.pt", "b.pt", "best.pt", "runs/pets/best.pt", "runs/quickstart/detector/best.pt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(trained / "best.pt", folder / name)
+    (folder / "runs/pets/metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0}\n')
     source = {"format": "voc", "root": str(trained / "data"), "split": "test"}
     mine = {"base": str(trained / "config.yaml"), "data": {"train": [source]}, "train": {"steps": 1}, "output_dir": "runs/mine"}
     (folder / "mine.yaml").write_text(yaml.safe_dump(mine))

@@ -9,18 +9,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from detection.cli.arguments import CommandParser, any_path, output_file
+from detection.cli.arguments import CommandParser, any_path, output_file, output_folder
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
 from detection.cli.output import predict_split, say
+from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
+    from detection.data.catalog import Dataset
     from detection.evaluation.coco import CocoResult
+    from detection.report.reported import ReportedDetector
+    from detection.structures import DetectionsByImage
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """COCO's numbers, and of a model what they were computed from."""
+
+    result: CocoResult
+    dataset: Dataset | None = None
+    detections: DetectionsByImage = field(default_factory=dict)
+    max_detections: int = 100
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,9 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("detections already on disk, in COCO's result format")
     files.add_argument("--annotations", type=any_path, metavar="FILE", help="e.g. instances_val2017.json")
     files.add_argument("--detections", type=any_path, metavar="FILE", help="a list of image_id, category_id, bbox, score")
+    files.add_argument("--images", type=any_path, metavar="DIR", help="the pictures, for --report; they may be missing")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the numbers")
     parser.add_argument(
         "--write-detections", type=output_file, metavar="FILE", help="write the model's detections as a result file"
+    )
+    parser.add_argument(
+        "--report", type=output_folder, metavar="DIR", help="write a page that says what is wrong, as `resdet report` does"
     )
     return parser
 
@@ -41,20 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print, write what was asked for."""
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
-    files = detections_given(options, "annotations", "FILE")
+    files = detections_given(options, "annotations", "FILE", ["images"])
     require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
-    result = evaluate_files(options) if files else evaluate_model(options, console)
-    if result is None:
+    require_report_output(options, ["annotations", "detections", "json", "write_detections"])
+    evaluated = Evaluated(evaluate_files(options)) if files else evaluate_model(options, console)
+    if evaluated is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
 
-    from detection.analysis.report import coco_table
+    from detection.analysis.tables import coco_table
     from detection.files import write_json
 
+    result = evaluated.result
     # The file first: a terminal may fail.
     if options.json:
         write_json(options.json, result.numbers)
     console.print(coco_table(result.numbers, result.class_ap))
+    if options.report:
+        write_page(options.report, as_reported(options, evaluated), console)
     return 0
 
 
@@ -67,7 +90,19 @@ def evaluate_files(options: argparse.Namespace) -> CocoResult:
     return evaluate_coco_results(ground_truth, read_results(options.detections, ground_truth))
 
 
-def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult | None:
+def as_reported(options: argparse.Namespace, evaluated: Evaluated) -> ReportedDetector:
+    """What was evaluated, with all metrics: a model's detections, or those of the files, which are read again."""
+    from detection.analysis.report_truth import TruthFiles
+    from detection.analysis.reporting import load_reported
+    from detection.inference.evaluate import evaluate_detections
+
+    if evaluated.dataset is None:
+        return load_reported([options.detections], truth=TruthFiles(options.annotations, options.images))[0]
+    found = evaluate_detections(evaluated.dataset, evaluated.detections, evaluated.max_detections)
+    return found.reported(name_of_evaluated(options))
+
+
+def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated | None:
     """The result of a model on its test split; its detections are written where --write-detections says.
 
     None for a split without annotations. All that can be refused is refused before the first image, and the detections are
@@ -89,4 +124,6 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> CocoResult 
         say(f"detections: {options.write_detections}", console)
     if split.unannotated:
         return None
-    return evaluate_coco_results(ground_truth, results, split.class_names, model.config.test.max_detections)
+    most = model.config.test.max_detections
+    result = evaluate_coco_results(ground_truth, results, split.class_names, most)
+    return Evaluated(result, split.dataset, detections, most)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,12 +22,14 @@ from detection.cli.options import (
     require_nothing_replaced,
 )
 from detection.cli.output import predict_split, say
+from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
     from detection.evaluation.voc import VocResult
     from detection.evaluation.voc_files import VocEvaluation
+    from detection.report.reported import ReportedDetector
 
 NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
 
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write mAP, AP by class (0 to 1) and metric")
     parser.add_argument("--write-detections", type=output_folder, metavar="DIR", help="write comp4_det_SPLIT_CLASS.txt")
     parser.add_argument(
-        "--report", type=output_folder, metavar="DIR", help="write precision-recall curves and the confusion matrix"
+        "--report", type=output_folder, metavar="DIR", help="write a page that says what is wrong, as `resdet report` does"
     )
     return parser
 
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--iou-threshold must be above 0 and at most 1, got {options.iou_threshold:g}")
     require_distinct(options, ["config", "weights", "json", "write_detections"])
     require_distinct(options, ["json", "report"])
+    require_report_output(options, ["detections", "devkit", "json", "write_detections"])
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
     evaluation = read_files(options) if files else predict(options, console)
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(options.json, result.as_json())
     print_result(console, result, evaluation.classes_without_file)
     if options.report:
-        write_files_of_report(options.report, result, evaluation, console)
+        write_page(options.report, as_reported(options, evaluation), console)
     return 0
 
 
@@ -121,7 +123,7 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
 
 def print_result(console: Console, result: VocResult, without_file: Sequence[str]) -> None:
     """AP by class, the mean, and which classes are not in it."""
-    from detection.analysis.report import voc_table
+    from detection.analysis.tables import voc_table
     from detection.evaluation.metrics import VOC_METRIC_TITLES
 
     if without_file:
@@ -134,11 +136,13 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
     say(f"mAP {result.mean_ap:.4f} ({title})", console)
 
 
-def write_files_of_report(folder: Path, result: VocResult, evaluation: VocEvaluation, console: Console) -> None:
-    """Write the report's files and print their names."""
-    from detection.analysis.report import group_by_image, write_report
+def as_reported(options: argparse.Namespace, evaluation: VocEvaluation) -> ReportedDetector:
+    """The same detections on the same ground truth, with all metrics."""
+    from detection.analysis.report_truth import with_size
+    from detection.data.catalog import Dataset
+    from detection.evaluation.by_image import group_by_image
+    from detection.inference.evaluate import evaluate_detections
 
-    records, class_names = evaluation.records, evaluation.class_names
-    detections = group_by_image(records, evaluation.detections, class_names)
-    for file in write_report(folder, result, records, detections, class_names):
-        say(f"report: {file}", console)
+    dataset = Dataset(tuple(evaluation.class_names), [with_size(record) for record in evaluation.records])
+    found = group_by_image(dataset.records, evaluation.detections, dataset.class_names)
+    return evaluate_detections(dataset, found).reported(name_of_evaluated(options))
