@@ -45,6 +45,13 @@ def test_the_report_of_a_run_is_in_its_folder(trained, capsys):
     assert lines[-2] == numbers["finding"] and set(numbers["error_gains"]) >= {"missed", "class", "false_positives"}
 
 
+def test_a_data_set_for_fiftyone_is_written_if_it_is_asked_for(trained, capsys):
+    assert main(["report", str(trained)]) == 0 and not (trained / "report/fiftyone").exists()
+    assert main(["report", str(trained), "--export", "fiftyone"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"FiftyOne: {trained}/report/fiftyone"
+    assert len(json.loads((trained / "report/fiftyone/samples.json").read_text())["samples"]) == 3
+
+
 def test_a_report_can_be_reported_again_elsewhere(trained, capsys, monkeypatch):
     assert main(["report", str(trained)]) == 0
     monkeypatch.chdir(trained)

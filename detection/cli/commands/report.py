@@ -31,6 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=output_folder, metavar="DIR", help=f"default: RUN/report for one run, else {DEFAULT_OUTPUT}"
     )
+    parser.add_argument(
+        "--export", choices=("fiftyone",), help="also write the images, objects and detections as a data set for FiftyOne"
+    )
     return parser
 
 
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reported = load_sources(options)
     if len(reported) > 1:
         raise ConfigError("a report is of one: name one source")
-    write_one(reported[0], output, new_console())
+    write_one(reported[0], output, new_console(), for_fiftyone=options.export == "fiftyone")
     return 0
 
 
@@ -59,8 +62,9 @@ def default_output(names: Sequence[str]) -> Path:
     return folder / "report" if len(names) == 1 and find_trained_weights(folder) is not None else DEFAULT_OUTPUT
 
 
-def write_one(reported: ReportedDetector, output: Path, console: Console) -> None:
+def write_one(reported: ReportedDetector, output: Path, console: Console, *, for_fiftyone: bool) -> None:
     """Print the first screen of a report, and write it."""
+    from detection.report.exports.fiftyone import write_fiftyone
     from detection.report.finding import main_finding
     from detection.report.page import write_analysis
     from detection.report.reported import analyse
@@ -72,3 +76,5 @@ def write_one(reported: ReportedDetector, output: Path, console: Console) -> Non
         say(f"  {number.title:<10}  {number.text:>8}  {number.note}", console)
     say(main_finding(analysis), console)
     say(f"report: {write_analysis(analysis, output)}", console)
+    if for_fiftyone:
+        say(f"FiftyOne: {write_fiftyone(analysis, output)}", console)

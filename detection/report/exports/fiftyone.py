@@ -30,12 +30,12 @@ Label = dict[str, Any]
 """A `Detection` of FiftyOne in JSON."""
 
 
-def write_fiftyone(analysis: Analysis, folder: Path) -> None:
+def write_fiftyone(analysis: Analysis, folder: Path) -> Path:
     """Write the data set into the folder `fiftyone` of a folder: images by absolute paths, `ground_truth` and `predictions`.
 
     Each label has `eval` ("tp", "fp", "fn", or "ignored") and `lost_ap`; each prediction that is wrong has `error`, the kind
     of it, and predictions have `iou` with what they are at. They are the best 100 of an image and a class, as in COCO's AP.
-    Raises OSError.
+    Returns that folder. Raises OSError.
     """
     reported = analysis.reported
     classes = [json_text(name) for name in reported.class_names]
@@ -47,6 +47,7 @@ def write_fiftyone(analysis: Analysis, folder: Path) -> None:
             file.write((separator + json.dumps(sample, separators=(",", ":"), allow_nan=False)).encode())
             separator = ",\n"
         file.write(b'{"samples":[]}\n' if not reported.dataset.records else b"\n]}\n")
+    return folder / FOLDER
 
 
 def relative_boxes(boxes: Floats, size_hw: tuple[int, int]) -> list[list[float]]:
