@@ -35,6 +35,7 @@ def prepared(module_path) -> Path:
     mine = {"base": str(trained / "config.yaml"), "data": {"train": [source]}, "train": {"steps": 1}, "output_dir": "runs/mine"}
     (folder / "mine.yaml").write_text(yaml.safe_dump(mine))
     save_checkpoint({"model": build_backbone("resnet18", num_classes=10).state_dict()}, folder / "model.pt")
+    (folder / "thresholds.yaml").write_text("cat: 0.4\ndog: 0.62\n")
     (folder / "configs").symlink_to(ROOT / "configs")
     cv2.imwrite(str(folder / "photo.jpg"), np.random.default_rng(1).integers(0, 255, (90, 120, 3), dtype=np.uint8))
     return folder

@@ -142,7 +142,7 @@ def test_thresholds_are_no_weights_and_go_where_the_weights_go():
     model = detector(test={"score_threshold": {"dog": 0.7}})
     assert model.state_dict().keys() == detector().state_dict().keys()
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(copied.score_threshold, model.score_threshold)
+        assert torch.equal(torch.as_tensor(copied.score_threshold), torch.as_tensor(model.score_threshold))
     moved = model.to("meta").score_threshold
     assert isinstance(moved, Tensor) and moved.device.type == "meta"
 
