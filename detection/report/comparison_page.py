@@ -18,6 +18,7 @@ from detection.files import plain_json, write_whole
 from detection.html import render_page, signed_text
 from detection.report.compared import Compared, compare_reported
 from detection.report.disagreement_pictures import DisagreementFigures, remove_pictures, write_disagreements
+from detection.report.folder import INDEX, begin_report, require_report_folder
 from detection.report.overlaid_curves import OverlaidCurves, overlay_curves
 from detection.report.page import write_report
 from detection.report.reported import ReportedDetector
@@ -107,15 +108,16 @@ def write_comparison(reported: Sequence[ReportedDetector], folder: Path, *, resa
     """Write the page of two or more detectors into a folder, which is made, with a report of each; returns its index.html.
 
     The first is the reference. Raises DatasetError, naming both, where two have not the same images, classes and objects;
-    nothing is written then. Raises OSError.
+    nothing is written then, nor where the folder holds something and is no report's. Raises OSError.
     """
+    require_report_folder(folder)
     compared = compare_reported(reported, resamples=resamples, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin_report(folder)
     remove_pictures(folder)
     page = _page(compared, folder, resamples)
     for each, shown in zip(reported, page.detectors, strict=True):
         write_report(each, folder / Path(shown.report).parent)
-    index = folder / "index.html"
+    index = folder / INDEX
     write_whole(index, render_page("report/comparison.html", page))
     return index
 

@@ -103,3 +103,12 @@ def test_mistakes_are_one_line_before_anything_is_computed(trained, monkeypatch,
     for arguments, message in cases:
         assert message in refused(*arguments, capsys=capsys)
     assert not (trained / "report").exists() and load_config(trained / "config.yaml")
+
+
+def test_several_are_compared_with_a_report_of_each(trained, capsys):
+    names = [str(trained / "best.pt"), str(trained), "--output", str(trained / "both")]
+    for _ in range(2):  # the second replaces the first
+        assert main(["report", *names]) == 0
+        assert capsys.readouterr().out.endswith(f"report: {trained}/both/index.html\n")
+    assert len(list((trained / "both").glob("*/index.html"))) == 2
+    assert "is not empty and holds no report" in refused(*names[:3], trained / "data", capsys=capsys)

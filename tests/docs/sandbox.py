@@ -55,7 +55,7 @@ NAMES = {
     "loop.gif": ("loop.gif",),
     "scan.tif": ("scan.tif",),
     "frames": ("frames",),
-    "thresholds.yaml": ("thresholds.yaml",),
+    "thresholds.yaml": ("thresholds.yaml", "runs/pets/report/thresholds.yaml"),
     "resnet18.pth": ("resnet18.pth",),
     "crops.tar.xz": ("cifar10_jpeg.tar.xz",),
     "instances.json": ("annotations.json",),

@@ -1,6 +1,6 @@
 """What is wrong with a detector: one page that says it, which opens in any browser without a network.
 
-Of several detectors or files of detections: a page that compares them.
+Of several detectors or files of detections: a page that compares them with the first, and a report of each.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, write the page, print its first lines."""
     options = build_parser().parse_intermixed_args(argv)
+    if options.export is not None and len(sources_of(options)) > 1:
+        raise ConfigError("--export goes with one source: name one, or leave it out")
     output = options.output or default_output(sources_of(options))
 
     require_not_read(options, output)
@@ -48,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     require_report_folder(output)
     reported = load_sources(options)
-    if len(reported) > 1:
-        raise ConfigError("a report is of one: name one source")
-    write_one(reported[0], output, new_console(), for_fiftyone=options.export == "fiftyone")
+    console = new_console()
+    if len(reported) == 1:
+        write_one(reported[0], output, console, for_fiftyone=options.export == "fiftyone")
+    else:
+        from detection.report.comparison_page import write_comparison
+
+        say(f"report: {write_comparison(reported, output)}", console)
     return 0
 
 
