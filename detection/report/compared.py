@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,12 +65,23 @@ def compare_reported(reported: Sequence[ReportedDetector], *, resamples: int = 1
 
     Raises DatasetError, naming both, where two have not the same classes, images and objects.
     """
+    same = on_one_dataset(reported)
+    matches = [match(each.dataset.records, each.detections, each.class_names) for each in same]
+    return compare_matched(same, matches, resamples=resamples, seed=seed)
+
+
+def compare_matched(
+    reported: Sequence[ReportedDetector], matches: Sequence[Matches], *, resamples: int = 1000, seed: int = 0
+) -> Compared:
+    """`compare_reported` of what `on_one_dataset` returned, matched already."""
+    return Compared(tuple(reported), tuple(compare_all(matches, resamples=resamples, seed=seed)), tuple(matches))
+
+
+def on_one_dataset(reported: Sequence[ReportedDetector]) -> list[ReportedDetector]:
+    """The detectors with the records of the first, in its order. Raises DatasetError where their data are not the same."""
     for other in reported[1:]:
         require_same_truth(reported[0], other)
-    reference = reported[0].dataset
-    matches = [match(reference.records, each.detections, reference.class_names) for each in reported]
-    comparisons = compare_all(matches, resamples=resamples, seed=seed)
-    return Compared(tuple(reported), tuple(comparisons), tuple(matches))
+    return [replace(each, dataset=reported[0].dataset) for each in reported]
 
 
 def require_same_truth(first: ReportedDetector, other: ReportedDetector) -> None:

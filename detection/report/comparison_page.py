@@ -14,14 +14,14 @@ from typing import Any
 
 from detection.evaluation.comparison import LEAST_IMAGES, ClassDifference, Comparison, Difference
 from detection.evaluation.metrics import METRICS, RESAMPLED_METRICS
-from detection.files import plain_json, write_whole
+from detection.files import plain_json, write_json, write_whole
 from detection.html import render_page, signed_text
-from detection.report.compared import Compared, compare_reported
+from detection.report.compared import Compared, compare_matched, on_one_dataset
 from detection.report.disagreement_pictures import DisagreementFigures, remove_pictures, write_disagreements
-from detection.report.folder import INDEX, begin_report, require_report_folder
+from detection.report.folder import INDEX, MARK, REPORT_FILE, begin_report, require_report_folder
 from detection.report.overlaid_curves import OverlaidCurves, overlay_curves
-from detection.report.page import write_report
-from detection.report.reported import ReportedDetector
+from detection.report.page import write_analysis
+from detection.report.reported import ReportedDetector, analyse
 
 MAX_CLASSES = 10
 """Shown as bars: of those gained, and of those lost. The table has all."""
@@ -107,16 +107,20 @@ class ComparisonPage:
 def write_comparison(reported: Sequence[ReportedDetector], folder: Path, *, resamples: int = 1000, seed: int = 0) -> Path:
     """Write the page of two or more detectors into a folder, which is made, with a report of each; returns its index.html.
 
-    The first is the reference. Raises DatasetError, naming both, where two have not the same images, classes and objects;
-    nothing is written then, nor where the folder holds something and is no report's. Raises OSError.
+    The first is the reference. Raises DatasetError, naming both, where two have not the same images, classes and objects, and
+    where the folder holds something and is no report's; nothing is written then. Raises OSError.
     """
     require_report_folder(folder)
-    compared = compare_reported(reported, resamples=resamples, seed=seed)
+    analyses = [analyse(each) for each in on_one_dataset(reported)]
+    compared = compare_matched(
+        [each.reported for each in analyses], [each.matches for each in analyses], resamples=resamples, seed=seed
+    )
     begin_report(folder)
     remove_pictures(folder)
     page = _page(compared, folder, resamples)
-    for each, shown in zip(reported, page.detectors, strict=True):
-        write_report(each, folder / Path(shown.report).parent)
+    for analysis, shown in zip(analyses, page.detectors, strict=True):
+        write_analysis(analysis, folder / Path(shown.report).parent)
+    write_json(folder / REPORT_FILE, {**MARK, **compared.as_json()})
     index = folder / INDEX
     write_whole(index, render_page("report/comparison.html", page))
     return index
@@ -164,7 +168,7 @@ def _detector(compared: Compared, number: int) -> ShownDetector:
     label = compared.reported[number].label
     of_any = compared.comparisons[max(number - 1, 0)].metrics
     values = [of_any[key].second if number else of_any[key].first for key in RESAMPLED_METRICS]
-    return ShownDetector(compared.names[number], label, f"{folder_name(number, label)}/index.html", values)
+    return ShownDetector(compared.names[number], label, f"{folder_name(number, label)}/{INDEX}", values)
 
 
 def _comparison(compared: Compared, number: int, folder: Path) -> ShownComparison:

@@ -140,3 +140,11 @@ def test_a_run_and_its_detections_in_files_are_equal(tmp_path, capsys):
     assert main(["compare", *sources, "--json", f"{folder}/out.json"]) == 0, capsys.readouterr().err
     (comparison,) = json.loads((folder / "out.json").read_text())["comparisons"]
     assert abs(comparison["metrics"]["voc_area"]["difference"]) < 1e-3
+
+
+def test_a_report_of_several_compares_them(files, capsys):
+    sources = [f"{files}/a.json", f"{files}/b.json", "--annotations", f"{files}/annotations.json"]
+    for _ in range(2):  # a report is replaced by a report
+        assert main(["report", *sources, "--output", f"{files}/page"]) == 0, capsys.readouterr().err
+    assert "report: " in capsys.readouterr().out
+    assert len(list((files / "page").glob("*/index.html"))) == 2 and (files / "page/index.html").exists()

@@ -68,7 +68,9 @@ def test_each_has_its_own_report(open_page, tmp_path):
 
 
 def test_names_are_text_and_never_markup(open_page, tmp_path):
-    page = open_page(write_comparison(pair(class_names=HOSTILE_NAMES, labels=("<i>a</i>", "{{ 1 }}")), tmp_path, resamples=10))
+    page = open_page(
+        write_comparison(pair(class_names=HOSTILE_NAMES, labels=("<i>a</i>", "{{ 1 }}")), tmp_path / "page", resamples=10)
+    )
     assert page.locator("h1").inner_text() == "{{ 1 }} beside <i>a</i>"
     assert page.locator("i, b").count() == 0
     page.locator("details.all summary").click()
