@@ -88,7 +88,7 @@ def _rankings(matches: Matches, row: int) -> Iterator[_Ranking]:
     counts = matches.num_objects
     present = np.flatnonzero(counts)
     true, missed = matches.true_positives(row), missed_objects(matches, row)
-    ranked = ranked_by_class(matches, ~matches.ignored(row))
+    ranked = matches.ranked_by_class(~matches.ignored(row))
     for label in present:
         rows = ranked[label]
         of_class = missed[matches.objects.labels[missed] == label]
@@ -98,14 +98,6 @@ def _rankings(matches: Matches, row: int) -> Iterator[_Ranking]:
 def missed_objects(matches: Matches, row: int) -> Ints:
     """The rows of the objects to find that no detection found at the IoU threshold of a row."""
     return np.flatnonzero((matches.detection_of(row) == NONE) & ~matches.objects.ignored)
-
-
-def ranked_by_class(matches: Matches, counted: Bools) -> list[Ints]:
-    """(D,) which detections count -> K arrays of rows: those of each class as `Matches.ranked` has them."""
-    (rows,) = np.nonzero(counted)
-    order = rows[np.lexsort((-matches.detections.scores[rows], matches.detections.labels[rows]))]
-    ends = np.searchsorted(matches.detections.labels[order], np.arange(1, len(matches.class_names)))
-    return np.split(order, ends)
 
 
 def _sums(numbers: Ints, values: Floats, length: int) -> Floats:

@@ -102,11 +102,16 @@ class Matches:
         counts: Ints = np.bincount(self.objects.labels[~self.objects.ignored], minlength=len(self.class_names))
         return counts
 
-    def ranked(self, label: int) -> Ints:
-        """The detections of a class by descending score; equal scores in the order of the images' ids, as COCO has it."""
-        (rows,) = np.nonzero(self.detections.labels == label)
-        order: Ints = rows[np.argsort(-self.detections.scores[rows], kind="stable")]
-        return order
+    def ranked_by_class(self, counted: Bools | None = None) -> list[Ints]:
+        """K arrays of rows: each class's detections by descending score, equal scores in the order of the images' ids, as COCO.
+
+        `counted`: (D,) which detections are among them; all by default.
+        """
+        scores, labels = self.detections.scores, self.detections.labels
+        rows = np.arange(len(labels)) if counted is None else np.flatnonzero(counted)
+        order = rows[np.lexsort((-scores[rows], labels[rows]))]
+        ends = np.searchsorted(labels[order], np.arange(1, len(self.class_names) + 1))
+        return np.split(order, ends)[: len(self.class_names)]
 
 
 def match(

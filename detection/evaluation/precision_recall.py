@@ -21,25 +21,11 @@ class ScoredCurve(NamedTuple):
     recall: Floats  # (D,) in [0, 1]; 0 without objects
 
 
-def scored_curve(matches: Matches, label: int, row: int) -> ScoredCurve:
-    """The curve of one class at the IoU threshold of a row, with a point for each detection that is not ignored."""
-    ranked = matches.ranked(label)
-    ranked = ranked[~matches.ignored(row)[ranked]]
-    true = matches.true_positives(row)[ranked]
-    return ScoredCurve(matches.detections.scores[ranked], *precision_recall(true, int(matches.num_objects[label])))
-
-
 def scored_curves(matches: Matches, row: int) -> list[ScoredCurve]:
-    """(K) `scored_curve` of every class, in one go."""
-    scores, labels = matches.detections.scores, matches.detections.labels
-    counted, true = ~matches.ignored(row), matches.true_positives(row)
-    order = np.lexsort((-scores, labels))
-    order = order[counted[order]]
-    parts = np.split(order, np.searchsorted(labels[order], np.arange(1, len(matches.class_names))))
-    counts = matches.num_objects.tolist()
-    return [
-        ScoredCurve(scores[ranked], *precision_recall(true[ranked], count)) for ranked, count in zip(parts, counts, strict=True)
-    ]
+    """The K classes' curves at the IoU threshold of a row, with a point for each detection that is not ignored."""
+    scores, true = matches.detections.scores, matches.true_positives(row)
+    pairs = zip(matches.ranked_by_class(~matches.ignored(row)), matches.num_objects.tolist(), strict=True)
+    return [ScoredCurve(scores[ranked], *precision_recall(true[ranked], count)) for ranked, count in pairs]
 
 
 def precision_recall(true: Bools, num_objects: int) -> tuple[Floats, Floats]:
@@ -55,15 +41,7 @@ def interpolated_precision(precision: Floats, recall: Floats, recalls: Floats = 
     return values
 
 
-def coco_average_precision(matches: Matches, label: int, row: int) -> float:
-    """COCO's AP of one class at one IoU threshold; NaN without objects of the class."""
-    if not matches.num_objects[label]:
-        return float("nan")
-    _, precision, recall = scored_curve(matches, label, row)
-    return float(interpolated_precision(precision, recall).mean())
-
-
-def mean_average_precision(matches: Matches, row: int) -> float:
-    """The mean over the classes that have objects, at one IoU threshold; NaN without any."""
-    values = [coco_average_precision(matches, int(label), row) for label in np.flatnonzero(matches.num_objects)]
-    return float(np.mean(values)) if values else float("nan")
+def coco_average_precision(matches: Matches, row: int) -> Floats:
+    """(K,) COCO's AP of each class at the IoU threshold of a row; NaN without objects of the class."""
+    values = [interpolated_precision(curve.precision, curve.recall).mean() for curve in scored_curves(matches, row)]
+    return np.where(matches.num_objects > 0, np.array(values, dtype=np.float64), np.nan)

@@ -44,8 +44,8 @@ def resample_ap(matches: Matches, resamples: int = 1000, seed: int = 0) -> Resam
 
     Needs matches at COCO_THRESHOLDS. VOC's numbers are those of the detections in `matches`: at most 100 per image and class.
     """
-    labels, outcomes = np.flatnonzero(matches.num_objects), _Outcomes.of(matches)
-    classes = [_ClassRankings.of(matches, int(label), outcomes) for label in labels]
+    labels, outcomes, ranked = np.flatnonzero(matches.num_objects), _Outcomes.of(matches), matches.ranked_by_class()
+    classes = [_ClassRankings.of(matches, int(label), ranked[label], outcomes) for label in labels]
     class_ap = np.full((len(RESAMPLED_METRICS), 1 + resamples, len(matches.class_names)), np.nan)
     done = 0
     for counts in _draws(matches.num_images, resamples, seed, _chunk_size(matches.num_images, classes)):
@@ -115,8 +115,9 @@ class _ClassRankings(NamedTuple):
     rows: tuple[int, int]  # the curves at IoU 0.5 and 0.75
 
     @classmethod
-    def of(cls, matches: Matches, label: int, outcomes: _Outcomes) -> _ClassRankings:
-        objects, ranked = matches.objects, matches.ranked(label)
+    def of(cls, matches: Matches, label: int, ranked: Ints, outcomes: _Outcomes) -> _ClassRankings:
+        """`ranked`: the detections of the class, best first."""
+        objects = matches.objects
         to_find = (objects.labels == label) & ~objects.ignored
         coco = _Ranking.of(matches.detections.images[ranked], outcomes.true[:, ranked], outcomes.ignored[:, ranked])
         return cls(objects.images[to_find], coco, _voc_ranking(matches, label), (matches.at(0.5), matches.at(0.75)))

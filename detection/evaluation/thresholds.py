@@ -105,21 +105,19 @@ def threshold_curve(scores: Floats, true: Bools, num_objects: int) -> ThresholdC
 
 def class_curves(matches: Matches, iou_threshold: float = 0.5) -> list[ThresholdCurve]:
     """The K classes' curves at one of the IoU thresholds of `matches`. Ignored detections count nowhere."""
-    counted, true = _counted(matches, iou_threshold)
-    order = counted[np.lexsort((-matches.detections.scores[counted], matches.detections.labels[counted]))]
-    firsts = np.searchsorted(matches.detections.labels[order], np.arange(len(matches.class_names) + 1))
-    rows = [order[first:end] for first, end in zip(firsts, firsts[1:], strict=False)]
-    scores = matches.detections.scores
-    return [
-        threshold_curve(scores[each], true[each], int(count)) for each, count in zip(rows, matches.num_objects, strict=True)
-    ]
+    row = matches.at(iou_threshold)
+    scores, true = matches.detections.scores, matches.true_positives(row)
+    pairs = zip(matches.ranked_by_class(~matches.ignored(row)), matches.num_objects.tolist(), strict=True)
+    return [threshold_curve(scores[ranked], true[ranked], count) for ranked, count in pairs]
 
 
 def overall_curve(matches: Matches, iou_threshold: float = 0.5) -> ThresholdCurve:
     """The curve of all classes' detections and objects together, with one threshold for all (micro average)."""
-    counted, true = _counted(matches, iou_threshold)
+    row = matches.at(iou_threshold)
+    counted = np.flatnonzero(~matches.ignored(row))
     order = counted[np.argsort(-matches.detections.scores[counted], kind="stable")]
-    return threshold_curve(matches.detections.scores[order], true[order], int(matches.num_objects.sum()))
+    true = matches.true_positives(row)[order]
+    return threshold_curve(matches.detections.scores[order], true, int(matches.num_objects.sum()))
 
 
 def best_f1(curve: ThresholdCurve) -> Operation | None:
@@ -201,12 +199,6 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 def _quoted(name: str) -> str:
     """A text in quotes, as YAML and JSON read it; letters of all scripts stay readable."""
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(name, ensure_ascii=False))
-
-
-def _counted(matches: Matches, iou_threshold: float) -> tuple[Ints, Bools]:
-    """The rows of the detections that are not ignored, and of all (D,) which are true positives."""
-    row = matches.at(iou_threshold)
-    return np.flatnonzero(~matches.ignored(row)), matches.true_positives(row)
 
 
 def _between(lower: Floats, upper: Floats) -> Floats:

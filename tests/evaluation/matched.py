@@ -5,6 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from detection.evaluation.matches import COCO_THRESHOLDS, NONE, DetectedTable, Matches, ObjectTable
+from detection.evaluation.precision_recall import ScoredCurve, precision_recall
+
+
+def plain_ranking(matches: Matches, label: int, counted: np.ndarray | None = None) -> np.ndarray:
+    """`Matches.ranked_by_class` of one class."""
+    chosen = matches.detections.labels == label
+    (rows,) = np.nonzero(chosen if counted is None else chosen & counted)
+    return rows[np.argsort(-matches.detections.scores[rows], kind="stable")]
+
+
+def plain_curve(matches: Matches, label: int, row: int) -> ScoredCurve:
+    """`scored_curves` of one class."""
+    ranked = plain_ranking(matches, label, ~matches.ignored(row))
+    true = matches.true_positives(row)[ranked]
+    return ScoredCurve(matches.detections.scores[ranked], *precision_recall(true, int(matches.num_objects[label])))
 
 
 def one_class_matches(found: np.ndarray, scores: np.ndarray, iou_thresholds: np.ndarray = COCO_THRESHOLDS) -> Matches:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from detection.evaluation.lost_ap import divided_lost_ap, lost_ap, lost_ap_of_images, ranked_by_class
+from detection.evaluation.lost_ap import divided_lost_ap, lost_ap, lost_ap_of_images
 from detection.evaluation.matches import NONE, match
 from detection.structures import Detections
+from tests.evaluation.matched import plain_ranking
 from tests.report.scenes import scene
 
 
@@ -24,7 +25,7 @@ def plain_mean_ap(matches, row, removed=None, found=None):
         num_true, rank, total = 0, 0, 0.0
         if found is not None and matches.objects.labels[found] == label:
             num_true, rank, total = 1, 1, 1.0
-        for each in matches.ranked(label):
+        for each in plain_ranking(matches, label):
             if each == removed or matches.ignored(row)[each]:
                 continue
             rank += 1
@@ -87,14 +88,6 @@ def test_each_image_has_the_sum_of_its_errors():
     for image in range(matches.num_images):
         there, found = matches.objects.images == image, matches.detections.images == image
         assert sums[image] == pytest.approx(lost.detections[found].sum() + lost.objects[there].sum())
-
-
-def test_classes_are_ranked_as_one_by_one():
-    matches = matched(class_names=("a", "b", "c", "d"))
-    counted = ~matches.ignored(0)
-    for label, rows in enumerate(ranked_by_class(matches, counted)):
-        ranked = matches.ranked(label)
-        np.testing.assert_array_equal(rows, ranked[counted[ranked]])
 
 
 @pytest.mark.parametrize("options", [{"num_images": 0}, {"num_detections": 0}, {"num_objects": 0}])

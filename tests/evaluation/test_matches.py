@@ -5,7 +5,8 @@ import pytest
 
 from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.matches import COCO_THRESHOLDS, NONE, match, overlaps
-from detection.evaluation.precision_recall import coco_average_precision, mean_average_precision
+from detection.evaluation.precision_recall import coco_average_precision
+from tests.evaluation.matched import plain_ranking
 from tests.report.scenes import scene
 
 
@@ -14,14 +15,10 @@ def test_the_mean_precision_is_cocos(seed):
     dataset, found = scene(num_images=8, seed=seed)
     expected = evaluate_coco_records(dataset.records, found, dataset.class_names)
     matches = match(dataset.records, found, dataset.class_names)
-    rows = range(len(COCO_THRESHOLDS))
-    np.testing.assert_allclose(
-        np.mean([mean_average_precision(matches, row) for row in rows]), expected.numbers["AP"], rtol=1e-12
-    )
-    np.testing.assert_allclose(mean_average_precision(matches, matches.at(0.75)), expected.numbers["AP75"], rtol=1e-12)
-    for label, name in enumerate(dataset.class_names):
-        ap = np.mean([coco_average_precision(matches, label, row) for row in rows])
-        np.testing.assert_allclose(ap, expected.class_ap[name], rtol=1e-12)
+    ap = np.array([coco_average_precision(matches, row) for row in range(len(COCO_THRESHOLDS))])
+    np.testing.assert_allclose(np.nanmean(ap), expected.numbers["AP"], rtol=1e-12)
+    np.testing.assert_allclose(np.nanmean(ap[matches.at(0.75)]), expected.numbers["AP75"], rtol=1e-12)
+    np.testing.assert_allclose(ap.mean(axis=0), [expected.class_ap[name] for name in dataset.class_names], rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -47,5 +44,20 @@ def test_nothing_found_and_nothing_to_find():
     assert len(none.detections) == 0 and none.object_of.shape == (10, 0) and (none.detection_of(0) == NONE).all()
     empty, _ = scene(num_images=3, num_objects=0)
     matches = match(empty.records, found, empty.class_names)
-    assert not matches.true_positives(0).any() and np.isnan(mean_average_precision(matches, 0))
+    assert not matches.true_positives(0).any() and np.isnan(coco_average_precision(matches, 0)).all()
     assert match([], {}, ("cat",)).num_objects.tolist() == [0]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("a",)])
+def test_classes_are_ranked_as_one_by_one(names):
+    dataset, found = scene(class_names=names)
+    matches = match(dataset.records, found, names)
+    for counted in (None, ~matches.ignored(0)):
+        rankings = matches.ranked_by_class(counted)
+        assert len(rankings) == len(names)
+        for label, rows in enumerate(rankings):
+            np.testing.assert_array_equal(rows, plain_ranking(matches, label, counted))
+
+
+def test_no_classes_have_no_rankings():
+    assert match([], {}, ()).ranked_by_class() == []

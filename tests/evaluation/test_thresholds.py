@@ -7,7 +7,6 @@ import yaml
 
 from detection.config.yaml_text import parse_yaml
 from detection.evaluation.matches import match
-from detection.evaluation.precision_recall import scored_curve
 from detection.evaluation.thresholds import (
     NO_THRESHOLD,
     Operation,
@@ -22,6 +21,7 @@ from detection.evaluation.thresholds import (
     thresholds_text,
     write_thresholds,
 )
+from tests.evaluation.matched import plain_curve
 from tests.report.scenes import HOSTILE_NAMES, scene
 
 # By hand, of five objects: above .85 one is found of one, above .7 2 of 2, above .5 3 of 4, above .3 4 of 8.
@@ -117,7 +117,7 @@ def test_choices_are_the_best_of_all_points_of_the_scored_curve(seed):
     dataset, found = scene(num_images=10, seed=seed)
     matches = match(dataset.records, found, dataset.class_names)
     for label, curve in enumerate(class_curves(matches)):
-        plain = scored_curve(matches, label, matches.at(0.5))
+        plain = plain_curve(matches, label, matches.at(0.5))
         ends = np.append(np.diff(plain.scores) < 0, True)
         precision, recall = plain.precision[ends], plain.recall[ends]
         with np.errstate(invalid="ignore"):

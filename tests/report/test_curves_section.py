@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from detection.evaluation.coco import evaluate_coco_records
-from detection.evaluation.precision_recall import COCO_RECALLS, interpolated_precision, scored_curve, scored_curves
+from detection.evaluation.precision_recall import COCO_RECALLS, interpolated_precision, scored_curves
 from detection.report import page as page_module
 from detection.report.reported import ReportedDetector, analyse
 from detection.report.sections import curves
 from detection.report.sections.curves import MAX_POINTS, SERIES, recall_step, scores_at_recalls
+from tests.evaluation.matched import plain_curve
 from tests.report.scenes import HOSTILE_NAMES, reported, scene
 
 
@@ -66,13 +67,13 @@ def test_average_precision_is_cocos(seed):
 def test_the_curves_of_all_classes_are_those_of_each(row):
     matches = analyse(detector_of(*scene(class_names=many_names(20)))).matches
     for label, curve in enumerate(scored_curves(matches, row)):
-        for ours, alone in zip(curve, scored_curve(matches, label, row), strict=True):
+        for ours, alone in zip(curve, plain_curve(matches, label, row), strict=True):
             np.testing.assert_array_equal(ours, alone)
 
 
 def test_a_score_is_the_greatest_that_reaches_the_recall():
     matches = analyse(detector_of(*scene())).matches
-    curve = scored_curve(matches, 0, 0)
+    curve = plain_curve(matches, 0, 0)
     for recall, score in zip(COCO_RECALLS, scores_at_recalls(curve), strict=True):
         reached = curve.scores[curve.recall >= recall]
         assert score == (reached.max() if len(reached) else 0)
@@ -107,7 +108,7 @@ def test_the_pointer_reads_precision_and_score(show):
     recall, *values = values_under_the_pointer(page, 0.3)
     assert recall == "0.3"
     for text, row in zip(values, (0, 5), strict=False):
-        curve = scored_curve(analysis.matches, 1, row)
+        curve = plain_curve(analysis.matches, 1, row)
         precision = interpolated_precision(curve.precision, curve.recall)[30]
         assert text.startswith(f"{precision:.3f}")
         assert text.endswith(f"score {scores_at_recalls(curve)[30]:.2f}") == (precision > 0)
@@ -128,7 +129,7 @@ def test_curves_come_back_from_their_coding(show):
     decoded = np.array(decoded).reshape(len(found), SERIES, 101) / 1000
     for values, label in zip(decoded, found, strict=True):
         for number, row in enumerate((0, 5)):
-            curve = scored_curve(analysis.matches, label, row)
+            curve = plain_curve(analysis.matches, label, row)
             np.testing.assert_allclose(values[number], interpolated_precision(curve.precision, curve.recall), atol=0.5001e-3)
             np.testing.assert_allclose(values[3 + number], scores_at_recalls(curve), atol=0.5001e-3)
 

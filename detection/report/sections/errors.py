@@ -16,7 +16,7 @@ from detection.evaluation.breakdown import (
 from detection.evaluation.errors import FOREGROUND, Errors
 from detection.evaluation.lost_ap import divided_lost_ap
 from detection.evaluation.matches import Matches
-from detection.evaluation.precision_recall import interpolated_precision, scored_curves
+from detection.evaluation.precision_recall import coco_average_precision
 from detection.evaluation.tide import MAIN_FIXES, tide
 from detection.evaluation.voc import Floats, Ints
 from detection.report.reported import Analysis
@@ -57,7 +57,7 @@ def build(analysis: Analysis) -> ErrorsData:
     return ErrorsData(
         list(matches.class_names),
         _with_all(matches.num_objects).tolist(),
-        _class_ap(matches, row),
+        [None if np.isnan(ap) else round(ap, 4) for ap in coco_average_precision(matches, row).tolist()],
         np.vstack([result.class_gains.T, result.gains]).round(4).tolist(),
         _with_all(count_errors(matches, analysis.errors)).tolist(),
         _shares(_with_all(by_kind), lost),
@@ -94,9 +94,3 @@ def _shares(values: Floats, lost: Floats) -> list[list[float | None]]:
     """(K + 1, B) parts of (K + 1,) that is lost; None where that is nothing."""
     parts = np.divide(values, lost[:, None], out=np.zeros_like(values), where=lost[:, None] > 0).round(4)
     return [row.tolist() if whole > 0 else [None] * values.shape[1] for row, whole in zip(parts, lost, strict=True)]
-
-
-def _class_ap(matches: Matches, row: int) -> list[float | None]:
-    """(K,) COCO's AP at the IoU threshold of a row."""
-    values = [float(interpolated_precision(curve.precision, curve.recall).mean()) for curve in scored_curves(matches, row)]
-    return [round(value, 4) if count else None for value, count in zip(values, matches.num_objects, strict=True)]
