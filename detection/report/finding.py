@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backbones.errors import shorten
-from detection.evaluation.breakdown import SIZES, Losses, divide_losses, sizes_of
-from detection.evaluation.errors import FOREGROUND
-from detection.evaluation.lost_ap import divided_lost_ap
+from detection.evaluation.breakdown import SIZES, Losses, sizes_of
 from detection.evaluation.matches import Matches
 from detection.evaluation.tide import MAIN_FIXES, Fix
 from detection.evaluation.voc import Floats
@@ -68,24 +66,17 @@ def main_finding(analysis: Analysis) -> str:
     finding = find_concentration(analysis)
     if finding is None:
         return "No AP is lost: every object was found, and before any false detection."
-    part = _part_of(finding, _candidates(*_facts(analysis)))
+    part = _part_of(finding, _candidates(analysis.losses, _weights(matches)))
     detail = f" ({_what(part, names)}: {_percent(part.share)})" if part else ""
     return f"{_percent(finding.share)} of the lost AP is {_what(finding, names)}{detail}."
 
 
 def find_concentration(analysis: Analysis) -> Finding | None:
     """What `main_finding` says; None where no AP is lost, or there is none to lose."""
-    losses, weights = _facts(analysis)
+    losses = analysis.losses
     if losses.costs.sum() < 1e-9:
         return None
-    return max(_candidates(losses, weights), key=lambda finding: finding.worth)
-
-
-def _facts(analysis: Analysis) -> tuple[Losses, Floats]:
-    """All that is lost, and `_weights`."""
-    matches = analysis.matches
-    divided = divided_lost_ap(matches, matches.at(FOREGROUND))
-    return divide_losses(matches, analysis.errors, divided), _weights(matches)
+    return max(_candidates(losses, _weights(analysis.matches)), key=lambda finding: finding.worth)
 
 
 def _part_of(finding: Finding, candidates: Iterator[Finding]) -> Finding | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detection.evaluation.tide import Fix, tide
+from detection.evaluation.tide import Fix
 from detection.files import write_json
 from detection.report.finding import main_finding
 from detection.report.folder import MARK, REPORT_FILE
@@ -42,7 +42,7 @@ def write_numbers(analysis: Analysis, folder: Path) -> None:
         **asdict(Counts.of(analysis)),
         "latency": None if reported.latency is None else asdict(reported.latency),
         "finding": main_finding(analysis),
-        "error_gains": {fix.name.lower(): gain for fix, gain in zip(Fix, tide(analysis.matches).gains.tolist(), strict=True)},
+        "error_gains": {fix.name.lower(): gain for fix, gain in zip(Fix, analysis.tide.gains.tolist(), strict=True)},
         "metrics": {key: value if value >= 0 else None for key, value in reported.metrics.items()},
         "class_ap": {key: dict(values) for key, values in reported.class_ap.items()},
     }

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from detection.config import MAX_PIXELS
 from detection.data.catalog import Dataset
 from detection.engine.run_curves import RunCurves
+from detection.evaluation.breakdown import Losses, divide_losses
 from detection.evaluation.confusion import Confusion, confuse
-from detection.evaluation.errors import Errors, find_errors
+from detection.evaluation.errors import FOREGROUND, Errors, find_errors
+from detection.evaluation.lost_ap import LostAp, divided_lost_ap, lost_ap
 from detection.evaluation.matches import Matches, match
+from detection.evaluation.tide import Tide, tide
 from detection.structures import DetectionsByImage
 
 
@@ -43,12 +47,32 @@ class ReportedDetector:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A reported detector, and the facts that sections share; rows of `errors` and `confusion` are those of `matches`."""
+    """A reported detector, and the facts that sections share, each computed once; rows are those of `matches`."""
 
     reported: ReportedDetector
     matches: Matches = field(repr=False)
     errors: Errors = field(repr=False)
     confusion: Confusion = field(repr=False)
+
+    @cached_property
+    def lost_ap(self) -> LostAp:
+        """What the mean AP at IoU 0.5 would gain if an error alone were put right."""
+        return lost_ap(self.matches, self.matches.at(FOREGROUND))
+
+    @cached_property
+    def divided_lost_ap(self) -> LostAp:
+        """All that the mean AP at IoU 0.5 lacks to 1, divided among the errors."""
+        return divided_lost_ap(self.matches, self.matches.at(FOREGROUND))
+
+    @cached_property
+    def losses(self) -> Losses:
+        """`divided_lost_ap` with the kind, the class and the size of each error."""
+        return divide_losses(self.matches, self.errors, self.divided_lost_ap)
+
+    @cached_property
+    def tide(self) -> Tide:
+        """What putting all errors of a kind right would gain."""
+        return tide(self.matches)
 
 
 def analyse(reported: ReportedDetector) -> Analysis:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from backbones.errors import printable
-from detection.evaluation.errors import FOREGROUND, ErrorKind
-from detection.evaluation.lost_ap import lost_ap
+from detection.evaluation.errors import ErrorKind
 from detection.evaluation.matches import NONE
 from detection.evaluation.voc import Bools, Floats, Ints
 from detection.files import replacing
@@ -97,7 +96,7 @@ class _ErrorRows:
 def _all_errors(analysis: Analysis) -> _ErrorRows:
     """By descending lost AP, then by descending score."""
     matches, errors = analysis.matches, analysis.errors
-    lost = lost_ap(matches, matches.at(FOREGROUND))
+    lost = analysis.lost_ap
     wrong, missed = np.flatnonzero(false_positives(errors.kinds)), np.flatnonzero(errors.missed)
     other, background = at_other(errors.kinds), errors.kinds == ErrorKind.BACKGROUND
     objects = np.where(background, NONE, np.where(other, matches.best_other, matches.best_same))

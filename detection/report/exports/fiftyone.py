@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from detection.evaluation.errors import FOREGROUND, ErrorKind
-from detection.evaluation.lost_ap import lost_ap
 from detection.evaluation.matches import NONE
 from detection.evaluation.voc import Floats, Ints
 from detection.files import replacing, write_json
@@ -84,7 +83,7 @@ Maker = Callable[[Ints, Record], list[Label]]
 
 def _prediction_maker(analysis: Analysis, classes: Sequence[str]) -> Maker:
     matches, kinds = analysis.matches, analysis.errors.kinds
-    lost = lost_ap(matches, matches.at(FOREGROUND)).detections.round(9)
+    lost = analysis.lost_ap.detections.round(9)
     ious = np.where(at_other(kinds), matches.best_other_iou, matches.best_same_iou).round(4)
 
     def make(rows: Ints, record: Record) -> list[Label]:
@@ -107,10 +106,9 @@ _VERDICTS = {ErrorKind.CORRECT: "tp", ErrorKind.IGNORED: "ignored"}
 
 def _object_maker(analysis: Analysis, classes: Sequence[str]) -> Maker:
     matches, objects = analysis.matches, analysis.matches.objects
-    row = matches.at(FOREGROUND)
-    found = matches.detection_of(row) != NONE
+    found = matches.detection_of(matches.at(FOREGROUND)) != NONE
     verdicts = np.select([objects.ignored, found], ["ignored", "tp"], "fn")
-    lost = lost_ap(matches, row).objects.round(9)
+    lost = analysis.lost_ap.objects.round(9)
 
     def make(rows: Ints, record: Record) -> list[Label]:
         boxes = relative_boxes(objects.boxes[rows], record.size_hw)

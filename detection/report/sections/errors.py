@@ -10,14 +10,12 @@ from detection.evaluation.breakdown import (
     Breakdown,
     break_down_by_crowding,
     break_down_by_size,
-    divide_losses,
     losses_by_kind,
 )
 from detection.evaluation.errors import FOREGROUND, Errors
-from detection.evaluation.lost_ap import divided_lost_ap
 from detection.evaluation.matches import Matches
 from detection.evaluation.precision_recall import coco_average_precision
-from detection.evaluation.tide import MAIN_FIXES, tide
+from detection.evaluation.tide import MAIN_FIXES
 from detection.evaluation.voc import Floats, Ints
 from detection.report.reported import Analysis
 
@@ -51,8 +49,8 @@ def build(analysis: Analysis) -> ErrorsData:
     """TIDE's errors and the lost AP at IoU 0.5."""
     matches = analysis.matches
     row = matches.at(FOREGROUND)
-    result, divided = tide(matches), divided_lost_ap(matches, row)
-    by_kind = losses_by_kind(divide_losses(matches, analysis.errors, divided), len(matches.class_names))
+    result, divided = analysis.tide, analysis.divided_lost_ap
+    by_kind = losses_by_kind(analysis.losses, len(matches.class_names))
     lost = _with_all(by_kind.sum(axis=1))
     return ErrorsData(
         list(matches.class_names),

@@ -15,7 +15,7 @@ import numpy as np
 from backbones.errors import printable
 from detection.evaluation.breakdown import detection_sizes, sizes_of
 from detection.evaluation.errors import FOREGROUND, ErrorKind
-from detection.evaluation.lost_ap import divided_lost_ap, lost_ap_of_images
+from detection.evaluation.lost_ap import lost_ap_of_images
 from detection.evaluation.matches import NONE
 from detection.evaluation.voc import Floats, Ints
 from detection.report.packed import packed, packed_shares
@@ -110,8 +110,7 @@ def build(analysis: Analysis, folder: Path) -> PicturesData:
 
 def image_lost_ap(analysis: Analysis) -> Floats:
     """(N,) the mean AP at IoU 0.5 that the errors in each image cost: together 1 - AP."""
-    matches = analysis.matches
-    return lost_ap_of_images(divided_lost_ap(matches, matches.at(FOREGROUND)), matches)
+    return lost_ap_of_images(analysis.divided_lost_ap, analysis.matches)
 
 
 def choose_images(lost: Floats) -> Ints:
