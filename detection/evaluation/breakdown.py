@@ -8,7 +8,7 @@ import numpy as np
 
 from detection.evaluation.errors import BACKGROUND, ErrorKind, Errors, best_repairs, kinds_of_all, repaired_object
 from detection.evaluation.lost_ap import LostAp
-from detection.evaluation.matches import NONE, Matches, overlaps
+from detection.evaluation.matches import NONE, Matches, overlaps, values_at
 from detection.evaluation.tide import MAIN_FIXES, Fix
 from detection.evaluation.voc import Bools, Floats, Ints
 
@@ -56,7 +56,7 @@ def divide_losses(matches: Matches, errors: Errors, divided: LostAp) -> Losses:
     target = repaired_object(matches, kinds)
     repair = best_repairs(target, matches.detections.scores, len(objects))
     repaired = ~errors.missed & (repair != NONE)
-    of_object, said = _taken(kinds, repair), _taken(labels, repair)
+    of_object, said = values_at(kinds, repair), values_at(labels, repair)
     wrong_object = repaired & (of_object == ErrorKind.CLASS)
     return Losses(
         np.concatenate([divided.detections, divided.objects]),
@@ -65,7 +65,9 @@ def divide_losses(matches: Matches, errors: Errors, divided: LostAp) -> Losses:
         ),
         np.concatenate([labels, objects.labels]),
         np.concatenate([detection_sizes(matches), sizes_of(objects.areas)]),
-        np.concatenate([np.where(wrong, _taken(objects.labels, target), NONE), np.where(wrong_object, objects.labels, NONE)]),
+        np.concatenate(
+            [np.where(wrong, values_at(objects.labels, target), NONE), np.where(wrong_object, objects.labels, NONE)]
+        ),
         np.concatenate([np.where(wrong, labels, NONE), np.where(wrong_object, said, NONE)]),
     )
 
@@ -87,7 +89,7 @@ def break_down_by_crowding(matches: Matches, row: int, divided: LostAp) -> Break
     """By CROWDING; false detections are those near an object of their class, and as crowded as that."""
     crowded = np.searchsorted(CROWDING_LIMITS, neighbour_iou(matches), side="right")
     near = matches.best_same_iou >= BACKGROUND
-    return _break_down(matches, row, divided, CROWDING, crowded, np.where(near, _taken(crowded, matches.best_same), NONE))
+    return _break_down(matches, row, divided, CROWDING, crowded, np.where(near, values_at(crowded, matches.best_same), NONE))
 
 
 def neighbour_iou(matches: Matches) -> Floats:
@@ -138,10 +140,3 @@ def _table(shape: tuple[int, int], rows: Ints, columns: Ints, values: Floats | B
     cells = rows[which] * shape[1] + columns[which]
     sums: Floats = np.bincount(cells, values[which], shape[0] * shape[1]).astype(np.float64).reshape(shape)
     return sums
-
-
-def _taken(values: Ints, rows: Ints) -> Ints:
-    """The values in some rows, NONE in those of NONE."""
-    taken = np.full(len(rows), NONE, dtype=np.int64)
-    taken[rows != NONE] = values[rows[rows != NONE]]
-    return taken

@@ -39,6 +39,18 @@ class Errors:
     kinds: Ints  # (D,) ErrorKind
     missed: Bools  # (G,)
 
+    @property
+    def wrong(self) -> Bools:
+        """(D,) the false positives: neither correct nor ignored."""
+        wrong: Bools = (self.kinds != ErrorKind.CORRECT) & (self.kinds != ErrorKind.IGNORED)
+        return wrong
+
+    @property
+    def at_other(self) -> Bools:
+        """(D,) the detections that are wrong by an object of another class."""
+        at_other: Bools = (self.kinds == ErrorKind.CLASS) | (self.kinds == ErrorKind.BOTH)
+        return at_other
+
 
 def find_errors(matches: Matches) -> Errors:
     """The errors of detections that were matched at IoU 0.5 (among others)."""
@@ -48,6 +60,14 @@ def find_errors(matches: Matches) -> Errors:
     target = repaired_object(matches, kinds)
     missed[target[target != NONE]] = False
     return Errors(np.where(matches.ignored(row), ErrorKind.IGNORED, kinds), missed)
+
+
+def objects_at(matches: Matches, errors: Errors) -> Ints:
+    """(D,) the object that each detection found, or that makes it the kind of error that it is; NONE for background."""
+    found = matches.object_of[matches.at(FOREGROUND)]
+    near = np.where(errors.at_other, matches.best_other, matches.best_same)
+    rows: Ints = np.where(errors.wrong, np.where(errors.kinds == ErrorKind.BACKGROUND, NONE, near), found)
+    return rows
 
 
 def kinds_of_all(matches: Matches) -> Ints:

@@ -232,6 +232,11 @@ def _best(iou: Floats, first_object: int) -> tuple[Ints, Floats]:
     return np.where(values > 0, best + first_object, NONE), values
 
 
+def values_at(values: np.ndarray, rows: Ints) -> np.ndarray:
+    """The values in some rows, (R, ...); NONE where the row is NONE."""
+    return np.concatenate([values, np.full((1, *values.shape[1:]), NONE, values.dtype)])[rows]
+
+
 def overlaps(boxes: Floats, object_boxes: Floats, crowd: Bools) -> Floats:
     """(D, 4), (G, 4), (G,) -> (D, G): IoU, and with a crowd the share of the detection's area that lies in it."""
     corner, far = boxes[:, None, :2], boxes[:, None, 2:]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from backbones.errors import printable
-from detection.evaluation.errors import ErrorKind
-from detection.evaluation.matches import NONE
-from detection.evaluation.voc import Bools, Floats, Ints
+from detection.evaluation.errors import ErrorKind, objects_at
+from detection.evaluation.matches import NONE, values_at
+from detection.evaluation.voc import Floats, Ints
 from detection.files import replacing
 from detection.report.reported import Analysis
 
@@ -65,18 +65,6 @@ def error_name(kind: ErrorKind) -> str:
     return kind.name.lower()
 
 
-def false_positives(kinds: Ints) -> Bools:
-    """(D,) which detections are wrong."""
-    wrong: Bools = (kinds != ErrorKind.CORRECT) & (kinds != ErrorKind.IGNORED)
-    return wrong
-
-
-def at_other(kinds: Ints) -> Bools:
-    """(D,) which detections are wrong by an object of another class."""
-    wrong: Bools = (kinds == ErrorKind.CLASS) | (kinds == ErrorKind.BOTH)
-    return wrong
-
-
 @dataclass(frozen=True)
 class _ErrorRows:
     """E errors: wrong detections and missed objects."""
@@ -97,10 +85,9 @@ def _all_errors(analysis: Analysis) -> _ErrorRows:
     """By descending lost AP, then by descending score."""
     matches, errors = analysis.matches, analysis.errors
     lost = analysis.lost_ap
-    wrong, missed = np.flatnonzero(false_positives(errors.kinds)), np.flatnonzero(errors.missed)
-    other, background = at_other(errors.kinds), errors.kinds == ErrorKind.BACKGROUND
-    objects = np.where(background, NONE, np.where(other, matches.best_other, matches.best_same))
-    ious = np.where(other, matches.best_other_iou, matches.best_same_iou)
+    wrong, missed = np.flatnonzero(errors.wrong), np.flatnonzero(errors.missed)
+    objects = objects_at(matches, errors)
+    ious = np.where(errors.at_other, matches.best_other_iou, matches.best_same_iou)
     found = _ErrorRows(
         np.concatenate([wrong, np.full(len(missed), NONE)]),
         np.concatenate([objects[wrong], missed]),
@@ -131,15 +118,15 @@ class _Names:
 def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[list[object]]:
     """A cell a column; None is an empty one."""
     detections, objects = analysis.matches.detections, analysis.matches.objects
-    is_found, is_there = errors.detections != NONE, errors.objects != NONE
+    images = values_at(detections.images, errors.detections)
     columns = (
-        np.where(is_found, _at(detections.images, errors.detections), _at(objects.images, errors.objects)),
-        np.where(is_found, _at(analysis.errors.kinds, errors.detections), NONE),
-        np.where(is_found, _at(detections.labels, errors.detections), NONE),
-        _at(detections.scores, errors.detections).round(6),
-        _at(detections.boxes, errors.detections).round(2),
-        np.where(is_there, _at(objects.labels, errors.objects), NONE),
-        _at(objects.boxes, errors.objects).round(2),
+        np.where(images == NONE, values_at(objects.images, errors.objects), images),
+        values_at(analysis.errors.kinds, errors.detections),
+        values_at(detections.labels, errors.detections),
+        values_at(detections.scores, errors.detections).round(6),
+        values_at(detections.boxes, errors.detections).round(2),
+        values_at(objects.labels, errors.objects),
+        values_at(objects.boxes, errors.objects).round(2),
         errors.ious.round(4),
         errors.lost.round(9),
     )
@@ -155,8 +142,3 @@ def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[li
             None if NONE in (kind, true_label) else iou,
             lost,
         ]
-
-
-def _at(values: np.ndarray, rows: Ints) -> np.ndarray:
-    """The values of rows; of NONE anything."""
-    return values[rows] if len(values) else np.zeros((len(rows), *values.shape[1:]), values.dtype)

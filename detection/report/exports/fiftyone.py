@@ -19,7 +19,7 @@ from detection.evaluation.matches import NONE
 from detection.evaluation.voc import Floats, Ints
 from detection.files import replacing, write_json
 from detection.report.exports.coco import absolute_name, json_text
-from detection.report.exports.errors_csv import at_other, error_name
+from detection.report.exports.errors_csv import error_name
 from detection.report.reported import Analysis
 from detection.structures import Record
 
@@ -84,7 +84,7 @@ Maker = Callable[[Ints, Record], list[Label]]
 def _prediction_maker(analysis: Analysis, classes: Sequence[str]) -> Maker:
     matches, kinds = analysis.matches, analysis.errors.kinds
     lost = analysis.lost_ap.detections.round(9)
-    ious = np.where(at_other(kinds), matches.best_other_iou, matches.best_same_iou).round(4)
+    ious = np.where(analysis.errors.at_other, matches.best_other_iou, matches.best_same_iou).round(4)
 
     def make(rows: Ints, record: Record) -> list[Label]:
         found = matches.detections

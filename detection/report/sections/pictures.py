@@ -14,10 +14,10 @@ import numpy as np
 
 from backbones.errors import printable
 from detection.evaluation.breakdown import detection_sizes, sizes_of
-from detection.evaluation.errors import FOREGROUND, ErrorKind
+from detection.evaluation.errors import FOREGROUND, objects_at
 from detection.evaluation.lost_ap import lost_ap_of_images
-from detection.evaluation.matches import NONE
-from detection.evaluation.voc import Floats, Ints
+from detection.evaluation.matches import NONE, values_at
+from detection.evaluation.voc import Floats, Ints, aligned_iou
 from detection.report.packed import packed, packed_shares
 from detection.report.reported import Analysis
 from detection.report.thumbnails import write_thumbnails
@@ -177,14 +177,15 @@ def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: 
         _pack_boxes(matches.objects.boxes[rows], sides[shown.images]),
         packed(sizes_of(matches.objects.areas[rows]), "u1"),
         packed(states[rows], "u1"),
-        packed(_looked_up(detections.places, found_by[rows]), "u2"),
-        _pack_scores(_looked_up(matches.detections.scores, analysis.confusion.found_by[rows])),
+        packed(values_at(detections.places, found_by[rows]), "u2"),
+        _pack_scores(values_at(matches.detections.scores, analysis.confusion.found_by[rows])),
     )
 
 
 def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: Floats) -> ShownDetections:
     matches, rows = analysis.matches, shown.rows
-    boxes, at = matches.detections.boxes[rows], objects_of(analysis)[rows]
+    boxes, at = matches.detections.boxes[rows], objects_at(matches, analysis.errors)[rows]
+    ious = np.where(at == NONE, 0.0, aligned_iou(boxes, values_at(matches.objects.boxes, at)).clip(min=0))
     return ShownDetections(
         shown.counts.tolist(),
         packed(matches.detections.labels[rows], "u2"),
@@ -192,34 +193,10 @@ def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: 
         _pack_boxes(boxes, sides[shown.images]),
         packed(detection_sizes(matches)[rows], "u1"),
         packed(analysis.errors.kinds[rows], "u1"),
-        packed(_looked_up(objects.places, at), "u2"),
-        packed(np.rint(100 * _ious(boxes, matches.objects.boxes, at)), "u1"),
+        packed(values_at(objects.places, at), "u2"),
+        packed(np.rint(100 * ious), "u1"),
         packed(analysis.confusion.true_labels[rows], "u2"),
     )
-
-
-def objects_of(analysis: Analysis) -> Ints:
-    """(D,) the object that each detection found, or that makes it the kind of error that it is; NONE for background."""
-    matches, kinds = analysis.matches, analysis.errors.kinds
-    same = (kinds == ErrorKind.LOCALISATION) | (kinds == ErrorKind.DUPLICATE)
-    other = (kinds == ErrorKind.CLASS) | (kinds == ErrorKind.BOTH)
-    rows: Ints = np.select(
-        [kinds == ErrorKind.BACKGROUND, same, other],
-        [np.full(len(kinds), NONE), matches.best_same, matches.best_other],
-        default=matches.object_of[matches.at(FOREGROUND)],
-    )
-    return rows
-
-
-def _ious(boxes: Floats, object_boxes: Floats, rows: Ints) -> Floats:
-    """(R, 4) boxes, (G, 4) objects and of each box the row of one -> (R,); 0 where the row is NONE."""
-    others = np.vstack([object_boxes, np.zeros(4)])[rows]
-    sides = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).clip(min=0)
-    area, other_area = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, others))
-    shared = sides.prod(axis=1)
-    union = area + other_area - shared
-    result: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return result
 
 
 def _pack_boxes(boxes: Floats, sides: Floats) -> str:
@@ -229,9 +206,3 @@ def _pack_boxes(boxes: Floats, sides: Floats) -> str:
 
 def _pack_scores(scores: Floats) -> str:
     return packed(np.rint(scores * np.where(scores < 0, 1, SCORE_STEPS)), "u2")
-
-
-def _looked_up(values: np.ndarray, rows: Ints) -> np.ndarray:
-    """The values at rows; NONE where the row is NONE."""
-    padded = np.append(values, NONE)
-    return padded[rows]
