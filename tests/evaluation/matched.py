@@ -8,7 +8,7 @@ from detection.evaluation.matches import COCO_THRESHOLDS, NONE, DetectedTable, M
 from detection.evaluation.precision_recall import ScoredCurve, precision_recall
 
 
-def plain_ranking(matches: Matches, label: int, counted: np.ndarray | None = None) -> np.ndarray:
+def plain_ranking(matches: Matches, label: int | np.integer, counted: np.ndarray | None = None) -> np.ndarray:
     """`Matches.ranked_by_class` of one class."""
     chosen = matches.detections.labels == label
     (rows,) = np.nonzero(chosen if counted is None else chosen & counted)

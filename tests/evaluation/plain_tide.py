@@ -63,9 +63,8 @@ def look_at_image(run, detections, objects):
         free = [
             (iou(detection.box, there.box), there) for there in to_find if there.label == detection.label and not there.found
         ]
-        best = max(free, key=lambda pair: pair[0], default=(0, None))
-        if best[0] >= 0.5:
-            detection.found = best[1].found = True
+        if free and max(free, key=lambda pair: pair[0])[0] >= 0.5:
+            detection.found = max(free, key=lambda pair: pair[0])[1].found = True
     for detection in detections:
         shares = [share(detection.box, crowd.box) for crowd in crowds if crowd.label == detection.label]
         detection.ignored = not detection.found and any(each > 0.5 for each in shares)
@@ -151,7 +150,7 @@ def mean_of(values):
 
 
 def count(objects):
-    numbers = {}
+    numbers: dict[int, int] = {}
     for each in objects:
         numbers[each.label] = numbers.get(each.label, 0) + 1
     return numbers

@@ -26,7 +26,7 @@ def test_detections_by_class_and_by_image_are_the_same(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_results_of_a_file_are_the_detections_that_were_written(seed):
     records, detections = random_scene(seed)
-    ids = {"cat": 7, "dog": "d", "cow": 3}
+    ids: dict[str, int | str] = {"cat": 7, "dog": "d", "cow": 3}
     results = coco_results(detections, NAMES, ids)
     again = results_by_image(records, results, {number: name for name, number in ids.items()}, NAMES)
     assert list(again) == [record.image_id for record in records]

@@ -61,7 +61,8 @@ def test_counts_by_hand():
 def test_choices_by_hand():
     curve = threshold_curve(SCORES, TRUE, 5)
     assert best_f1(curve) == Operation(0.5, 3, 4, 5)
-    assert [threshold_for_precision(curve, wanted).threshold for wanted in (0.1, 0.5, 0.51, 0.75, 0.9, 1)] == [
+    chosen = [threshold_for_precision(curve, wanted) for wanted in (0.1, 0.5, 0.51, 0.75, 0.9, 1)]
+    assert [each and each.threshold for each in chosen] == [
         0.399,
         0.399,
         0.5,
@@ -122,7 +123,9 @@ def test_choices_are_the_best_of_all_points_of_the_scored_curve(seed):
         precision, recall = plain.precision[ends], plain.recall[ends]
         with np.errstate(invalid="ignore"):
             f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
-        np.testing.assert_allclose(best_f1(curve).f1, f1.max())
+        best = best_f1(curve)
+        assert best is not None
+        np.testing.assert_allclose(best.f1, f1.max())
         for wanted in (0.3, 0.5, 0.8, 0.99):
             reached = recall[precision >= wanted]
             operation = threshold_for_precision(curve, wanted)
@@ -179,5 +182,5 @@ def test_thresholds_of_all_classes_by_either_rule():
     matches = match(dataset.records, found, (*dataset.class_names, "unseen"))
     best, wanted = best_thresholds(matches), thresholds_for_precision(matches, 0.3)
     assert best.classes == [*map(best_f1, class_curves(matches)[:3]), None]
-    assert best.numbers[3] == best.overall.threshold and best.rule == "best F1"
+    assert best.overall is not None and best.numbers[3] == best.overall.threshold and best.rule == "best F1"
     assert wanted.classes[0] == threshold_for_precision(class_curves(matches)[0], 0.3) and wanted.rule == "precision >= 0.3"

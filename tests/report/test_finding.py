@@ -7,7 +7,7 @@ import torch
 
 from detection.data.catalog import Dataset
 from detection.evaluation.tide import Fix
-from detection.report.finding import find_concentration, main_finding
+from detection.report.finding import Finding, find_concentration, main_finding
 from detection.report.reported import ReportedDetector, analyse
 from detection.structures import Detections
 from tests.report.scenes import HOSTILE_NAMES, reported, scene
@@ -41,6 +41,12 @@ def analysed(found, names=NAMES, sizes=("small", "medium", "large"), missing=(),
     return analyse(ReportedDetector("mine", Dataset(names, records), detections, {}, {}))
 
 
+def found_in(analysis) -> Finding:
+    finding = find_concentration(analysis)
+    assert finding is not None
+    return finding
+
+
 def right(label, size):
     return label, 0.0
 
@@ -48,7 +54,7 @@ def right(label, size):
 def test_missed_small_objects_of_some_classes():
     analysis = analysed(lambda label, size: None if size == "small" and label < 3 else right(label, size))
     assert main_finding(analysis) == "100 % of the lost AP is missed small objects of 3 classes: 'cat', 'dog', 'bird'."
-    assert find_concentration(analysis).fix is Fix.MISSED
+    assert found_in(analysis).fix is Fix.MISSED
 
 
 def test_missed_small_objects_of_all_classes():
@@ -69,7 +75,7 @@ def test_missed_objects_of_everything():
 def test_confusion_of_two_classes():
     analysis = analysed(lambda label, size: (1, 0.0) if label == 0 and size != "large" else right(label, size))
     assert main_finding(analysis) == "100 % of the lost AP is confusion of 'cat' with 'dog'."
-    assert find_concentration(analysis).confused == (0, 1)
+    assert found_in(analysis).confused == (0, 1)
 
 
 def test_a_class_taken_for_many():
@@ -97,7 +103,7 @@ def test_a_narrow_statement_yields_to_one_with_half_as_much_again():
     names = NAMES[:3]
     both = {0: (1, 0.0), 1: None, 2: None}
     analysis = analysed(lambda label, size: both[label] if size == "small" else right(label, size), names)
-    finding = find_concentration(analysis)
+    finding = found_in(analysis)
     assert finding.fix is Fix.MISSED and finding.size == 0 and set(finding.labels) == {1, 2}
 
 
@@ -156,5 +162,5 @@ def test_names_are_quoted_printable_and_short(name):
 def test_any_detector_has_a_sentence(seed, num_classes):
     names = tuple(map(str, range(num_classes)))
     analysis = analyse(reported(*scene(class_names=names, seed=seed)))
-    finding = find_concentration(analysis)
+    finding = found_in(analysis)
     assert 1 / 36 < finding.share <= 1 + 1e-9 and f"{100 * finding.share:.0f} % of" in main_finding(analysis)

@@ -1,12 +1,13 @@
 """`report.table` of the shared script in a real browser, on a page with that script alone."""
 
 import json
+from typing import Any
 
 import pytest
 
 from detection.html import TEMPLATES
 
-ROWS = [["dog 10", 0.5], ["dog 9", None], ["Über <b>", 0.25], ["cat", 0.75]]
+ROWS: list[list[Any]] = [["dog 10", 0.5], ["dog 9", None], ["Über <b>", 0.25], ["cat", 0.75]]
 
 
 @pytest.fixture
