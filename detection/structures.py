@@ -35,6 +35,11 @@ class Record:
     window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property
+    def corner(self) -> tuple[int, int]:
+        """(x, y) of the pixel of the image's file from which boxes count: the window's corner."""
+        return (0, 0) if self.window is None else (self.window.x, self.window.y)
+
+    @property
     def trainable(self) -> Tensor:
         """(G,) bool: the objects that a detector learns from."""
         return ~(self.difficult | self.crowd)

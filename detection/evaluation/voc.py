@@ -7,12 +7,14 @@ have the same IoU. Everything is float64, so that rounding moves no IoU across t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from backbones.errors import shorten
 from detection.errors import DatasetError
 from detection.evaluation.metrics import VocMetric
 from detection.structures import DetectionsByImage, Record
@@ -119,8 +121,12 @@ def split_by_class(
 
 
 def check_images(records: Sequence[Record], detections: DetectionsByImage) -> None:
-    """Raise DatasetError if there are detections of an image that is not among the records."""
-    unknown = set(detections) - {record.image_id for record in records}
+    """Raise DatasetError if two records have one image id, or if there are detections of an image without a record."""
+    known = {record.image_id for record in records}
+    if len(known) < len(records):
+        (repeated, _), *_ = Counter(record.image_id for record in records).most_common(1)
+        raise DatasetError(f"two images have the id {shorten(repeated)}: give tiles ids of their own to evaluate them")
+    unknown = set(detections) - known
     if unknown:
         raise DatasetError(f"detections of image '{min(unknown, key=str)}', which the evaluated split does not hold")
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from detection.errors import DatasetError
 from detection.evaluation.coco import evaluate_coco_records
 from detection.evaluation.matches import COCO_THRESHOLDS, NONE, match, overlaps
 from detection.evaluation.precision_recall import coco_average_precision
 from tests.evaluation.matched import plain_ranking
+from tests.evaluation.scenes import make_record
 from tests.report.scenes import scene
 
 
@@ -61,3 +63,9 @@ def test_classes_are_ranked_as_one_by_one(names):
 
 def test_no_classes_have_no_rankings():
     assert match([], {}, ()).ranked_by_class() == []
+
+
+def test_two_images_of_one_id_are_refused():
+    """As the tiles of an image have it: detections by image id would be those of one of them."""
+    with pytest.raises(DatasetError, match="two images have the id 7: give tiles ids of their own"):
+        match([make_record(7, [[0, 0, 9, 9]]), make_record(8), make_record(7)], {}, ("cat",))

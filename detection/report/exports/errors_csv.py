@@ -100,33 +100,38 @@ def _all_errors(analysis: Analysis) -> _ErrorRows:
 
 @dataclass(frozen=True)
 class _Names:
-    """What images, classes and kinds are called in the table."""
+    """What images, classes and kinds are called in the table, and where images' boxes count from."""
 
     files: Sequence[str]  # of each image
     ids: Sequence[object]
     classes: Sequence[str]
     kinds: Sequence[str]
+    corners: Ints  # (N, 4) what is added to a box, so that it is in the pixels of the image's file
 
     @classmethod
     def of(cls, analysis: Analysis) -> _Names:
         records = analysis.reported.dataset.records
         ids = [cell_text(each.image_id) if isinstance(each.image_id, str) else each.image_id for each in records]
         classes = [cell_text(name) for name in analysis.reported.class_names]
-        return cls([cell_text(str(record.file)) for record in records], ids, classes, [error_name(kind) for kind in ErrorKind])
+        corners = np.array([record.corner * 2 for record in records], dtype=np.int64).reshape(-1, 4)
+        files, kinds = [cell_text(str(record.file)) for record in records], [error_name(kind) for kind in ErrorKind]
+        return cls(files, ids, classes, kinds, corners)
 
 
 def _lines(analysis: Analysis, errors: _ErrorRows, names: _Names) -> Iterator[list[object]]:
     """A cell a column; None is an empty one."""
     detections, objects = analysis.matches.detections, analysis.matches.objects
     images = values_at(detections.images, errors.detections)
+    images = np.where(images == NONE, values_at(objects.images, errors.objects), images)
+    corners = names.corners[images]
     columns = (
-        np.where(images == NONE, values_at(objects.images, errors.objects), images),
+        images,
         values_at(analysis.errors.kinds, errors.detections),
         values_at(detections.labels, errors.detections),
         values_at(detections.scores, errors.detections).round(6),
-        values_at(detections.boxes, errors.detections).round(2),
+        (values_at(detections.boxes, errors.detections) + corners).round(2),
         values_at(objects.labels, errors.objects),
-        values_at(objects.boxes, errors.objects).round(2),
+        (values_at(objects.boxes, errors.objects) + corners).round(2),
         errors.ious.round(4),
         errors.lost.round(9),
     )

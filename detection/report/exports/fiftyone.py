@@ -49,10 +49,10 @@ def write_fiftyone(analysis: Analysis, folder: Path) -> Path:
     return folder / FOLDER
 
 
-def relative_boxes(boxes: Floats, size_hw: tuple[int, int]) -> list[list[float]]:
-    """(N, 4) xyxy pixels -> N times (x, y, width, height) as shares of the image's sides."""
+def relative_boxes(boxes: Floats, size_hw: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> list[list[float]]:
+    """(N, 4) xyxy pixels, counted from a corner (x, y) -> N times (x, y, width, height) as shares of the image's sides."""
     height, width = size_hw
-    shares = boxes / np.maximum([width, height, width, height], 1)
+    shares = (boxes + np.tile(corner, 2)) / np.maximum([width, height, width, height], 1)
     return np.concatenate([shares[:, :2], shares[:, 2:] - shares[:, :2]], axis=1).round(6).tolist()
 
 
@@ -88,7 +88,7 @@ def _prediction_maker(analysis: Analysis, classes: Sequence[str]) -> Maker:
 
     def make(rows: Ints, record: Record) -> list[Label]:
         found = matches.detections
-        boxes = relative_boxes(found.boxes[rows], record.size_hw)
+        boxes = relative_boxes(found.boxes[rows], record.size_hw, record.corner)
         columns = [values[rows].tolist() for values in (found.labels, found.scores, kinds, ious, lost)]
         labels = []
         for box, label, score, number, iou, cost in zip(boxes, *columns, strict=True):
@@ -111,7 +111,7 @@ def _object_maker(analysis: Analysis, classes: Sequence[str]) -> Maker:
     lost = analysis.lost_ap.objects.round(9)
 
     def make(rows: Ints, record: Record) -> list[Label]:
-        boxes = relative_boxes(objects.boxes[rows], record.size_hw)
+        boxes = relative_boxes(objects.boxes[rows], record.size_hw, record.corner)
         columns = [values[rows].tolist() for values in (objects.labels, objects.ignored, verdicts, lost)]
         return [
             {
