@@ -23,11 +23,11 @@ CONCENTRATED = 1.25
 
 PHRASES = {
     Fix.CLASS: "{size}objects taken for another class",
-    Fix.LOCALISATION: "inexact boxes of {size}objects",
-    Fix.BOTH: "wrong classes and boxes of {size}detections",
-    Fix.DUPLICATE: "second detections of {size}objects",
-    Fix.BACKGROUND: "{size}false detections on background",
-    Fix.MISSED: "missed {size}objects",
+    Fix.LOCALISATION: "inexact boxes of {size}objects{classes}",
+    Fix.BOTH: "wrong classes and boxes of {size}detections{classes}",
+    Fix.DUPLICATE: "second detections of {size}objects{classes}",
+    Fix.BACKGROUND: "{size}false detections{classes} on background",
+    Fix.MISSED: "missed {size}objects{classes}",
 }
 
 
@@ -153,22 +153,21 @@ def _what(finding: Finding, names: tuple[str, ...]) -> str:
         return f"confusion of {true} with {said}"
     size = "" if finding.size is None else f"{SIZES[finding.size]} "
     if finding.fix is Fix.CLASS and finding.labels:
-        listed = _listed([_quoted(names[label]) for label in finding.labels], " and ")
+        listed = _listed([_quoted(names[label]) for label in finding.labels])
         return f"confusion of {listed} with other classes" + (f" at {size}objects" if size else "")
     if finding.fix is Fix.LOCALISATION and not size and not finding.labels:
         return "inexact boxes"
-    return PHRASES[finding.fix].format(size=size) + _of(finding.labels, names)
+    return PHRASES[finding.fix].format(size=size, classes=_of(finding.labels, names))
 
 
 def _of(labels: tuple[int, ...], names: tuple[str, ...]) -> str:
     if not labels:
         return ""
-    listed = _listed([_quoted(names[label]) for label in labels])
-    return f" of class {listed}" if len(labels) == 1 else f" of {len(labels)} classes: {listed}"
+    return f" of class{'es' if len(labels) > 1 else ''} {_listed([_quoted(names[label]) for label in labels])}"
 
 
-def _listed(words: list[str], last: str = ", ") -> str:
-    return last.join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
+def _listed(words: list[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
 
 
 def _quoted(name: str) -> str:

@@ -53,7 +53,7 @@ def right(label, size):
 
 def test_missed_small_objects_of_some_classes():
     analysis = analysed(lambda label, size: None if size == "small" and label < 3 else right(label, size))
-    assert main_finding(analysis) == "100 % of the lost AP is missed small objects of 3 classes: 'cat', 'dog', 'bird'."
+    assert main_finding(analysis) == "100 % of the lost AP is missed small objects of classes 'cat', 'dog' and 'bird'."
     assert found_in(analysis).fix is Fix.MISSED
 
 
@@ -89,7 +89,7 @@ def test_a_class_taken_for_many():
 def test_half_of_a_kind_stands_in_brackets():
     """Two of seven classes lose all three objects, each of the others its small one: eleven, seven of them of three classes."""
     analysis = analysed(lambda label, size: None if label < 2 or size == "small" else right(label, size), (*NAMES, "pig"))
-    sentence = "100 % of the lost AP is missed objects (missed objects of 3 classes: 'cat', 'dog', 'bird': 64 %)."
+    sentence = "100 % of the lost AP is missed objects (missed objects of classes 'cat', 'dog' and 'bird': 64 %)."
     assert main_finding(analysis) == sentence
 
 
@@ -113,7 +113,7 @@ def test_inexact_boxes():
 
 
 FALSE = {
-    "on background": ((0, 1, (0, 180, 100, 230)), "medium false detections on background of class 'dog'"),
+    "on background": ((0, 1, (0, 180, 100, 230)), "medium false detections of class 'dog' on background"),
     "a second one": ((1, 1, (300, 0, 420, 118)), "second detections of large objects of class 'dog'"),
     "wrong and inexact": ((0, 1, (300, 0, 420, 40)), "wrong classes and boxes of medium detections of class 'dog'"),
 }
