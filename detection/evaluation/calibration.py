@@ -77,7 +77,7 @@ def class_reliabilities(matches: Matches, iou_threshold: float = 0.5, least_scor
 def _looked_at(matches: Matches, iou_threshold: float, least_score: float) -> tuple[Ints, Bools]:
     """The rows of the detections that are looked at, and of all (D,) which are true positives."""
     row = matches.at(iou_threshold)
-    rows = np.flatnonzero(~matches.ignored(row) & (matches.detections.scores.astype(np.float32) > np.float32(least_score)))
+    rows = np.flatnonzero(~matches.ignored(row) & matches.above(least_score))
     return rows, matches.true_positives(row)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.evaluation.matches import NONE, Matches, overlaps
+from detection.evaluation.matches import NONE, Matches, overlaps, single
 from detection.evaluation.voc import Bools, Floats, Ints
 
 SCORE_THRESHOLD = 0.5
@@ -62,15 +62,15 @@ def confusion_matrix(matches: Matches, confusion: Confusion, score_threshold: fl
 
 
 def reach(scores: Floats, threshold: float) -> Bools:
-    """(D,) whether each score is at least the threshold in float32, as the detector compares: 0.29 reaches 0.29."""
-    reached: Bools = scores.astype(np.float32) >= np.float32(threshold)
+    """(D,) whether each score is at least the threshold in float32, which detectors' scores are: 0.29 reaches 0.29."""
+    reached: Bools = single(scores) >= np.float32(threshold)
     return reached
 
 
 def score_levels(scores: Floats, num_levels: int) -> Ints:
     """(D,) the greatest of the thresholds 0, 1 / (num_levels - 1), ..., 1 that each score reaches, by number; -1 below 0."""
     thresholds = (np.arange(num_levels) / (num_levels - 1)).astype(np.float32)
-    levels: Ints = np.searchsorted(thresholds, scores.astype(np.float32), side="right") - 1
+    levels: Ints = np.searchsorted(thresholds, single(scores), side="right") - 1
     return levels
 
 

@@ -61,7 +61,7 @@ class _Counted:
 
 def _counted(matches: Matches, threshold: float, iou_threshold: float) -> _Counted:
     row = matches.at(iou_threshold)
-    counted = matches.detections.scores.astype(np.float32) > np.float32(threshold)
+    counted = matches.above(threshold)
     found_by = matches.detection_of(row)
     found = found_by != NONE
     found[found] = counted[found_by[found]]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from detection.evaluation.coco import COCO_CAP
 from detection.evaluation.coco_files import sorted_ids
@@ -22,6 +23,9 @@ COCO_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 
 NONE = -1
 """In place of a row: no such object, or no such detection."""
+
+GREATEST_SCORE = 3e38
+"""In float32; scores beyond it, or below its negative, are taken for it where they are compared with thresholds."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class Matches:
         """(D,) the detections that found an object at the threshold of a row."""
         found: Bools = (self.object_of[row] != NONE) & ~self.ignored(row)
         return found
+
+    def above(self, threshold: float) -> Bools:
+        """(D,) the detections that score above a threshold, compared as `test.score_threshold` is, in float32."""
+        counted: Bools = single(self.detections.scores) > np.float32(threshold)
+        return counted
 
     def detection_of(self, row: int) -> Ints:
         """(G,) the detection that found each object at the threshold of a row; NONE for missed and for ignored ones."""
@@ -246,6 +255,11 @@ def overlaps(boxes: Floats, object_boxes: Floats, crowd: Bools) -> Floats:
     union = np.where(crowd, area[:, None], area[:, None] + object_area - shared)
     result: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return result
+
+
+def single(scores: Floats) -> npt.NDArray[np.float32]:
+    """(D,) scores in float32, as detectors have them: other programs' may be any finite numbers."""
+    return scores.clip(-GREATEST_SCORE, GREATEST_SCORE).astype(np.float32)
 
 
 def _rank_in_class(labels: Ints) -> Ints:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from backbones.errors import printable
-from detection.evaluation.matches import Matches
+from detection.evaluation.matches import GREATEST_SCORE, Matches
 from detection.evaluation.voc import Bools, Floats, Ints
 from detection.files import write_whole
 
@@ -94,6 +94,7 @@ def threshold_curve(scores: Floats, true: Bools, num_objects: int) -> ThresholdC
 
     Scores may be any finite numbers. Where the lowest is 0, its detections are in no point: no threshold from 0 to 1 has them.
     """
+    scores = scores.clip(-GREATEST_SCORE, GREATEST_SCORE)
     last = np.flatnonzero(np.diff(scores.astype(np.float32), append=np.float32(-np.inf)) < 0)
     if not len(last):
         return ThresholdCurve(np.zeros(0), last, last, num_objects)
@@ -219,9 +220,12 @@ def _between(lower: Floats, upper: Floats) -> Floats:
 
 
 def _below(score: float) -> float:
-    """The greatest number of three digits below a score, as float32 and as float64, but not below 0 for a score above 0."""
+    """The greatest number of three digits below a score, as float32 and as float64, but not below 0 for a score above 0.
+
+    Where float32 has no three digits, of scores in the thousands, the one before it in float32.
+    """
     scale = 10**_LOWEST_DIGITS
-    rounded = np.floor(score * scale) / scale
-    if np.float32(rounded) >= np.float32(score):
-        rounded = (np.floor(score * scale) - 1) / scale
-    return float(max(rounded, 0.0) if score > 0 else rounded)
+    whole, single = np.floor(score * scale), np.float32(score)
+    below = next((each for each in (whole / scale, (whole - 1) / scale) if np.float32(each) < single), None)
+    rounded = float(np.nextafter(single, np.float32(-np.inf)) if below is None else below)
+    return max(rounded, 0.0) if score > 0 else rounded

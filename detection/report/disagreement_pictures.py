@@ -103,8 +103,7 @@ class _Drawer:
         objects, found = matches.objects, matches.detections
         absent = [f"missed: {name}" for name in self.class_names]
         drawn = draw_boxes(image, objects.boxes[missed] * scale, objects.labels[missed], absent)
-        counted = found.scores.astype(np.float32) > np.float32(self.thresholds[side])
-        (rows,) = np.nonzero((found.images == position) & counted)
+        (rows,) = np.nonzero((found.images == position) & matches.above(self.thresholds[side]))
         drawn = draw_boxes(drawn, found.boxes[rows] * scale, found.labels[rows], self.class_names, found.scores[rows])
         source = f"{FOLDER}/{self.number}-{position}-{side}.webp"
         stream = io.BytesIO()

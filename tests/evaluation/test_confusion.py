@@ -98,3 +98,9 @@ def test_a_score_reaches_the_threshold_that_is_written_like_it():
         assert reach(np.array([score, number / 100]), number / 100).all()
     assert score_levels(scores.astype(np.float64), 101).tolist() == list(range(101))
     assert score_levels(np.array([-1.0, 0.0, 0.005, 0.999, 1.0, 2.0]), 101).tolist() == [-1, 0, 0, 99, 100, 100]
+
+
+def test_scores_beyond_float32_are_compared_as_its_greatest():
+    scores = np.array([1e300, 1.0, -1e300])
+    assert reach(scores, 0.5).tolist() == [True, True, False]
+    assert score_levels(scores, 101).tolist() == [100, 100, -1]

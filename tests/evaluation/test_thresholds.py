@@ -184,3 +184,15 @@ def test_thresholds_of_all_classes_by_either_rule():
     assert best.classes == [*map(best_f1, class_curves(matches)[:3]), None]
     assert best.overall is not None and best.numbers[3] == best.overall.threshold and best.rule == "best F1"
     assert wanted.classes[0] == threshold_for_precision(class_curves(matches)[0], 0.3) and wanted.rule == "precision >= 0.3"
+
+
+@pytest.mark.parametrize("scale", [1e5, 1e9, 1e300, -1e5, -1e300, 1e-30])
+def test_scores_of_any_size_have_thresholds_with_the_counts_that_they_say(scale):
+    """Other programs' scores may be any finite numbers; float32 has neither three decimals of them all nor the greatest."""
+    scores = np.sort(np.array([0.9, 0.5, 0.5, 0.31, 0.3]) * scale)[::-1]
+    true = np.array([True, False, True, False, True])
+    curve = threshold_curve(scores, true, 4)
+    assert len(curve) == len(np.unique(scores.clip(-3e38, 3e38))) and np.isfinite(curve.thresholds).all()
+    for point in range(len(curve)):
+        kept = scores.clip(-3e38, 3e38).astype(np.float32) > np.float32(curve.thresholds[point])
+        assert (kept.sum(), true[kept].sum()) == (curve.num_detections[point], curve.num_true[point])

@@ -9,6 +9,7 @@ from detection.report import page as page_module
 from detection.report.reported import ReportedDetector, analyse
 from detection.report.sections import curves
 from detection.report.sections.curves import MAX_POINTS, SERIES, recall_step, scores_at_recalls
+from detection.structures import Detections
 from tests.evaluation.matched import plain_curve
 from tests.report.scenes import HOSTILE_NAMES, reported, scene
 
@@ -165,3 +166,13 @@ def test_a_thousand_classes_take_little_room(show, dark):
     page.get_by_label("find a class").fill("")
     values = [float(row[1]) for row in rows(page)]
     assert values == sorted(values, reverse=True)
+
+
+def test_scores_above_one_are_shown_as_they_are(show):
+    dataset, found = scene(class_names=("cat",))
+    percent = {key: Detections(each.boxes, each.scores * 100, each.labels) for key, each in found.items()}
+    page, analysis = show(dataset, percent)
+    page.locator("#curves select").select_option("0")
+    shown = values_under_the_pointer(page, 0.3)[1]
+    expected = scores_at_recalls(plain_curve(analysis.matches, 0, 0))[30]
+    assert expected > 1 and float(shown.split("score ")[1]) == pytest.approx(expected, abs=0.1)

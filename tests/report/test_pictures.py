@@ -2,6 +2,7 @@
 
 import base64
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -12,12 +13,25 @@ from PIL import Image
 
 from detection.data.catalog import Dataset
 from detection.data.images import read_image, read_reduced
+from detection.evaluation.confusion import reach
 from detection.evaluation.errors import ErrorKind
 from detection.evaluation.lost_ap import divided_lost_ap
+from detection.evaluation.matches import NONE
 from detection.report import thumbnails
 from detection.report.packed import NOTHING, packed, packed_shares
 from detection.report.reported import ReportedDetector, analyse
-from detection.report.sections.pictures import BESIDE, FOUND, IGNORED, MISSED, SCORE_STEPS, build, choose_images, names_of
+from detection.report.sections.pictures import (
+    BESIDE,
+    FOUND,
+    IGNORED,
+    MISSED,
+    SCORE_STEPS,
+    build,
+    choose_images,
+    names_of,
+    score_steps,
+    scores_in_steps,
+)
 from detection.structures import Detections, Record
 from detection.tiles import Window
 from tests.report.scenes import HOSTILE_NAMES, scene
@@ -271,3 +285,28 @@ def test_names_are_text_that_can_be_shown(tmp_path):
     names = [*HOSTILE_NAMES, "line\nbreak", "\u202egpj.exe", "byte \udcff"]
     shown = names_of([record_of(tmp_path / "folder" / name.replace("/", "_"), (1, 1)) for name in names])
     assert all(name.isprintable() for name in shown) and "line\\nbreak" in shown
+
+
+@pytest.mark.parametrize("greatest", [1.0, 1.7, 6.0])
+def test_scores_are_on_the_side_of_each_hundredth_that_the_confusion_matrix_has_them_on(greatest):
+    edges = np.arange(101) / 100
+    near = np.concatenate([edges, edges - 1e-9, edges + 1e-9, edges - 4e-5, edges.astype(np.float32), [greatest, -0.2, -0.0]])
+    steps = score_steps(near)
+    packed_scores = scores_in_steps(near, steps)
+    for level in range(101):
+        shown = (packed_scores >= round(level / 100 * steps)) & (packed_scores != NONE)
+        assert (shown == reach(near, level / 100)).all()
+    there = near >= 0
+    np.testing.assert_allclose(packed_scores[there] / steps, near[there], atol=1 / steps)
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e6, 1e300])
+def test_scores_above_one_are_shown_as_they_are(tmp_path, scale):
+    dataset, found = scene(6)
+    found = {key: replace(each, scores=each.scores.double() * scale) for key, each in found.items()}
+    analysis = analysed(dataset, found)
+    data = build(analysis, tmp_path)
+    shown = numbers_of(data.detections.scores, "u2")
+    assert shown.max() < NOTHING and shown.max() / data.score_steps == pytest.approx(analysis.matches.detections.scores.max())
+    taken = numbers_of(data.objects.scores, "u2") != NOTHING
+    assert taken.sum() == (analysis.confusion.found_by >= 0).sum()

@@ -38,6 +38,7 @@ class CurvesData:
     ap: list[float | None]  # (K,) the mean over COCO's ten thresholds
     ap50: list[float | None]  # (K,)
     ap75: list[float | None]  # (K,)
+    score_unit: float  # that a score of 1,000 thousandths stands for: 1, or the greatest score where that is above 1
     recalls: int  # R: the recalls 0, 1 / (R - 1), ..., 1 have points
     mean: str  # (3, R) interpolated precision at IoU 0.5, at 0.75, and its mean over the ten; mean of all classes with objects
     curves: (
@@ -51,7 +52,8 @@ def build(analysis: Analysis) -> CurvesData:
     found = np.flatnonzero(matches.num_objects)
     precisions, scores = _curves(matches, found)
     step = recall_step(len(found))
-    shown = np.concatenate([precisions, scores], axis=1)[:, :, ::step]
+    unit = max(float(matches.detections.scores.max(initial=1.0)), 1.0)
+    shown = np.concatenate([precisions, scores / unit], axis=1)[:, :, ::step]
     mean = precisions.mean(axis=0)[:, ::step] if len(found) else np.zeros((3, shown.shape[2]))
     columns = [_column(matches, found, precisions[:, number].mean(axis=1)) for number in range(3)]
     return CurvesData(
@@ -61,6 +63,7 @@ def build(analysis: Analysis) -> CurvesData:
         columns[2],
         columns[0],
         columns[1],
+        unit,
         shown.shape[2],
         packed_small(_falls(mean)),
         packed_small(_falls(shown)),

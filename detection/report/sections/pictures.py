@@ -14,19 +14,21 @@ import numpy as np
 
 from backbones.errors import printable
 from detection.evaluation.breakdown import detection_sizes, sizes_of
+from detection.evaluation.confusion import reach, score_levels
 from detection.evaluation.errors import FOREGROUND, objects_at
 from detection.evaluation.lost_ap import lost_ap_of_images
 from detection.evaluation.matches import NONE, values_at
 from detection.evaluation.voc import Floats, Ints, aligned_iou
-from detection.report.packed import packed, packed_shares
+from detection.report.packed import NOTHING, packed, packed_shares
 from detection.report.reported import Analysis
+from detection.report.sections.confusion import NUM_LEVELS
 from detection.report.thumbnails import write_thumbnails
 from detection.structures import Record
 
 MAX_PICTURES = 500
 MAX_DETECTIONS = 100  # of an image
 LEAST_SCORE = 0.05
-SCORE_STEPS = 10_000  # scores are whole numbers of this part
+SCORE_STEPS = 10_000  # scores are whole numbers of this part, or of a larger one where scores are far above 1
 
 FOUND, BESIDE, MISSED, IGNORED = range(4)
 """What became of an object: found; touched only by a detection that would find it if it were put right; missed; not counted."""
@@ -68,7 +70,7 @@ class PicturesData:
     num_images: int  # N
     max_detections: int
     least_score: float
-    score_steps: int
+    score_steps: float
     numbers: list[int]  # (S,) by descending lost AP
     files: list[str]  # (S,) from the folder that all have in common
     widths: list[int]
@@ -96,7 +98,7 @@ def build(analysis: Analysis, folder: Path) -> PicturesData:
         len(lost),
         MAX_DETECTIONS,
         LEAST_SCORE,
-        SCORE_STEPS,
+        score_steps(analysis.matches.detections.scores),
         numbers.tolist(),
         names_of(records),
         [width for _, width in sizes_hw],
@@ -158,7 +160,7 @@ def _rows_shown(analysis: Analysis, numbers: Ints) -> tuple[_Shown, _Shown]:
     position[numbers] = np.arange(len(numbers))
     there, found = position[matches.objects.images], position[matches.detections.images]
     objects = np.flatnonzero(there != NONE)
-    detections = np.flatnonzero((found != NONE) & (matches.detections.scores >= LEAST_SCORE))
+    detections = np.flatnonzero((found != NONE) & reach(matches.detections.scores, LEAST_SCORE))
     return (
         _Shown.of(objects, there[objects], len(there), len(numbers)),
         _Shown.of(detections, found[detections], len(found), len(numbers), MAX_DETECTIONS),
@@ -178,7 +180,7 @@ def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: 
         packed(sizes_of(matches.objects.areas[rows]), "u1"),
         packed(states[rows], "u1"),
         packed(values_at(detections.places, found_by[rows]), "u2"),
-        _pack_scores(values_at(matches.detections.scores, analysis.confusion.found_by[rows])),
+        packed(values_at(_scores_in_steps(analysis), analysis.confusion.found_by[rows]), "u2"),
     )
 
 
@@ -189,7 +191,7 @@ def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: 
     return ShownDetections(
         shown.counts.tolist(),
         packed(matches.detections.labels[rows], "u2"),
-        _pack_scores(matches.detections.scores[rows]),
+        packed(_scores_in_steps(analysis)[rows], "u2"),
         _pack_boxes(boxes, sides[shown.images]),
         packed(detection_sizes(matches)[rows], "u1"),
         packed(analysis.errors.kinds[rows], "u1"),
@@ -204,5 +206,22 @@ def _pack_boxes(boxes: Floats, sides: Floats) -> str:
     return packed_shares(boxes / np.tile(sides, 2))
 
 
-def _pack_scores(scores: Floats) -> str:
-    return packed(np.rint(scores * np.where(scores < 0, 1, SCORE_STEPS)), "u2")
+def score_steps(scores: Floats) -> float:
+    """Of a score of 1: other programs' scores may be per cents, or anything."""
+    return min(float(SCORE_STEPS), (NOTHING - 1) / max(float(scores.max(initial=1.0)), 1.0))
+
+
+def scores_in_steps(scores: Floats, steps: float) -> Ints:
+    """(D,) as the page compares them: rounded, but on the side of each hundredth where the confusion matrix has them.
+
+    NONE below 0, where no threshold of the page reaches.
+    """
+    levels = score_levels(scores, NUM_LEVELS)
+    limits = np.append(np.floor(np.arange(NUM_LEVELS) / (NUM_LEVELS - 1) * steps + 0.5), NOTHING)  # as JavaScript rounds
+    rounded = np.maximum(np.minimum(np.rint(scores * steps), limits[levels + 1] - 1), limits[levels])
+    return np.where(levels < 0, NONE, rounded).astype(np.int64)
+
+
+def _scores_in_steps(analysis: Analysis) -> Ints:
+    scores = analysis.matches.detections.scores
+    return scores_in_steps(scores, score_steps(scores))

@@ -38,7 +38,7 @@
     return titles.map((title, number) => {
       const scores = label !== null && number < 2 ? curve(label, 3 + number) : null;
       const ap = label === null ? mean(columns[number]) : columns[number][label];
-      const score = (index) => (scores?.[index] ? `, score ${scores[index].toFixed(2)}` : "");
+      const score = (index) => (scores?.[index] ? `, score ${(scores[index] * data.score_unit).toFixed(2)}` : "");
       return {
         label: `${title}: AP ${report.fixed(ap)}`, values: curve(label, number), width: number === 2 ? 2.5 : 1.5,
         dash: [[], [7, 4], []][number], show: (value, index) => report.fixed(value) + (value ? score(index) : ""),

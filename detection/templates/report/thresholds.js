@@ -30,8 +30,9 @@
 
   // A number without an exponent, as few digits as name it.
   function numberText(value) {
-    const [digits, exponent] = String(value).split("e-");
-    return exponent ? `0.${"0".repeat(exponent - 1)}${digits.replace(".", "")}` : digits;
+    const [digits, exponent] = String(Math.abs(value)).split("e-");
+    const sign = value < 0 ? "-" : "";
+    return sign + (exponent ? `0.${"0".repeat(exponent - 1)}${digits.replace(".", "")}` : digits);
   }
 
   // A threshold for a table: four digits tell enough.
