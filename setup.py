@@ -60,7 +60,7 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         author="The resdet authors",
         license="MIT",
-        license_files=["LICENSE"],
+        license_files=["LICENSE", "detection/templates/uplot/LICENSE"],
         keywords=["object detection", "Faster R-CNN", "ResNet", "PyTorch", "computer vision", "COCO", "Pascal VOC"],
         classifiers=[
             "Development Status :: 4 - Beta",

@@ -1,6 +1,7 @@
 """The wheel, installed in a folder of its own and used as the README says, from an empty folder."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -93,8 +94,11 @@ def test_the_wheel_holds_the_packages_and_the_configs_and_nothing_else(wheel):
         path.relative_to(ROOT).as_posix() for room in ("backbones", "detection") for path in ROOT.glob(f"{room}/**/*.py")
     }
     assert {name for name in names if name.endswith(".py")} == modules
-    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("detection/templates/*.html")}
-    assert {"backbones/py.typed", "detection/py.typed"} | templates <= names and templates
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("detection/templates/**/*") if path.is_file()}
+    assert {name for name in names if name.startswith("detection/templates/")} == templates
+    assert {Path(name).suffix for name in templates} == {".html", ".css", ".js", ""}
+    assert {"backbones/py.typed", "detection/py.typed", "detection/templates/uplot/LICENSE"} <= names
+    assert len([name for name in names if name.startswith(metadata.partition("/")[0]) and name.endswith("LICENSE")]) == 2
     assert isinstance(description, str) and "# resdet" in description and not re.search(r"\]\((?!https?:)", description)
 
 
@@ -121,6 +125,25 @@ def test_own_data_as_the_readme_says(installed, tmp_path):
     assert "train" in resdet(installed, tmp_path, "check-dataset", "--config", "mine.yaml")
     resdet(installed, tmp_path, "train", "--config", "mine.yaml", *SMALL)
     assert (tmp_path / "runs/pets/last.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_report_is_written(installed, tmp_path):
+    write_pets(tmp_path / "pets")
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "file_name": "val_cat.jpg", "width": 96, "height": 64}],
+        "annotations": [annotation],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    found = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "score": 0.9}]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    ground_truth = ("--annotations", "truth.json", "--images", "pets/JPEGImages")
+    resdet(installed, tmp_path, "report", "found.json", *ground_truth, "--output", "report")
+    page = (tmp_path / "report/index.html").read_text()
+    licence = (ROOT / "detection/templates/uplot/LICENSE").read_text()
+    assert licence in page and "var uPlot" in page and list((tmp_path / "report/pictures").glob("*.webp"))
 
 
 def write_pets(folder: Path) -> None:

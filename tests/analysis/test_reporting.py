@@ -124,7 +124,7 @@ def test_a_config_changes_detectors_and_overrides_do(made):
 def test_a_log_that_cannot_be_read_is_told_and_left_out(made, tmp_path):
     shutil.copy(made / "best.pt", tmp_path)
     (tmp_path / "metrics.jsonl").write_text("")
-    told = []
+    told: list[str] = []
     (one,) = load_reported([tmp_path], tell=told.append)
     assert one.run is None and told == [f"no training curves: {tmp_path}/metrics.jsonl has no records yet"]
 
@@ -132,7 +132,7 @@ def test_a_log_that_cannot_be_read_is_told_and_left_out(made, tmp_path):
 def test_classes_without_a_file_are_told(made, tmp_path):
     (tmp_path / "comp4_det_test_cow.txt").write_text("im0 0.5 1 1 20 20\n")
     shutil.copy(made / "detections/comp4_det_test_cat.txt", tmp_path)
-    told = []
+    told: list[str] = []
     (one,) = load_reported([tmp_path], truth=TruthFiles(devkit=made / "data"), tell=told.append)
     assert one.class_names == ("cat", "dog", "cow")
     assert told == [f"'{tmp_path}' has no detection file for: dog; they count as never found"]

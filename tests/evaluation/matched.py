@@ -15,7 +15,7 @@ def plain_ranking(matches: Matches, label: int | np.integer, counted: np.ndarray
     return rows[np.argsort(-matches.detections.scores[rows], kind="stable")]
 
 
-def plain_curve(matches: Matches, label: int, row: int) -> ScoredCurve:
+def plain_curve(matches: Matches, label: int | np.integer, row: int) -> ScoredCurve:
     """`scored_curves` of one class."""
     ranked = plain_ranking(matches, label, ~matches.ignored(row))
     true = matches.true_positives(row)[ranked]

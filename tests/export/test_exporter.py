@@ -1,6 +1,7 @@
 """Exported networks compute what PyTorch computes, for any number of images of any size; nothing else is ever written."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -40,7 +41,7 @@ def by_image(outputs: list[torch.Tensor], num_images: int) -> list[Detections]:
     return [Detections(boxes, scores, labels)[image_index == index] for index in range(num_images)]
 
 
-def assert_same(found: list[Detections], expected: list[Detections]) -> None:
+def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.labels.tolist() == theirs.labels.tolist()
         torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-2)

@@ -91,7 +91,8 @@ def test_latency_without_a_second_call_or_an_image(model: Detector) -> None:
     meter = LatencyMeter()
     assert meter.latency(model.device) is None
     meter.add(4, 2.0)
-    assert meter.latency(model.device).seconds_per_image == 0.5
+    latency = meter.latency(model.device)
+    assert latency is not None and latency.seconds_per_image == 0.5
 
 
 def test_an_evaluation_writes_its_report(model: Detector, dataset: Dataset, tmp_path: Path) -> None:

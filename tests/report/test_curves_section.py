@@ -59,9 +59,10 @@ def test_average_precision_is_cocos(seed):
     detector = reported(*scene(num_images=10, seed=seed))
     data = curves.build(analyse(detector))
     expected = [detector.class_ap["AP"][name] for name in data.names]
-    np.testing.assert_allclose(data.ap, expected, atol=0.6e-5)
-    np.testing.assert_allclose(np.mean(data.ap50), detector.metrics["AP50"], atol=0.6e-5)
-    np.testing.assert_allclose(np.mean(data.ap75), detector.metrics["AP75"], atol=0.6e-5)
+    ap, ap50, ap75 = (np.array(column, dtype=float) for column in (data.ap, data.ap50, data.ap75))
+    np.testing.assert_allclose(ap, expected, atol=0.6e-5)
+    np.testing.assert_allclose(ap50.mean(), detector.metrics["AP50"], atol=0.6e-5)
+    np.testing.assert_allclose(ap75.mean(), detector.metrics["AP75"], atol=0.6e-5)
 
 
 @pytest.mark.parametrize("row", [0, 5, 9])

@@ -35,7 +35,7 @@ def test_the_last_row_is_of_all_classes_and_the_shares_add_up(seed):
     data, result = build(analysis), tide(analysis.matches)
     np.testing.assert_allclose(data.gains[-1], result.gains, atol=1e-4)
     np.testing.assert_allclose(data.gains[1], result.class_gains[:, 1], atol=1e-4)
-    np.testing.assert_allclose(np.sum(data.shares, axis=1), 1, atol=1e-3)
+    np.testing.assert_allclose(np.array(data.shares, dtype=float).sum(axis=1), 1, atol=1e-3)
     sizes = np.array(data.sizes.missing) + np.array(data.sizes.false)
     np.testing.assert_allclose(sizes.sum(axis=1), 1, atol=1e-3)
     np.testing.assert_array_equal(np.sum(data.counts[:-1], axis=0), data.counts[-1])
@@ -43,7 +43,7 @@ def test_the_last_row_is_of_all_classes_and_the_shares_add_up(seed):
     for fix in MAIN_FIXES[:5]:
         assert data.counts[-1][fix] == (analysis.errors.kinds == ErrorKind[fix.name]).sum()
     assert data.counts[-1][5] == analysis.errors.missed.sum()
-    np.testing.assert_allclose(np.mean(data.ap50), analysis.reported.metrics["AP50"], atol=1e-4)
+    np.testing.assert_allclose(np.array(data.ap50, dtype=float).mean(), analysis.reported.metrics["AP50"], atol=1e-4)
 
 
 def test_a_thousand_classes_are_small():

@@ -91,7 +91,7 @@ def _num_kept(true: Ints, detected: Ints, ranked: Ints) -> int:
     last = np.maximum(rank[pairs // (num_classes + 1)], rank[pairs % (num_classes + 1)])
     own = np.cumsum(np.bincount(last, minlength=num_classes))
     shared = np.minimum(2 * np.arange(1, num_classes + 1) + 2, MAX_CELLS)
-    if own[-1] <= MAX_CELLS:
+    if own.max(initial=0) <= MAX_CELLS:
         return num_classes
     return int(np.searchsorted(own + shared, MAX_CELLS, side="right"))
 
