@@ -19,7 +19,7 @@ from detection import load_detector, train_detector
 from detection.config import load_config
 from tests.cli.trained import write_trained
 from tests.docs.markdown import ROOT
-from tests.test_architecture import file_of, imports_of
+from tests.test_architecture import LEVELS, file_of, imports_of
 
 PAGE = ROOT / "docs/architecture.md"
 TRAINING, INFERENCE = "Training: from a config to the summed loss", "Inference: from a file to detections"
@@ -49,6 +49,12 @@ def beside(heading: str) -> set[Path]:
     """The files of the section's table: what runs meanwhile and is not on the way."""
     rows = [line for line in section(heading).splitlines() if line.startswith("|")]
     return {ROOT / name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)}
+
+
+def test_the_house_and_its_arrows_name_every_room():
+    house, arrows = (set(re.findall(r"\w+", block)) for block in re.findall(r"```\n(.*?)```", section("The house"), re.DOTALL))
+    rooms = set.union(*LEVELS)
+    assert rooms <= house and rooms <= arrows, f"missing: {rooms - house}, {rooms - arrows}"
 
 
 @pytest.mark.parametrize("heading", [TRAINING, INFERENCE])

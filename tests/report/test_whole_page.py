@@ -115,7 +115,8 @@ CASES: tuple[Callable[[Path], Data], ...] = (
 def test_the_report_opens(case, open_page, tmp_path):
     """On a telephone and on a desk, in the light and in the dark; the fixture asserts that nothing is wrong with the page."""
     label = HOSTILE_NAMES[1] if case is hostile_names else "runs/mine"
-    index = write_report(reported(*case(tmp_path), label=label), tmp_path / "report")
+    dataset, found = case(tmp_path)
+    index = write_report(reported(dataset, found, label), tmp_path / "report")
     for width, dark in ((390, True), (1600, False)):
         page = open_page(index, width, dark=dark)
         assert page.locator("h1").inner_text() == label
