@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detection.evaluation.confusion import score_levels
 from detection.evaluation.matches import Matches
 from detection.evaluation.voc import Bools, Floats, Ints
 
@@ -56,7 +57,7 @@ class Reliability:
 def reliability(scores: Floats, true: Bools, num_bins: int = NUM_BINS) -> Reliability:
     """The reliability of D detections: their scores (D,), and which are true positives (D,).
 
-    Bin b has the scores from b / B on and below (b + 1) / B, the last one also 1.
+    Bin b has the scores from b / B on and below (b + 1) / B, in float32; the first also those below, the last all above.
     """
     return _reliabilities(scores, true, np.zeros(len(scores), dtype=np.int64), 1, num_bins)[0]
 
@@ -83,7 +84,7 @@ def _looked_at(matches: Matches, iou_threshold: float, least_score: float) -> tu
 
 def _reliabilities(scores: Floats, true: Bools, labels: Ints, num_labels: int, num_bins: int) -> list[Reliability]:
     """The reliability of the detections of each label."""
-    bins = np.clip((scores * num_bins).astype(np.int64), 0, num_bins - 1)
+    bins = score_levels(scores, num_bins + 1).clip(0, num_bins - 1)
     place, shape = labels * num_bins + bins, (num_labels, num_bins)
     counts = np.bincount(place, minlength=num_labels * num_bins).reshape(shape)
     sums = [np.bincount(place, weights, minlength=num_labels * num_bins).reshape(shape) for weights in (scores, true)]

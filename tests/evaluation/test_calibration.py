@@ -15,10 +15,12 @@ from tests.report.scenes import scene
 
 
 def plain_error(scores, true, num_bins=NUM_BINS) -> tuple[float, float]:
-    """ECE and the greatest gap, by a loop over the bins."""
+    """ECE and the greatest gap, by a loop over the bins, whose lower edges a score reaches in float32."""
     error, greatest = 0.0, 0.0
+    edges = [np.float32(edge / num_bins) for edge in range(1, num_bins)]
+    bins = [sum(np.float32(score) >= edge for edge in edges) for score in scores.tolist()]
     for number in range(num_bins):
-        inside = [place for place, score in enumerate(scores) if min(int(score * num_bins), num_bins - 1) == number]
+        inside = [place for place, bin_ in enumerate(bins) if bin_ == number]
         if inside:
             gap = abs(np.mean([scores[place] for place in inside]) - np.mean([true[place] for place in inside]))
             error += gap * len(inside) / len(scores)
@@ -78,3 +80,15 @@ def test_no_detections():
     assert found.counts.tolist() == [0] * NUM_BINS and np.isnan(found.error) and found.worst_bin is None
     dataset, _ = scene(num_images=2)
     assert len(class_reliabilities(match(dataset.records, {}, dataset.class_names))) == len(dataset.class_names)
+
+
+def test_a_score_at_an_edge_is_in_the_bin_above_it_also_in_float32():
+    """As float32, 0.7 is a little below 0.7."""
+    edges = np.arange(10) / 10
+    for scores in (edges, edges.astype(np.float32).astype(np.float64)):
+        assert reliability(scores, np.ones(10, dtype=bool)).counts.tolist() == [1] * 10
+
+
+def test_scores_beyond_0_and_1_are_in_the_outer_bins():
+    scores = np.array([1e300, 7.0, 1.0, -0.0, -3.0, -1e300])
+    assert reliability(scores, np.zeros(6, dtype=bool)).counts.tolist() == [3, *[0] * 8, 3]
