@@ -41,7 +41,7 @@ def test_voc_data_are_counted_as_the_development_kit_does(folder):
     assert split.voc_name == "trainval" and split.unannotated == []
     kit = voc_ground_truth(split)
     assert [record.image_id for record in kit] == [record.image_id for record in split.records]
-    assert kit[0].size_hw == (0, 0)  # no image is opened
+    assert kit[0].size_hw == (40, 60)  # as the annotation says; no image is opened
     detections = {split.records[0].image_id: make_detections([(1, 1, 9, 9)], [0.5])}
     evaluation = as_voc_evaluation(split, detections)
     assert evaluation.default_metric == "voc07" and evaluation.classes_without_file == []
