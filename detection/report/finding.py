@@ -176,4 +176,5 @@ def _quoted(name: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    """To whole per cents; 100 is said of all alone."""
+    return f"{min(100 * share, 99 if share < 1 - 1e-9 else 100):.0f} %"

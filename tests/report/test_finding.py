@@ -164,3 +164,10 @@ def test_any_detector_has_a_sentence(seed, num_classes):
     analysis = analyse(reported(*scene(class_names=names, seed=seed)))
     finding = found_in(analysis)
     assert 1 / 36 < finding.share <= 1 + 1e-9 and f"{100 * finding.share:.0f} % of" in main_finding(analysis)
+
+
+def test_a_hundred_per_cent_is_all():
+    """One inexact box and 299 missed objects, each all that its class loses."""
+    names = tuple(map(str, range(300)))
+    analysis = analysed(lambda label, size: (label, 0.5) if label == 0 else None, names, sizes=("small",))
+    assert main_finding(analysis) == "99 % of the lost AP is missed objects."
