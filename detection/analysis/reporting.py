@@ -23,6 +23,7 @@ from detection.evaluation.detection_files import find_voc_detections, read_voc_d
 from detection.files import METRICS_FILE, TRAINED_FILES, exists, find_trained_weights, is_file
 from detection.inference.detector import load_detector
 from detection.inference.evaluate import EvaluationResult, evaluate, evaluate_detections
+from detection.report.exports.coco import ANNOTATIONS_FILE, DETECTIONS_FILE
 from detection.report.reported import ReportedDetector
 from detection.structures import Detections, DetectionsByImage
 from detection.weights.checkpoint import checkpoint_config, read_checkpoint
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 SourceKind = Literal["detector", "results", "voc"]
-REPORT_ANNOTATIONS, REPORT_DETECTIONS = "annotations.json", "detections.json"
-"""The ground truth and the detections in a report's folder, in COCO's formats."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,13 @@ def recognise(name: str | Path) -> NamedSource:
     weights = find_trained_weights(path)
     if weights is not None:
         return NamedSource(label, "detector", weights)
-    if exists(path / REPORT_ANNOTATIONS) and exists(path / REPORT_DETECTIONS):
-        return NamedSource(label, "results", path / REPORT_DETECTIONS, path / REPORT_ANNOTATIONS)
+    if exists(path / ANNOTATIONS_FILE) and exists(path / DETECTIONS_FILE):
+        return NamedSource(label, "results", path / DETECTIONS_FILE, path / ANNOTATIONS_FILE)
     if any(path.glob("comp*_det_*_*.txt")):
         return NamedSource(label, "voc", path)
     raise DatasetError(
         f"{shorten(label)} is no run (it has no {' or '.join(TRAINED_FILES)}), no folder of detection files "
-        f"(comp4_det_SPLIT_CLASS.txt) and no report (it has no {REPORT_DETECTIONS}): name one of these, or a file"
+        f"(comp4_det_SPLIT_CLASS.txt) and no report (it has no {DETECTIONS_FILE}): name one of these, or a file"
     )
 
 
@@ -208,7 +207,11 @@ def _evaluated(
     if own is dataset:
         return result
     found = _adapted(result.detections, own, dataset)
-    return replace(evaluate_detections(dataset, found, source.config.test.max_detections), latency=result.latency)
+    return replace(
+        evaluate_detections(dataset, found, source.config.test.max_detections),
+        latency=result.latency,
+        max_pixels=result.max_pixels,
+    )
 
 
 def _adapted(detections: DetectionsByImage, own: Dataset, dataset: Dataset) -> DetectionsByImage:

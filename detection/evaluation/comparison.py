@@ -73,6 +73,14 @@ class Comparison:
     classes: tuple[ClassDifference, ...]  # that have objects: the greatest gain first, the greatest loss last
     resamples: int
 
+    def gained(self, most: int) -> list[ClassDifference]:
+        """The classes whose AP has risen, the greatest gain first."""
+        return [each for each in self.classes if each.difference.value > 0][:most]
+
+    def lost(self, most: int) -> list[ClassDifference]:
+        """The classes whose AP has fallen, the greatest loss first."""
+        return [each for each in reversed(self.classes) if each.difference.value < 0][:most]
+
 
 def compare(first: Matches, second: Matches, *, resamples: int = 1000, seed: int = 0) -> Comparison:
     """Compare a second detector with a first one. Raises ValueError where the images, classes or objects are not the same."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from detection.config import MAX_PIXELS
 from detection.data.catalog import Dataset
 from detection.engine.run_curves import RunCurves, read_run
 from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
@@ -36,6 +37,7 @@ class EvaluationResult:
     detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
     dataset: Dataset = field(repr=False)  # the ground truth that they were compared with
     latency: Latency | None = None  # per image, of the detector; None where only its detections were given
+    max_pixels: int = MAX_PIXELS  # `data.max_pixels` of the detector, which holds for the report's thumbnails, too
 
     def report(self, folder: str | Path, *, label: str | None = None, run: str | Path | None = None) -> Path:
         """Write the report into a folder, which is made; returns its index.html, which any browser opens.
@@ -48,7 +50,9 @@ class EvaluationResult:
 
     def reported(self, label: str, run: RunCurves | None = None) -> ReportedDetector:
         """What a report is made of."""
-        return ReportedDetector(label, self.dataset, self.detections, self.metrics, self.class_ap, self.latency, run)
+        return ReportedDetector(
+            label, self.dataset, self.detections, self.metrics, self.class_ap, self.latency, run, self.max_pixels
+        )
 
     def __str__(self) -> str:
         titles = [(METRICS[key].title, _number(value)) for key, value in self.metrics.items()]
@@ -70,15 +74,15 @@ def evaluate(
 
     `dataset` defaults to the test split of the model's config (`data.test`, or else `data.val`), `workers`, the loader's
     processes, to the config's. `report` hears how many images are done. How long `model.predict` took per image, without
-    reading the file, is the result's `latency`. Raises ConfigError where the config names no such
-    split, DatasetError for annotations or images that cannot be read.
+    reading the file, is the result's `latency`. Raises ConfigError where the config names no such split, DatasetError for
+    annotations or images that cannot be read.
     """
     data = load_evaluation_split(model.config).dataset if dataset is None else dataset
     workers = model.config.data.workers if workers is None else workers
     meter = LatencyMeter()
     found = predict_dataset(model, data.records, workers=workers, report=report, on_timed=meter.add)
     result = evaluate_detections(data, found, model.config.test.max_detections)
-    return replace(result, latency=meter.latency(model.device))
+    return replace(result, latency=meter.latency(model.device), max_pixels=model.config.data.max_pixels)
 
 
 def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_detections: int = COCO_CAP) -> EvaluationResult:

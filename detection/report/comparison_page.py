@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detection.evaluation.comparison import LEAST_IMAGES, ClassDifference, Comparison, Difference
+from detection.evaluation.comparison import LEAST_IMAGES, ClassDifference, Difference
 from detection.evaluation.metrics import METRICS, RESAMPLED_METRICS
 from detection.files import plain_json, write_json, write_whole
 from detection.html import render_page, signed_text
@@ -175,12 +175,13 @@ def _comparison(compared: Compared, number: int, folder: Path) -> ShownCompariso
     comparison, names = compared.comparisons[number - 1], compared.matches[0].class_names
     pair = compared.names[0], compared.names[number]
     metrics = [(METRICS[key].title, comparison.metrics[key]) for key in RESAMPLED_METRICS]
+    extremes = [*comparison.gained(MAX_CLASSES), *reversed(comparison.lost(MAX_CLASSES))]
     return ShownComparison(
         pair[1],
         compared.reported[number].label,
         headline(comparison.metrics["AP"], pair),
         _rows(metrics),
-        _rows([(names[each.label], each.difference) for each in _extremes(comparison)]),
+        _rows([(names[each.label], each.difference) for each in extremes]),
         len(comparison.classes),
         _table(comparison.classes),
         write_disagreements(compared, number, pair, folder),
@@ -197,13 +198,6 @@ def headline(difference: Difference, names: tuple[str, str]) -> str:
     if difference.is_clear:
         return f"{second} is {verdict(difference)} than {first}: AP {interval}."
     return f"The AP of {second} and {first} does not differ clearly: {interval}."
-
-
-def _extremes(comparison: Comparison) -> list[ClassDifference]:
-    """The classes gained and lost most, by the difference."""
-    gained = [each for each in comparison.classes if each.difference.value > 0][:MAX_CLASSES]
-    lost = [each for each in comparison.classes if each.difference.value < 0][-MAX_CLASSES:]
-    return [*gained, *lost]
 
 
 def _rows(pairs: Sequence[tuple[str, Difference]]) -> ShownRows:

@@ -87,6 +87,11 @@ def test_latency_is_the_time_of_predict_after_the_first_call(model: Detector, da
     assert result.latency == Latency(1.5 / 6, "CPU, 2 threads")
 
 
+def test_a_report_reads_images_as_large_as_the_detector_does(model: Detector, dataset: Dataset) -> None:
+    model.config = override_config(model.config, ["data.max_pixels=200000000"])
+    assert evaluate(model, dataset, workers=0).reported("mine").max_pixels == 200_000_000
+
+
 def test_latency_without_a_second_call_or_an_image(model: Detector) -> None:
     meter = LatencyMeter()
     assert meter.latency(model.device) is None

@@ -112,8 +112,7 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], compared: C
     images = "1 image" if compared.num_images == 1 else f"{compared.num_images} images"
     metrics = list(comparison.metrics.items())
     console.print(_table(f"{names[1]} beside {names[0]}, {images}", metrics, names), soft_wrap=True)
-    gained = [each for each in comparison.classes if each.difference.value > 0][:CLASSES_SHOWN]
-    lost = [each for each in reversed(comparison.classes) if each.difference.value < 0][:CLASSES_SHOWN]
+    gained, lost = comparison.gained(CLASSES_SHOWN), comparison.lost(CLASSES_SHOWN)
     for title, classes in ((f"{names[1]} gains most, AP", gained), (f"{names[1]} loses most, AP", lost)):
         if classes:
             console.print(_table(title, _named(classes, compared), names), soft_wrap=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from detection.errors import ConfigError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
+    from detection.config import Config
     from detection.data.catalog import Dataset
     from detection.evaluation.coco import CocoResult
     from detection.report.reported import ReportedDetector
@@ -35,7 +36,7 @@ class Evaluated:
     result: CocoResult
     dataset: Dataset | None = None
     detections: DetectionsByImage = field(default_factory=dict)
-    max_detections: int = 100
+    config: Config | None = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,10 +97,10 @@ def as_reported(options: argparse.Namespace, evaluated: Evaluated) -> ReportedDe
     from detection.analysis.reporting import load_reported
     from detection.inference.evaluate import evaluate_detections
 
-    if evaluated.dataset is None:
+    if evaluated.dataset is None or evaluated.config is None:
         return load_reported([options.detections], truth=TruthFiles(options.annotations, options.images))[0]
-    found = evaluate_detections(evaluated.dataset, evaluated.detections, evaluated.max_detections)
-    return found.reported(name_of_evaluated(options))
+    found = evaluate_detections(evaluated.dataset, evaluated.detections, evaluated.config.test.max_detections)
+    return replace(found, max_pixels=evaluated.config.data.max_pixels).reported(name_of_evaluated(options))
 
 
 def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated | None:
@@ -124,6 +125,5 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
         say(f"detections: {options.write_detections}", console)
     if split.unannotated:
         return None
-    most = model.config.test.max_detections
-    result = evaluate_coco_results(ground_truth, results, split.class_names, most)
-    return Evaluated(result, split.dataset, detections, most)
+    result = evaluate_coco_results(ground_truth, results, split.class_names, model.config.test.max_detections)
+    return Evaluated(result, split.dataset, detections, model.config)

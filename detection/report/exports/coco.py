@@ -18,6 +18,7 @@ from detection.report.reported import Analysis, ReportedDetector
 from detection.structures import Detections, ImageId, Record
 
 ANNOTATIONS_FILE, DETECTIONS_FILE = "annotations.json", "detections.json"
+"""The ground truth and the detections in a report's folder, which also can be reported again."""
 
 
 def write_coco(analysis: Analysis, folder: Path) -> None:
