@@ -16,7 +16,7 @@ from detection.data.coco_format import CocoId, read_coco_file
 from detection.data.faults import Faults
 from detection.data.images import image_size
 from detection.data.orientation import turn_records
-from detection.errors import ConfigError, DatasetError
+from detection.errors import ConfigError, DatasetError, MissingImageError
 from detection.evaluation.devkit import find_year, read_devkit, sort_classes
 from detection.evaluation.split import coco_ground_truth, load_evaluation_split
 from detection.files import is_file
@@ -44,7 +44,7 @@ class ReportTruth:
 
     def as_coco(self) -> dict[str, Any]:
         """What reading a result file needs to know of its annotation file."""
-        images = [{"id": record.image_id} for record in self.dataset.records]
+        images = [{"id": record.image_id, "file_name": record.file.name} for record in self.dataset.records]
         return {"images": images, "categories": [{"id": key, "name": name} for key, name in self.categories.items()]}
 
 
@@ -117,7 +117,10 @@ def read_coco_truth(annotations: Path, images: Path | None = None) -> ReportTrut
     faults = Faults()
     content = read_coco_file(annotations, faults)
     classes = ClassMap.to(list(dict.fromkeys(content.categories.values())))
-    records = read_coco_content(content, images, classes, faults)
+    try:
+        records = read_coco_content(content, images, classes, faults)
+    except MissingImageError as error:  # whose own advice is a key of a config, and there is none
+        raise DatasetError(f"{error.args[0]}; without a folder of images (--images) pictures may be missing") from None
     if images is not None:
         records = turn_records(records, "auto", faults)
     faults.warn()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 
@@ -110,7 +110,10 @@ def recognise(name: str | Path) -> NamedSource:
 def require_comparable(first: OpenSource, other: OpenSource) -> None:
     """Raise DatasetError, naming both, unless two sources have the same classes and the same images."""
     both = f"{shorten(first.named.label)} and {shorten(other.named.label)}"
+    report = next((each.named for each in (first, other) if each.named.annotations is not None), None)
     fix = "give a config whose data.test both are to be measured on (--config FILE)"
+    if report is not None:  # its ground truth lies in its folder, whatever the config
+        fix = f"make the report {shorten(report.label)} again on the images and classes of the other"
     names = (first.truth.dataset.class_names, other.truth.dataset.class_names)
     # Ids as texts: 7 in a COCO file is "7" in a development kit.
     ids = tuple({str(record.image_id): record.file.stem for record in each.truth.dataset.records} for each in (first, other))
@@ -141,6 +144,20 @@ def _require_used(
         raise ConfigError(f"{option} goes with a folder of detection files (comp4_det_SPLIT_CLASS.txt), and none is named")
     if overrides and config is None and "detector" not in kinds:
         raise ConfigError(f"{shorten(overrides[0])} changes the config of a detector, and none is named: leave it out")
+    reports = [source for source in sources if source.annotations is not None]
+    results = any(source.kind == "results" and source.annotations is None for source in sources)
+    if reports and files.annotations and not results:
+        _refuse_for_reports("--annotations", reports)
+    used = "detector" in kinds or (results and not files.annotations) or ("voc" in kinds and not files.devkit)
+    if config is not None and not used:
+        if reports:
+            _refuse_for_reports("--config", reports)
+        raise ConfigError("--config is not needed: all that is named is measured on what the other options say; leave it out")
+
+
+def _refuse_for_reports(option: str, reports: Sequence[NamedSource]) -> NoReturn:
+    label = shorten(reports[0].label)
+    raise ConfigError(f"{option} changes nothing: {label} is a report, whose folder holds its ground truth; leave it out")
 
 
 def _open(

@@ -84,9 +84,9 @@ def read_results(file: Path, dataset: Mapping[str, Any]) -> list[dict[str, Any]]
     """The content of a result file, each entry of an image and a category of `dataset`. Raises DatasetError."""
     results = read_json(file)
     if not isinstance(results, list):
-        raise DatasetError(f"{file} must hold a list of results, found a {type(results).__name__}")
-    images = {image["id"] for image in dataset["images"]}
-    categories = {category["id"] for category in dataset["categories"]}
+        raise DatasetError(f"{file} must hold a list of results, found a {type(results).__name__}{_annotations_hint(results)}")
+    images = {image["id"]: image.get("file_name") for image in dataset["images"]}
+    categories = {category["id"]: category["name"] for category in dataset["categories"]}
     read: list[dict[str, Any]] = []
     for entry in results:
         result = _read_result(entry, images, categories)
@@ -107,7 +107,14 @@ def _read_result(entry: Any, images: Collection[CocoId], categories: Collection[
     return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
 
 
-def _result_fault(entry: Any, images: Collection[CocoId], categories: Collection[CocoId]) -> str:
+def _annotations_hint(content: object) -> str:
+    """The end of the message about a file that holds no list: what people name by mistake."""
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        return ""
+    return ": this is an annotation file, the detections are in another"
+
+
+def _result_fault(entry: Any, images: Mapping[CocoId, object], categories: Mapping[CocoId, str]) -> str:
     """What is wrong with a result that `_read_result` refuses; the end of a message."""
     fields = ("image_id", "category_id", "bbox", "score")
     if not isinstance(entry, dict):
@@ -125,8 +132,29 @@ def _result_fault(entry: Any, images: Collection[CocoId], categories: Collection
     if finite_number(entry["score"]) is None:
         return f": 'score' must be a finite number, found {shorten(entry['score'])}"
     if image_id not in images:
-        return f" is of image {shorten(image_id)}, which the annotations do not hold{other_kind(image_id, images)}"
-    return f" is of category {shorten(category_id)}, which is not defined{other_kind(category_id, categories)}"
+        hint = other_kind(image_id, images) or _named_hint(image_id, images)
+        return f" is of image {shorten(image_id)}, which the annotations do not hold{hint}"
+    hint = other_kind(category_id, categories) or _category_hint(category_id, categories)
+    return f" is of category {shorten(category_id)}, which is not defined{hint}"
+
+
+def _named_hint(name: CocoId, images: Mapping[CocoId, object]) -> str:
+    """The end of a message about an unknown image: its id, where it is named by its file, as programs for YOLO do."""
+    for key, file in images.items():
+        if isinstance(file, str) and isinstance(name, str) and name in (file, Path(file).name, Path(file).stem):
+            return f"; it is the file of image {shorten(key)} there: write that id"
+    return "; give the annotations of the images that were detected on, or leave the result out"
+
+
+def _category_hint(unknown: CocoId, categories: Mapping[CocoId, str]) -> str:
+    """The end of a message about an unknown category: its id where it is a name, else the ids that there are."""
+    named = next((key for key, name in categories.items() if name == unknown), None)
+    if named is not None:
+        return f"; it is the name of category {shorten(named)} there: write that id"
+    numbers = [key for key in categories if isinstance(key, int)]
+    if not isinstance(unknown, int) or not numbers:
+        return ""
+    return f": the {len(categories)} ids there are {min(numbers)} to {max(numbers)}, and not positions in a list of classes"
 
 
 def category_ids(dataset: Mapping[str, Any]) -> dict[str, CocoId]:

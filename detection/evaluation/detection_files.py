@@ -115,6 +115,9 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
+_OTHER_SPLIT = ": evaluate the split that was detected on, or leave the line out"
+
+
 def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[int, list[float]]:
     # From the right, because a stem may hold spaces.
     stem, *fields = text.strip().rsplit(maxsplit=5)
@@ -127,7 +130,7 @@ def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[in
         raise DatasetError(f"{where}: boxes must lie within {MAX_COORDINATE:.0e} px, found {shorten(text.strip())}")
     if stem not in positions:
         extra = f"; expected 6 fields ({FIELDS}), found {len(text.split())}" if len(text.split()) > 6 else ""
-        raise DatasetError(f"{where}: image {shorten(stem)} is not in the evaluated split{extra}")
+        raise DatasetError(f"{where}: image {shorten(stem)} is not in the evaluated split{extra or _OTHER_SPLIT}")
     return positions[stem], numbers
 
 

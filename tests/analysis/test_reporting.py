@@ -174,6 +174,17 @@ MISTAKES = [
     (load("best.pt", truth=TruthFiles(images=Path("x"))), ConfigError, "--images goes with a COCO result file (.json)"),
     (load("best.pt", truth=TruthFiles(year="2007")), ConfigError, "--year goes with a folder of detection files"),
     (load("a report", overrides=["test.flip=true"]), ConfigError, "'test.flip=true' changes the config of a detector"),
+    (load("a report", truth=TruthFiles(annotations=Path("x"))), ConfigError, "--annotations changes nothing: "),
+    (load("a report", config="x"), ConfigError, "is a report, whose folder holds its ground truth; leave it out"),
+    (load("results.json", truth=TruthFiles(annotations=Path("x")), config="x"), ConfigError, "--config is not needed"),
+    (
+        lambda made: load(
+            "results.json",
+            truth=TruthFiles(annotations=made / "instances.json", images=made / "detections"),
+        )(made),
+        DatasetError,
+        "; without a folder of images (--images) pictures may be missing",
+    ),
     (load("best.pt", overrides=["data.test=[]"]), ConfigError, "set data.test or data.val"),
     (lambda made: load("results.json", truth=changed(made, lambda each: each["images"].pop()))(made), DatasetError, "im2"),
     (

@@ -91,6 +91,25 @@ def test_results_must_be_a_list(tmp_path):
         run(tmp_path, results={"results": []})
 
 
+def test_the_annotations_in_the_place_of_the_results_are_known(tmp_path):
+    with pytest.raises(DatasetError, match="found a dict: this is an annotation file"):
+        run(tmp_path, results=DATASET)
+
+
+@pytest.mark.parametrize("name", ["sub/a.jpg", "a.jpg", "a"])
+def test_an_image_named_by_its_file_is_told_its_id(tmp_path, name):
+    with pytest.raises(DatasetError, match="which the annotations do not hold; it is the file of image 1 there: write that id"):
+        run(tmp_path, changed("images", file_name="sub/a.jpg"), [{**RESULT, "image_id": name}])
+
+
+def test_an_unknown_category_is_told_the_ids_that_there_are(tmp_path):
+    ids, name = [each["id"] for each in DATASET["categories"]], DATASET["categories"][0]["name"]
+    with pytest.raises(DatasetError, match=f"the {len(ids)} ids there are {min(ids)} to {max(ids)}, and not positions"):
+        run(tmp_path, results=[{**RESULT, "category_id": 77}])
+    with pytest.raises(DatasetError, match=f"it is the name of category {ids[0]} there: write that id"):
+        run(tmp_path, results=[{**RESULT, "category_id": name}])
+
+
 def test_a_result_must_have_a_score(tmp_path):
     with pytest.raises(DatasetError, match=r"results\[0\] has no 'score'"):
         run(tmp_path, results=[{key: RESULT[key] for key in ("image_id", "category_id", "bbox")}])

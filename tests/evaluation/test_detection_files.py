@@ -78,7 +78,7 @@ def test_equal_scores_keep_the_files_order(tmp_path):
         ("a high 1 1 10 10", r"txt:3: expected five finite numbers after the stem .*found 'a high 1 1 10 10'"),
         ("a nan 1 1 10 10", r"txt:3: expected five finite numbers"),
         ("a 0.5 1 1 inf 10", r"txt:3: expected five finite numbers"),
-        ("z 0.5 1 1 10 10", r"txt:3: image 'z' is not in the evaluated split$"),
+        ("z 0.5 1 1 10 10", r"txt:3: image 'z' is not in the evaluated split: evaluate the split that was detected on"),
     ],
 )
 def test_faulty_lines_are_named(tmp_path, line, message):

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.export import check_format
 
     check_format(output)  # before anything is downloaded
-    write = write_backbone if options.backbone else write_detector
+    write = write_backbone if options.backbone is not None else write_detector
     say(f"{output}: {write(options, overrides, output)}")
     return 0
 
@@ -71,7 +71,7 @@ def output_file(names: Sequence[str]) -> Path:
 
 def check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Raise ConfigError for overrides of other keys than an export has, and for options of both kinds of networks."""
-    keys = BACKBONE_KEYS if options.backbone else DETECTOR_KEYS
+    keys = BACKBONE_KEYS if options.backbone is not None else DETECTOR_KEYS
     for text in overrides:
         if not text.startswith(keys):
             raise ConfigError(f"'{text}' cannot be chosen here, only {' and '.join(f'{key}...' for key in keys)}")

@@ -126,15 +126,19 @@ def _change_ids(content: dict[str, Any], kind: str) -> None:
 def coco_results(random_: random.Random, folder: Path) -> Case:
     """A value of a result file, or its bytes."""
     path = folder / "detections.json"
-    command = "eval-coco --annotations instances.json --detections detections.json --json numbers.json"
+    commands = words(
+        "eval-coco --annotations instances.json --detections detections.json --json numbers.json",
+        "report detections.json --annotations instances.json --images images --output reported --export fiftyone",
+        "compare detections.json run --config coco.yaml --resamples 3 --fail-below 1",
+    )
     if random_.random() < 0.3:
         replace(path, break_bytes(path.read_bytes(), random_))
-        return Case("bytes of a result file", words(command))
+        return Case("bytes of a result file", commands)
     content = json.loads(path.read_text())
     keys = random_.choice(list(paths(content[:3])))
     text = json_value(random_)
     replace(path, with_raw(content, keys, text, json.dumps))
-    return Case(f"result {'.'.join(map(str, keys))}: {text[:60]}", words(command))
+    return Case(f"result {'.'.join(map(str, keys))}: {text[:60]}", commands)
 
 
 def voc_results(random_: random.Random, folder: Path) -> Case:
@@ -142,4 +146,6 @@ def voc_results(random_: random.Random, folder: Path) -> Case:
     path = random_.choice(sorted((folder / "detections").glob("*.txt")))
     text = path.read_text() or "000001 0.5 1 2 30 40\n"
     replace(path, break_text(text, random_) if random_.random() < 0.6 else break_bytes(text.encode(), random_))
-    return Case("a VOC detection file", words("eval-voc --detections detections --devkit . --year 2007 --split val"))
+    truth = "--devkit . --year 2007 --split val"
+    report = f"report detections {truth} --output reported"
+    return Case("a VOC detection file", words(f"eval-voc --detections detections {truth}", report))

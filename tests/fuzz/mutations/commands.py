@@ -53,6 +53,8 @@ def command_line(random_: random.Random, folder: Path) -> Case:
         "ablation": ("--timed-images", "--json", "--weights"),
         "layer-responses": ("--images", "--plot", "--json"),
         "eval-classifier": ("--weights", "--json"),
+        "report": ("--config", "--annotations", "--images", "--devkit", "--year", "--split", "--output", "--export"),
+        "compare": ("--config", "--annotations", "--images", "--fail-below", "--metric", "--resamples", "--seed", "--json"),
     }
     ordinary = {
         "eval-voc": "--weights run/last.pt",
@@ -67,6 +69,8 @@ def command_line(random_: random.Random, folder: Path) -> Case:
         "ablation": "--weights run/last.pt --timed-images 1",
         "layer-responses": "--config classifier.yaml --weights classifier/last.pt --images 2",
         "eval-classifier": "--config classifier.yaml --weights classifier/last.pt",
+        "report": "run --output reported",
+        "compare": "run detections.json --config coco.yaml --resamples 3",
     }
     name = random_.choice(sorted(options))
     option, value = random_.choice(options[name]), random_.choice(values)
@@ -83,9 +87,9 @@ def class_names(random_: random.Random, folder: Path) -> Case:
     for path in (folder / "VOC2007/Annotations").glob("*.xml"):
         replace(path, path.read_text().replace("<name>cat<", f"<name>{escape(name)}<"))
     evaluate = "eval-voc --config detector.yaml --weights new/last.pt --report report --write-detections written"
-    return Case(
-        f"class {name[:20]!r}", words(*VOC_COMMANDS[:2], evaluate, "demo photo.jpg --weights new/last.pt --output drawn")
-    )
+    compare = "compare new/last.pt report --resamples 3"
+    demo = "demo photo.jpg --weights new/last.pt --output drawn --score-threshold report/thresholds.yaml"
+    return Case(f"class {name[:20]!r}", words(*VOC_COMMANDS[:2], evaluate, compare, demo))
 
 
 def metrics_log(random_: random.Random, folder: Path) -> Case:
@@ -95,4 +99,5 @@ def metrics_log(random_: random.Random, folder: Path) -> Case:
     broken: str | bytes = break_text(text, random_) if random_.random() < 0.5 else break_bytes(text.encode(), random_)
     replace(path, broken)
     resume = "train --config detector.yaml --resume train.steps=3"
-    return Case("metrics.jsonl", words(random_.choice(("plot-runs run --output curves.png", resume))))
+    report = "report run --output reported"
+    return Case("metrics.jsonl", words(random_.choice(("plot-runs run --output curves.png", resume, report))))
