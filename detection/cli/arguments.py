@@ -69,7 +69,8 @@ def threshold(text: str) -> float | Path:
     """The type of an option: a number from 0 to 1, or a file that has one for each class."""
     if _NUMBER.fullmatch(text):
         return fraction(text)
-    if not text.strip() or not exists(text):
+    named = Path(text).suffix.lower() in (".yaml", ".yml") and "\0" not in text  # an absent one is told as such when it is read
+    if not text.strip() or not (named or exists(text)):
         raise argparse.ArgumentTypeError(f"must be 0 to 1, or a YAML file with a number for each class, got {shorten(text)}")
     return Path(text)
 

@@ -221,7 +221,9 @@ def test_a_file_has_a_threshold_for_each_class(tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert error.startswith(f"error: {words}") and error.count("\n") == 1
     assert run(picture, "--weights", weights, "--score-threshold", "absent.yaml", folder=tmp_path / "out") == 2
-    assert "must be 0 to 1, or a YAML file with a number for each class, got 'absent.yaml'" in capsys.readouterr().err
+    assert "cannot read thresholds absent.yaml: No such file" in capsys.readouterr().err
+    assert run(picture, "--weights", weights, "--score-threshold", "high", folder=tmp_path / "out") == 2
+    assert "must be 0 to 1, or a YAML file with a number for each class, got 'high'" in capsys.readouterr().err
 
 
 def test_settings_stand_among_the_inputs(tmp_path, capsys):
