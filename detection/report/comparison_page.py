@@ -151,7 +151,7 @@ def _page(compared: Compared, folder: Path, resamples: int) -> ComparisonPage:
         "curves": [asdict(each) for each in curves],
     }
     return ComparisonPage(
-        f"{detectors[1].label} beside {detectors[0].label}" if len(detectors) == 2 else f"{len(detectors)} detectors compared",
+        f"{detectors[1].label} vs. {detectors[0].label}" if len(detectors) == 2 else f"{len(detectors)} detectors compared",
         [METRICS[key].title for key in RESAMPLED_METRICS],
         detectors,
         comparisons,

@@ -22,11 +22,11 @@ CONCENTRATED = 1.25
 """A part is worth naming if it has so much more of a kind's losses than of the objects."""
 
 PHRASES = {
-    Fix.CLASS: "{size}objects taken for another class",
+    Fix.CLASS: "{size}objects detected as another class",
     Fix.LOCALISATION: "inexact boxes of {size}objects{classes}",
-    Fix.BOTH: "wrong classes and boxes of {size}detections{classes}",
-    Fix.DUPLICATE: "second detections of {size}objects{classes}",
-    Fix.BACKGROUND: "{size}false detections{classes} on background",
+    Fix.BOTH: "both wrong class and inexact box in {size}detections{classes}",
+    Fix.DUPLICATE: "duplicate detections of {size}objects{classes}",
+    Fix.BACKGROUND: "{size}false positives{classes} on background",
     Fix.MISSED: "missed {size}objects{classes}",
 }
 
@@ -65,10 +65,10 @@ def main_finding(analysis: Analysis) -> str:
         return "Nothing was detected: all AP is lost."
     finding = find_concentration(analysis)
     if finding is None:
-        return "No AP is lost: every object was found, and before any false detection."
+        return "No AP is lost: every object was found, and before any false positive."
     part = _part_of(finding, _candidates(analysis.losses, _weights(matches)))
     detail = f" ({_what(part, names)}: {_percent(part.share)})" if part else ""
-    return f"{_percent(finding.share)} of the lost AP is {_what(finding, names)}{detail}."
+    return f"{_percent(finding.share)} of the lost AP comes from {_what(finding, names)}{detail}."
 
 
 def find_concentration(analysis: Analysis) -> Finding | None:

@@ -42,7 +42,7 @@ SECTIONS: tuple[Section | SectionWithFiles, ...] = (
     Section("thresholds", "Thresholds", thresholds.build),
     Section("confusion", "Confusion matrix", confusion.build),
     Section("curves", "Precision and recall", curves.build),
-    SectionWithFiles("pictures", "Pictures", pictures.build),
+    SectionWithFiles("pictures", "Images", pictures.build),
 )
 
 FILES: tuple[Callable[[Analysis, Path], None], ...] = (write_numbers, write_coco, write_errors, write_best_thresholds)

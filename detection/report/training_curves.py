@@ -61,8 +61,8 @@ def describe_overfitting(run: RunCurves) -> str | None:
     if rise < _RISE or before is None or end is None or end > (1 - _FALL) * before:
         return None
     return (
-        f"The validation loss was lowest at step {lowest:,} ({validation[lowest]:.3g}) and is {rise:.0%} higher at step "
-        f"{steps[-1]:,}, while the training loss fell from {before:.3g} to {end:.3g}: a sign of overfitting. AP may have "
+        f"The validation loss was lowest at step {lowest:,} ({validation[lowest]:.3g}) and is {100 * rise:.0f} % higher at "
+        f"step {steps[-1]:,}, while the training loss fell from {before:.3g} to {end:.3g}: a sign of overfitting. AP may have "
         f"improved all the same: see its curve."
     )
 

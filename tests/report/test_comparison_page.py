@@ -35,7 +35,7 @@ def run_of(steps: int, shift: float = 0.0) -> RunCurves:
 def test_the_page_opens_without_a_complaint(open_page, tmp_path, width, dark):
     detectors = [replace(each, run=run_of(30)) for each in pair(tmp_path, num_images=4)]
     page = open_page(write_comparison(detectors, tmp_path / "page", resamples=20), width, dark=dark)
-    assert page.locator("h1").inner_text() == "runs/b beside runs/a"
+    assert page.locator("h1").inner_text() == "runs/b vs. runs/a"
     page.locator("details.all summary").click()
     assert page.locator(".class-table tbody tr").count() == 3
     assert page.locator("#curves .chart").count() == 2
@@ -71,7 +71,7 @@ def test_names_are_text_and_never_markup(open_page, tmp_path):
     page = open_page(
         write_comparison(pair(class_names=HOSTILE_NAMES, labels=("<i>a</i>", "{{ 1 }}")), tmp_path / "page", resamples=10)
     )
-    assert page.locator("h1").inner_text() == "{{ 1 }} beside <i>a</i>"
+    assert page.locator("h1").inner_text() == "{{ 1 }} vs. <i>a</i>"
     assert page.locator("i, b").count() == 0
     page.locator("details.all summary").click()
     assert sorted(page.locator(".class-table tbody td:first-child").all_inner_texts()) == sorted(HOSTILE_NAMES)
@@ -83,7 +83,7 @@ def test_several_are_compared_with_the_first(open_page, tmp_path):
     page = open_page(write_comparison(detectors, tmp_path, resamples=10))
     assert page.locator("h1").inner_text() == "3 detectors compared"
     assert [each.split(":")[0] for each in page.locator("section h2").all_inner_texts()] == [
-        *("Detectors", "B beside A", "C beside A", "Training")
+        *("Detectors", "B vs. A", "C vs. A", "Training")
     ]
     assert "find the same objects in every image" in page.locator("#C").inner_text()
     assert "does not differ clearly: 0.000" in page.locator("#C .headline").inner_text()

@@ -32,7 +32,7 @@ def show(open_page, tmp_path, monkeypatch):
 
 
 def move_to(page, score: float) -> None:
-    page.get_by_label("score at least").first.evaluate(
+    page.locator("#confusion").get_by_label("score threshold").first.evaluate(
         "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", round(100 * score)
     )
 

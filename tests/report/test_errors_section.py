@@ -81,8 +81,8 @@ def test_a_bar_and_a_row_of_sizes_show_their_pictures(shown):
     section.locator(".sizes button", has_text="small").click()
     assert page.evaluate("window.asked") == [
         {"kind": int(ErrorKind.LOCALISATION), "label": None},
-        {"kind": "missed", "label": 1},
-        {"kind": "missed", "size": "small", "label": 1},
+        {"kind": 7, "label": 1},
+        {"kind": 7, "size": "small", "label": 1},
     ]
 
 

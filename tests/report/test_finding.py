@@ -53,28 +53,28 @@ def right(label, size):
 
 def test_missed_small_objects_of_some_classes():
     analysis = analysed(lambda label, size: None if size == "small" and label < 3 else right(label, size))
-    assert main_finding(analysis) == "100 % of the lost AP is missed small objects of classes 'cat', 'dog' and 'bird'."
+    assert main_finding(analysis) == "100 % of the lost AP comes from missed small objects of classes 'cat', 'dog' and 'bird'."
     assert found_in(analysis).fix is Fix.MISSED
 
 
 def test_missed_small_objects_of_all_classes():
     analysis = analysed(lambda label, size: None if size == "small" else right(label, size))
-    assert main_finding(analysis) == "100 % of the lost AP is missed small objects."
+    assert main_finding(analysis) == "100 % of the lost AP comes from missed small objects."
 
 
 def test_missed_objects_of_one_class():
     analysis = analysed(lambda label, size: None if label == 4 else right(label, size))
-    assert main_finding(analysis) == "100 % of the lost AP is missed objects of class 'fox'."
+    assert main_finding(analysis) == "100 % of the lost AP comes from missed objects of class 'fox'."
 
 
 def test_missed_objects_of_everything():
     analysis = analysed(lambda label, size: right(label, size) if label == 0 and size == "large" else None)
-    assert main_finding(analysis) == "100 % of the lost AP is missed objects."
+    assert main_finding(analysis) == "100 % of the lost AP comes from missed objects."
 
 
 def test_confusion_of_two_classes():
     analysis = analysed(lambda label, size: (1, 0.0) if label == 0 and size != "large" else right(label, size))
-    assert main_finding(analysis) == "100 % of the lost AP is confusion of 'cat' with 'dog'."
+    assert main_finding(analysis) == "100 % of the lost AP comes from confusion of 'cat' with 'dog'."
     assert found_in(analysis).confused == (0, 1)
 
 
@@ -83,19 +83,19 @@ def test_a_class_taken_for_many():
         lambda label, size: ({"small": 1, "medium": 2, "large": 3}[size], 0.0) if label == 0 else right(label, size)
     )
     # The dog and the bird lose by detections that are not theirs, and less.
-    assert main_finding(analysis) == "83 % of the lost AP is confusion of 'cat', 'dog' and 'bird' with other classes."
+    assert main_finding(analysis) == "83 % of the lost AP comes from confusion of 'cat', 'dog' and 'bird' with other classes."
 
 
 def test_half_of_a_kind_stands_in_brackets():
     """Two of seven classes lose all three objects, each of the others its small one: eleven, seven of them of three classes."""
     analysis = analysed(lambda label, size: None if label < 2 or size == "small" else right(label, size), (*NAMES, "pig"))
-    sentence = "100 % of the lost AP is missed objects (missed objects of classes 'cat', 'dog' and 'bird': 64 %)."
+    sentence = "100 % of the lost AP comes from missed objects (missed objects of classes 'cat', 'dog' and 'bird': 64 %)."
     assert main_finding(analysis) == sentence
 
 
 def test_inexact_boxes_everywhere():
     analysis = analysed(lambda label, size: (label, 0.5))
-    assert main_finding(analysis) == "100 % of the lost AP is inexact boxes."
+    assert main_finding(analysis) == "100 % of the lost AP comes from inexact boxes."
 
 
 def test_a_narrow_statement_yields_to_one_with_half_as_much_again():
@@ -109,13 +109,13 @@ def test_a_narrow_statement_yields_to_one_with_half_as_much_again():
 
 def test_inexact_boxes():
     analysis = analysed(lambda label, size: (label, 0.5 if size == "medium" else 0.0))
-    assert main_finding(analysis) == "100 % of the lost AP is inexact boxes of medium objects."
+    assert main_finding(analysis) == "100 % of the lost AP comes from inexact boxes of medium objects."
 
 
 FALSE = {
-    "on background": ((0, 1, (0, 180, 100, 230)), "medium false detections of class 'dog' on background"),
-    "a second one": ((1, 1, (300, 0, 420, 118)), "second detections of large objects of class 'dog'"),
-    "wrong and inexact": ((0, 1, (300, 0, 420, 40)), "wrong classes and boxes of medium detections of class 'dog'"),
+    "on background": ((0, 1, (0, 180, 100, 230)), "medium false positives of class 'dog' on background"),
+    "a second one": ((1, 1, (300, 0, 420, 118)), "duplicate detections of large objects of class 'dog'"),
+    "wrong and inexact": ((0, 1, (300, 0, 420, 40)), "both wrong class and inexact box in medium detections of class 'dog'"),
 }
 
 
@@ -123,23 +123,23 @@ FALSE = {
 def test_false_detections(before, sentence):
     again = [] if before[0] == 0 else [(1, 1, (300, 0, 420, 120))]
     analysis = analysed(right, before=[*again, before])
-    assert main_finding(analysis) == f"100 % of the lost AP is {sentence}."
+    assert main_finding(analysis) == f"100 % of the lost AP comes from {sentence}."
 
 
 def test_one_class_is_not_named():
     analysis = analysed(lambda label, size: None, names=("cat",), sizes=("small",))
     assert main_finding(analysis) == "Nothing was detected: all AP is lost."
     analysis = analysed(lambda label, size: None if size == "small" else right(label, size), names=("cat",))
-    assert main_finding(analysis) == "100 % of the lost AP is missed small objects."
+    assert main_finding(analysis) == "100 % of the lost AP comes from missed small objects."
 
 
 def test_of_two_classes_all_class_errors_are_their_confusion():
     analysis = analysed(lambda label, size: (1 - label, 0.0), names=("cat", "dog"))
-    assert main_finding(analysis) == "100 % of the lost AP is confusion of 'cat' with 'dog'."
+    assert main_finding(analysis) == "100 % of the lost AP comes from confusion of 'cat' with 'dog'."
 
 
 def test_a_perfect_detector():
-    assert main_finding(analysed(right)) == "No AP is lost: every object was found, and before any false detection."
+    assert main_finding(analysed(right)) == "No AP is lost: every object was found, and before any false positive."
 
 
 def test_nothing_detected_and_nothing_to_find():
@@ -153,7 +153,7 @@ def test_nothing_detected_and_nothing_to_find():
 @pytest.mark.parametrize("name", [*HOSTILE_NAMES, "a\nb\x1b[31m", "x" * 200])
 def test_names_are_quoted_printable_and_short(name):
     sentence = main_finding(analysed(lambda label, size: None if label == 0 else right(label, size), (name, *NAMES[1:])))
-    assert sentence.startswith("100 % of the lost AP is missed objects of class ")
+    assert sentence.startswith("100 % of the lost AP comes from missed objects of class ")
     assert sentence.isprintable() and len(sentence) < 130
 
 
@@ -170,4 +170,4 @@ def test_a_hundred_per_cent_is_all():
     """One inexact box and 299 missed objects, each all that its class loses."""
     names = tuple(map(str, range(300)))
     analysis = analysed(lambda label, size: (label, 0.5) if label == 0 else None, names, sizes=("small",))
-    assert main_finding(analysis) == "99 % of the lost AP is missed objects."
+    assert main_finding(analysis) == "99 % of the lost AP comes from missed objects."

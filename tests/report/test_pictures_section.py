@@ -28,7 +28,7 @@ def reported(dataset, detections):
 def write_pictures(source, folder):
     """A report of this section alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_page, "SECTIONS", (SectionWithFiles("pictures", "Pictures", pictures.build),))
+        patch.setattr(report_page, "SECTIONS", (SectionWithFiles("pictures", "Images", pictures.build),))
         patch.setattr(report_page, "FILES", ())
         return write_report(source, folder)
 
@@ -156,14 +156,14 @@ def orders_of(report, least=0.3):
 @pytest.mark.parametrize("order", ["errors", "score"])
 def test_images_are_ordered(open_page, report, order):
     page = open_page(report.index)
-    page.get_by_label("order by").select_option(order)
+    page.get_by_label("sort by").select_option(order)
     values = orders_of(report)[order]
     assert shown(page) == sorted(report.numbers, key=lambda number: -values[number])
 
 
 def test_file_names_are_ordered_as_people_count(open_page, report):
     page = open_page(report.index)
-    page.get_by_label("order by").select_option("file")
+    page.get_by_label("sort by").select_option("file")
     assert shown(page) == list(range(60))
 
 
@@ -181,7 +181,7 @@ def test_another_section_can_ask_for_a_kind_of_a_class(open_page, report):
     assert set(shown(page)) == images_with(report, 0.5, ErrorKind.BACKGROUND, label=2, size=1)
     assert page.evaluate("Math.abs(document.getElementById('pictures').getBoundingClientRect().top)") < 400
     assert page.evaluate("document.activeElement.id") in ("pictures-count", "") or page.locator(".picture:focus").count() == 1
-    ask(page, kind="missed")
+    ask(page, kind=MISSED)
     assert set(shown(page)) == images_with(report, kind=MISSED)
 
 
@@ -201,7 +201,7 @@ def test_a_cell_of_the_confusion_matrix_finds_its_images(open_page, report, true
     assert len(expected) > 0 and set(shown(page)) == set(expected.tolist())
     names = ["cat", "dog", "bird"]
     words = (
-        "dog that nothing took"
+        "dog without a matching detection"
         if detected_label == 3
         else f"{(*names, 'background')[true_label]} detected as {names[detected_label]}"
     )
@@ -228,6 +228,12 @@ def opened(page):
     return viewer.locator(".position").inner_text() if viewer.is_visible() else None
 
 
+def assert_closed_at(page, number):
+    """The focus is on an image's small picture. A closing dialog first puts it where it was before, and only then tells so."""
+    page.wait_for_function("number => document.activeElement.dataset.number === number", arg=str(number))
+    assert opened(page) is None
+
+
 def test_the_large_picture_goes_through_the_images_found_by_keyboard(open_page, report):
     page = open_page(report.index)
     page.get_by_role("searchbox", name="file name").fill("image 1")
@@ -241,17 +247,38 @@ def test_the_large_picture_goes_through_the_images_found_by_keyboard(open_page, 
         assert opened(page) == f"{place} of {len(numbers)}"
     assert page.locator("dialog h3").inner_text() == f"image {numbers[0]} '{numbers[0]}'.png"
     page.keyboard.press("Escape")
-    assert opened(page) is None
-    assert page.evaluate("document.activeElement.dataset.number") == str(numbers[0])
+    assert_closed_at(page, numbers[0])
+    assert page.evaluate("location.hash") == "#pictures"
+
+
+def test_at_the_last_image_the_keys_are_still_heard(open_page, report):
+    """The button that has the focus is disabled there."""
+    page = open_page(report.index)
+    page.locator(".picture").first.click()
+    page.get_by_role("button", name="Previous image").click(force=True)
+    page.get_by_role("button", name="Next image").click()
+    page.get_by_role("button", name="Previous image").press("Enter")
+    assert opened(page) == "1 of 60"
+    page.keyboard.press("ArrowRight")
+    assert opened(page) == "2 of 60"
+
+
+def test_the_back_button_closes_the_large_picture(open_page, report):
+    page = open_page(report.index)
+    page.goto(f"{report.index.as_uri()}#pictures")
+    page.evaluate("location.hash = '#picture=9'")
+    page.wait_for_selector("dialog[open]")
+    page.go_back()
+    page.wait_for_selector("dialog", state="hidden")
     assert page.evaluate("location.hash") == "#pictures"
 
 
 def test_after_the_large_picture_its_page_of_small_ones_is_there(open_page, report):
     page = open_page(report.index)
     page.locator(".picture").nth(47).click()
-    page.get_by_role("button", name="Next picture").click()
+    page.get_by_role("button", name="Next image").click()
     page.get_by_role("button", name="Close").click()
-    assert page.evaluate("document.activeElement.dataset.number") == str(report.numbers[48])
+    assert_closed_at(page, report.numbers[48])
     assert page.locator("#pictures-pages span").inner_text() == "49–60 of 60"
 
 
@@ -261,9 +288,11 @@ def test_an_address_opens_its_picture(open_page, report):
     page.reload()
     assert opened(page) == f"{report.numbers.index(7) + 1} of 60"
     page.keyboard.press("Escape")
+    assert_closed_at(page, 7)
     page.evaluate("location.hash = '#picture=9'")
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
+    assert_closed_at(page, 9)
     page.evaluate("location.hash = '#picture=1234'")
     assert opened(page) is None
 
@@ -281,7 +310,7 @@ def test_the_large_picture_lists_its_objects_and_detections(open_page, report):
     assert found.locator("b").all_inner_texts() == expected
     wrong = next(place for place, row in enumerate(rows) if errors.kinds[row] == ErrorKind.CLASS)
     at = matches.best_other[rows[wrong]]
-    note = f"class: this is {names[matches.objects.labels[at]]} · IoU {matches.best_other_iou[rows[wrong]]:.2f}"
+    note = f"class: the object is {names[matches.objects.labels[at]]} · IoU {matches.best_other_iou[rows[wrong]]:.2f}"
     assert found.locator(".faint").nth(wrong).inner_text() == note
     objects = np.flatnonzero(matches.objects.images == number)
     assert sorted(truth.locator("b").all_inner_texts()) == sorted(names[label] for label in matches.objects.labels[objects])
@@ -314,9 +343,9 @@ def test_an_image_without_a_picture_says_so_and_shows_its_boxes(open_page, tmp_p
     index = write_pictures(reported(*scene(2)), tmp_path)
     page = open_page(index)
     assert page.locator(".picture img").count() == 0
-    assert all("no picture" in text for text in page.locator(".picture > .faint").all_inner_texts())
+    assert all("no image file" in text for text in page.locator(".picture > .faint").all_inner_texts())
     page.locator(".picture").first.click()
-    assert "The picture cannot be shown: cannot read image" in page.locator("dialog .note").inner_text()
+    assert "The image cannot be shown: cannot read image" in page.locator("dialog .note").inner_text()
     blank = page.evaluate("""() => {
       const shown = document.querySelector('.panels canvas'), blank = document.createElement('canvas');
       [blank.width, blank.height] = [shown.width, shown.height];
@@ -355,6 +384,7 @@ def test_hostile_names_are_text(open_page, tmp_path, width, dark):
         wide, room = page.locator(".viewer-body").evaluate("body => [body.scrollWidth, body.clientWidth]")
         assert wide <= room
         page.keyboard.press("Escape")
+        page.wait_for_function("location.hash === '#pictures'")
     assert page.locator("b b, h3 img, .name img").count() == 0
 
 

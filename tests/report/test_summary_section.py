@@ -105,7 +105,9 @@ def test_overfitting_is_a_validation_loss_that_rises_while_the_training_loss_fal
     told = describe_overfitting(run_of(training, validation))
     assert (told is not None) == is_told
     if told and not math.isnan(validation[1]):
-        assert told.startswith("The validation loss was lowest at step 30 (1) and is 20% higher at step 50, while the training")
+        assert told.startswith(
+            "The validation loss was lowest at step 30 (1) and is 20 % higher at step 50, while the training"
+        )
 
 
 @pytest.mark.parametrize("width", [390, 1600])

@@ -87,3 +87,10 @@ def test_other_rows_and_no_rows(table):
     assert firsts(page) == []
     page.evaluate(f"shown.show({json.dumps(ROWS)})")
     assert firsts(page) == [row[0] for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["a very long name " * 20, "Supercalifragilistic" * 20])
+def test_a_long_name_makes_no_tall_row(table, name):
+    page = table([[name, 0.5], ["cat", 0.25]], 390)
+    assert page.locator("tbody tr").first.bounding_box()["height"] < 4 * page.locator("tbody tr").last.bounding_box()["height"]
+    assert page.locator("tbody td span").first.get_attribute("title") == name

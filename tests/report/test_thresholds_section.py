@@ -69,7 +69,7 @@ def test_the_copied_text_is_what_python_writes(shown):
         *scene(class_names=(*HOSTILE_NAMES, "yes", "a: b", "1e5", "\u200d猫👍🏽", "x" * 200), num_detections=80)
     )
     want(section, 0.61)
-    section.get_by_role("button", name="copy as YAML").click()
+    section.get_by_role("button", name="Copy as YAML").click()
     text = section.get_by_label("thresholds with precision ≥ 0.61")
     expected = thresholds_for_precision(matches, 0.61)
     assert any(expected.classes)
@@ -87,7 +87,7 @@ def test_the_table_has_all_classes_and_chooses_one(shown):
     assert rows.count() == len(HOSTILE_NAMES)
     for number, operation in enumerate(best.classes):
         assert operation is not None and f"{operation.precision:.3f}" in rows.nth(number).inner_text()
-    section.get_by_label("class name").fill("КОТ")
+    section.get_by_label("find a class").fill("КОТ")
     rows.first.get_by_role("button").click()
     assert section.locator(".controls select").input_value() == "3"
     assert boxes(section)[0] == words(best.classes[3])
@@ -108,7 +108,7 @@ def test_nothing_found_and_nothing_to_find(shown, width):
     assert "no threshold to choose" in section.inner_text() and section.get_by_role("button").count() == 0
     _, section = shown(*scene(num_images=3, num_objects=0), width)
     assert [text.removeprefix("–") for text in boxes(section)[:2]] == ["no object to find"] * 2
-    section.get_by_role("button", name="copy as YAML").click()
+    section.get_by_role("button", name="Copy as YAML").click()
     assert set(yaml.safe_load(section.locator("textarea").input_value()).values()) == {0.5}
 
 
@@ -116,7 +116,7 @@ def test_nothing_found_and_nothing_to_find(shown, width):
 def test_one_class_and_a_thousand(shown, num_classes):
     names = tuple(f"class {number}" for number in range(num_classes))
     matches, section = shown(*scene(num_images=4, class_names=names, num_detections=100), 390)
-    section.get_by_label("class name").fill(names[-1])
+    section.get_by_label("find a class").fill(names[-1])
     section.locator(".all tbody button").click()
     found = best_f1(class_curves(matches)[-1])
     nothing = "–no detection is right" if matches.num_objects[-1] else "–no object to find"

@@ -111,7 +111,7 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], compared: C
     """The metrics, and the classes that gained and lost most."""
     images = "1 image" if compared.num_images == 1 else f"{compared.num_images} images"
     metrics = list(comparison.metrics.items())
-    console.print(_table(f"{names[1]} beside {names[0]}, {images}", metrics, names), soft_wrap=True)
+    console.print(_table(f"{names[1]} vs. {names[0]}, {images}", metrics, names), soft_wrap=True)
     gained, lost = comparison.gained(CLASSES_SHOWN), comparison.lost(CLASSES_SHOWN)
     for title, classes in ((f"{names[1]} gains most, AP", gained), (f"{names[1]} loses most, AP", lost)):
         if classes:

@@ -47,7 +47,7 @@ def build(analysis: Analysis) -> SummaryData:
 def head_numbers(analysis: Analysis) -> Iterator[HeadNumber]:
     """The metrics, the latency if it is known, and how much there was to find and was found."""
     metrics = analysis.reported.metrics
-    yield HeadNumber("AP", metric_text(metrics.get("AP")), "COCO's, mean over IoU 0.5 to 0.95")
+    yield HeadNumber("AP", metric_text(metrics.get("AP")), "COCO, mean over IoU 0.5 to 0.95")
     yield HeadNumber("AP50", metric_text(metrics.get("AP50")), "at IoU 0.5")
     yield HeadNumber("AP75", metric_text(metrics.get("AP75")), "at IoU 0.75")
     yield _voc_number(metrics)

@@ -3,6 +3,20 @@
 const report = (() => {
   const listeners = new Map();
 
+  // What a detection can be, by the numbers of ErrorKind, and last what an object can be: missed.
+  const kinds = [
+    { name: "correct", what: "a box that finds an object", color: "--kind-0" },
+    { name: "class", what: "a box on an object of another class", color: "--kind-1" },
+    { name: "localisation", what: "the right class, but an inexact box: IoU 0.1 to 0.5", color: "--kind-2" },
+    { name: "both", what: "an inexact box and the wrong class", color: "--kind-3" },
+    { name: "duplicate", what: "a second box on an object that is already found", color: "--kind-4" },
+    { name: "background", what: "a box where there is no object", color: "--kind-5" },
+    { name: "ignored", what: "a box on a crowd or a difficult object: not counted", color: "--kind-6" },
+    { name: "missed", what: "an object that no detection finds, not even nearly", color: "--kind-missed" },
+  ];
+  const MISSED = kinds.length - 1;
+  const isError = (kind) => (kind >= 1 && kind <= 5) || kind === MISSED;
+
   // The data of a section, as its Python module made them.
   function data(name) {
     return JSON.parse(document.getElementById(`data-${name}`).textContent);
@@ -87,7 +101,7 @@ const report = (() => {
         label: each.label, stroke, width: each.width ?? 1.5, dash: each.dash, spanGaps: each.spanGaps ?? false,
         points: { show: each.points ?? each.marker ?? false, size: each.marker ? 12 : 6, fill: stroke },
         ...(each.bars ? { paths: uPlot.paths.bars({ size: [0.9] }), fill: themed(each.bars) } : {}),
-        value: (_, value, __, index) => (isMissing(value) ? "–" : show(value, index)),
+        value: (_, value, __, index) => (index === null ? "" : isMissing(value) ? "–" : show(value, index)),
       };
     }
 
@@ -98,7 +112,7 @@ const report = (() => {
         width: Math.max(chart.clientWidth, 200), height,
         scales: { x: { time: false, range: x.range }, y: { range: y.range } },
         axes: [axis(x.label, 36), axis(y.label, 52)],
-        series: [{ label: x.label, value: (_, value) => (isMissing(value) ? "–" : showX(value)) }, ...series.map(line)],
+        series: [{ label: x.label, value: (_, value) => (isMissing(value) ? "" : showX(value)) }, ...series.map(line)],
         legend: { markers: { dash: (_, number) => (series[number - 1]?.dash?.length ? "dashed" : "solid") } },
       }, [x.values, ...series.map((each) => each.values)], chart);
       chart.setAttribute("aria-label", `chart: ${y.label || "values"} against ${x.label}`);
@@ -117,7 +131,7 @@ const report = (() => {
     new ResizeObserver(() => {
       if (chart.clientWidth && chart.clientWidth !== drawn.width) drawn.setSize({ width: chart.clientWidth, height });
     }).observe(chart);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", draw);
     return {
       get chart() { return drawn; },
       redraw: draw,
@@ -191,7 +205,8 @@ const report = (() => {
     function cell(number, column) {
       const value = rows[number][column];
       const text = columns[column].show ? columns[column].show(value) : isMissing(value) ? "–" : String(value);
-      const content = choose && column === 0 ? element("button", { type: "button", class: "row" }, text) : text;
+      const shown = typeof value === "string" ? element("span", { class: "clamped", title: text }, text) : text;
+      const content = choose && column === 0 ? element("button", { type: "button", class: "row" }, shown) : shown;
       return element("td", { class: typeof value === "string" && "text" }, content);
     }
 
@@ -231,5 +246,5 @@ const report = (() => {
     return { mark, show: (others) => { rows = others; refresh(); } };
   }
 
-  return { choice, classChoice, data, on, emit, element, themed, color, percent, fixed, plot, table, unpack };
+  return { MISSED, choice, classChoice, data, on, emit, element, themed, color, percent, fixed, isError, kinds, plot, table, unpack };
 })();

@@ -86,7 +86,7 @@
     };
     const boxes = order.map((row) => order.map((column) => box(row, column)));
     boxes[0][0].tabIndex = 0;
-    const corner = report.element("td", {}, "is ↓", report.element("br"), "detected as →");
+    const corner = report.element("td", {}, "annotated ↓", report.element("br"), "detected as →");
     const top = report.element("tr", {}, corner, ...order.map((place) => header(place, "missed", "col")));
     const lines = boxes.map((line, row) => report.element("tr", {}, header(order[row], "background", "row"), ...line));
     const listeners = { click: open, keydown: press, pointerover: read, focusin: read };
@@ -146,7 +146,7 @@
       const [number, objects] = [reached[level], data.objects[row]];
       const share = report.percent(number / objects).replace(" ", "\u00a0");
       const button = item.firstElementChild;
-      button.textContent = `${quoted(row)} found as ${quoted(column)}: ${number} of ${objects} (${share})`;
+      button.textContent = `${quoted(row)} detected as ${quoted(column)}: ${number} of ${objects} (${share})`;
       button.place = [row, column];
     });
     get("none").hidden = found.length > 0;
@@ -194,9 +194,9 @@
     grid = build(places);
     const left = data.num_classes - places.length;
     const stored = names.length < data.num_classes
-      ? ` Rows can be had of the ${names.length} most often confused.` : "";
-    const which = text.trim() ? "named so, and those confused with them" : "most often confused";
-    get("note").textContent = left ? `${places.length} of ${data.num_classes} classes are shown: those ${which}.${stored}` : "";
+      ? ` Only the ${names.length} most often confused can be found here.` : "";
+    const which = text.trim() ? "those that match, and those confused with them" : "the most often confused";
+    get("note").textContent = left ? `${places.length} of ${data.num_classes} classes are shown: ${which}.${stored}` : "";
     update();
   }
 
@@ -211,14 +211,14 @@
         update();
       },
     });
-    const options = [["counts", "counts"], ["rows", "% of the annotated class"], ["columns", "% of the detected class"]];
+    const options = [["counts", "counts"], ["rows", "% of annotated class"], ["columns", "% of detected class"]];
     const cellsShow = report.choice("cells show", options, (value) => {
       inPercent = value !== "counts";
       shares = value === "columns" ? "columns" : "rows";
       update();
     });
     const filter = report.element("input", { type: "search", autocomplete: "off", placeholder: "cat, dog", input: () => rebuild(filter.value) });
-    get("controls").append(report.element("label", {}, "score at least", slider, output), cellsShow);
+    get("controls").append(report.element("label", {}, "score threshold", slider, output), cellsShow);
     if (data.num_classes > 8) get("controls").append(report.element("label", {}, "classes", filter));
   }
 

@@ -5,15 +5,8 @@
   const everything = data.names.length; // the row that stands for all classes together
   if (!data.num_objects[everything]) return;
 
-  // In the order of the data; `kind` is what the pictures know it by.
-  const KINDS = [
-    { kind: 1, name: "class", what: "a box on an object of another class" },
-    { kind: 2, name: "localisation", what: "the right class, but an inexact box: its IoU is 0.1 to 0.5" },
-    { kind: 3, name: "both", what: "an inexact box and the wrong class" },
-    { kind: 4, name: "duplicate", what: "a second box on an object that is found already" },
-    { kind: 5, name: "background", what: "a box where there is no object" },
-    { kind: "missed", name: "missed", what: "an object that no detection finds, not even nearly" },
-  ];
+  // In the order of the data.
+  const KINDS = report.kinds.map((each, kind) => ({ ...each, kind })).filter(({ kind }) => report.isError(kind));
   const SIZES = ["small", "medium", "large"];
   let shown = everything;
 
@@ -34,13 +27,13 @@
     return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
   }
 
-  function bar({ kind, name, what }, number, greatest) {
+  function bar({ kind, name, what, color }, number, greatest) {
     const gain = data.gains[shown][number];
     const fill = report.element("span", { class: "fill" });
     fill.style.width = `${(100 * gain) / greatest}%`;
-    fill.style.background = `var(--kind-${kind})`;
+    fill.style.background = `var(${color})`;
     const count = data.counts[shown][number];
-    const errors = kind === "missed" ? counted(count, "object", "objects") : counted(count, "detection", "detections");
+    const errors = kind === report.MISSED ? counted(count, "object", "objects") : counted(count, "detection", "detections");
     return report.element(
       "button", { type: "button", click: () => report.emit("show-pictures", { kind, label: label() }), disabled: count === 0 },
       report.element("span", { class: "name" }, name, report.element("span", { class: "faint" }, what)),
@@ -58,16 +51,16 @@
     part("bars").replaceChildren(...order.map((number) => bar(KINDS[number], number, greatest)));
     const [falsePositives, falseNegatives] = gains.slice(KINDS.length).map((gain) => report.fixed(Math.max(gain, 0)));
     part("special").textContent =
-      `Without any false detection the AP would gain ${falsePositives}, with every object found ${falseNegatives}.`;
+      `Without false positives AP would gain ${falsePositives}; with every object found, ${falseNegatives}.`;
   }
 
   // The tables
 
   const share = (value) => report.percent(value, 1);
   const binHead = (title) => [
-    title, "objects", { label: "found", show: (value) => report.percent(value, 0), title: "objects that were found, at any score" },
-    { label: "not found", show: share, title: "share of the lost AP: objects that were not found" },
-    { label: "false", show: share, title: "share of the lost AP: false detections" },
+    title, "objects", { label: "found", show: (value) => report.percent(value, 0), title: "objects found at any score" },
+    { label: "not found", show: share, title: "share of the lost AP from objects not found" },
+    { label: "false", show: share, title: "share of the lost AP from false positives" },
   ];
 
   function binRows({ bins, num_objects, num_found, missing, false: wrong }) {
@@ -79,16 +72,18 @@
 
   const sizes = report.table(part("sizes"), {
     head: binHead("size"), rows: [], sortable: false,
-    choose: (row) => report.emit("show-pictures", { kind: "missed", size: SIZES[row], label: label() }),
+    choose: (row) => report.emit("show-pictures", { kind: report.MISSED, size: SIZES[row], label: label() }),
   });
   const crowding = report.table(part("crowding"), { head: binHead("IoU"), rows: [], sortable: false });
 
   const classes = report.table(part("all"), {
     head: ["class", "objects", { label: "AP50", show: report.fixed }, ...KINDS.map(({ name, what }) => ({
-      label: name, show: report.fixed, title: `gain of AP: ${what}`,
+      label: name, show: report.fixed, title: `AP gain: ${what}`,
     }))],
     rows: data.names.map((name, number) => {
-      return [name, data.num_objects[number], data.ap50[number], ...data.gains[number].slice(0, KINDS.length)];
+      const gains = data.gains[number].slice(0, KINDS.length);
+      const objects = data.num_objects[number];
+      return [name, objects, data.ap50[number], ...(objects ? gains : gains.map(() => null))];
     }),
     filter: "find a class", sort: { column: 2, descending: false }, limit: 20, choose: (number) => {
       chooser.querySelector("select").value = String(number);

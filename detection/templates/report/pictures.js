@@ -5,7 +5,7 @@
   const PAGE = 48; // pictures in the page at a time
   const USUAL_SCORE = 0.3; // below it a detector says little, and says it everywhere
   const ORDERS = [
-    ["lost", "lost AP"], ["errors", "most errors"], ["score", "highest score of an error"], ["file", "file name"],
+    ["lost", "lost AP"], ["errors", "number of errors"], ["score", "highest score of an error"], ["file", "file name"],
   ];
   const SIZES = ["small", "medium", "large"];
 
@@ -31,13 +31,13 @@
   const classes = report.classChoice(pictures.class_names, (label) => change({ label }));
   const sizes = report.choice("object size", [["", "any"], ...SIZES.map((size, number) => [String(number), size])],
     (value) => change({ size: value === "" ? null : Number(value) }));
-  const orders = report.choice("order by", ORDERS, (order) => change({ order }));
+  const orders = report.choice("sort by", ORDERS, (order) => change({ order }));
   const score = report.element("input", {
     type: "range", min: pictures.least_score, max: 1, step: 0.01, input: () => change({ minScore: Number(score.value) }),
   });
   const shownScore = report.element("output");
   const text = report.element("input", { type: "search", input: () => change({ text: text.value }) });
-  part("controls").append(classes, sizes, report.element("label", {}, "hide scores below", score, shownScore), orders,
+  part("controls").append(classes, sizes, report.element("label", {}, "score threshold", score, shownScore), orders,
     report.element("label", {}, "file name", text));
   part("clear").addEventListener("click", () => { filter = usual(); apply(); part("count").focus(); });
 
@@ -78,7 +78,7 @@
 
   function cellWords() {
     const { trueLabel, detectedLabel } = filter, name = (label) => pictures.class_names[label];
-    if (detectedLabel === background) return `${trueLabel === null ? "objects" : name(trueLabel)} that nothing took`;
+    if (detectedLabel === background) return `${trueLabel === null ? "objects" : name(trueLabel)} without a matching detection`;
     const real = trueLabel === null ? "anything" : trueLabel === background ? "background" : name(trueLabel);
     return `${real} detected as ${detectedLabel === null ? "anything" : name(detectedLabel)}`;
   }
@@ -94,6 +94,7 @@
   const repaint = () => inView.forEach(paint);
   new ResizeObserver(repaint).observe(part("grid"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+  matchMedia("print").addEventListener("change", () => [...part("grid").children].forEach(paint));
 
   function apply() {
     const { found: images, counts } = picturesData.search(pictures, filter);
@@ -145,7 +146,7 @@
     const told = (kind) => counts[kind] && judged.wants(kind) && (judged.narrows || picturesData.isError(kind));
     const parts = KINDS.flatMap((kind, number) => (told(number) ? [`${counts[number]} ${kind.name}`] : []));
     if (filter.order === "score" && score >= 0) parts.push(`highest score ${(score / pictures.score_steps).toFixed(2)}`);
-    if (pictures.faults[image]) parts.unshift("no picture");
+    if (pictures.faults[image]) parts.unshift("no image file");
     return parts.join(" · ") || "no errors";
   }
 
@@ -173,7 +174,7 @@
   const viewer = picturesViewer.make(pictures, {
     moved: (image) => address(`#picture=${pictures.numbers[image]}`),
     closed: (image) => {
-      address("#pictures");
+      if (addressed() !== null) address("#pictures"); // else the reader has gone elsewhere, by "back" for one
       const place = found.indexOf(image);
       if (Math.floor(place / PAGE) !== page) { page = Math.floor(place / PAGE); showPage(); }
       part("grid").children[place % PAGE]?.focus();
@@ -185,8 +186,16 @@
     try { history.replaceState(null, "", hash); } catch { /* as said above */ }
   }
 
+  // The number of the image that the address names, or null.
+  function addressed() {
+    const found = /^#picture=(\d+)$/.exec(location.hash);
+    return found && Number(found[1]);
+  }
+
   function openAddressed() {
-    const image = pictures.indexOf.get(Number(/^#picture=(\d+)$/.exec(location.hash)?.[1] ?? -1));
+    const number = addressed();
+    if (number === null) viewer.close();
+    const image = pictures.indexOf.get(number);
     if (image === undefined) return;
     if (!found.includes(image)) { filter = usual(); apply(); }
     viewer.open(found, found.indexOf(image), filter);
@@ -195,7 +204,7 @@
   report.on("show-pictures", (asked) => {
     const { kind = null, label = null, size = null, minScore = pictures.least_score, images = null } = asked;
     const { trueLabel = null, detectedLabel = null } = asked;
-    const kinds = kind === null ? [] : [kind === "missed" ? MISSED : Number(kind)];
+    const kinds = kind === null ? [] : [kind];
     filter = {
       ...usual(), label, minScore, trueLabel, detectedLabel, kinds: new Set(kinds), images: images && new Set(images),
       size: size === null ? null : SIZES.indexOf(size), order: kinds.length && kinds[0] !== MISSED ? "score" : "lost",
@@ -208,9 +217,9 @@
   function about() {
     if (!pictures.num_images) return "There are no images.";
     const which = pictures.numbers.length < pictures.num_images
-      ? `The ${count(pictures.numbers.length)} of ${count(pictures.num_images)} images whose errors cost the most AP`
-      : "All images, those whose errors cost the most AP first";
-    return `${which}; of each the best ${pictures.max_detections} detections that score at least ${pictures.least_score}.`;
+      ? `The ${count(pictures.numbers.length)} of ${count(pictures.num_images)} images that cost the most AP`
+      : "All images, those that cost the most AP first";
+    return `${which}. Each has its best ${pictures.max_detections} detections at most, with scores of at least ${pictures.least_score}.`;
   }
 
   part("about").textContent = about();

@@ -1,23 +1,14 @@
 "use strict";
 // The images of the section "pictures": what its data say, and which of them a filter finds. Nothing here knows the page.
 const picturesData = (() => {
-  const MISSED = 7; // beside the numbers of ErrorKind
+  const { MISSED, isError } = report;
   const THERE = 8; // an object that was found, or touched, or does not count
   const NOTHING = 0xffff; // no such row, no such label
   const OUT = -1;
 
-  // All that a detection or an object can be; `dash` is the line of its box.
-  const KINDS = [
-    { name: "correct", what: "a box that finds an object", dash: [], color: "--kind-0" },
-    { name: "class", what: "a box on an object of another class", dash: [10, 4], color: "--kind-1" },
-    { name: "localisation", what: "the right class, but an inexact box", dash: [5, 3], color: "--kind-2" },
-    { name: "both", what: "an inexact box and the wrong class", dash: [9, 3, 2, 3], color: "--kind-3" },
-    { name: "duplicate", what: "a second box on an object that is found already", dash: [2, 3], color: "--kind-4" },
-    { name: "background", what: "a box where there is no object", dash: [8, 3, 2, 3, 2, 3], color: "--kind-5" },
-    { name: "ignored", what: "a box on a crowd or a difficult object: not counted", dash: [1, 4], color: "--kind-6" },
-    { name: "missed", what: "an object that no detection finds, not even nearly", dash: [], color: "--kind-missed", width: 2 },
-  ];
-  const isError = (kind) => (kind >= 1 && kind <= 5) || kind === MISSED;
+  // How the box of each kind is drawn: the dashes of its line, and how much wider that is.
+  const DASHES = [[], [10, 4], [5, 3], [9, 3, 2, 3], [2, 3], [8, 3, 2, 3, 2, 3], [1, 4], []];
+  const KINDS = report.kinds.map((kind, number) => ({ ...kind, dash: DASHES[number], width: number === MISSED ? 2 : 1 }));
 
   // A column of `packed.py`: base64 of little-endian numbers of 1 or 2 bytes.
   function column(text, bytes) {

@@ -5,8 +5,9 @@ const picturesDraw = (() => {
   const FONT = "12px system-ui, sans-serif";
   const LABEL = { height: 17, padding: 5, stripe: 3, longest: 28 };
 
-  // A picture, or an empty field of its shape where it cannot be shown, under a canvas for boxes.
-  function frame(pictures, image) {
+  // A picture, or an empty field of its shape where it cannot be shown, under a canvas for boxes. Without `alt` its name
+  // has to stand beside it.
+  function frame(pictures, image, alt = "") {
     const fault = pictures.faults[image];
     const canvas = report.element("canvas", { "aria-hidden": "true" });
     const number = String(pictures.numbers[image]).padStart(6, "0");
@@ -14,7 +15,7 @@ const picturesDraw = (() => {
     return fault
       ? report.element("span", { class: "frame", ...shape }, canvas)
       : report.element("span", { class: "frame", ...shape },
-        report.element("img", { src: `pictures/${number}.webp`, alt: "", loading: "lazy", decoding: "async" }), canvas);
+        report.element("img", { src: `pictures/${number}.webp`, alt, loading: "lazy", decoding: "async" }), canvas);
   }
 
   // Where the picture lies in its frame: as large as fits, in the middle. CSS has `object-fit: contain` for the same.
@@ -60,7 +61,7 @@ const picturesDraw = (() => {
 
   // A seam in the page's colour under each line keeps it apart from any photograph.
   function drawBox(pen, box, theme, line) {
-    const kind = KINDS[box.kind], width = line * (kind.width ?? 1) * (box.strength === "strong" ? 1.5 : 1);
+    const kind = KINDS[box.kind], width = line * kind.width * (box.strength === "strong" ? 1.5 : 1);
     pen.globalAlpha = box.strength === "faint" ? 0.3 : 1;
     if (box.strength === "strong") {
       pen.fillStyle = theme[kind.color];
@@ -135,7 +136,7 @@ const picturesDraw = (() => {
       for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
       return made;
     };
-    const { dash, color, width = 1 } = KINDS[kind];
+    const { dash, color, width } = KINDS[kind];
     const picture = make("svg", { width: 34, height: 12, viewBox: "0 0 34 12", class: "swatch", "aria-hidden": "true" });
     const line = make("line", { x1: 1, x2: 33, y1: 6, y2: 6, "stroke-width": 2.5 * width, "stroke-dasharray": dash.join(" ") });
     line.style.stroke = `var(${color})`;

@@ -13,8 +13,8 @@ const picturesViewer = (() => {
       const by = objects.foundBy[row];
       const score = by === NOTHING ? null : detections.scores[detections.starts[image] + by] / pictures.score_steps;
       const note = [
-        score === null ? "found, by a detection that is not shown" : `found, score ${score.toFixed(2)}`,
-        `only with an error${kind === MISSED ? " that is not shown" : `: ${KINDS[kind].name}`}`, "missed", "ignored: not counted",
+        score === null ? "found by a detection that is not shown" : `found, score ${score.toFixed(2)}`,
+        `detected with an error${kind === MISSED ? " that is not shown" : `: ${KINDS[kind].name}`}`, "missed", "ignored: not counted",
       ][objects.states[row]];
       return {
         table: "objects", row, kind, sides: picturesData.box(objects, row), text: pictures.class_names[objects.labels[row]],
@@ -39,12 +39,12 @@ const picturesViewer = (() => {
   function explain(pictures, image, row) {
     const { objects, detections } = pictures;
     const kind = detections.kinds[row], name = KINDS[kind].name;
-    if (kind === 6) return "ignored: at an object that is not counted";
+    if (kind === 6) return "ignored: on an object that is not counted";
     if (detections.objects[row] === NOTHING) return name;
     const at = objects.starts[image] + detections.objects[row];
     const there = pictures.class_names[objects.labels[at]];
     const iou = (detections.ious[row] / 100).toFixed(2);
-    const what = { 1: `${name}: this is ${there}`, 3: `${name}: near ${there}` }[kind] ?? name;
+    const what = { 1: `${name}: the object is ${there}`, 3: `${name}: near ${there}` }[kind] ?? name;
     return `${what} · IoU ${iou}`;
   }
 
@@ -52,8 +52,8 @@ const picturesViewer = (() => {
   function make(pictures, { moved, closed }) {
     const name = report.element("h3", { id: "viewer-name" });
     const position = report.element("span", { class: "position", role: "status" });
-    const back = report.element("button", { type: "button", "aria-label": "Previous picture", click: () => go(-1) }, "←");
-    const next = report.element("button", { type: "button", "aria-label": "Next picture", click: () => go(1) }, "→");
+    const back = report.element("button", { type: "button", "aria-label": "Previous image", click: () => go(-1) }, "←");
+    const next = report.element("button", { type: "button", "aria-label": "Next image", click: () => go(1) }, "→");
     const close = report.element("button", { type: "button", click: () => dialog.close() }, "Close");
     const body = report.element("div", { class: "viewer-body", tabindex: "-1" });
     const dialog = report.element("dialog", { class: "viewer", "aria-labelledby": "viewer-name", keydown: press },
@@ -90,6 +90,8 @@ const picturesViewer = (() => {
       position.textContent = `${place + 1} of ${images.length}`;
       back.disabled = place === 0;
       next.disabled = place === images.length - 1;
+      // A disabled button hears no keys: the focus goes where the arrow keys are heard.
+      if ([back, next].some((each) => each.disabled && each === document.activeElement)) body.focus({ preventScroll: true });
       const all = [...objectBoxes(pictures, image, judged), ...detectionBoxes(pictures, image, judged)];
       panels = ["objects", "detections"].map((table) => panel(image, table, all.filter((box) => box.table === table)));
       body.replaceChildren(...facts(image, all),
@@ -108,18 +110,18 @@ const picturesViewer = (() => {
       const legend = KINDS.map((kind, number) => [number, kind, told.filter((box) => box.kind === number).length])
         .filter(([, , count]) => count > 0);
       return [
-        fault ? report.element("p", { class: "note" }, `The picture cannot be shown: ${fault}`) : "",
+        fault ? report.element("p", { class: "note" }, `The image cannot be shown: ${fault}`) : "",
         report.element("ul", { class: "legend" },
           ...legend.map(([number, kind, count]) => (
             report.element("li", { title: kind.what }, swatch(number), `${kind.name} ${count}`))),
           report.element("li", { class: "faint" }, `costs ${report.fixed(pictures.lost_ap[image], 4)} AP`),
-          ...(hidden ? [report.element("li", { class: "faint" }, `${hidden} with a lower score hidden`)] : [])),
+          ...(hidden ? [report.element("li", { class: "faint" }, `${hidden} below the score threshold hidden`)] : [])),
       ];
     }
 
     function panel(image, table, boxes) {
       const title = table === "objects" ? `Ground truth: ${boxes.length}` : `Detections: ${boxes.length}`;
-      const shown = frame(pictures, image), shape = pictures.widths[image] / pictures.heights[image];
+      const shown = frame(pictures, image, pictures.files[image]), shape = pictures.widths[image] / pictures.heights[image];
       shown.style.setProperty("--shape", shape);
       const figure = report.element("figure", {}, report.element("figcaption", {}, title), shown);
       const items = boxes.map((box, index) => report.element("li", {},
@@ -166,7 +168,7 @@ const picturesViewer = (() => {
       }
     }
 
-    return { open };
+    return { open, close: () => dialog.close() };
   }
 
   return { make };

@@ -116,13 +116,13 @@
     const gaps = data.bin_scores[label].map((score, bin) => (score === null ? -1 : Math.abs(score - precision[bin])));
     const bin = gaps.indexOf(Math.max(...gaps));
     const greatest = `by ${report.fixed(gaps[bin], 2)} (${data.bin_counts[label][bin]} detections)`;
-    return `${verdictWords(error, bias)}; furthest at ${binText(bin)}: ${greatest}`;
+    return `${verdictWords(error, bias)}; worst at scores of ${binText(bin)}, ${greatest}`;
   }
 
   function verdictWords(error, bias) {
-    if (error < 0.02) return "scores are as high as precision";
+    if (error < 0.02) return "scores match precision";
     const mixed = Math.abs(bias) < 0.8 * error;
-    if (mixed) return `scores are ${report.fixed(error, 2)} from precision on average, some too high and some too low`;
+    if (mixed) return `scores differ from precision by ${report.fixed(error, 2)} on average, some too high, some too low`;
     return `scores are too ${bias > 0 ? "high" : "low"} by ${report.fixed(Math.abs(bias), 2)} on average`;
   }
 
@@ -156,7 +156,7 @@
       number("F1", "the best"), { label: "threshold (wanted)", title: "the lowest with the wanted precision", show: short },
       number("precision (wanted)"), number("recall (wanted)"), number("ECE", "expected calibration error"),
     ],
-    rows: data.names.map((_, label) => row(label)), filter: "class name", choose: (label) => choose(label, wanted),
+    rows: data.names.map((_, label) => row(label)), filter: "find a class", choose: (label) => choose(label, wanted),
   });
   const binTable = report.table(section.querySelector(".bins"), {
     head: ["score", "detections", number("mean score"), number("precision"), number("score - precision")],
