@@ -54,9 +54,13 @@ def _kinds_of_lines(outcome: Outcome) -> set[str]:
 
 
 def contradiction(outcomes: Sequence[Outcome]) -> str | None:
-    """check-dataset must not call good what a later command refuses. The outcomes are of one folder of data."""
+    """check-dataset must not call good what a later command refuses. The outcomes are of one folder of data.
+
+    Images without an object are good for training, as negatives; that a split of them cannot be measured is no contradiction.
+    """
     checks = [outcome for outcome in outcomes if outcome.command[0] == "check-dataset"]
     refused = [outcome for outcome in outcomes if outcome.command[0] != "check-dataset" and outcome.code == 2]
+    refused = [outcome for outcome in refused if "there is nothing to measure" not in outcome.err]
     if checks and refused and all(outcome.code == 0 for outcome in checks):
         return f"check-dataset calls good what {refused[0].command[0]} refuses"
     return None
