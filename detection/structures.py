@@ -32,6 +32,7 @@ class Record:
     difficult: Tensor  # (G,) bool: VOC's flag; not trained on, ignored in evaluation
     crowd: Tensor  # (G,) bool: COCO's iscrowd; not trained on, ignored in evaluation
     areas: Tensor  # (G,) float32 px^2: the segment's area in COCO, else the box's
+    known: Tensor | None = None  # (K,) bool: the classes of which all objects are annotated; None: all classes
     window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from detection.config import ClassifierConfig, CocoSource, Config, FolderSource, VocSource
+from detection.config import ClassifierConfig, CocoSource, Config, FolderSource, IlsvrcDetSource, LocConfig, VocSource
 
 INTRODUCTION = """\
 A YAML file with these keys; those left out have the default. `base: other.yaml` reads another file first;
@@ -33,11 +33,11 @@ PLAIN_TYPES = {bool: "true or false", int: "integer", float: "number", str: "tex
 def config_body() -> str:
     """Everything below the page's title."""
     parts = [INTRODUCTION]
-    for title, schema in (("Detection", Config), ("Classification", ClassifierConfig)):
+    for title, schema in (("Detection", Config), ("Classification", ClassifierConfig), ("Localisation", LocConfig)):
         parts.append(f"## {title}\n")
         parts += _sections(title, schema, "")
     parts.append("## Sources\n\nThe items of `data.train`, `data.val` and `data.test`.\n")
-    for source in (VocSource, CocoSource, FolderSource):
+    for source in (VocSource, CocoSource, IlsvrcDetSource, FolderSource):
         parts.append(f"### format: {', '.join(get_args(source.model_fields['format'].annotation))}\n")
         parts.append(f"{_text(source.__doc__)}\n")
         parts.append(_table(source.model_fields, ""))

@@ -24,7 +24,7 @@ LEVELS = (
     {"report"},
     {"inference", "trackers"},
     {"pretraining", "export"},
-    {"training", "analysis"},
+    {"training", "analysis", "localisation"},
     {"cli"},
 )
 # Inside `backbones`, likewise; a package's name stands for all of its files.

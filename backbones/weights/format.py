@@ -25,7 +25,7 @@ from backbones.weights.limits import tensor_fault
 
 FORMAT_VERSION = 2
 OLD_VERSIONS = (1,)
-Kind = Literal["classifier", "detector"]
+Kind = Literal["classifier", "detector", "loc_rpn", "loc_rcnn"]
 KINDS = get_args(Kind)
 
 _METADATA_KEYS = ("kind", "class_names", "preprocessing", "config", "versions")

@@ -18,6 +18,7 @@ from detection.config.data_section import (
     FolderFormat,
     FolderSource,
     HeldOut,
+    IlsvrcDetSource,
     OnBadImage,
     OnMissingImage,
     Resizing,
@@ -30,12 +31,22 @@ from detection.config.files import (
     dump_config,
     load_classifier_config,
     load_config,
+    load_loc_config,
     override_config,
     parse_config,
     read_thresholds,
     with_weights,
 )
 from detection.config.limits import LOADER_TIMEOUT, MAX_PIXELS, Section
+from detection.config.localiser import (
+    LocConfig,
+    LocDataConfig,
+    LocRcnnConfig,
+    LocRpnConfig,
+    LocSplit,
+    LocTestConfig,
+    LocTrainConfig,
+)
 from detection.config.packaged import config_file, list_configs
 from detection.config.schema import Config, ModelConfig, Pooling, Precision, RoiConfig, RpnConfig, TestConfig, TrainConfig
 
@@ -56,6 +67,14 @@ __all__ = [
     "FolderFormat",
     "FolderSource",
     "HeldOut",
+    "IlsvrcDetSource",
+    "LocConfig",
+    "LocDataConfig",
+    "LocRcnnConfig",
+    "LocRpnConfig",
+    "LocSplit",
+    "LocTestConfig",
+    "LocTrainConfig",
     "ModelConfig",
     "OnBadImage",
     "OnMissingImage",
@@ -76,6 +95,7 @@ __all__ = [
     "list_configs",
     "load_classifier_config",
     "load_config",
+    "load_loc_config",
     "override_config",
     "parse_config",
     "read_thresholds",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detection.config.class_lists import check_class_names, check_renamed_and_dropped, resolve_classes
+from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, resolve_classes
 from detection.config.limits import (
     LOADER_TIMEOUT,
     MAX_NUMBER,
@@ -40,6 +40,7 @@ OnMissingImage = Literal["error", "skip"]
 Resizing = Literal["opencv", "pillow"]
 OnBadImage = Literal["error", "skip"]
 TileCut = Literal["ignore", "clip"]
+IlsvrcDetSplit = Literal["train", "val", "val1", "val2", "test"]
 SplitName = Literal["train", "val", "test"]
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -54,6 +55,12 @@ class SourceSection(Section):
         ge=0.001,
         le=1000,
         description="training: how often its images are drawn, where an image of another source counts 1",
+    )
+    known_classes: tuple[Text, ...] | None = Field(
+        None,
+        max_length=MAX_CLASSES,
+        description="the classes whose objects are annotated in its images; of the others it says nothing, see "
+        "data.partial_labels. null: all classes",
     )
     boxes_in: BoxesIn = Field(
         "auto",
@@ -81,6 +88,18 @@ class CocoSource(SourceSection):
     images: FilePath = Field(description="folder of the images, e.g. train2017")
 
 
+class IlsvrcDetSource(SourceSection):
+    """A split of ImageNet DET in the layout of 2015, with its development kit; train lists may be those of 2014's kit."""
+
+    format: Literal["ilsvrc_det"]
+    root: FilePath = Field(Path("ILSVRC"), description="holds Data/DET, Annotations/DET and ImageSets/DET")
+    devkit: FilePath = Field(
+        Path("devkit"),
+        description="the development kit, relative to `root`: its data/ has map_det.txt, lists, blacklist",
+    )
+    split: IlsvrcDetSplit = Field(description="val1 and val2: the two halves of val without its blacklisted images")
+
+
 class FolderSource(SourceSection):
     """A folder as a labelling program leaves it, or a file of its labels; `auto` recognises the program, VOC and COCO too."""
 
@@ -96,7 +115,7 @@ class FolderSource(SourceSection):
     )
 
 
-Source = Annotated[VocSource | CocoSource | FolderSource, Field(discriminator="format")]
+Source = Annotated[VocSource | CocoSource | IlsvrcDetSource | FolderSource, Field(discriminator="format")]
 Sources = tuple[Source, ...]
 
 
@@ -153,6 +172,11 @@ class DataConfig(Section):
         0.0,
         description="training: images with a class that less than this share of the images shows are drawn more often, by "
         "LVIS's repeat factors; 0: all equally often",
+    )
+    partial_labels: Flag = Field(
+        True,
+        description="training: a class that an image's annotations do not know (a source's known_classes, ImageNet DET's train "
+        "images of 2013) is left out of its loss; false: what is not annotated is background",
     )
     tile: TileSide = Field(
         0, description="training: larger images are cut into tiles with sides of so many of their own pixels; 0: none is"

@@ -14,13 +14,14 @@ from backbones.files import read_regular
 from detection.config.classifier import ClassifierConfig
 from detection.config.explain import explain
 from detection.config.limits import ByClass, Section
+from detection.config.localiser import LocConfig
 from detection.config.packaged import PREFIX, config_file
 from detection.config.schema import Config
 from detection.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml, require_finite, require_plain
 from detection.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
-RunConfigT = TypeVar("RunConfigT", Config, ClassifierConfig)
+RunConfigT = TypeVar("RunConfigT", Config, ClassifierConfig, LocConfig)
 
 MAX_BASES = 20
 
@@ -43,6 +44,14 @@ def load_classifier_config(path: str | Path, overrides: Sequence[str] = ()) -> C
     `path` may be `resdet:NAME`, a config that comes with the package: "resdet:imagenet_r50".
     """
     return _load(ClassifierConfig, path, overrides)
+
+
+def load_loc_config(path: str | Path, overrides: Sequence[str] = ()) -> LocConfig:
+    """The localisation experiment in a YAML file or packaged config, with `dotted.key=value` overrides. Raises ConfigError.
+
+    `path` may be `resdet:NAME`, a config that comes with the package: "resdet:ilsvrc_loc_r101".
+    """
+    return _load(LocConfig, path, overrides)
 
 
 def config_of_text(text: str, where: str) -> Config:
@@ -106,22 +115,24 @@ def parse_config(schema: type[ConfigT], values: Mapping[str, Any], where: str) -
     return config
 
 
-_KINDS: Mapping[type[Section], tuple[type[Section], str]] = {
-    Config: (ClassifierConfig, "a classifier's experiment (pretrain, eval-classifier), and a detector's"),
-    ClassifierConfig: (Config, "a detector's experiment (train, eval-voc, eval-coco), and a classifier's"),
+_KINDS: Mapping[type[Section], str] = {
+    Config: "a detector's experiment (train, eval-voc, eval-coco)",
+    ClassifierConfig: "a classifier's experiment (pretrain, eval-classifier)",
+    LocConfig: "a localisation experiment (train-loc, eval-ilsvrc loc)",
 }
 
 
 def _of_other_kind(values: Mapping[str, Any], schema: type[Section], where: str) -> str:
-    """The beginning of a message about a config that the other kind of experiment would take; "" for one that neither does."""
+    """The beginning of a message about a config that another kind of experiment would take; "" for one that none does."""
     if schema not in _KINDS:
         return ""
-    other, kinds = _KINDS[schema]
-    try:
-        other.model_validate(values)
-    except ValidationError:
-        return ""
-    return f"{where} is {kinds} is needed here: "
+    for other in [kind for kind in _KINDS if kind is not schema]:
+        try:
+            other.model_validate(values)
+        except ValidationError:
+            continue
+        return f"{where} is {_KINDS[other]}, and {_KINDS[schema].partition(' (')[0]} is needed here: "
+    return ""
 
 
 def _read(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:

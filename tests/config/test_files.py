@@ -62,7 +62,10 @@ def test_the_dump_reads_back_equal(write):
         ("train: {steps: many}", "'train.steps' in .*got 'many'"),
         ("rpn: {positive_iou: 1.5}", "'rpn.positive_iou' in .*must be a number from 0 to 1, got 1.5"),
         ("data: {classes: [a, a]}", "x.yaml: data.classes must be a list of different names"),
-        ("data: {train: [{format: xml}]}", "'data.train.0.format' in .* must be 'voc', 'coco', 'auto', .* or 'csv', got 'xml'"),
+        (
+            "data: {train: [{format: xml}]}",
+            "'data.train.0.format' in .* must be 'voc', 'coco', 'ilsvrc_det', 'auto', .* or 'csv', got 'xml'",
+        ),
         ("[1, 2]", "must hold keys and values"),
         ("a: [", "is not valid YAML"),
         ("base: nowhere.yaml", "cannot read config .*nowhere.yaml"),

@@ -1,0 +1,208 @@
+"""The schema of an ImageNet localisation (CLS-LOC) experiment: the paper's appendix C.
+
+A classifier says what is in an image; a per-class RPN says where, and an R-CNN on its proposals says it better. What the paper
+does not state (anchors, thresholds, the other classes' outputs, scales, padding) is an option here, described as ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from backbones.errors import shorten
+from backbones.options import NUM_STAGES, Norm, StemPool
+from detection.config.data_section import Augmentation, OnBadImage
+from detection.config.limits import (
+    LOADER_TIMEOUT,
+    MAX_PIXELS,
+    AnchorSize,
+    Beta,
+    Boxes,
+    FilePath,
+    Flag,
+    Fraction,
+    ImagesPerDevice,
+    MaxPixels,
+    Ratio,
+    Real,
+    Section,
+    Side,
+    Std,
+    Steps,
+    Text,
+    Timeout,
+    Whole,
+    Workers,
+    require,
+)
+from detection.config.schema import MAX_CELL_ANCHORS, TrainConfig
+
+OtherClasses = Literal["ignored", "negative"]
+LocViews = Literal["center", "dense"]
+LocMerging = Literal["none", "voting"]
+
+
+class LocSplit(Section):
+    """Images of CLS-LOC: a list of them, and the folder where they lie."""
+
+    list: Text = Field(description="a file of ImageSets/CLS-LOC, without .txt: an image's id per line")
+    folder: Text = Field(description="of Data/CLS-LOC and Annotations/CLS-LOC: train or val")
+
+
+class LocModelConfig(Section):
+    """The classification network that both stages end in two sibling layers."""
+
+    backbone: Text = Field("resnet101", description="as in the detector's `model`, with feature maps up to c5")
+    stride_in_1x1: Flag = Field(False, description="as in the detector's `model`")
+    stem_pool: StemPool = Field("pad1", description="as in the detector's `model`")
+    norm: Norm = Field("frozen_bn", description="as in the detector's `model`")
+    freeze_stages: Whole = Field(0, ge=0, le=NUM_STAGES, description="number of stages that are not trained, from conv1 on")
+    weights: FilePath | None = Field(None, description="the classifier that both stages start from, or a name of the zoo")
+
+
+class LocDataConfig(Section):
+    """CLS-LOC in the layout of 2015: Data/CLS-LOC, Annotations/CLS-LOC and ImageSets/CLS-LOC, and its development kit."""
+
+    root: FilePath = Field(Path("ILSVRC"), description="holds Data, Annotations and ImageSets")
+    devkit: FilePath = Field(
+        Path("devkit"), description="the development kit, relative to `root`: its data/ has map_clsloc.txt and the blacklist"
+    )
+    train: LocSplit = LocSplit(list="train_loc", folder="train")
+    val: LocSplit = LocSplit(list="val", folder="val")
+    image_size: Side = Field(224, description="side of the network's square input, in training and in the centre view")
+    augmentations: tuple[Augmentation, ...] = Field(
+        ({"RandomResizedCrop": {"scale": [0.3, 1.0]}}, {"HorizontalFlip": {"p": 0.5}}),
+        max_length=100,
+        description="the RPN's training: albumentations by class name; `size`, `height` and `width` default to image_size",
+    )
+    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
+    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
+    workers: Workers = Field(2, description="loader processes per training process")
+    loader_timeout: Timeout = Field(
+        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
+    )
+
+
+class LocRpnConfig(Section):
+    """The per-class RPN: two sibling 1x1 convolutions on conv5, K logistic outputs and K boxes for each anchor."""
+
+    anchor_sizes: tuple[AnchorSize, ...] = Field(
+        (64, 128, 224), min_length=1, max_length=100, description="square roots of the anchors' areas; ours"
+    )
+    anchor_ratios: tuple[Ratio, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=100, description="height / width; ours")
+    positive_iou: Fraction = Field(
+        0.6, description="an anchor with at least this IoU with an object is positive, and so is each object's best; ours"
+    )
+    negative_iou: Fraction = Field(0.3, description="an anchor with a lower IoU with every object is negative; ours")
+    sample_size: Boxes = Field(8, description="anchors per image that enter the loss")
+    positive_fraction: Fraction = Field(0.5, description="greatest share of positives in the sample")
+    other_classes: OtherClasses = Field(
+        "ignored",
+        description="what the outputs of classes that an image does not show learn from it: nothing (anchors are compared "
+        "within a class only), or that its anchors are negative; ours",
+    )
+    smooth_l1_beta: Beta = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LocRpnConfig:
+        require(
+            self.negative_iou <= self.positive_iou,
+            f"rpn.negative_iou is {self.negative_iou}, above rpn.positive_iou, which is {self.positive_iou}: an anchor between "
+            "them would be both; lower it",
+        )
+        anchors = len(self.anchor_sizes) * len(self.anchor_ratios)
+        require(
+            anchors <= MAX_CELL_ANCHORS,
+            f"rpn.anchor_sizes and rpn.anchor_ratios make {anchors} anchors per cell, more than {MAX_CELL_ANCHORS}: list fewer",
+        )
+        for name, values in (("sizes", self.anchor_sizes), ("ratios", self.anchor_ratios)):
+            require(len(set(values)) == len(values), f"rpn.anchor_{name} lists a value twice, {shorten(values)}: leave one out")
+        return self
+
+
+class LocRcnnConfig(Section):
+    """The RoI-centric R-CNN: the RPN's proposals of a class, warped to the network's input, scored and regressed anew."""
+
+    num_proposals: Boxes = Field(200, description="of an image and class: its best boxes after NMS")
+    nms_threshold: Fraction = Field(0.7, description="IoU threshold of the proposals' NMS; ours")
+    positive_iou: Fraction = Field(0.5, description="a proposal with at least this IoU with an object is positive; ours")
+    negative_iou: Fraction = Field(0.5, description="a proposal with a lower IoU with every object is negative; ours")
+    positive_fraction: Fraction = Field(0.25, description="share of positives in a batch, where there are as many; R-CNN's")
+    padding: Whole = Field(
+        0, ge=0, le=1000, description="pixels of the warped image around the proposal, at each side; R-CNN's: 16"
+    )
+    other_classes: OtherClasses = Field("ignored", description="as in `rpn`")
+    delta_std: tuple[Std, Std, Std, Std] = Field((0.1, 0.1, 0.2, 0.2), description="box targets are divided by it")
+    smooth_l1_beta: Beta = Field(1.0, description="0 is plain L1")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LocRcnnConfig:
+        require(
+            self.negative_iou <= self.positive_iou,
+            f"rcnn.negative_iou is {self.negative_iou}, above rcnn.positive_iou, which is {self.positive_iou}: a proposal "
+            "between them would be both; lower it",
+        )
+        return self
+
+
+class LocTrainConfig(TrainConfig):
+    """The same solver; a batch is 256 images (RPN) or 256 RoIs (R-CNN), as in the paper. Rate and length are ours."""
+
+    batch_size: Whole = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="images or RoIs per step that learning_rate and steps are meant for; another number scales both linearly",
+    )
+    images_per_device: ImagesPerDevice = Field(32, description="images or RoIs per process and forward pass")
+    steps: Steps = Field(60000, description="optimizer steps")
+    learning_rate: Real = Field(0.01, gt=0, le=1000, description="before the first drop")
+
+
+class LocTestConfig(Section):
+    """How the boxes of a class are looked for in an image."""
+
+    views: LocViews = Field(
+        "dense", description="center: one view, the centre of the image; dense: the whole image, fully convolutionally"
+    )
+    scales: tuple[Side, ...] = Field(
+        (224, 256, 320, 384, 480), min_length=1, max_length=100, description="shorter sides of the dense views; ours"
+    )
+    longer_side: Side = Field(1000, description="of a dense view, at most")
+    flip: Flag = Field(False, description="the mirrored views too")
+    merging: LocMerging = Field(
+        "none", description="none: the box with the best score; voting: the score-weighted mean of the boxes around it"
+    )
+    voting_iou: Fraction = Field(0.5, description="boxes with at least this IoU with the best one vote for it")
+    batch_size: Whole = Field(32, ge=1, le=10_000, description="images of equal size, or RoIs, per forward pass, at most")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LocTestConfig:
+        different = len(set(self.scales)) == len(self.scales)
+        require(different, f"test.scales lists a value twice, {shorten(list(self.scales))}: leave one out")
+        return self
+
+
+class LocClassifierConfig(Section):
+    """The classifier, or several as one, whose best five classes are localised."""
+
+    config: FilePath | None = Field(
+        None, description="its experiment, whose `data.test_transforms` and `test` are its views; null: the centre view"
+    )
+    weights: tuple[FilePath, ...] = Field((), max_length=100, description="its checkpoints; none: model.weights")
+
+
+class LocConfig(Section):
+    """An ImageNet localisation experiment."""
+
+    model: LocModelConfig = LocModelConfig()
+    data: LocDataConfig = LocDataConfig()
+    rpn: LocRpnConfig = LocRpnConfig()
+    rpn_train: LocTrainConfig = LocTrainConfig()
+    rcnn: LocRcnnConfig = LocRcnnConfig()
+    rcnn_train: LocTrainConfig = LocTrainConfig()
+    test: LocTestConfig = LocTestConfig()
+    classifier: LocClassifierConfig = LocClassifierConfig()
+    output_dir: FilePath = Field(Path("runs/loc"), description="holds the stages rpn/, proposals/, rcnn/, and results.json")
