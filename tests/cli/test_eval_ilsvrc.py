@@ -39,7 +39,8 @@ def test_loc_counts_guesses_one_by_one(kit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["loc", "--split", "val"], "--split and --annotations are DET's"),
+        (["loc", "--split", "val"], "unrecognized arguments: --split val"),
+        (["seg"], "argument task: invalid choice: 'seg'"),
         (["det", "--split", "val1"], "has no list of the images of 'val1'"),
         (["det", "--json", "det.txt"], "name two"),
     ],
@@ -50,3 +51,12 @@ def test_what_does_not_go_together_is_refused(kit, tmp_path, monkeypatch, capsys
     assert main(["eval-ilsvrc", *words, "--detections", "det.txt", "--devkit", kit]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "det.txt").read_text() == DET
+
+
+@pytest.mark.parametrize("task", ["det", "loc"])
+def test_each_task_shows_its_own_options(task, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["resdet"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["eval-ilsvrc", task, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: resdet {task} ") and ("--split" in shown) == (task == "det")

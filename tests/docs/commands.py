@@ -17,6 +17,8 @@ from tests.docs.markdown import PAGES, blocks, name_of
 
 # tools/x.py -> the command that it runs, where the two names differ.
 TOOLS = {"train_net": "train", "import_dataset": "import"}
+# Commands whose first word is a task, with a module of its own.
+HAVE_TASKS = ("eval-ilsvrc",)
 # `python tools/x.py`, also of an environment and under torchrun; `resdet x`; a script of datasets/.
 STARTS = re.compile(
     r"(?:\w+=\S+ )*(?:(?:\.venv/bin/)?python (?P<script>(?:tools|datasets)/\w+\.py)|torchrun(?: --\S+)* (?P<run>tools/\w+\.py)"
@@ -43,10 +45,18 @@ class CommandLine:
         """Arguments of the form `dotted.key=value`."""
         return [argument for argument in self.arguments if OVERRIDE.match(argument)]
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The arguments but for the task, which is the first word of `eval-ilsvrc det`."""
+        return self.arguments[1:] if self.name in HAVE_TASKS else self.arguments
+
     def parser(self) -> ArgumentParser:
-        """The real parser of the command."""
+        """The real parser of the command, or of its task."""
         if self.name.startswith("datasets/"):
             parser = load_script(Path(self.name).stem).build_parser()
+        elif self.name in HAVE_TASKS and self.options:
+            module_of(self.name).build_parser().parse_args(self.arguments[:1])
+            parser = importlib.import_module(f"{module_name(self.name)}_{self.arguments[0]}").build_parser()
         else:
             parser = module_of(self.name).build_parser()
         assert isinstance(parser, ArgumentParser)

@@ -33,7 +33,7 @@ def test_the_command_takes_these_arguments(command, monkeypatch, capsys):
 
 def numbered(command: CommandLine) -> list[str]:
     """The arguments, with a number for a placeholder that the parser reads as one."""
-    return [re.sub(r"^(N|PORT)$", "1", argument) for argument in command.arguments]
+    return [re.sub(r"^(N|PORT)$", "1", argument) for argument in command.options]
 
 
 @pytest.mark.parametrize("command", [each for each in ALL if "--config" in each.arguments or each.overrides], ids=str)
@@ -76,7 +76,7 @@ def test_commands_in_the_headers_of_configs(path, monkeypatch, capsys):
     found = [command for line in lines if (command := parse(path, line)) is not None]
     assert found or any(line.startswith("make ") for line in lines)
     for command in found:
-        command.parser().parse_intermixed_args(list(command.arguments))
+        command.parser().parse_intermixed_args(list(command.options))
 
 
 def test_every_form_of_a_command_is_recognised():
