@@ -1,7 +1,7 @@
 """Fetch the official archives of Pascal VOC, COCO and CIFAR-10, check them and unpack them where the configs look.
 
 A download that breaks off goes on where it stopped, at once or when the command is run again. What is complete is left
-alone.
+alone. ImageNet's archives need an account: of them the command says which, and where they go.
 
     python datasets/download.py voc2007 voc2012
 """
@@ -101,10 +101,34 @@ DATASETS = {
 }
 
 
+@dataclass(frozen=True)
+class ByHand:
+    """A data set that its publishers give to those who have an account and accept the terms."""
+
+    archives: str
+    holds: tuple[str, ...]  # paths below --root that are there once the archives are unpacked in it
+
+
+_DEVKIT = "ILSVRC/devkit/data"
+_IMAGE_NET = "https://image-net.org"
+BY_HAND = {
+    "ilsvrc_det": ByHand(
+        f"ILSVRC2017_DET.tar.gz and ILSVRC2017_devkit.tar.gz from {_IMAGE_NET}",
+        ("ILSVRC/Data/DET", "ILSVRC/Annotations/DET", "ILSVRC/ImageSets/DET", _DEVKIT),
+    ),
+    "ilsvrc_loc": ByHand(
+        f"ILSVRC2017_CLS-LOC.tar.gz and ILSVRC2017_devkit.tar.gz from {_IMAGE_NET}, or in place of the first "
+        "imagenet_object_localization_patched2019.tar.gz from https://www.kaggle.com/c/imagenet-object-localization-challenge",
+        ("ILSVRC/Data/CLS-LOC", "ILSVRC/Annotations/CLS-LOC", "ILSVRC/ImageSets/CLS-LOC", _DEVKIT),
+    ),
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="+", choices=list(DATASETS), metavar="NAME", help=", ".join(DATASETS))
+    names = [*DATASETS, *BY_HAND]
+    parser.add_argument("datasets", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     root = Path(os.environ.get("RESDET_DATASETS") or Path(__file__).parent)
     parser.add_argument("--root", type=Path, default=root, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--base-url", metavar="URL", help="a folder of a mirror that holds the files; checksums still count")
@@ -116,8 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch what is asked for. Exit code 2 for what the user can mend, 130 when interrupted."""
     options = build_parser().parse_intermixed_args(argv)
     try:
-        for name in dict.fromkeys(options.datasets):
-            news = [obtain(archive, options.root, options.base_url, options.keep) for archive in DATASETS[name]]
+        names = dict.fromkeys(options.datasets)
+        # What only its user can do is said at once, not after hours of downloads.
+        for name in names:
+            if name in BY_HAND:
+                require_there(name, BY_HAND[name], options.root)
+        for name in names:
+            news = [obtain(archive, options.root, options.base_url, options.keep) for archive in DATASETS.get(name, ())]
             print(f"{name}: complete in {options.root}" if any(news) else f"{name}: is there already, in {options.root}")
     except ArchiveError as error:
         return _fail(str(error))
@@ -133,6 +162,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def require_there(name: str, data: ByHand, root: Path) -> None:
+    """Raise ArchiveError that says what to get, and where to put it, if some of it is not there yet."""
+    missing = [place for place in data.holds if not (root / place).is_dir()]
+    if missing:
+        raise ArchiveError(
+            f"{name} needs an account, so that it cannot be fetched from here: get {data.archives}, and unpack in {root} until "
+            f"it has {', '.join(missing)}"
+        )
 
 
 def obtain(archive: Archive, root: Path, base_url: str | None, keep: bool) -> bool:

@@ -322,3 +322,18 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit) as exit_:
         script.main(["voc2099"])
     assert exit_.value.code == 2 and "coco2017" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "folder"), [("ilsvrc_det", "DET"), ("ilsvrc_loc", "CLS-LOC")])
+def test_what_needs_an_account_is_explained_until_it_is_there(server, monkeypatch, tmp_path, capsys, name, folder):
+    offer(server, monkeypatch, tar_of(VOC))
+    (tmp_path / f"ILSVRC/Data/{folder}").mkdir(parents=True)
+    assert script.main(["voc2012", name, "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"ILSVRC2017_{folder}.tar.gz and ILSVRC2017_devkit.tar.gz" in error
+    assert error.endswith(f"it has ILSVRC/Annotations/{folder}, ILSVRC/ImageSets/{folder}, ILSVRC/devkit/data\n")
+    assert not server.requests  # nothing is fetched before that is said
+    for place in script.BY_HAND[name].holds:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    assert script.main([name, "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{name}: is there already, in {tmp_path}\n"
