@@ -76,9 +76,8 @@ def mean_of(parts: Sequence[Tensor]) -> Tensor:
 
 def _unite(parts: Sequence[tuple[Tensor, Tensor]], image_hw: tuple[int, int]) -> ClassBoxes:
     """Scores (C, M) and boxes (C, M, 4) of each view as those of the image."""
-    return ClassBoxes(
-        torch.cat([scores for scores, _ in parts], dim=1), torch.cat([boxes for _, boxes in parts], dim=1), image_hw
-    )
+    scores, boxes = (torch.cat(list(each), dim=1) for each in zip(*parts, strict=True))
+    return ClassBoxes(scores, boxes, image_hw)
 
 
 def require_same_anchors(models: Sequence[LocRpn], test: LocTestConfig) -> None:
@@ -86,7 +85,7 @@ def require_same_anchors(models: Sequence[LocRpn], test: LocTestConfig) -> None:
     require_same_classes_of(models)
     first = models[0].config
     for number, model in enumerate(models[1:], start=2):
-        values = [
+        values: list[tuple[str, object, object]] = [
             ("rpn.anchor_sizes", model.config.rpn.anchor_sizes, first.rpn.anchor_sizes),
             ("rpn.anchor_ratios", model.config.rpn.anchor_ratios, first.rpn.anchor_ratios),
         ]

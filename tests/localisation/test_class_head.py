@@ -25,9 +25,10 @@ def literal(head: ClassHead, features: torch.Tensor, image: int, label: int) -> 
         for x in range(features.shape[3]):
             for anchor in range(A):
                 channel, cell = label * A + anchor, features[image, :, y, x]
-                logits.append(head.scores.weight[channel, :, 0, 0] @ cell + head.scores.bias[channel])
+                logits.append(head.scores.weight[channel, :, 0, 0] @ cell + head.scores.get_parameter("bias")[channel])
                 rows = [
-                    head.deltas.weight[channel * 4 + i, :, 0, 0] @ cell + head.deltas.bias[channel * 4 + i] for i in range(4)
+                    head.deltas.weight[channel * 4 + i, :, 0, 0] @ cell + head.deltas.get_parameter("bias")[channel * 4 + i]
+                    for i in range(4)
                 ]
                 deltas.append(torch.stack(rows))
     return torch.stack(logits), torch.stack(deltas)
@@ -61,8 +62,8 @@ def test_gradients_reach_only_the_rows_of_the_classes(head):
     for parameter, rows in (
         (head.scores.weight, A),
         (head.deltas.weight, 4 * A),
-        (head.scores.bias, A),
-        (head.deltas.bias, 4 * A),
+        (head.scores.get_parameter("bias"), A),
+        (head.deltas.get_parameter("bias"), 4 * A),
     ):
         touched = parameter.grad.reshape(K, rows, -1).ne(0).any(dim=2).all(dim=1)
         untouched = parameter.grad.reshape(K, rows, -1).eq(0).all(dim=2).all(dim=1)
@@ -103,7 +104,7 @@ def test_outputs_are_float32_under_autocast(head):
 
 def test_scores_start_at_the_prior():
     head = ClassHead(D, 1000, 1, prior=0.0005)
-    torch.testing.assert_close(head.scores.bias.sigmoid(), torch.full((1000,), 0.0005))
-    assert head.deltas.bias.eq(0).all()
+    torch.testing.assert_close(head.scores.get_parameter("bias").sigmoid(), torch.full((1000,), 0.0005))
+    assert head.deltas.get_parameter("bias").eq(0).all()
     assert math.isclose(head.scores.weight.std().item(), 0.01, rel_tol=0.1)
     assert math.isclose(head.deltas.weight.std().item(), 0.001, rel_tol=0.1)
