@@ -16,7 +16,7 @@ from backbones.modes import evaluating, own_defaults
 from detection.config.localiser import LocTestConfig
 from detection.localisation.merging import ClassBoxes
 from detection.localisation.networks import LocRcnn
-from detection.localisation.testing import mean_of, require_same_classes_of
+from detection.localisation.testing import enough_memory, mean_of, require_same_classes_of
 from detection.localisation.warping import mean_colour, warp_region
 from detection.modeling.boxes import clip_boxes
 
@@ -30,7 +30,8 @@ def rescore(
     and `data.image_size` of its config), `test.batch_size` RoIs at a time. Of several networks the scores and boxes are
     averaged. Boxes are clipped to the image; the result is on the first network's device.
 
-    Raises CheckpointError where the networks' classes differ or the outputs of one are not finite.
+    Raises CheckpointError where the networks' classes differ or the outputs of one are not finite, ConfigError where the memory
+    does not suffice.
     """
     require_same_classes_of(models)
     counts, size_hw = [len(boxes) for boxes in proposals], (image.shape[1], image.shape[2])
@@ -40,7 +41,7 @@ def rescore(
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     rois = torch.cat(list(proposals)).split(test.batch_size)
     labels = classes.repeat_interleave(torch.tensor(counts, device=classes.device)).split(test.batch_size)
-    with own_defaults(), torch.inference_mode(), evaluating(models):
+    with own_defaults(), torch.inference_mode(), evaluating(models), enough_memory(test):
         parts = [_mean_prediction(models, pixels, *each) for each in zip(rois, labels, strict=True)]
         scores, boxes = (torch.cat(list(each)).split(counts) for each in zip(*parts, strict=True))
         padded = [pad_sequence(list(each), batch_first=True) for each in (scores, boxes)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from detection.errors import ConfigError
 from detection.localisation.merging import ClassBoxes
 from detection.localisation.networks import LocNetwork, LocRpn
 from detection.localisation.views import LocView, views_of
+from detection.out_of_memory import out_of_memory_as
 from detection.weights.checkpoint import require_same_classes
 
 
@@ -35,14 +37,14 @@ def find_boxes_in_each(
     model's device. Of several models, the scores and boxes of each anchor are averaged. Views of equal size are computed
     together, of `test.batch_size` images at most.
 
-    Raises ConfigError where the models' anchors or views differ, CheckpointError where their classes do or a network's outputs
-    are not finite.
+    Raises ConfigError where the models' anchors or views differ or the memory does not suffice, CheckpointError where their
+    classes differ or a network's outputs are not finite.
     """
     require_same_anchors(models, test)
     image_size = models[0].config.data.image_size
     views = [views_of((image.shape[1], image.shape[2]), test, image_size) for image in images]
     found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-    with own_defaults(), torch.inference_mode(), evaluating(models):
+    with own_defaults(), torch.inference_mode(), evaluating(models), enough_memory(test):
         for places in _places_by_size(views, test.batch_size):
             members = [(views[owner][number], owner) for owner, number in places]
             pixels = torch.stack([view.of_image(images[owner]) for view, owner in members])
@@ -67,6 +69,14 @@ def _mean_prediction(models: Sequence[LocRpn], pixels: Tensor, classes: Tensor) 
     """Mean scores (N, C, M) and boxes (N, C, M, 4) of views (N, 3, h, w) of one size, on the first model's device."""
     found = [model.predict(pixels.to(model.device), classes.to(model.device)) for model in models]
     return mean_of([scores for scores, _ in found]), mean_of([boxes for _, boxes in found])
+
+
+def enough_memory(test: LocTestConfig) -> AbstractContextManager[None]:
+    """Inside, memory that runs out is a ConfigError that names the settings to lower."""
+    settings = f"test.batch_size (now {test.batch_size})"
+    if test.views == "dense":
+        settings += f", or the largest of test.scales (now {max(test.scales)}) with test.longer_side (now {test.longer_side})"
+    return out_of_memory_as(lambda: ConfigError(f"the memory does not suffice for these images. Lower {settings}"))
 
 
 def mean_of(parts: Sequence[Tensor]) -> Tensor:

@@ -97,6 +97,14 @@ def test_an_ensemble_of_one_and_of_equal_ones_is_that_one():
     torch.testing.assert_close((twice.scores, twice.boxes), (alone.scores, alone.boxes))
 
 
+def test_memory_that_runs_out_is_told_with_the_settings_to_lower(monkeypatch):
+    model = make_rpn()
+    monkeypatch.setattr(model, "predict", lambda images, classes: (_ for _ in ()).throw(MemoryError()))
+    says = r"Lower test.batch_size \(now 4\), or the largest of test.scales \(now 96\) with test.longer_side \(now 200\)$"
+    with pytest.raises(ConfigError, match=says):
+        find_boxes([model], noise(64, 64), CLASSES, DENSE)
+
+
 def test_networks_keep_their_modes_and_need_no_gradient():
     model = make_rpn().train()
     found = find_boxes([model], noise(64, 64), CLASSES, DENSE)
