@@ -1,4 +1,4 @@
-"""The files of ImageNet's development kit that an evaluation needs: classes, lists of images, ground truth, blacklists.
+"""The ground truth of ImageNet's development kit, with what is not evaluated of it.
 
 N images, K classes. Raises DatasetError naming file, line, value and the fix.
 """
@@ -6,95 +6,30 @@ N images, K classes. Raises DatasetError naming file, line, value and the fix.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backbones.errors import shorten
+from detection.data.ilsvrc_devkit import (
+    DET_BLACKLIST,
+    LOC_BLACKLIST,
+    IlsvrcClasses,
+    ImageList,
+    data_folder,
+    only_file,
+    read_classes,
+    read_det_blacklist,
+    read_det_images,
+    read_loc_blacklist,
+)
 from detection.data.records import parse_number
 from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
 from detection.evaluation.ilsvrc import DetGroundTruth, LocGroundTruth
 from detection.evaluation.voc import Floats, Ints
-from detection.files import read_text
 from detection.matlab import read_matlab
-
-DET_SPLITS = ("val", "val1", "val2")
-
-
-@dataclass(frozen=True)
-class IlsvrcClasses:
-    """K classes in the order of the kit's ids, which count from 1: the label is the id - 1."""
-
-    wnids: tuple[str, ...]
-    names: tuple[str, ...]  # for people
-
-    @property
-    def labels(self) -> dict[str, int]:
-        """WNID -> label."""
-        return {wnid: label for label, wnid in enumerate(self.wnids)}
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """A split's images in the order of their numbers, which count from 1."""
-
-    ids: tuple[str, ...]  # "ILSVRC2012_val_00000001"
-
-    @property
-    def positions(self) -> dict[str, int]:
-        """Image id -> position, from 0."""
-        return {image_id: position for position, image_id in enumerate(self.ids)}
-
-
-def data_folder(devkit: Path) -> Path:
-    """The folder with the kit's maps: DEVKIT/data, or DEVKIT itself."""
-    for folder in (devkit / "data", devkit):
-        if any((folder / name).is_file() for name in ("map_det.txt", "map_clsloc.txt")):
-            return folder
-    raise DatasetError(f"{devkit} is no development kit of ImageNet: neither data/map_det.txt nor data/map_clsloc.txt is in it")
-
-
-def read_classes(file: Path) -> IlsvrcClasses:
-    """map_det.txt or map_clsloc.txt: "WNID ID NAME" on each line, the ids 1 to K each once."""
-    entries: dict[int, tuple[str, str]] = {}
-    for where, fields in _lines(file):
-        number = _whole(fields[1]) if len(fields) == 3 else None
-        if number is None:
-            raise DatasetError(f"{where}: expected 'WNID ID NAME', found {shorten(' '.join(fields))}")
-        if number in entries:
-            raise DatasetError(f"{where}: class {number} is there already, as {shorten(entries[number][0])}")
-        entries[number] = (fields[0], fields[2].replace("_", " "))
-    if sorted(entries) != list(range(1, len(entries) + 1)):
-        raise DatasetError(f"{file}: the ids must be 1 to {len(entries)}, each once")
-    ordered = [entries[number] for number in sorted(entries)]
-    wnids = tuple(wnid for wnid, _ in ordered)
-    if len(set(wnids)) < len(wnids):
-        raise DatasetError(f"{file}: a WNID is there twice")
-    return IlsvrcClasses(wnids, tuple(name for _, name in ordered))
-
-
-def read_image_list(file: Path) -> ImageList:
-    """A list "IMAGE_ID NUMBER", where the number is that of the line, from 1; without numbers, in the order of the lines."""
-    ids: list[str] = []
-    for where, fields in _lines(file):
-        if len(fields) > 1 and _whole(fields[1]) != len(ids) + 1:
-            raise DatasetError(f"{where}: expected 'IMAGE_ID {len(ids) + 1}', found {shorten(' '.join(fields))}")
-        ids.append(fields[0])
-    if len(set(ids)) < len(ids):
-        raise DatasetError(f"{file}: an image is there twice")
-    return ImageList(tuple(ids))
-
-
-def find_det_list(folder: Path, split: str) -> Path:
-    """The list of a split: det_val2.txt, val2.txt or det_lists/val2.txt in the kit's data folder."""
-    names = (f"det_{split}.txt", f"{split}.txt", f"det_lists/{split}.txt")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DatasetError(f"{folder} has no list of the images of '{split}': none of {', '.join(names)}")
 
 
 def read_det_truth(devkit: Path, split: str = "val", annotations: Path | None = None) -> tuple[DetGroundTruth, ImageList]:
@@ -104,44 +39,26 @@ def read_det_truth(devkit: Path, split: str = "val", annotations: Path | None = 
     image id.
     """
     folder = data_folder(devkit)
-    classes, val = read_classes(folder / "map_det.txt"), read_image_list(find_det_list(folder, "val"))
-    images = val if split == "val" else read_image_list(find_det_list(folder, split))
+    classes, val = read_classes(folder / "map_det.txt"), read_det_images([folder], "val")
+    images = val if split == "val" else read_det_images([folder], split)
     positions = val.positions
-    unknown = next((image_id for image_id in images.ids if image_id not in positions), None)
-    if unknown is not None:
-        raise DatasetError(
-            f"{find_det_list(folder, split)}: image {shorten(unknown)} is not in the list of val: of another year?"
-        )
     # Position in val -> position in the split.
     places = {positions[image_id]: position for position, image_id in enumerate(images.ids)}
-    blacklist = read_det_blacklist(_only(folder, "*det_validation_blacklist.txt"), classes, len(val.ids))
+    blacklist = read_det_blacklist(only_file(folder, DET_BLACKLIST), classes, len(val.ids))
     kept = np.array([(places[image], label) for image, label in blacklist if image in places], dtype=np.int64).reshape(-1, 2)
     if annotations is None:
-        rows = _det_mat_rows(_only(folder, "*det_validation_ground_truth.mat"), len(val.ids), len(classes.wnids), places)
+        rows = _det_mat_rows(only_file(folder, "*det_validation_ground_truth.mat"), len(val.ids), len(classes.wnids), places)
     else:
         rows = _xml_rows(annotations, images, classes)
     number, labels, boxes = _table(rows)
     return DetGroundTruth(classes.names, len(images.ids), number, labels, boxes, kept), images
 
 
-def read_det_blacklist(file: Path, classes: IlsvrcClasses, num_images: int) -> list[tuple[int, int]]:
-    """Lines "IMAGE_NUMBER WNID" as pairs of position in val and label."""
-    labels = classes.labels
-    pairs = []
-    for where, fields in _lines(file):
-        number = _whole(fields[0])
-        if len(fields) != 2 or number is None or not 1 <= number <= num_images or fields[1] not in labels:
-            known = f"an image's number up to {num_images} and a WNID of map_det.txt"
-            raise DatasetError(f"{where}: expected {known}, found {shorten(' '.join(fields))}")
-        pairs.append((number - 1, labels[fields[1]]))
-    return pairs
-
-
 def read_loc_truth(devkit: Path) -> tuple[LocGroundTruth, IlsvrcClasses]:
     """The classes and boxes of CLS-LOC's validation images, in the order of their numbers."""
     folder = data_folder(devkit)
     classes = read_classes(folder / "map_clsloc.txt")
-    file = _only(folder, "*clsloc_validation_ground_truth.mat")
+    file = only_file(folder, "*clsloc_validation_ground_truth.mat")
     title = "the kit's ground truth of CLS-LOC"
     records = read_matlab(file, ("rec",), title)["rec"]
     try:
@@ -154,11 +71,7 @@ def read_loc_truth(devkit: Path) -> tuple[LocGroundTruth, IlsvrcClasses]:
     if not ((labels >= 0) & (labels < len(classes.wnids))).all():
         raise DatasetError(f"{file} has classes beyond {len(classes.wnids)}, the number of those in map_clsloc.txt")
     unevaluated = np.zeros(len(labels), dtype=bool)
-    for where, fields in _lines(_only(folder, "*clsloc_validation_blacklist.txt")):
-        image = _whole(fields[0])
-        if image is None or not 1 <= image <= len(labels):
-            raise DatasetError(f"{where}: expected an image's number up to {len(labels)}, found {shorten(fields[0])}")
-        unevaluated[image - 1] = True
+    unevaluated[read_loc_blacklist(only_file(folder, LOC_BLACKLIST), len(labels))] = True
     return LocGroundTruth(len(classes.wnids), labels, number, boxes + [0, 0, 1, 1], unevaluated), classes
 
 
@@ -215,23 +128,3 @@ def _table(rows: Iterator[_Row]) -> tuple[Ints, Ints, Floats]:
     labels = np.array([label for _, label, _ in listed], dtype=np.int64)
     boxes = np.array([box for _, _, box in listed], dtype=np.float64).reshape(-1, 4)
     return images, labels, boxes + np.array([0.0, 0.0, 1.0, 1.0])
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    """The one file of this form. Raises DatasetError for none and for several."""
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise DatasetError(f"{folder} has {len(found) or 'no'} files {pattern}: it must have one")
-    return found[0]
-
-
-def _lines(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Where each line stands that is not blank, and its first two words and the rest."""
-    for number, text in enumerate(read_text(file).split("\n"), start=1):
-        if text.strip():
-            yield f"{file}, line {number}", text.split(maxsplit=2)
-
-
-def _whole(text: str) -> int | None:
-    """A number of ASCII digits."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from detection.cli.main import main
-from tests.evaluation.ilsvrc_kit import write_kit
+from tests.ilsvrc_kit import write_kit
 
 # Of the kit's three images: both objects of a, at the right places; c's class is not evaluated.
 DET = "1 1 0.9 0 1 200 4\n1 2 0.8 9 9 19 19\n3 2 0.9 0 0 5 5\n"
@@ -41,7 +41,7 @@ def test_loc_counts_guesses_one_by_one(kit, tmp_path, capsys):
     [
         (["loc", "--split", "val"], "unrecognized arguments: --split val"),
         (["seg"], "argument task: invalid choice: 'seg'"),
-        (["det", "--split", "val1"], "has no list of the images of 'val1'"),
+        (["det", "--split", "val1"], "image_index must be a whole number from 1 to 1, found 3"),
         (["det", "--json", "det.txt"], "name two"),
     ],
 )

@@ -24,7 +24,7 @@ from detection.cli.main import main
 from tests.data.pictures import CLASSES, write_coco, write_devkit
 from tests.docs.commands import CommandLine
 from tests.docs.markdown import ROOT, blocks
-from tests.evaluation.ilsvrc_kit import write_kit
+from tests.ilsvrc_kit import write_kit
 from tests.media_files import write_frames, write_picture, write_video
 from tests.pretraining.class_folders import pack, write_split
 

@@ -11,8 +11,8 @@ import pytest
 
 from detection.errors import DatasetError
 from detection.evaluation.ilsvrc import DetDetections, evaluate_det
-from detection.evaluation.ilsvrc_devkit import read_classes, read_det_truth, read_image_list, read_loc_truth
-from tests.evaluation.ilsvrc_kit import write_kit
+from detection.evaluation.ilsvrc_devkit import read_det_truth, read_loc_truth
+from tests.ilsvrc_kit import write_kit
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_another_split_numbers_the_images_anew(devkit):
     truth, images = read_det_truth(devkit / "data", "val2")
     assert images.ids == ("c", "a") and truth.images.tolist() == [0, 1, 1] and truth.labels.tolist() == [1, 0, 1]
     assert truth.unevaluated.tolist() == [[0, 1]]
+
+
+def test_val1_is_what_val2_and_the_blacklist_leave(devkit):
+    truth, images = read_det_truth(devkit, "val1")
+    assert images.ids == ("b",) and truth.images.tolist() == [] and truth.unevaluated.tolist() == []
+    (devkit / "data/val1.txt").write_text("b 1\na 2\n")
+    truth, images = read_det_truth(devkit, "val1")
+    assert images.ids == ("b", "a") and truth.images.tolist() == [1, 1]
 
 
 def test_xml_files_give_the_same_as_the_mat_file(devkit):
@@ -79,8 +87,10 @@ def test_what_does_not_fit_is_named(devkit, name, text, message):
 
 
 def test_a_missing_file_is_named(devkit, tmp_path):
-    with pytest.raises(DatasetError, match="has no list of the images of 'val1'"):
-        read_det_truth(devkit, "val1")
+    (devkit / "data/det_val2.txt").unlink()
+    for split in ("val1", "val2"):
+        with pytest.raises(DatasetError, match=f"has no list of the images of '{split}'"):
+            read_det_truth(devkit, split)
     with pytest.raises(DatasetError, match="is no development kit of ImageNet"):
         read_det_truth(tmp_path / "absent")
     with pytest.raises(DatasetError, match="no such folder of annotations"):
@@ -103,10 +113,3 @@ def test_the_published_numbers_of_the_sample_submission():
     )
     ap = list(evaluate_det(truth, found).ap.values())[:5]
     assert ap == pytest.approx([0.564, 0.528, 0.548, 0.626, 0.506], abs=5e-4)
-
-
-def test_lists_and_maps_by_themselves(tmp_path):
-    (tmp_path / "list").write_text("a\nb\n")
-    assert read_image_list(tmp_path / "list").positions == {"a": 0, "b": 1}
-    (tmp_path / "map").write_text("n2 2 b c\nn1 1 a_d\n")
-    assert read_classes(tmp_path / "map").names == ("a d", "b c")
