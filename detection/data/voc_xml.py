@@ -87,8 +87,11 @@ def read_name(element: ElementTree.Element, where: str, faults: Faults) -> str |
     return name
 
 
-def read_box(element: ElementTree.Element, where: str, faults: Faults) -> Box | None:
-    """The box of an <object>, which may reach out of the image; None where it is no box, which is noted in `faults`."""
+def read_box(element: ElementTree.Element, where: str, faults: Faults, first_pixel: int = 1) -> Box | None:
+    """The box of an <object>, which may reach out of the image; None where it is no box, which is noted in `faults`.
+
+    `first_pixel` is what the file calls the first one of a row: 1 in VOC, 0 in ImageNet. A box includes its last pixel in both.
+    """
     if len(element.findall("name")) > 1 or len(element.findall("bndbox")) > 1:
         faults.note(where, "several <name> or <bndbox>", "the first is taken")
     texts = {tag: element.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")}
@@ -101,8 +104,8 @@ def read_box(element: ElementTree.Element, where: str, faults: Faults) -> Box | 
             return None
         numbers.append(number)
     xmin, ymin, xmax, ymax = numbers
-    box = (xmin - 1, ymin - 1, xmax, ymax)
-    where = describe_box(where, box)
+    box = (xmin - first_pixel, ymin - first_pixel, xmax - first_pixel + 1, ymax - first_pixel + 1)
+    where = describe_box(where, box, first_pixel)
     extent = min(xmax - xmin, ymax - ymin)
     if extent <= 0:
         # 0 is one pixel to the devkit, but nobody draws such a box on purpose: it is a click that slipped.
@@ -111,9 +114,10 @@ def read_box(element: ElementTree.Element, where: str, faults: Faults) -> Box | 
     return box
 
 
-def describe_box(where: str, box: Box) -> str:
+def describe_box(where: str, box: Box, first_pixel: int = 1) -> str:
     """Where a box is, for messages, with its numbers as the file has them."""
-    return f"{where}, box {box[0] + 1:g} {box[1] + 1:g} {box[2]:g} {box[3]:g}"
+    xmin, ymin, xmax, ymax = box[0] + first_pixel, box[1] + first_pixel, box[2] + first_pixel - 1, box[3] + first_pixel - 1
+    return f"{where}, box {xmin:g} {ymin:g} {xmax:g} {ymax:g}"
 
 
 def read_difficult(element: ElementTree.Element, where: str, faults: Faults) -> bool:
