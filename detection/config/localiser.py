@@ -206,3 +206,12 @@ class LocConfig(Section):
     test: LocTestConfig = LocTestConfig()
     classifier: LocClassifierConfig = LocClassifierConfig()
     output_dir: FilePath = Field(Path("runs/loc"), description="holds the stages rpn/, proposals/, rcnn/, and results.json")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LocConfig:
+        size, padding = self.data.image_size, self.rcnn.padding
+        require(
+            2 * padding < size,
+            f"rcnn.padding is {padding}, which at both sides leaves nothing of data.image_size, {size}: lower it",
+        )
+        return self

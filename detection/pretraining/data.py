@@ -135,6 +135,16 @@ def _required(name: str) -> set[str]:
     return {key for key, value in inspect.signature(kind).parameters.items() if value.default is inspect.Parameter.empty}
 
 
+def require_view(image: np.ndarray, image_size: int, key: str, file: str) -> None:
+    """Raise ConfigError, naming the config's key of the transforms, where they made no square of `image_size`."""
+    size = (image_size, image_size, 3)
+    if image.shape != size:
+        raise ConfigError(
+            f"{key} give {tuple(image.shape)} {image.dtype} for {file}, not {size} uint8: let them end with a crop or "
+            "Resize to data.image_size"
+        )
+
+
 class ImageFolderDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError]):
     """The samples of one batch -> the batch, or the error as a value, so that users see no traceback of a worker."""
 
@@ -180,12 +190,7 @@ class ImageFolderDataset(TorchDataset[LoadedBatch | ConfigError | DatasetError])
         reseed(self.transform, seed)
         key, file = f"data.{'augmentations' if self.training else 'test_transforms'}", str(self.folder.files[index])
         image: np.ndarray = apply_augmentation(self.transform, self.folder.image(index), None, key, file)["image"]
-        size = (self.image_size, self.image_size, 3)
-        if image.shape != size:
-            raise ConfigError(
-                f"{key} give {tuple(image.shape)} {image.dtype} for {file}, not {size} uint8: let them end with a crop or "
-                "Resize to data.image_size"
-            )
+        require_view(image, self.image_size, key, file)
         return image
 
 
