@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 from backbones.errors import shorten
 from detection.cli.arguments import CommandParser, any_path, output_folder
 from detection.cli.output import fetch_weights, say
-from detection.config import ClassifierConfig, Config, Source, VocSource, load_config, override_config, with_weights
+from detection.config import (
+    ClassifierConfig,
+    Config,
+    IlsvrcDetSource,
+    Source,
+    VocSource,
+    load_config,
+    override_config,
+    with_weights,
+)
 from detection.errors import ConfigError
 from detection.files import exists, find_trained_weights, is_file
 
@@ -180,6 +189,8 @@ def _annotations_of(source: Source) -> Iterator[Path]:
         if isinstance(source, VocSource):
             folder = root / f"VOC{source.year}" if source.year else root
             yield from (folder / "Annotations", folder / "ImageSets")
+        elif isinstance(source, IlsvrcDetSource):
+            yield from (root / "Annotations", root / "ImageSets", root / source.devkit, source.devkit)
         else:
             yield root / (source.annotations or "")
 

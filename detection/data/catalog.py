@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, Source, SplitName, VocSource
+from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, IlsvrcDetSource, Source, SplitName, VocSource
 from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.duplicate_objects import describe_equal_objects
 from detection.data.faults import MISSING_IMAGE, Faults
 from detection.data.formats.readers import read_folder
 from detection.data.held_out import hold_out
+from detection.data.ilsvrc_det import read_ilsvrc_det
+from detection.data.ilsvrc_devkit import data_folder
 from detection.data.labelled import to_records
 from detection.data.orientation import turn_records
 from detection.data.records import describe_relative
@@ -144,6 +146,9 @@ def _read_source(source: Source, classes: ClassMap, faults: Faults) -> list[Reco
         return turn_records(read_voc(source, root, classes, faults), source.boxes_in, faults)
     if isinstance(source, CocoSource):
         return turn_records(read_coco(source, root, classes, faults), source.boxes_in, faults)
+    if isinstance(source, IlsvrcDetSource):
+        devkit = resolve_devkit(source, root)
+        return turn_records(read_ilsvrc_det(source, root, devkit, classes, faults), source.boxes_in, faults)
     return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults)
 
 
@@ -177,6 +182,12 @@ def resolve_file(path: Path) -> Path:
     """A file that a config names: from here or, where it is not there, from where data sets are."""
     elsewhere = data_home() / path
     return elsewhere if not exists(path) and exists(elsewhere) else path
+
+
+def resolve_devkit(source: IlsvrcDetSource, root: Path) -> Path:
+    """The folder with the maps of a source's development kit: below its root, else as `resolve_root`. Raises DatasetError."""
+    own = root / source.devkit
+    return data_folder(own if exists(own) else resolve_root(source.devkit))
 
 
 def resolve_root(path: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from backbones.errors import shorten
@@ -29,6 +30,11 @@ class IlsvrcClasses:
     def labels(self) -> dict[str, int]:
         """WNID -> label."""
         return {wnid: label for label, wnid in enumerate(self.wnids)}
+
+    @cached_property
+    def name_of(self) -> dict[str, str]:
+        """WNID -> name."""
+        return dict(zip(self.wnids, self.names, strict=True))
 
 
 @dataclass(frozen=True)

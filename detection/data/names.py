@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detection.config import CocoSource, Source, VocSource
-from detection.data.catalog import resolve_root
+from detection.config import CocoSource, IlsvrcDetSource, Source, VocSource
+from detection.data.catalog import resolve_devkit, resolve_root
 from detection.data.classes import ClassMap
 from detection.data.coco_format import CocoFile, read_coco_file
 from detection.data.faults import Faults
 from detection.data.formats.readers import read_folder
+from detection.data.ilsvrc_det import ilsvrc_det_names
 from detection.data.voc import open_folder, read_image_set
 from detection.data.voc_xml import parse_xml
 from detection.errors import DatasetError
@@ -61,6 +62,8 @@ def _names(source: Source, root: Path, faults: Faults, files: dict[Path, CocoFil
         path = root / source.annotations
         files[path] = files.get(path) or read_coco_file(path, faults)
         return _coco_names(files[path])
+    if isinstance(source, IlsvrcDetSource):
+        return Counter(ilsvrc_det_names(source, root, resolve_devkit(source, root), faults))
     return Counter(each.class_name for image in read_folder(source, root, faults) for each in image.objects)
 
 

@@ -36,8 +36,14 @@ class AnnotatedObject:
     area: float | None = None  # px^2; None: the box's area
 
 
-def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects: Sequence[AnnotatedObject]) -> Record:
-    """The record of one image; its tensors have length 0 where it has no objects."""
+def make_record(
+    image_id: ImageId,
+    file: Path,
+    size_hw: tuple[int, int],
+    objects: Sequence[AnnotatedObject],
+    known: torch.Tensor | None = None,
+) -> Record:
+    """The record of one image; its tensors have length 0 where it has no objects. `known` as `Record`."""
     areas = [(item.box[2] - item.box[0]) * (item.box[3] - item.box[1]) if item.area is None else item.area for item in objects]
     return Record(
         image_id,
@@ -48,6 +54,7 @@ def make_record(image_id: ImageId, file: Path, size_hw: tuple[int, int], objects
         difficult=torch.tensor([item.difficult for item in objects], dtype=torch.bool, device="cpu"),
         crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool, device="cpu"),
         areas=torch.tensor(areas, dtype=torch.float32, device="cpu"),
+        known=known,
     )
 
 

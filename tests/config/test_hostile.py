@@ -148,7 +148,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("data: {classes: [\"caf\\u00e9\", \"cafe\\u0301\"]}", "comes twice"),
         ("data: {classes: [a, ' a']}", "comes twice"),
         ("data: {classes: []}", "name at least one class"),
-        ("data: {train: [{split: a}]}", "missing key 'data.train.0.format' in /x.yaml: it must be 'voc', 'coco', 'auto'"),
+        ("data: {train: [{split: a}]}", "missing key 'data.train.0.format' in /x.yaml: it must be 'voc', 'coco', 'ilsvrc_det'"),
         ("data: {train: [{format: coco, images: a, annotations: a, root: 5}]}", "'data.train.0.root' in /x.yaml must be"),
         ("data: {train: [{format: voc, split: a, coco: 3}]}", "unknown key 'data.train.0.coco'"),
         ("roi: {negative_iou: [0.5, 0.1]}", "roi.negative_iou is [0.5, 0.1], which ends below its beginning"),

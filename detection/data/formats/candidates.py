@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import printable
-from detection.config import CocoSource, FolderFormat, FolderSource, Source, VocSource
+from detection.config import CocoSource, FolderFormat, FolderSource, IlsvrcDetSource, IlsvrcDetSplit, Source, VocSource
 from detection.data.formats.contents import cvat_subsets, read_ends
 from detection.data.formats.listing import FolderListing
 from detection.data.formats.splits import canonical_split, split_of
@@ -19,6 +19,7 @@ from detection.errors import DatasetError
 _FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,4096}")')
 _SAMPLED = 50  # file names of a COCO file that are looked for
 _OTHER_TASKS = ("captions", "panoptic", "stuff", "person_keypoints", "image_info")  # COCO's files beside its instances
+_ILSVRC_SPLITS: tuple[IlsvrcDetSplit, ...] = ("train", "val", "test")
 _YEAR = re.compile(r"VOC([0-9]{4})")
 
 
@@ -135,6 +136,23 @@ def _voc_source(root: Path, folder: PurePosixPath, split: str) -> VocSource:
     if year is not None:
         return VocSource(format="voc", root=root / folder.parent, year=year[1], split=split)
     return VocSource(format="voc", root=root / folder, split=split)
+
+
+def ilsvrc_candidate(listing: FolderListing) -> Candidate | None:
+    """ImageNet DET's folders, with a source for each split that has images; the development kit may lie beside them."""
+    folders = set(listing.folders)
+    inside = next((folder.removesuffix("Data/DET") for folder in listing.folders if f"/{folder}".endswith("/Data/DET")), None)
+    if inside is None or f"{inside}ImageSets/DET" not in folders:
+        return None
+    root = listing.root / inside
+    kits = [listing.root / file for file in listing.files if PurePosixPath(file).name == "map_det.txt"]
+    devkit = {"devkit": kits[0].parent.absolute()} if len(kits) == 1 else {}
+    sources = tuple(
+        (split, IlsvrcDetSource(format="ilsvrc_det", root=root, split=split, **devkit))
+        for split in _ILSVRC_SPLITS
+        if f"{inside}Data/DET/{split}" in folders
+    )
+    return Candidate("ImageNet DET", "ilsvrc_det", sources, (f"{inside}ImageSets/DET",)) if sources else None
 
 
 def file_candidate(listing: FolderListing, title: str, key: FolderFormat, files: Sequence[str]) -> Candidate | None:

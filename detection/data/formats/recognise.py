@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backbones.errors import printable
-from detection.config import SPLITS, FolderSource, Source, SplitName, VocSource
+from detection.config import SPLITS, FolderSource, IlsvrcDetSource, Source, SplitName, VocSource
 from detection.data.formats import labelimg, labelme, yolo
 from detection.data.formats.candidates import (
     Candidate,
@@ -16,6 +16,7 @@ from detection.data.formats.candidates import (
     cvat_candidate,
     file_candidate,
     folder_candidate,
+    ilsvrc_candidate,
     voc_candidate,
 )
 from detection.data.formats.contents import HEAD_BYTES, TAIL_BYTES, is_cvat, json_kind, read_ends
@@ -114,6 +115,9 @@ def _only(listing: FolderListing, place: Path) -> Sequence[str]:
 def find_candidates(listing: FolderListing, files: Sequence[str]) -> list[Candidate]:
     """The ways to read a folder, where only some of its files may be label files. Raises DatasetError."""
     chosen = FolderListing(listing.root, tuple(files), listing.folders)
+    ilsvrc = ilsvrc_candidate(chosen)
+    if ilsvrc is not None:
+        return [ilsvrc]  # its XML files look like labelImg's, but count pixels from 0, and name classes by WNIDs
     with_images = FolderListing(listing.root, tuple(dict.fromkeys([*files, *listing.images])), listing.folders)
     jsons, tables = _by_kind(chosen, ".json", json_kind), _by_kind(chosen, ".csv", _kind_of_table, tail=0)
     xmls = _by_kind(chosen, ".xml", lambda text: "cvat" if is_cvat(text) else None, head=4096, tail=0)
@@ -199,9 +203,12 @@ def _num_images(source: Source, split: str, listing: FolderListing) -> int:
     if isinstance(source, VocSource):
         devkit = source.root if source.year is None else source.root / f"VOC{source.year}"
         return len(read_text(devkit / "ImageSets" / "Main" / f"{source.split}.txt", MAX_SPLIT_BYTES).split("\n")) - 1
+    if isinstance(source, IlsvrcDetSource):
+        images = (source.root / "Data" / "DET" / source.split).relative_to(listing.root)
+        return len(listing.within(images.as_posix()))
     if isinstance(source, FolderSource) and source.format == "yolo":
         return yolo.num_images(source, listing)
     folder = (source.images or Path()).as_posix()
-    images = [file for file in listing.within("" if folder == "." else folder) if is_image_name(file)]
-    counts = Counter(file.rpartition("/")[0] for file in images)
-    return sum(count for parent, count in counts.items() if split_of(f"{parent}/") == split) or len(images)
+    files = [file for file in listing.within("" if folder == "." else folder) if is_image_name(file)]
+    counts = Counter(file.rpartition("/")[0] for file in files)
+    return sum(count for parent, count in counts.items() if split_of(f"{parent}/") == split) or len(files)
