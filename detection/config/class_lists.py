@@ -1,4 +1,4 @@
-"""The class lists of the two public benchmarks, in their usual order, and what names of classes may be."""
+"""The class lists of three public benchmarks, in their usual order, and what names of classes may be."""
 
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,6 +25,32 @@ COCO_CLASSES = (
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
+# In the order of the development kit's ids, from 1; their underscores are blanks.
+ILSVRC_DET_CLASSES = (
+    "accordion", "airplane", "ant", "antelope", "apple", "armadillo", "artichoke", "axe", "baby bed", "backpack",
+    "bagel", "balance beam", "banana", "band aid", "banjo", "baseball", "basketball", "bathing cap", "beaker", "bear",
+    "bee", "bell pepper", "bench", "bicycle", "binder", "bird", "bookshelf", "bow tie", "bow", "bowl", "brassiere",
+    "burrito", "bus", "butterfly", "camel", "can opener", "car", "cart", "cattle", "cello", "centipede", "chain saw",
+    "chair", "chime", "cocktail shaker", "coffee maker", "computer keyboard", "computer mouse", "corkscrew", "cream",
+    "croquet ball", "crutch", "cucumber", "cup or mug", "diaper", "digital clock", "dishwasher", "dog", "domestic cat",
+    "dragonfly", "drum", "dumbbell", "electric fan", "elephant", "face powder", "fig", "filing cabinet", "flower pot",
+    "flute", "fox", "french horn", "frog", "frying pan", "giant panda", "goldfish", "golf ball", "golfcart",
+    "guacamole", "guitar", "hair dryer", "hair spray", "hamburger", "hammer", "hamster", "harmonica", "harp",
+    "hat with a wide brim", "head cabbage", "helmet", "hippopotamus", "horizontal bar", "horse", "hotdog", "iPod",
+    "isopod", "jellyfish", "koala bear", "ladle", "ladybug", "lamp", "laptop", "lemon", "lion", "lipstick", "lizard",
+    "lobster", "maillot", "maraca", "microphone", "microwave", "milk can", "miniskirt", "monkey", "motorcycle",
+    "mushroom", "nail", "neck brace", "oboe", "orange", "otter", "pencil box", "pencil sharpener", "perfume", "person",
+    "piano", "pineapple", "ping-pong ball", "pitcher", "pizza", "plastic bag", "plate rack", "pomegranate", "popsicle",
+    "porcupine", "power drill", "pretzel", "printer", "puck", "punching bag", "purse", "rabbit", "racket", "ray",
+    "red panda", "refrigerator", "remote control", "rubber eraser", "rugby ball", "ruler", "salt or pepper shaker",
+    "saxophone", "scorpion", "screwdriver", "seal", "sheep", "ski", "skunk", "snail", "snake", "snowmobile", "snowplow",
+    "soap dispenser", "soccer ball", "sofa", "spatula", "squirrel", "starfish", "stethoscope", "stove", "strainer",
+    "strawberry", "stretcher", "sunglasses", "swimming trunks", "swine", "syringe", "table", "tape player",
+    "tennis ball", "tick", "tie", "tiger", "toaster", "traffic light", "train", "trombone", "trumpet", "turtle",
+    "tv or monitor", "unicycle", "vacuum", "violin", "volleyball", "waffle iron", "washer", "water bottle",
+    "watercraft", "whale", "wine bottle", "zebra",
+)  # fmt: skip
+
 # COCO's name of a class -> Pascal VOC's name of the same class.
 _VOC_NAMES = {
     "airplane": "aeroplane",
@@ -42,19 +68,19 @@ def canonical_name(name: str) -> str:
 
 
 def resolve_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """The K names in the order of the labels; "voc" and "coco" are those benchmarks' lists.
+    """The K names in the order of the labels; "voc", "coco" and "ilsvrc_det" are those benchmarks' lists.
 
     Raises ConfigError for another word, and for a list that `check_class_names` refuses.
     """
     if not isinstance(classes, str):
         return check_class_names(classes)
-    named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+    named = {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "ilsvrc_det": ILSVRC_DET_CLASSES}
     if classes == "auto":
         raise ConfigError(
             "data.classes is auto: the names are in the data, which `detection.data.settle.settle_config` reads, but not here"
         )
     if classes not in named:
-        raise ConfigError(f"classes must be 'voc', 'coco' or a list of names, got {shorten(classes)}")
+        raise ConfigError(f"classes must be 'voc', 'coco', 'ilsvrc_det' or a list of names, got {shorten(classes)}")
     return named[classes]
 
 

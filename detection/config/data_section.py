@@ -140,7 +140,7 @@ Augmentation = Annotated[dict[Text, dict[Text, Any]], Field(min_length=1, max_le
 class DataConfig(Section):
     """Datasets and what is done to their images. Sources of a split are joined."""
 
-    classes: Literal["voc", "coco", "auto"] | tuple[Text, ...] = Field(
+    classes: Literal["voc", "coco", "ilsvrc_det", "auto"] | tuple[Text, ...] = Field(
         "voc", description="class names, in the order of the labels; auto: those of the training data, in alphabetical order"
     )
     classes_file: FilePath | None = Field(None, description="a text file with a class name per line, in place of `classes`")
@@ -233,9 +233,9 @@ class DataConfig(Section):
         if not isinstance(self.classes, str):
             require(len(self.classes) > 0, "data.classes is an empty list: name at least one class")
             check_class_names(self.classes, "data.classes")
-        # The words "voc" and "coco" are what a config is built on, and give way to a file.
+        # The words for benchmarks are what a config is built on, and give way to a file.
         require(
-            self.classes_file is None or self.classes in ("voc", "coco"),
+            self.classes_file is None or self.classes in ("voc", "coco", "ilsvrc_det"),
             "data.classes and data.classes_file both say what the classes are: leave one out",
         )
         require(

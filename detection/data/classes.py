@@ -31,7 +31,7 @@ class ClassMap:
 
     @classmethod
     def to(cls, classes: str | Sequence[str]) -> ClassMap:
-        """Names as they are: a list of them, "voc" or "coco". Raises ConfigError."""
+        """Names as they are: a list of them, "voc", "coco" or "ilsvrc_det". Raises ConfigError."""
         return cls(resolve_classes(classes))
 
     @cached_property

@@ -134,7 +134,7 @@ def _known_masks(folder: DetFolder, classes: ClassMap, faults: Faults) -> list[T
             kit_labels[label].append(kit_label)
     foreign = [printable(name) for name, found in zip(classes.names, kit_labels, strict=True) if not found]
     if foreign:
-        faults.inform(f"{len(foreign)} classes are not ImageNet DET's, and unknown in its images: {list_names(foreign)}")
+        faults.inform(f"classes that ImageNet DET has not, and that are unknown in its images: {list_names(foreign)}")
     known = [folder.listed.known[:, found].all(axis=1) & bool(found) for found in kit_labels]
     masks = torch.from_numpy(np.stack(known, axis=1))
     return [None if bool(mask.all()) else mask.clone() for mask in masks]
@@ -204,4 +204,6 @@ def _tell_of_unannotated(source: IlsvrcDetSource, folder: Path, num_images: int,
         raise DatasetError(f"none of the {num_images} images of {source.split} has an XML file below {folder}")
     if num_annotated < num_images and source.split != "train":
         num_empty = num_images - num_annotated
-        faults.inform(f"{num_empty} of {num_images} images of {source.split} have no XML file, and count as without objects")
+        faults.inform(
+            f"images of {source.split} without an XML file, which count as images without objects: {num_empty} of {num_images}"
+        )

@@ -144,7 +144,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("test: {flip: 1}", "'test.flip' in /x.yaml must be true or false, got 1"),
         ("data: {classes: [yes, no]}", "got true; YAML reads yes, no, on and off as true and false: put the word in quotes"),
         ("data: {classes: [a, 5]}", "must be text in one line of at most 200 characters, got 5; put it in quotes"),
-        ("data: {classes: imagenet}", "'data.classes' in /x.yaml must be 'voc', 'coco' or 'auto' or a list"),
+        ("data: {classes: imagenet}", "'data.classes' in /x.yaml must be 'voc', 'coco', 'ilsvrc_det' or 'auto' or a list"),
         ("data: {classes: [\"caf\\u00e9\", \"cafe\\u0301\"]}", "comes twice"),
         ("data: {classes: [a, ' a']}", "comes twice"),
         ("data: {classes: []}", "name at least one class"),
