@@ -99,7 +99,7 @@ def divide_training_images(data: DataConfig, held_out: HeldOut, test_fraction: f
 def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False) -> Dataset:
     """Read and join sources; what had to be repaired is logged as one warning per kind.
 
-    `classes` are names, or "voc", "coco" or "ilsvrc_det". Raises DatasetError; if `strict`, also for what would have been repaired.
+    `classes` are names, or "voc", "coco" or "ilsvrc_det". Raises DatasetError, if `strict` for what would be repaired too.
     """
     faults = Faults(strict=strict)
     class_map = ClassMap.to(classes)

@@ -82,7 +82,7 @@ def _read_train(image_sets: Path, devkit: Path, classes: IlsvrcClasses, faults: 
         )
     if missing:
         faults.inform(
-            f"no list of train images for {len(missing)} of the {len(classes.names)} classes, which are unknown in all of them: "
+            f"no list of train images for {len(missing)} of the {len(classes.names)} classes, which are unknown in them: "
             f"{list_names(list(map(printable, missing)))}"
         )
     return _gather(tuple(places), labelled)

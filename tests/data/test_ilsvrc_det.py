@@ -139,7 +139,7 @@ def test_a_class_without_a_list_is_unknown_everywhere(root):
     (root / "ImageSets/DET/train_3.txt").unlink()
     found, faults = read(root, "train")
     assert found[DOG].known.tolist() == [True, True, False] and found[CAT].known.tolist() == [True, False, False]
-    assert "no list of train images for 1 of the 3 classes, which are unknown in all of them: bow tie" in faults.information
+    assert "no list of train images for 1 of the 3 classes, which are unknown in them: bow tie" in faults.information
 
 
 def test_classes_of_the_config_are_known_where_all_that_become_them_are(root):
@@ -202,7 +202,7 @@ BAD = [
     ("val1", "devkit/data/ILSVRC2015_det_validation_blacklist.txt", None, "has no files *det_validation_blacklist.txt"),
     ("train", ONE_CLASS, f"{CAT} 1\n{EXTRA}\n", "train_1.txt, line 2: expected 'IMAGE_ID LABEL' with the label 1, 0 or -1"),
     ("train", ONE_CLASS, f"{CAT} 1\n{EXTRA} -1 x\n", "train_1.txt, line 2: expected 'IMAGE_ID LABEL'"),
-    ("train", ONE_CLASS, f"{CAT} 2\n", f"train_1.txt, line 1: expected 'IMAGE_ID LABEL' with the label 1, 0 or -1, found '{CAT}"),
+    ("train", ONE_CLASS, f"{CAT} 2\n", "train_1.txt, line 1: expected 'IMAGE_ID LABEL' with the label 1, 0 or -1, found "),
     ("train", ONE_CLASS, f"{CAT} 1\n{CAT} -1\n", f"train_1.txt: image '{CAT}' has the labels -1 and 1 for big cat"),
     ("train", ONE_CLASS, f"{EXTRA} 1\n", "shows big cat, by label 1 of class 1 in the lists of train, but has no XML"),
     ("train", ONE_CLASS, "a/b_1 1\n", "there is no image b_1.JPEG below"),
@@ -315,6 +315,4 @@ def test_real_lists_of_three_classes(real_data, tmp_path):
         everything |= pos | part | neg
     assert set(found.ids) == everything and len(found.ids) == len(everything) and not found.known[:, 3:].any()
     assert len(found.known) <= 8  # masks of three classes
-    assert faults.information[0].startswith(
-        "no list of train images for 197 of the 200 classes, which are unknown in all of them"
-    )
+    assert faults.information[0].startswith("no list of train images for 197 of the 200 classes, which are unknown in them")
