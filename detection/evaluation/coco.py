@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as mask_api
 
 from detection.data.coco_format import CocoId
 from detection.errors import DatasetError
 from detection.evaluation.coco_files import read_annotations, read_results, sorted_ids
+from detection.evaluation.coco_masks import image_sizes
 from detection.evaluation.detection_files import coco_results, corners_to_xywh
+from detection.evaluation.metrics import IouType
 from detection.evaluation.voc import check_images
 from detection.structures import DetectionsByImage, ImageId, Record
 
@@ -56,10 +59,10 @@ def evaluate_coco(records: Sequence[Record], detections: DetectionsByImage, clas
     return evaluate_coco_records(records, detections, class_names).numbers
 
 
-def evaluate_coco_files(annotations: Path, detections: Path) -> dict[str, float]:
+def evaluate_coco_files(annotations: Path, detections: Path, iou_type: IouType = "boxes") -> dict[str, float]:
     """The twelve numbers of an annotation and a result file. Raises DatasetError for what cannot be used."""
-    dataset = read_annotations(annotations)
-    return evaluate_coco_results(dataset, read_results(detections, dataset)).numbers
+    dataset = read_annotations(annotations, iou_type)
+    return evaluate_coco_results(dataset, read_results(detections, dataset, iou_type), iou_type=iou_type).numbers
 
 
 def evaluate_coco_records(
@@ -97,11 +100,14 @@ def evaluate_coco_results(
     results: Sequence[Mapping[str, Any]],
     class_names: Sequence[str] | None = None,
     max_detections: int = COCO_CAP,
+    iou_type: IouType = "boxes",
 ) -> CocoResult:
     """Run COCO's algorithm on the content of an annotation and a result file, both already checked.
 
     `class_names`: only these categories count; all if None. Categories of one name are one class. `max_detections`: of one
-    image, for CAPPED_METRICS. Raises DatasetError where more categories than MAX_CATEGORIES have objects."""
+    image, for CAPPED_METRICS. `iou_type`: "masks" compares what both have as `segmentation`, an Rle, as files are read with it;
+    an object is as large as it is annotated, a detection as its mask. Raises DatasetError where more categories than
+    MAX_CATEGORIES have objects."""
     classes = _class_numbers(dataset)
     annotated = {classes.by_id[each["category_id"]] for each in dataset["annotations"]}
     wanted = (
@@ -114,9 +120,14 @@ def evaluate_coco_results(
     if not kept:
         return CocoResult(dict.fromkeys(COCO_METRICS + (CAPPED_METRICS if max_detections > COCO_CAP else ()), -1.0), {})
     images = _image_numbers(dataset)
-    truth = [_ground_truth(each, number, images, classes) for number, each in enumerate(dataset["annotations"], 1)]
-    found = [_detection(each, number, images, classes) for number, each in enumerate(results, 1)]
-    evaluation = COCOeval_faster(_index(truth, images, classes), _index(found, images, classes), "bbox")
+    region_of = _mask if iou_type == "masks" else _box
+    truth = [
+        region_of(each) | _ground_truth(each, number, images, classes) for number, each in enumerate(dataset["annotations"], 1)
+    ]
+    found = [region_of(each) | _detection(each, number, images, classes) for number, each in enumerate(results, 1)]
+    entries = _image_entries(dataset, images, iou_type)
+    indices = (_index(each, entries, classes) for each in (truth, found))
+    evaluation = COCOeval_faster(*indices, "segm" if iou_type == "masks" else "bbox")
     caps = [1, 10, COCO_CAP]
     evaluation.params.maxDets = [*caps, max_detections] if max_detections > COCO_CAP else caps
     try:
@@ -184,41 +195,52 @@ def _image_numbers(dataset: Mapping[str, Any]) -> dict[ImageId, int]:
     return {image_id: number for number, image_id in enumerate(sorted_ids([image["id"] for image in dataset["images"]]), 1)}
 
 
-def _index(annotations: list[dict[str, Any]], images: Mapping[ImageId, int], classes: _ClassNumbers) -> COCO:
+def _image_entries(dataset: Mapping[str, Any], images: Mapping[ImageId, int], iou_type: IouType) -> list[dict[str, int]]:
+    """The images by their numbers, with their sizes where masks are compared."""
+    if iou_type == "boxes":
+        return [{"id": number} for number in images.values()]
+    sizes = image_sizes(dataset["images"])
+    return [{"id": images[key], "height": height, "width": width} for key, (height, width) in sizes.items()]
+
+
+def _index(annotations: list[dict[str, Any]], images: list[dict[str, int]], classes: _ClassNumbers) -> COCO:
     categories = [{"id": number, "name": name} for name, number in classes.by_name.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about an annotation with id 0, which read_annotations reports
-        content = {"images": [{"id": number} for number in images.values()], "annotations": annotations}
-        return COCO(content | {"categories": categories})
+        return COCO({"images": images, "annotations": annotations, "categories": categories})
 
 
 def _ground_truth(
     annotation: Mapping[str, Any], number: int, images: Mapping[ImageId, int], classes: _ClassNumbers
 ) -> dict[str, Any]:
-    """An annotation with what the algorithm reads and nothing else: segmentations take most of a file's memory."""
-    box = annotation["bbox"]
-    return {
+    """Of an annotation what the algorithm reads beside its region; other segmentations take most of a file's memory."""
+    own_area = {"area": annotation["area"]} if "area" in annotation else {}
+    return own_area | {
         # Only 0 means something to the reference, which never finds such an object; it takes no negative or huge ids.
         "id": 0 if annotation["id"] == 0 else number,
         "image_id": images[annotation["image_id"]],
         "category_id": classes.by_id[annotation["category_id"]],
-        "bbox": box,
-        "area": annotation.get("area", box[2] * box[3]),
         "iscrowd": annotation.get("iscrowd", 0),
     }
 
 
 def _detection(result: Mapping[str, Any], number: int, images: Mapping[ImageId, int], classes: _ClassNumbers) -> dict[str, Any]:
-    box = result["bbox"]
     return {
         "id": number,
         "image_id": images[result["image_id"]],
         "category_id": classes.by_id[result["category_id"]],
-        "bbox": box,
-        "area": box[2] * box[3],
         "iscrowd": 0,
         "score": result["score"],
     }
+
+
+def _box(entry: Mapping[str, Any]) -> dict[str, Any]:
+    box = entry["bbox"]
+    return {"bbox": box, "area": box[2] * box[3]}
+
+
+def _mask(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"segmentation": entry["segmentation"], "area": int(mask_api.area(entry["segmentation"]))}
 
 
 def _class_ap(precision: np.ndarray, names: Sequence[str]) -> dict[str, float]:

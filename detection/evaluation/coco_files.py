@@ -28,19 +28,31 @@ from detection.data.coco_format import (
 from detection.data.faults import Faults
 from detection.data.records import finite_number
 from detection.errors import DatasetError
+from detection.evaluation.coco_masks import image_sizes, result_mask, with_masks
+from detection.evaluation.metrics import IouType
 from detection.files import read_json
 
 logger = logging.getLogger(__name__)
 
+_REGIONS: dict[IouType, str] = {"boxes": "bbox", "masks": "segmentation"}
 
-def read_annotations(file: Path) -> dict[str, Any]:
-    """The content of an annotation file, checked. Objects without a usable box are left out, and said. Raises DatasetError."""
+
+def read_annotations(file: Path, iou_type: IouType = "boxes") -> dict[str, Any]:
+    """The content of an annotation file, checked. Objects without a usable box are left out, and said. Raises DatasetError.
+
+    With `iou_type` "masks" objects have their mask as `segmentation`, and those without a usable one are left out.
+    """
     faults = Faults()
-    content = read_coco_file(file, faults)
+    content, rles = read_coco_file(file, faults), None
+    if iou_type == "masks":
+        content, rles = with_masks(content, faults)
     dataset = as_dataset(content, faults)
+    for annotation, rle in zip(dataset["annotations"], rles or [], strict=rles is not None):
+        annotation["segmentation"] = rle
     degenerate = sum(min(annotation["bbox"][2:]) <= 0 for annotation in dataset["annotations"])
     if degenerate:
-        faults.inform(f"{file}: {degenerate} objects have a box without area; they count as never found, as in pycocotools")
+        empty = "box without area" if rles is None else "mask without a pixel"
+        faults.inform(f"{file}: {degenerate} objects have a {empty}; they count as never found, as in pycocotools")
     faults.warn()
     if any(annotation["id"] == 0 for annotation in dataset["annotations"]):
         # The reference marks what is not matched with 0. Its numbers are the standard, so they are kept.
@@ -80,31 +92,43 @@ def as_dataset(content: CocoFile, faults: Faults, class_names: Collection[str] |
     }
 
 
-def read_results(file: Path, dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The content of a result file, each entry of an image and a category of `dataset`. Raises DatasetError."""
+def read_results(file: Path, dataset: Mapping[str, Any], iou_type: IouType = "boxes") -> list[dict[str, Any]]:
+    """The content of a result file, each entry of an image and a category of `dataset`. Raises DatasetError.
+
+    With `iou_type` "masks" entries have their mask as `segmentation`, and no box."""
     results = read_json(file)
     if not isinstance(results, list):
         raise DatasetError(f"{file} must hold a list of results, found a {type(results).__name__}{_annotations_hint(results)}")
     images = {image["id"]: image.get("file_name") for image in dataset["images"]}
     categories = {category["id"]: category["name"] for category in dataset["categories"]}
+    sizes = image_sizes(dataset["images"]) if iou_type == "masks" else None
     read: list[dict[str, Any]] = []
     for entry in results:
-        result = _read_result(entry, images, categories)
+        where = f"{file}: results[{len(read)}]"
+        result = _read_result(entry, images, categories, _REGIONS[iou_type])
         if result is None:
-            raise DatasetError(f"{file}: results[{len(read)}]{_result_fault(entry, images, categories)}")
+            raise DatasetError(f"{where}{_result_fault(entry, images, categories, _REGIONS[iou_type])}")
+        if sizes is not None:
+            result["segmentation"] = result_mask(result["segmentation"], sizes[result["image_id"]], where)
         read.append(result)
     return read
 
 
-def _read_result(entry: Any, images: Collection[CocoId], categories: Collection[CocoId]) -> dict[str, Any] | None:
-    """A checked result, or None where something is wrong with it: millions of right ones need no messages."""
-    if not isinstance(entry, dict):
+def _read_result(entry: Any, images: Collection[CocoId], categories: Collection[CocoId], region: str) -> dict[str, Any] | None:
+    """A checked result, or None where something is wrong with it: millions of right ones need no messages.
+
+    `region` is "bbox", which is checked too, or "segmentation", which is not.
+    """
+    if not isinstance(entry, dict) or region not in entry:
         return None
     image_id, category_id = read_id(entry.get("image_id")), read_id(entry.get("category_id"))
-    box, score = read_box(entry.get("bbox")), finite_number(entry.get("score"))
-    if image_id not in images or category_id not in categories or score is None or box is None or not within_bounds(box):
+    score = finite_number(entry.get("score"))
+    if image_id not in images or category_id not in categories or score is None:
         return None
-    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+    found = entry[region] if region != "bbox" else read_box(entry["bbox"])
+    if region == "bbox" and (found is None or not within_bounds(found)):
+        return None
+    return {"image_id": image_id, "category_id": category_id, region: found, "score": score}
 
 
 def _annotations_hint(content: object) -> str:
@@ -114,9 +138,9 @@ def _annotations_hint(content: object) -> str:
     return ": this is an annotation file, the detections are in another"
 
 
-def _result_fault(entry: Any, images: Mapping[CocoId, object], categories: Mapping[CocoId, str]) -> str:
+def _result_fault(entry: Any, images: Mapping[CocoId, object], categories: Mapping[CocoId, str], region: str) -> str:
     """What is wrong with a result that `_read_result` refuses; the end of a message."""
-    fields = ("image_id", "category_id", "bbox", "score")
+    fields = ("image_id", "category_id", region, "score")
     if not isinstance(entry, dict):
         return f" must be an object with {', '.join(fields)}, found {shorten(entry)}"
     missing = [field for field in fields if field not in entry]
@@ -126,8 +150,8 @@ def _result_fault(entry: Any, images: Mapping[CocoId, object], categories: Mappi
     if image_id is None or category_id is None:
         field = "image_id" if image_id is None else "category_id"
         return f": '{field}' must be a whole number or text, found {shorten(entry[field])}"
-    box = read_box(entry["bbox"])
-    if box is None or not within_bounds(box):
+    box = read_box(entry.get("bbox"))
+    if region == "bbox" and (box is None or not within_bounds(box)):
         return f": 'bbox' must be four finite numbers (x, y, width, height) up to 1e9 px, found {shorten(entry['bbox'])}"
     if finite_number(entry["score"]) is None:
         return f": 'score' must be a finite number, found {shorten(entry['score'])}"

@@ -46,3 +46,6 @@ VocMetric = Literal["voc07", "area"]
 """How Pascal VOC computes AP at any IoU threshold: at eleven recalls until 2009, as the area under the curve since 2010."""
 
 VOC_METRIC_TITLES: dict[VocMetric, str] = {"voc07": "VOC07 11-point", "area": "VOC10+ area under the curve"}
+
+IouType = Literal["boxes", "masks"]
+"""What of an object and a detection is compared in COCO's metric."""
