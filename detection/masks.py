@@ -7,7 +7,6 @@ crashes on some of it, so whatever comes from a file is looked at here first. Bo
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -28,8 +27,7 @@ MAX_OUTLINE = 2**22
 """px, the outlines of a mask's polygons together; pycocotools takes some 80 bytes for each."""
 
 _MAX_COORDINATE = 1e8  # px; pycocotools multiplies by five and keeps the product in 32 bits
-# COCO's text: up to six characters a run, which is more than differences of runs below MAX_MASK_PIXELS need.
-_COUNTS = re.compile(rb"(?:[P-o]{0,5}[0-O])+")
+_MAX_DIGITS = 6  # of a run in COCO's text, five bits each: enough for differences of runs up to MAX_MASK_PIXELS
 
 _Ints = npt.NDArray[np.int64]
 
@@ -83,6 +81,10 @@ class Masks:
         rows = torch.arange(len(self), device="cpu")[index.cpu()].reshape(-1)
         return Masks(self.size_hw, tuple(self.counts[row] for row in rows.tolist()))
 
+    def as_json(self) -> list[dict[str, Any]]:
+        """N masks as COCO's files have them: `segmentation` of a result."""
+        return [{"size": list(self.size_hw), "counts": counts.decode("ascii")} for counts in self.counts]
+
     @property
     def areas(self) -> Tensor:
         """(N,) int64, in pixels."""
@@ -106,14 +108,22 @@ class Masks:
         united = mask_api.merge(self.rles) if self.counts else _encoded([math.prod(self.size_hw)], self.size_hw)
         return Masks.of([united], self.size_hw)
 
+    def without(self, others: Masks) -> Masks:
+        """N masks: of each the pixels that are in none of the others. Raises DatasetError for masks of another size."""
+        _require_one_size(self, others)
+        runs = _runs(others.union().counts[0])
+        assert runs is not None, "pycocotools wrote it"
+        # A run of no length at the beginning makes background of objects and the other way round.
+        outside = _encoded([0, *runs.tolist()], self.size_hw)
+        return Masks.of([mask_api.merge([rle, outside], intersect=True) for rle in self.rles], self.size_hw)
+
 
 def mask_iou(masks_a: Masks, masks_b: Masks, crowd_b: Tensor | None = None) -> Tensor:
     """IoU of every pair: A and B masks of one image -> (A, B) float64. Masks without a pixel score 0.
 
     `crowd_b`: (B,) bool; with a crowd it is the share of mask A that lies in it, as in COCO. Raises DatasetError for masks of
     different images."""
-    if masks_a.size_hw != masks_b.size_hw:
-        raise DatasetError(f"masks of {_text(masks_a.size_hw)} and of {_text(masks_b.size_hw)} px cannot be compared")
+    _require_one_size(masks_a, masks_b)
     if not len(masks_a) or not len(masks_b):
         return torch.zeros((len(masks_a), len(masks_b)), dtype=torch.float64, device="cpu")
     crowd = [0] * len(masks_b) if crowd_b is None else crowd_b.int().tolist()
@@ -138,6 +148,11 @@ def rasterise(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     if not isinstance(found, list | tuple) or list(found) != list(size):
         raise DatasetError(f"a mask's 'size' must be that of its image, {list(size)} (height, width), found {shorten(found)}")
     return _from_counts(segmentation.get("counts"), size)
+
+
+def _require_one_size(masks_a: Masks, masks_b: Masks) -> None:
+    if masks_a.size_hw != masks_b.size_hw:
+        raise DatasetError(f"masks of {_text(masks_a.size_hw)} and of {_text(masks_b.size_hw)} px are not of one image")
 
 
 def _checked_size(size_hw: Sequence[int]) -> tuple[int, int]:
@@ -198,7 +213,7 @@ def _from_counts(counts: Any, size: tuple[int, int]) -> Rle:
         return _encoded(counts, size)
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     runs = _runs(text) if isinstance(text, bytes) else None
-    if runs is None or runs.min() < 0:
+    if runs is None:
         raise DatasetError(f"a mask's 'counts' must be a list of run lengths or COCO's text for one, found {shorten(counts)}")
     # A run of more than all pixels first: the sum of many such ones may be too large for 64 bits.
     _require_sum(max(int(runs.max()), int(runs.sum())), size)
@@ -223,19 +238,22 @@ def _encoded(counts: Sequence[int], size: tuple[int, int]) -> Rle:
 
 
 def _runs(text: bytes) -> _Ints | None:
-    """The run lengths that COCO's text stands for, which may be negative in a damaged one; None where it is no such text.
+    """The run lengths that COCO's text stands for; None where it is no such text.
 
     A character has five bits of a number, the lowest first, and a sixth that says whether more follow. From the fourth
     number on they are differences from the number before the last.
     """
-    if not _COUNTS.fullmatch(text):
+    digits = np.frombuffer(text, dtype=np.uint8) - np.uint8(48)  # characters below "0" become large numbers
+    if not len(digits) or digits.max() > 63 or digits[-1] > 31:
         return None
-    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits < 32)
     starts = np.zeros_like(ends)
     starts[1:] = ends[:-1] + 1
-    places = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
-    runs: _Ints = np.add.reduceat((digits & 31) << 5 * places, starts)
-    runs -= (digits[ends] & 16) << (5 * places[ends] + 1)  # the highest bit is the sign
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_DIGITS:
+        return None
+    places = np.arange(len(digits)) - np.repeat(starts, lengths)
+    runs: _Ints = np.add.reduceat((digits & 31).astype(np.int64) << 5 * places, starts)
+    runs -= (digits[ends] >= 16).astype(np.int64) << 5 * lengths  # the highest bit is the sign
     runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
-    return runs
+    return runs if runs.min() >= 0 else None

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # Rooms of `detection`, the lowest first: each may import itself and those on lines above its own.
 LEVELS = (
     {"errors"},
-    {"config", "files", "fonts", "html", "matlab", "terminal", "tiles", "out_of_memory"},
+    {"config", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
     {"structures", "resize", "rows"},
     {"visualize"},
     {"modeling", "data"},

@@ -24,9 +24,9 @@ def voc_table(result: VocResult) -> Table:
     return table
 
 
-def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | None = None) -> Table:
+def coco_table(numbers: Mapping[str, float], class_ap: Mapping[str, float] | None = None, title: str = "COCO") -> Table:
     """COCO's numbers, and AP of each class if given; a dash where there was nothing to measure on."""
-    table = Table(title="COCO")
+    table = Table(title=title)
     table.add_column("measure")
     table.add_column("value", justify="right")
     for key, value in numbers.items():

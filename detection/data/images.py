@@ -157,6 +157,18 @@ def read_reduced(path: str | Path, longest: int, max_pixels: int = MAX_PIXELS) -
         return _pixels(header, data, reduction)
 
 
+def read_indices(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """What a picture of labels holds: the numbers of its palette's colours, (H, W) uint8, or its grey levels.
+
+    Raises DatasetError: missing, cut short, no image, too large, or neither of these."""
+    header = _open(io.BytesIO(_read_bytes(path, max_pixels)), str(path))
+    _require_size(header.size, str(path), max_pixels)
+    if header.mode not in ("P", "L"):
+        raise DatasetError(f"image {path} has no palette (its mode is {header.mode}): a picture of labels has a number a pixel")
+    with _decoding(header.size, str(path)):
+        return np.array(header)
+
+
 def _read_bytes(path: str | Path, max_pixels: int) -> bytes:
     try:
         with open_regular(path) as file:

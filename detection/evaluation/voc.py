@@ -8,8 +8,9 @@ have the same IoU. Everything is float64, so that rounding moves no IoU across t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+Regions = npt.NDArray[Any]
+"""The regions of R objects or detections: boxes, (R, 4) float64 xyxy; or whatever else an AlignedIou compares, (R,)."""
+
+AlignedIou = Callable[[Regions, Regions], Floats]
+"""IoU row by row: P regions and P regions, each pair of one image -> (P,). Regions that do not overlap give -1."""
+
 # These eleven numbers are part of the metric: the fourth is 0.30000000000000004, which a recall of 3/10 does not reach.
 VOC07_RECALLS: Floats = np.arange(0.0, 1.1, 0.1)
 
@@ -33,7 +40,7 @@ class ClassDetections:
 
     images: Ints  # (D,) position of the image among the records
     scores: Floats  # (D,)
-    boxes: Floats  # (D, 4) xyxy
+    boxes: Regions  # (D, 4) xyxy, or other regions
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class ClassObjects:
     """All ground-truth objects of one class, ordered by image."""
 
     images: Ints  # (G,) position of the image among the records, ascending
-    boxes: Floats  # (G, 4) xyxy
+    boxes: Regions  # (G, 4) xyxy, or other regions
     ignored: Bools  # (G,) difficult (or COCO's crowd): a detection of it is neither a true nor a false positive
 
 
@@ -97,9 +104,19 @@ def evaluate_voc_classes(
 
     Only the classes in `detections` are evaluated. `class_names` says what the records' labels mean.
     """
-    objects = objects_by_class(records, class_names)
-    evaluated = [name for name in class_names if name in detections]
-    curves = {name: precision_recall_curve(objects[name], detections[name], iou_threshold) for name in evaluated}
+    return evaluate_voc_regions(objects_by_class(records, class_names), detections, iou_threshold, metric)
+
+
+def evaluate_voc_regions(
+    objects: Mapping[str, ClassObjects],
+    detections: Mapping[str, ClassDetections],
+    iou_threshold: float = 0.5,
+    metric: VocMetric = "area",
+    iou: AlignedIou | None = None,
+) -> VocResult:
+    """VOC's AP of regions of any kind, which `iou` compares: boxes if None. Only the classes in `detections` are evaluated."""
+    evaluated = [name for name in objects if name in detections]
+    curves = {name: precision_recall_curve(objects[name], detections[name], iou_threshold, iou) for name in evaluated}
     ap = {name: average_precision(curve, metric) for name, curve in curves.items() if curve.num_objects}
     mean_ap = float(np.mean(list(ap.values()))) if ap else float("nan")
     absent = tuple(name for name in evaluated if name not in ap)
@@ -146,11 +163,13 @@ def objects_by_class(records: Sequence[Record], class_names: Sequence[str]) -> d
     return {name: ClassObjects(images[mask], boxes[mask], ignored[mask]) for name, mask in masks.items()}
 
 
-def precision_recall_curve(objects: ClassObjects, detections: ClassDetections, iou_threshold: float) -> PrecisionRecallCurve:
+def precision_recall_curve(
+    objects: ClassObjects, detections: ClassDetections, iou_threshold: float, iou: AlignedIou | None = None
+) -> PrecisionRecallCurve:
     """Precision and recall of one class after each detection, best score first."""
     order = np.argsort(-detections.scores, kind="stable")
     ranked = ClassDetections(detections.images[order], detections.scores[order], detections.boxes[order])
-    true_positives, false_positives = match_detections(objects, ranked, iou_threshold)
+    true_positives, false_positives = match_detections(objects, ranked, iou_threshold, iou)
     num_true, num_false = np.cumsum(true_positives), np.cumsum(false_positives)
     num_objects = int((~objects.ignored).sum())
     # Before the first detection that counts precision is 0 / 0, which is taken as 0.
@@ -158,13 +177,15 @@ def precision_recall_curve(objects: ClassObjects, detections: ClassDetections, i
     return PrecisionRecallCurve(ranked.scores, num_true / max(num_objects, 1), precision, num_objects)
 
 
-def match_detections(objects: ClassObjects, ranked: ClassDetections, iou_threshold: float) -> tuple[Bools, Bools]:
+def match_detections(
+    objects: ClassObjects, ranked: ClassDetections, iou_threshold: float, iou: AlignedIou | None = None
+) -> tuple[Bools, Bools]:
     """Detections, best first -> the masks (D,) of true and of false positives; a match with an ignored object is neither.
 
     A detection is matched with the object that it overlaps most, even if that one is ignored or already matched. Only the
     first match of an object is a true positive, so all matches can be decided at once.
     """
-    overlaps, matches = best_overlaps(ranked, objects)
+    overlaps, matches = best_overlaps(ranked, objects, iou)
     matched = overlaps >= iou_threshold
     neutral = np.zeros_like(matched)
     neutral[matched] = objects.ignored[matches[matched]]
@@ -175,29 +196,31 @@ def match_detections(objects: ClassObjects, ranked: ClassDetections, iou_thresho
     return true_positives, ~true_positives & ~neutral
 
 
-def best_overlaps(detections: ClassDetections, objects: ClassObjects) -> tuple[Floats, Ints]:
+def best_overlaps(detections: ClassDetections, objects: ClassObjects, iou: AlignedIou | None = None) -> tuple[Floats, Ints]:
     """For each detection its greatest IoU with an object of its image, and that object (the first of equals).
 
     Returns (D,) IoUs and (D,) positions in `objects`; -1 and 0 where nothing overlaps.
     """
-    pair_detection, pair_object, iou = overlapping_pairs(detections, objects)
-    order = np.lexsort((pair_object, -iou, pair_detection))
+    pair_detection, pair_object, pair_iou = overlapping_pairs(detections, objects, iou)
+    order = np.lexsort((pair_object, -pair_iou, pair_detection))
     paired, first = np.unique(pair_detection[order], return_index=True)
     overlaps = np.full(len(detections.scores), -1.0)
     matches = np.zeros(len(detections.scores), dtype=np.int64)
-    overlaps[paired] = iou[order][first]
+    overlaps[paired] = pair_iou[order][first]
     matches[paired] = pair_object[order][first]
     return overlaps, matches
 
 
-def overlapping_pairs(detections: ClassDetections, objects: ClassObjects) -> tuple[Ints, Ints, Floats]:
+def overlapping_pairs(
+    detections: ClassDetections, objects: ClassObjects, iou: AlignedIou | None = None
+) -> tuple[Ints, Ints, Floats]:
     """Every pair of a detection and an object of its image: P detections, in their order, P objects, and P IoUs."""
     begin = np.searchsorted(objects.images, detections.images, side="left")
     counts = np.searchsorted(objects.images, detections.images, side="right") - begin
     pair_detection = np.repeat(np.arange(len(counts)), counts)
     pair_object = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
-    iou = aligned_iou(detections.boxes[pair_detection], objects.boxes[pair_object])
-    return pair_detection, pair_object, iou
+    pair_iou = (iou or aligned_iou)(detections.boxes[pair_detection], objects.boxes[pair_object])
+    return pair_detection, pair_object, pair_iou
 
 
 def aligned_iou(boxes_a: Floats, boxes_b: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers, of a model on its config's test split or of a result file.
+"""COCO's twelve numbers, of a model on its config's test split or of a result file, which may hold masks.
 
 Where the model's test.max_detections is above 100, COCO's cap, APcap and ARcap follow: AP and AR with so many per image.
 
@@ -46,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("detections already on disk, in COCO's result format")
     files.add_argument("--annotations", type=any_path, metavar="FILE", help="e.g. instances_val2017.json")
     files.add_argument("--detections", type=any_path, metavar="FILE", help="a list of image_id, category_id, bbox, score")
+    files.add_argument(
+        "--type",
+        choices=("boxes", "masks"),
+        default="boxes",
+        help="what is compared; masks: results have segmentation, not bbox",
+    )
     files.add_argument("--images", type=any_path, metavar="DIR", help="the pictures, for --report; they may be missing")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the numbers")
     parser.add_argument(
@@ -62,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
     files = detections_given(options, "annotations", "FILE", ["images"])
+    require_boxes(options, files)
     require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
     require_report_output(options, ["annotations", "detections", "json", "write_detections"])
     evaluated = Evaluated(evaluate_files(options)) if files else evaluate_model(options, console)
@@ -76,10 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The file first: a terminal may fail.
     if options.json:
         write_json(options.json, result.numbers)
-    console.print(coco_table(result.numbers, result.class_ap))
+    console.print(coco_table(result.numbers, result.class_ap, "COCO, masks" if options.type == "masks" else "COCO"))
     if options.report:
         write_page(options.report, as_reported(options, evaluated), console)
     return 0
+
+
+def require_boxes(options: argparse.Namespace, files: bool) -> None:
+    """Raise ConfigError for --type masks with what has only boxes: a model, the report."""
+    if options.type == "masks" and not files:
+        raise ConfigError("--type masks needs --annotations FILE and --detections FILE: a model's detections have no masks")
+    if options.type == "masks" and options.report:
+        raise ConfigError("--report shows boxes: leave out --type masks, or --report")
 
 
 def evaluate_files(options: argparse.Namespace) -> CocoResult:
@@ -87,8 +102,9 @@ def evaluate_files(options: argparse.Namespace) -> CocoResult:
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.coco_files import read_annotations, read_results
 
-    ground_truth = read_annotations(options.annotations)
-    return evaluate_coco_results(ground_truth, read_results(options.detections, ground_truth))
+    ground_truth = read_annotations(options.annotations, options.type)
+    results = read_results(options.detections, ground_truth, options.type)
+    return evaluate_coco_results(ground_truth, results, iou_type=options.type)
 
 
 def as_reported(options: argparse.Namespace, evaluated: Evaluated) -> ReportedDetector:
