@@ -255,7 +255,9 @@ def test_faults_are_one_line(segmentation, message):
 @pytest.mark.parametrize("size", [(0, 4), (3, 0), (-3, -4), (10**9, 10**9), (2**14, 2**14 + 1), (1, 10**30)])
 def test_images_that_can_have_no_masks(size):
     for segmentation in ([SQUARE], rle([math.prod(size)], size), rle("0", size)):
-        with pytest.raises(DatasetError, match="an image with masks must have at least one pixel and at most 268 million pixels"):
+        with pytest.raises(
+            DatasetError, match="an image with masks must have at least one pixel and at most 268 million pixels"
+        ):
             rasterise(segmentation, size)
     with pytest.raises(DatasetError, match="at least one pixel"):
         Masks.from_bitmaps(torch.zeros((0, 0, 5), dtype=torch.bool))
@@ -264,7 +266,10 @@ def test_images_that_can_have_no_masks(size):
 def test_the_largest_image_has_masks():
     size = (2**14, 2**14)
     assert math.prod(size) == MAX_MASK_PIXELS
-    rles = [rasterise(rle([0, MAX_MASK_PIXELS], size), size), rasterise([[1e4, 1e4, 16384, 1e4, 16384, 16384, 1e4, 16384]], size)]
+    rles = [
+        rasterise(rle([0, MAX_MASK_PIXELS], size), size),
+        rasterise([[1e4, 1e4, 16384, 1e4, 16384, 16384, 1e4, 16384]], size),
+    ]
     masks = Masks.of(rles, size)
     assert masks.areas.tolist() == [2**28, 6384**2]
     assert Masks.of([rasterise(each, size) for each in masks.as_json()], size) == masks

@@ -17,16 +17,18 @@ from detection.masks import Rle, rasterise
 SizesHw = dict[CocoId, tuple[int, int]]
 
 
-def image_sizes(images: Sequence[Mapping[str, Any]]) -> SizesHw:
-    """Image id -> (height, width), as the annotation file says; its images need not be there. Raises DatasetError."""
+def image_sizes(images: Sequence[Mapping[str, Any]], where: str = "the annotations") -> SizesHw:
+    """Image id -> (height, width), as the annotation file says; its images need not be there.
+
+    Raises DatasetError, which names the file as `where`."""
     sizes = {}
     for image in images:
         height, width = read_id(image.get("height")), read_id(image.get("width"))
         if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
             found = f"{shorten(image.get('height'))} and {shorten(image.get('width'))}"
             raise DatasetError(
-                f"image {shorten(image['id'])} of the annotations must have its 'height' and 'width', whole numbers from 1 on, "
-                f"to compare masks in it; found {found}"
+                f"{where}: image {shorten(image['id'])} must have its 'height' and 'width', whole numbers from 1 on, to "
+                f"compare masks in it; found {found}"
             )
         sizes[image["id"]] = height, width
     return sizes
@@ -38,7 +40,7 @@ def with_masks(content: CocoFile, faults: Faults) -> tuple[CocoFile, list[Rle]]:
     The box of an annotation becomes its mask's, and so does the area, where it has none: the annotated one decides which size
     an object has. Raises DatasetError for an annotation without 'segmentation', or an image without a size.
     """
-    sizes = image_sizes([image.entry | {"id": image.id} for image in content.images])
+    sizes = image_sizes([image.entry | {"id": image.id} for image in content.images], str(content.path))
     names = {image.id: image_name(image) for image in content.images}
     annotations, rles = [], []
     for each in content.annotations:

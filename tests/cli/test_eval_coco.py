@@ -11,6 +11,7 @@ from detection.cli.main import main
 from detection.evaluation.coco import COCO_METRICS
 from tests.cli.trained import write_trained
 from tests.evaluation.test_coco import random_files, reference
+from tests.evaluation.test_coco_masks import mask_reference, random_scene
 
 
 @pytest.fixture
@@ -39,6 +40,31 @@ def test_no_detections_are_zeros(files):
     (files / "results.json").write_text("[]")
     assert main(arguments(files, "--json", str(files / "out.json"))) == 0
     assert json.loads((files / "out.json").read_text())["AP"] == 0
+
+
+def write_masks(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same files with masks, and with boxes that mean nothing."""
+    dataset, results = random_scene(1)
+    (folder / "annotations.json").write_text(json.dumps(dataset))
+    (folder / "results.json").write_text(json.dumps([result | {"bbox": [0, 0, 1, 1]} for result in results]))
+    return dataset, results
+
+
+def test_masks_equal_pycocotools(files, capsys):
+    expected = mask_reference(*write_masks(files))
+    assert main(arguments(files, "--type", "masks", "--json", str(files / "out.json"))) == 0
+    out = json.loads((files / "out.json").read_text())
+    assert tuple(out) == COCO_METRICS
+    assert out == pytest.approx(expected, abs=1e-12)
+    assert "COCO, masks" in capsys.readouterr().out
+
+
+def test_boxes_are_the_default(files):
+    write_masks(files)
+    for name, more in (("default", []), ("boxes", ["--type", "boxes"]), ("masks", ["--type", "masks"])):
+        assert main(arguments(files, "--json", f"{files}/{name}.json", *more)) == 0
+    default, boxes, masks = ((files / f"{name}.json").read_text() for name in ("default", "boxes", "masks"))
+    assert default == boxes != masks
 
 
 def test_the_report_of_files_without_pictures(files, capsys):
@@ -70,6 +96,13 @@ def test_the_report_of_a_model_has_its_numbers(tmp_path):
         (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
         (lambda folder: arguments(folder)[:3], "--annotations goes with --detections"),
         (lambda folder: ["eval-coco", "--detections", "x"], "--detections needs --annotations"),
+        (
+            lambda folder: ["eval-coco", "--weights", "x.pt", "--type", "masks"],
+            "--type masks needs --annotations FILE and --det",
+        ),
+        (lambda folder: ["eval-coco", "--type", "masks"], "a model's detections have no masks"),
+        (lambda folder: arguments(folder, "--type", "masks", "--report", f"{folder}/r"), "--report shows boxes"),
+        (lambda folder: arguments(folder, "--type", "masks"), "annotations.json: image 11 must have its 'height' and 'width'"),
         (lambda folder: ["eval-coco", "--weights", str(folder / "no.pt")], "no.pt"),
         (lambda folder: [*arguments(folder)[:-1], str(folder / "no.json")], "no.json: No such file"),
     ],

@@ -36,13 +36,15 @@ NAMES = ["cat", "dog", "cow"]
 A, B = (0, 0, 10, 10), (50, 50, 70, 70)
 
 
-def reference_evaluation(dataset: dict[str, Any], results: list[dict[str, Any]], cap: int = 100) -> COCOeval:
+def reference_evaluation(
+    dataset: dict[str, Any], results: list[dict[str, Any]], cap: int = 100, iou_type: str = "bbox"
+) -> COCOeval:
     """pycocotools itself, after its work."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(dataset)
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
         evaluation.params.maxDets = [1, 10, cap]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -50,9 +52,9 @@ def reference_evaluation(dataset: dict[str, Any], results: list[dict[str, Any]],
     return evaluation
 
 
-def reference(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+def reference(dataset: dict[str, Any], results: list[dict[str, Any]], iou_type: str = "bbox") -> dict[str, float]:
     """The twelve numbers by pycocotools."""
-    evaluation = reference_evaluation(dataset, results)
+    evaluation = reference_evaluation(dataset, results, iou_type=iou_type)
     return dict(zip(COCO_METRICS, evaluation.stats.tolist(), strict=True))
 
 

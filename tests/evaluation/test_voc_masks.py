@@ -1,0 +1,241 @@
+"""AP^r against numbers worked out by hand and against plain loops over pixels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detection.data.voc_masks import MaskTruth, read_mask_truth
+from detection.errors import DatasetError
+from detection.evaluation.devkit import read_devkit
+from detection.evaluation.metrics import VocMetric
+from detection.evaluation.voc import VocResult, evaluate_voc
+from detection.evaluation.voc_masks import evaluate_voc_masks
+from detection.masks import Masks
+from detection.structures import Detections, ImageId, Record
+from tests.evaluation import devkit
+from tests.evaluation.scenes import make_detections, make_record
+
+NAMES = ["cat", "dog", "cow"]
+SIZE = (12, 15)
+BOX = (0, 0, 1, 1)  # of everything: nobody looks at it
+
+Bitmaps = torch.Tensor  # (N, H, W) bool
+
+
+def rectangle(top: int, left: int, bottom: int, right: int) -> Bitmaps:
+    bitmap = torch.zeros((1, *SIZE), dtype=torch.bool)
+    bitmap[:, top:bottom, left:right] = True
+    return bitmap
+
+
+def truth_of(bitmaps: Bitmaps, void: Bitmaps | None = None) -> MaskTruth:
+    return MaskTruth(Masks.from_bitmaps(bitmaps), Masks(SIZE) if void is None else Masks.from_bitmaps(void))
+
+
+def one_image(objects: Bitmaps, found: Bitmaps, void: Bitmaps | None = None, least: float = 0.5) -> float:
+    """AP^r of one class in one image; the detections by falling score."""
+    record = make_record("a", [BOX] * len(objects))
+    scores = torch.linspace(0.9, 0.1, len(found)).tolist()
+    detections, masks = {"a": make_detections([BOX] * len(found), scores)}, {"a": Masks.from_bitmaps(found)}
+    return evaluate_voc_masks([record], {"a": truth_of(objects, void)}, detections, masks, ["cat"], least).mean_ap
+
+
+def test_masks_decide_and_not_their_boxes():
+    frame = rectangle(0, 0, 10, 10) & ~rectangle(2, 2, 10, 8)  # 52 of 100 pixels, 68 for the other
+    assert one_image(frame, rectangle(0, 0, 10, 10)) == 1 and one_image(frame, rectangle(0, 0, 10, 10), least=0.7) == 0
+    assert one_image(frame, rectangle(2, 2, 10, 8)) == 0
+
+
+def test_right_wrong_right_by_hand():
+    objects = torch.cat([rectangle(0, 0, 4, 4), rectangle(6, 6, 10, 10)])
+    found = torch.cat([rectangle(0, 0, 4, 4), rectangle(0, 8, 4, 12), rectangle(6, 6, 10, 10)])
+    assert one_image(objects, found) == pytest.approx(5 / 6)
+
+
+def test_void_pixels_count_neither_way():
+    # 16 pixels of 36: an IoU of 0.44; without the border of 20 pixels it is 1.
+    inner, outer = rectangle(3, 3, 7, 7), rectangle(2, 2, 8, 8)
+    assert one_image(inner, outer) == 0
+    assert one_image(inner, outer, void=outer & ~inner) == 1
+
+
+def test_objects_without_a_pixel_are_not_to_be_found():
+    objects = torch.cat([rectangle(0, 0, 4, 4), rectangle(0, 0, 0, 0)])
+    assert one_image(objects, rectangle(0, 0, 4, 4)) == 1
+    record = make_record("a", [BOX])
+    result = evaluate_voc_masks([record], {"a": truth_of(rectangle(0, 0, 0, 0))}, {}, {}, ["cat"])
+    assert result.absent == ("cat",) and np.isnan(result.mean_ap)
+
+
+def test_difficult_objects_are_neither_wanted_nor_wrong():
+    objects = torch.cat([rectangle(0, 0, 4, 4), rectangle(6, 6, 10, 10)])
+    record = make_record("a", [BOX, BOX], difficult=[True, False])
+    detections = {"a": make_detections([BOX, BOX], [0.9, 0.8])}
+    result = evaluate_voc_masks([record], {"a": truth_of(objects)}, detections, {"a": Masks.from_bitmaps(objects)}, ["cat"])
+    assert result.mean_ap == 1 and result.curves["cat"].num_objects == 1
+
+
+def test_nothing_found():
+    objects = rectangle(0, 0, 4, 4)
+    assert one_image(objects, objects[:0]) == 0
+    assert evaluate_voc_masks([make_record("a", [BOX])], {"a": truth_of(objects)}, {}, {}, ["cat"]).mean_ap == 0
+    assert np.isnan(evaluate_voc_masks([], {}, {}, {}, ["cat"]).mean_ap)
+
+
+Scene = tuple[list[Record], dict[ImageId, Bitmaps], dict[ImageId, Bitmaps], dict[ImageId, Detections], dict[ImageId, Bitmaps]]
+
+
+def random_scene(seed: int) -> Scene:
+    """Records, their objects' bitmaps and void pixels; detections, and their bitmaps. Rectangles, as IoUs are to be equal often."""
+    random = np.random.default_rng(seed)
+
+    def some(count: int) -> Bitmaps:
+        corners, sizes = random.integers(0, 8, (count, 2)), random.integers(0, 6, (count, 2))
+        parts = [rectangle(y, x, y + h, x + w) for (y, x), (h, w) in zip(corners, sizes, strict=True)]
+        return torch.cat([torch.zeros((0, *SIZE), dtype=torch.bool), *parts])
+
+    records, objects, voids, detections, found = [], {}, {}, {}, {}
+    for key in range(5):
+        bitmaps, count = some(int(random.integers(0, 4))), int(random.integers(0, 5))
+        labels, flags = random.integers(0, 3, len(bitmaps)).tolist(), (random.random(len(bitmaps)) < 0.2).tolist()
+        records.append(make_record(key, [BOX] * len(bitmaps), labels, difficult=flags))
+        voids[key] = some(1) & ~bitmaps.any(0)
+        objects[key] = bitmaps
+        if random.random() < 0.8:
+            near = torch.cat([bitmaps.roll(1, int(random.integers(0, 3))), some(count)])
+            scores = (random.integers(1, 6, len(near)) / 5).tolist()
+            wrong, others = random.random(len(near)) < 0.3, random.integers(0, 3, len(near))
+            names = np.where(wrong, others, [*labels, *others[len(labels) :]]).astype(int)
+            detections[key] = make_detections([BOX] * len(near), scores, names.tolist())
+            found[key] = near
+    return records, objects, voids, detections, found
+
+
+def plain_ap(scene: Scene, label: int, metric: VocMetric, least: float) -> float:
+    """The kit's algorithm, detection after detection, with the IoU of bitmaps. NaN without an object to find."""
+    records, objects, voids, detections, found = scene
+    rows = [
+        (float(score), record.image_id, mask & ~voids[record.image_id][0])
+        for record in records
+        if record.image_id in detections
+        for score, row_label, mask in zip(
+            detections[record.image_id].scores, detections[record.image_id].labels, found[record.image_id], strict=True
+        )
+        if row_label == label
+    ]
+    wanted = {
+        record.image_id: [
+            (mask, bool(flag) or not mask.any())
+            for mask, flag, row in zip(objects[record.image_id], record.difficult, record.labels, strict=True)
+            if row == label
+        ]
+        for record in records
+    }
+    total = sum(not ignored for each in wanted.values() for _, ignored in each)
+    if not total:
+        return float("nan")
+    taken: set[tuple[ImageId, int]] = set()
+    right = wrong = 0
+    recalls, precisions = [], []
+    for _, key, mask in sorted(rows, key=lambda row: -row[0]):
+        best, where = 0.0, -1
+        for index, (target, _) in enumerate(wanted[key]):
+            iou = float((mask & target).sum()) / max(float((mask | target).sum()), 1)
+            if iou > best:
+                best, where = iou, index
+        if best < least or (not wanted[key][where][1] and (key, where) in taken):
+            wrong += 1
+        elif not wanted[key][where][1]:
+            taken.add((key, where))
+            right += 1
+        recalls.append(right / total)
+        precisions.append(right / (right + wrong) if right + wrong else 0.0)
+    return devkit.eleven_points(recalls, precisions) if metric == "voc07" else devkit.area(recalls, precisions)
+
+
+def evaluate(scene: Scene, least: float, metric: VocMetric) -> VocResult:
+    records, objects, voids, detections, found = scene
+    truth = {key: truth_of(objects[key], voids[key]) for key in objects}
+    masks = {key: Masks.from_bitmaps(each) for key, each in found.items()}
+    return evaluate_voc_masks(records, truth, detections, masks, NAMES, least, metric)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), least=st.sampled_from([0.5, 0.7]), metric=st.sampled_from(["voc07", "area"]))
+def test_equals_plain_loops(seed, least, metric):
+    scene = random_scene(seed)
+    result = evaluate(scene, least, metric)
+    for label, name in enumerate(NAMES):
+        expected = plain_ap(scene, label, metric, least)
+        assert (name in result.absent) == np.isnan(expected)
+        if name in result.ap:
+            assert result.ap[name] == pytest.approx(expected, abs=1e-12)
+
+
+def test_scenes_are_neither_all_right_nor_all_wrong():
+    values = [value for seed in range(20) for value in evaluate(random_scene(seed), 0.5, "area").ap.values()]
+    assert 0.1 < np.mean(values) < 0.9
+
+
+def test_masks_that_fill_their_boxes_give_what_the_boxes_give():
+    scene = random_scene(7)
+    records, objects, _, detections, found = scene
+    boxed = [
+        replace(
+            each,
+            boxes=Masks.from_bitmaps(objects[each.image_id]).boxes(),
+            difficult=each.difficult | (objects[each.image_id].sum((1, 2)) == 0),
+        )
+        for each in records
+    ]
+    found_boxes = {key: replace(each, boxes=Masks.from_bitmaps(found[key]).boxes()) for key, each in detections.items()}
+    no_void = {key: each & False for key, each in scene[2].items()}
+    by_masks = evaluate((records, objects, no_void, detections, found), 0.5, "area")
+    assert by_masks.ap == pytest.approx(evaluate_voc(boxed, found_boxes, NAMES).ap, abs=1e-12)
+    assert len(by_masks.ap) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"truth": {}}, "image 'a' has no masks to compare with: leave it out"),
+        ({"truth": {"a": truth_of(rectangle(0, 0, 4, 4)[[0, 0]])}}, "image 'a' has 1 objects and 2 masks of them"),
+        ({"masks": {}}, "image 'a' has 1 detections and 0 masks of them"),
+        ({"masks": {"a": Masks((12, 15), ())}}, "image 'a' has 1 detections and 0 masks of them"),
+        ({"masks": {"a": Masks((9, 9)).union()}}, "detections of image 'a': masks of 9 x 9 and of 12 x 15 px are not of one"),
+        ({"detections": {"b": Detections.empty()}}, "detections of image 'b'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    given = {
+        "records": [make_record("a", [BOX])],
+        "truth": {"a": truth_of(rectangle(0, 0, 4, 4))},
+        "detections": {"a": make_detections([BOX], [0.5])},
+        "masks": {"a": Masks.from_bitmaps(rectangle(0, 0, 4, 4))},
+    }
+    with pytest.raises(DatasetError, match=message):
+        evaluate_voc_masks(**(given | change), class_names=["cat"])
+
+
+def test_voc_s_own_masks(real_data: Path):
+    folder = real_data / "voc_mini/VOCdevkit/VOC2012"
+    annotated = read_devkit(folder, "val")
+    truth = read_mask_truth(folder, annotated.records)
+    records = [record for record in annotated.records if record.image_id in truth]
+    random = np.random.default_rng(0)
+    detections = {
+        each.image_id: Detections(each.boxes, torch.from_numpy(random.random(len(each.labels))), each.labels)
+        for each in records
+    }
+    perfect = {key: each.masks for key, each in truth.items()}
+    assert evaluate_voc_masks(records, truth, detections, perfect, annotated.class_names).mean_ap == 1
+    moved = {key: Masks.from_bitmaps(each.decode().roll((6, 6), (1, 2))) for key, each in perfect.items()}
+    half, strict = (
+        evaluate_voc_masks(records, truth, detections, moved, annotated.class_names, least).mean_ap for least in (0.5, 0.7)
+    )
+    assert 0.3 < strict < half < 0.95
