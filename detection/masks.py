@@ -41,7 +41,10 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True)
 class Masks:
-    """N masks of one image. No mask is a valid value. They are plain data of the CPU, whatever device the boxes are on."""
+    """N masks of one image. No mask is a valid value. They are plain data of the CPU, whatever device the boxes are on.
+
+    A hundred objects in an image of 800 x 1333 pixels take less than 150 kB; as bitmaps 107 MB.
+    """
 
     size_hw: tuple[int, int]  # of the image
     counts: tuple[bytes, ...] = ()  # N, as in Rle

@@ -6,9 +6,10 @@ of an object, five pixels wide, where nobody can tell. The numbers are those of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from detection.data.images import read_indices
 from detection.data.records import list_files
 from detection.errors import DatasetError
 from detection.masks import Masks
-from detection.structures import ImageId, Record
+from detection.structures import Record
 
 VOID = 255
 
@@ -46,8 +47,10 @@ def read_voc_masks(file: Path, num_objects: int) -> MaskTruth:
     return MaskTruth(Masks.of(rles[:-1], size_hw), Masks.of(rles[-1:], size_hw))
 
 
-def read_mask_truth(folder: Path, records: Sequence[Record]) -> Mapping[ImageId, MaskTruth]:
-    """The masks of those records that have a picture in `folder`/SegmentationObject; their objects must be those of the XML.
+def read_mask_truth(folder: Path, records: Sequence[Record]) -> dict[Any, MaskTruth]:
+    """By image id the masks of the records that have a picture in `folder`/SegmentationObject.
+
+    The records' objects must be all of the XML's, as `read_devkit` gives them without `class_names`.
 
     Raises DatasetError: no such folder, no picture of any record, or what `read_voc_masks` and the record's size refuse.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
@@ -31,14 +32,14 @@ from detection.structures import DetectionsByImage, ImageId, Record
 
 def evaluate_voc_masks(
     records: Sequence[Record],
-    truth: Mapping[ImageId, MaskTruth],
+    truth: Mapping[Any, MaskTruth],
     detections: DetectionsByImage,
-    masks: Mapping[ImageId, Masks],
+    masks: Mapping[Any, Masks],
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
     metric: VocMetric = "area",
 ) -> VocResult:
-    """AP^r of N records. `masks`: of each image's detections, in their order; the boxes of neither side are looked at.
+    """AP^r of N records. `masks`: by image, of its detections in their order; the boxes of neither side are looked at.
 
     Objects that are difficult, and those without a pixel, are not to be found. An image that `detections` lacks counts as one
     without. Raises DatasetError for a record without `truth`, detections of an image without a record, and where the masks
@@ -68,13 +69,13 @@ def aligned_mask_iou(masks_a: Regions, masks_b: Regions) -> Floats:
     return np.where(iou > 0, iou, -1.0)
 
 
-def _of(truth: Mapping[ImageId, MaskTruth], key: ImageId, num_objects: int) -> Masks:
+def _of(truth: Mapping[Any, MaskTruth], key: ImageId, num_objects: int) -> Masks:
     if key not in truth:
         raise DatasetError(f"image {shorten(key)} has no masks to compare with: leave it out")
     return _counted(truth[key].masks, key, num_objects, "objects")
 
 
-def _found(truth: MaskTruth, masks: Mapping[ImageId, Masks], key: ImageId, num_detections: int) -> Masks:
+def _found(truth: MaskTruth, masks: Mapping[Any, Masks], key: ImageId, num_detections: int) -> Masks:
     found = _counted(masks.get(key, Masks(truth.void.size_hw)), key, num_detections, "detections")
     try:
         return found.without(truth.void)

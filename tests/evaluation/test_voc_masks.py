@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,11 +88,11 @@ def test_nothing_found():
     assert np.isnan(evaluate_voc_masks([], {}, {}, {}, ["cat"]).mean_ap)
 
 
-Scene = tuple[list[Record], dict[ImageId, Bitmaps], dict[ImageId, Bitmaps], dict[ImageId, Detections], dict[ImageId, Bitmaps]]
+Scene = tuple[list[Record], dict[Any, Bitmaps], dict[Any, Bitmaps], dict[Any, Detections], dict[Any, Bitmaps]]
 
 
 def random_scene(seed: int) -> Scene:
-    """Records, their objects' bitmaps and void pixels; detections, and their bitmaps. Rectangles, as IoUs are to be equal often."""
+    """Records, their objects' bitmaps and void pixels; detections and their bitmaps. Rectangles, so that IoUs are often equal."""
     random = np.random.default_rng(seed)
 
     def some(count: int) -> Bitmaps:
