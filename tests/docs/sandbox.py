@@ -60,6 +60,8 @@ NAMES = {
     "crops.tar.xz": ("cifar10_jpeg.tar.xz",),
     "instances.json": ("annotations.json",),
     "detections.json": ("detections.json",),
+    "masks.json": ("instances_val2017.json",),
+    "segm.json": ("segm.json",),
     "detections": ("detections",),
     "devkit": ("devkit",),
     "ilsvrc": ("ILSVRC/devkit",),
@@ -108,10 +110,20 @@ def write_sandbox(folder: Path) -> None:
     write_yaml(folder / "thresholds.yaml", dict.fromkeys(CLASSES, 0.4))
     save_checkpoint(build_backbone("resnet18", num_classes=1000).state_dict(), folder / "resnet18.pth")
     write_kit(folder / "ilsvrc")
+    write_masks(folder)
     (folder / "det.txt").write_text("1 1 0.9 0 0 9 9\n")
     (folder / "loc.txt").write_text("1 0 0 9 9\n\n")
     write_configs(folder)
     run_all(folder)
+
+
+def write_masks(folder: Path) -> None:
+    """An annotation and a result file of one mask."""
+    mask = {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 6, 1, 6, 6, 1, 6]]}
+    image, category = {"id": 1, "height": 9, "width": 9}, {"id": 1, "name": "cat"}
+    content = {"images": [image], "annotations": [mask | {"id": 1}], "categories": [category]}
+    (folder / "masks.json").write_text(json.dumps(content))
+    (folder / "segm.json").write_text(json.dumps([mask | {"score": 0.9}]))
 
 
 def write_plugin(folder: Path) -> None:

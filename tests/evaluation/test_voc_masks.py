@@ -92,7 +92,7 @@ Scene = tuple[list[Record], dict[Any, Bitmaps], dict[Any, Bitmaps], dict[Any, De
 
 
 def random_scene(seed: int) -> Scene:
-    """Records, their objects' bitmaps and void pixels; detections and their bitmaps. Rectangles, so that IoUs are often equal."""
+    """Records, their objects' bitmaps and void pixels; detections and their bitmaps. Rectangles: many IoUs are equal."""
     random = np.random.default_rng(seed)
 
     def some(count: int) -> Bitmaps:
