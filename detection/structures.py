@@ -53,6 +53,7 @@ class Target:
     boxes: Tensor  # (G, 4) float32 xyxy
     labels: Tensor  # (G,) int64
     ignored: Tensor  # (I, 4) float32 xyxy: crowd and difficult regions, never sampled as background
+    known: Tensor | None = None  # (K,) bool: the classes whose objects are annotated; None: all
 
     def to(self, device: torch.device | str) -> Target:
         """The same target on another device."""
@@ -60,6 +61,7 @@ class Target:
             self.boxes.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
             self.ignored.to(device, non_blocking=True),
+            None if self.known is None else self.known.to(device, non_blocking=True),
         )
 
 

@@ -17,6 +17,7 @@ from detection.analysis.ablation import AblationPlan, AblationRow, plan_rows, pr
 from detection.analysis.provenance import Provenance, current_provenance
 from detection.engine.precision import resolve_precision
 from detection.evaluation.coco import evaluate_coco_results
+from detection.evaluation.known import without_unknown
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import EvaluationSplit, as_coco_results, coco_ground_truth, require_objects, voc_ground_truth
 from detection.evaluation.voc import evaluate_voc
@@ -139,7 +140,8 @@ def measure_ablation(
         workers=detectors[0].config.data.workers,
         report=report_of("detecting"),
     )
-    metrics = {row: evaluate_row(ground_truth, found) for row, found in detections.items()}
+    counted = {row: without_unknown(split.records, found) for row, found in detections.items()}
+    metrics = {row: evaluate_row(ground_truth, found) for row, found in counted.items()}
     precision = resolve_precision(detectors[0].config.train.precision, detectors[0].device)
     return MeasuredAblation(
         plan=plan,

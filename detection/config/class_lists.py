@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from backbones.errors import name_fault, shorten
+from backbones.errors import first_names, name_fault, shorten
 from detection.errors import ConfigError, did_you_mean
 
 MAX_CLASSES = 20_000
@@ -129,3 +129,12 @@ def check_renamed_and_dropped(
         if new not in known:
             similar = did_you_mean(new, known)
             raise ConfigError(f"data.rename makes {shorten(new)} of {shorten(old)}, which is no class{similar}")
+
+
+def check_known_classes(known: Collection[str] | None, key: str, classes: Collection[str]) -> None:
+    """Raise ConfigError where the classes that a source knows are not among all; `key` says in it where they stand."""
+    names = frozenset(classes)
+    unknown = next((name for name in known or () if name not in names), None)
+    if unknown is not None:
+        similar = did_you_mean(unknown, classes, f"the classes are {first_names(list(classes))}")
+        raise ConfigError(f"{key} names {shorten(unknown)}, which is no class{similar}")

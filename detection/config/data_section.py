@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, resolve_classes
+from detection.config.class_lists import (
+    MAX_CLASSES,
+    check_class_names,
+    check_known_classes,
+    check_renamed_and_dropped,
+    resolve_classes,
+)
 from detection.config.limits import (
     LOADER_TIMEOUT,
     MAX_NUMBER,
@@ -58,6 +65,7 @@ class SourceSection(Section):
     )
     known_classes: tuple[Text, ...] | None = Field(
         None,
+        min_length=1,
         max_length=MAX_CLASSES,
         description="the classes whose objects are annotated in its images; of the others it says nothing, see "
         "data.partial_labels. null: all classes",
@@ -242,7 +250,19 @@ class DataConfig(Section):
             self.classes != "auto" or self.drop != "others",
             "data.classes: auto takes every name in the data, data.drop: others leaves out all that are no classes: give one",
         )
-        check_renamed_and_dropped(self.rename, self.drop, self.known_class_names)
+        check_names_in_data(self, self.known_class_names)
         require_tile("data.tile", self.tile)
         require_shorter("data.shorter_sides", max(self.shorter_sides), "data.longer_side", self.longer_side)
         return self
+
+
+def check_names_in_data(data: DataConfig, classes: Collection[str] | None) -> None:
+    """Raise ConfigError where `rename`, `drop` or the `known_classes` of a source contradict each other or the classes.
+
+    `classes` is None where they are yet to be read from the data or a file.
+    """
+    check_renamed_and_dropped(data.rename, data.drop, classes)
+    if classes is not None:
+        for split, sources in (("train", data.train), ("val", data.val_sources), ("test", data.test)):
+            for number, source in enumerate(sources):
+                check_known_classes(source.known_classes, f"data.{split}.{number}.known_classes", classes)

@@ -16,6 +16,7 @@ from detection.data.formats.readers import read_folder
 from detection.data.held_out import hold_out
 from detection.data.ilsvrc_det import read_ilsvrc_det
 from detection.data.ilsvrc_devkit import data_folder
+from detection.data.known import with_known_classes
 from detection.data.labelled import to_records
 from detection.data.orientation import turn_records
 from detection.data.records import describe_relative
@@ -127,6 +128,7 @@ def read_sources(
             if not found and len(faults.errors) == num_errors:
                 missing = faults.by_kind().get(MISSING_IMAGE, [""])[0]
                 raise DatasetError(f"{_describe(source)} holds no image{missing and f' that exists: {missing}'}")
+            found = with_known_classes(found, source.known_classes, _describe(source), classes, faults)
             for record in found if not isinstance(source, FolderSource) else _with_ids_of_their_own(found, seen):
                 with faults.guard():
                     _check_new(record, seen)

@@ -22,6 +22,7 @@ from detection.data.duplicate_objects import describe_duplicate_objects
 from detection.data.faults import Faults
 from detection.data.fingerprints import Fingerprint
 from detection.data.images import describe_more_frames, read_image
+from detection.data.known import describe_known
 from detection.data.loader import find_bad_images
 from detection.data.records import count_classes, describe_crowded
 from detection.errors import DatasetError
@@ -158,6 +159,8 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
     for split in splits:
         crowded = describe_crowded(split.records, max_detections) if max_detections and split.name != "train" else None
         lines += [] if crowded is None else [f"{split.name}: {crowded}"]
+        partial = describe_known(split.records)
+        lines += [] if partial is None else [f"{split.name}: {partial}"]
         lines += [f"{split.name}: {line}" for line in describe_duplicate_objects(split.records)]
         empty = [name for name, count in count_classes(split.records, class_names).items() if count == 0]
         if empty and split.records:

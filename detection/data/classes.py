@@ -70,8 +70,12 @@ def describe_left_out(counts: Mapping[str, int]) -> str | None:
     """How many objects of which names are left out, the commonest ten by name; None without any."""
     if not counts:
         return None
+    classes = "1 class" if len(counts) == 1 else f"{len(counts)} classes"
+    return f"{sum(counts.values())} objects of {classes} are left out: {list_counts(counts)}"
+
+
+def list_counts(counts: Mapping[str, int]) -> str:
+    """Names with their numbers of objects, the commonest ten: "dog (12), cat (3)"."""
     commonest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]
     names = ", ".join(f"{printable(name)} ({count})" for name, count in commonest)
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
-    classes = "1 class" if len(counts) == 1 else f"{len(counts)} classes"
-    return f"{sum(counts.values())} objects of {classes} are left out: {names}{more}"
+    return f"{names} and {len(counts) - 10} more" if len(counts) > 10 else names

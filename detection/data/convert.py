@@ -123,11 +123,17 @@ def describe_losses(splits: Mapping[str, Dataset], format: DatasetFormat) -> lis
             (int("val" not in splits), "data.yaml has no val, without which ultralytics does not train"),
         ),
     }
+    num_partial = sum(record.known is not None for record in records)
+    partial = "{} images know only some of the classes, which no such file can say: to its readers the others are not there"
     turned = (
         "{} images are turned by EXIF; boxes and sizes are those of the picture as it is shown, as ultralytics, detectron2 and "
         "labelling programs take them; programs that ignore EXIF, as torchvision does, need the images turned first"
     )
-    return [sentence.format(count) for count, sentence in (*sentences[format], (num_turned, turned)) if count]
+    return [
+        sentence.format(count)
+        for count, sentence in (*sentences[format], (num_partial, partial), (num_turned, turned))
+        if count
+    ]
 
 
 def _num_other_areas(record: Record) -> int:

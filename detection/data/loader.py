@@ -70,7 +70,7 @@ class TrainDataset(TorchDataset[Sample | ConfigError | DatasetError]):
     """Decodes, augments and resizes: `SampleIndex` (image, seed) -> Sample, or the error as a value."""
 
     def __init__(self, records: Sequence[Record], config: DataConfig) -> None:
-        self.records = PackedRecords.pack(records)
+        self.records = PackedRecords.pack(records, config.partial_labels)
         self.config = config
         self.augmentation = build_augmentation(config.augmentations)
 

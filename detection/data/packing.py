@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from detection.data.transforms import make_target
 from detection.structures import Record, Target
@@ -29,11 +30,13 @@ class PackedRecords:
     boxes: np.ndarray  # (B, 4) float32 xyxy
     labels: np.ndarray  # (B,) int64, -1 for ignored regions
     is_wide: np.ndarray  # (N,) bool: its part is at least as wide as high
+    masks: np.ndarray  # (M, K) bool: the different sets of known classes
+    mask_of: np.ndarray  # (N,) int: the image's row in `masks`, -1 where it knows all classes
 
     @classmethod
-    def pack(cls, records: Sequence[Record]) -> PackedRecords:
-        """Copy what training needs from the records."""
-        targets = [make_target(record) for record in records]
+    def pack(cls, records: Sequence[Record], partial_labels: bool = True) -> PackedRecords:
+        """Copy what training needs from the records; `partial_labels` as in `make_target`."""
+        targets = [make_target(record, partial_labels) for record in records]
         counts = np.array([[len(target.boxes), len(target.ignored)] for target in targets], np.int64).reshape(-1, 2)
         labels = [torch.cat([target.labels, target.labels.new_full((len(target.ignored),), -1)]) for target in targets]
         boxes = [torch.cat([target.boxes, target.ignored]) for target in targets]
@@ -47,6 +50,7 @@ class PackedRecords:
             torch.cat([torch.zeros((0, 4), dtype=torch.float32, device="cpu"), *boxes]).numpy(),
             torch.cat([torch.zeros(0, dtype=torch.long, device="cpu"), *labels]).numpy(),
             np.array([window.width >= window.height for window in windows], bool),
+            *_pack_masks([target.known for target in targets]),
         )
 
     def __len__(self) -> int:
@@ -72,4 +76,13 @@ class PackedRecords:
         # Copies: a tensor must not share the memory of all workers.
         boxes = torch.from_numpy(self.boxes[start:end].copy())
         labels = torch.from_numpy(self.labels[start:middle].copy())
-        return Target(boxes[: middle - start], labels, boxes[middle - start :])
+        row = int(self.mask_of[index])
+        known = None if row < 0 else torch.from_numpy(self.masks[row].copy())
+        return Target(boxes[: middle - start], labels, boxes[middle - start :], known)
+
+
+def _pack_masks(known: Sequence[Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Each different mask (K,) once, as rows (M, K), and the row of each of N images (N,), -1 for None; (0,) without any."""
+    rows: dict[bytes, int] = {}
+    row_of = [-1 if mask is None else rows.setdefault(mask.numpy().tobytes(), len(rows)) for mask in known]
+    return np.array([np.frombuffer(each, bool) for each in rows], bool), np.array(row_of, np.int64)

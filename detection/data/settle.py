@@ -8,7 +8,8 @@ from pathlib import Path
 
 from backbones.errors import printable, shorten
 from detection.config import Config, DataConfig, FolderSource, HeldOut, Source, SplitName, VocSource
-from detection.config.class_lists import MAX_CLASSES, check_class_names, check_renamed_and_dropped, list_names
+from detection.config.class_lists import MAX_CLASSES, check_class_names, list_names
+from detection.config.data_section import SourceSection, check_names_in_data
 from detection.config.thresholds import check_threshold_names
 from detection.data.catalog import resolve_file, resolve_root
 from detection.data.faults import Faults
@@ -63,7 +64,7 @@ def _concrete(
 
 def _own_keys(source: FolderSource, root: Path, found: Source) -> dict[str, object]:
     """What else an `auto` source says, for what it stands for."""
-    keys: dict[str, object] = {"weight": source.weight, "boxes_in": source.boxes_in}
+    keys: dict[str, object] = {name: getattr(source, name) for name in SourceSection.model_fields}
     if source.images is not None and not isinstance(found, VocSource):
         keys["images"] = (root / source.images).absolute()  # what was found may have its root deeper
     return keys | ({"label_key": source.label_key} if isinstance(found, FolderSource) else {})
@@ -99,7 +100,7 @@ def settle_classes(config: Config, tell: Tell = logger.info) -> Config:
         data = _without_idle_renames(data, names, tell)
     else:
         return config
-    check_renamed_and_dropped(data.rename, data.drop, names)
+    check_names_in_data(data, names)
     check_threshold_names(config.test.score_threshold, names)
     return config.model_copy(update={"data": data.model_copy(update={"classes": names, "classes_file": None})})
 

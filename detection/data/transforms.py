@@ -6,6 +6,7 @@ G objects and I ignored regions of one image. Boxes: xyxy pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import albumentations as A
 import numpy as np
@@ -19,10 +20,14 @@ from detection.resize import resize_image, resized_size
 from detection.structures import Record, Target
 
 
-def make_target(record: Record) -> Target:
-    """The target of a record, in the pixels of its file: difficult and crowd objects become ignored regions."""
+def make_target(record: Record, partial_labels: bool = True) -> Target:
+    """The target of a record, in the pixels of its file: difficult and crowd objects become ignored regions.
+
+    `partial_labels`: as `data.partial_labels`; without it what is not annotated is background, whatever the image knows.
+    """
     keep = record.trainable
-    return Target(record.boxes[keep], record.labels[keep], record.boxes[~keep])
+    known = record.known if partial_labels else None
+    return Target(record.boxes[keep], record.labels[keep], record.boxes[~keep], known)
 
 
 def prepare(
@@ -64,7 +69,7 @@ def augment(image: np.ndarray, target: Target, augmentation: A.Compose, file: st
     boxes, labels = clip(rows[:, :4], image.shape[:2]), rows[:, 4].round().long()
     keep = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
     is_object = keep & (labels >= 0)
-    return image, Target(boxes[is_object], labels[is_object], boxes[keep & (labels < 0)])
+    return image, replace(target, boxes=boxes[is_object], labels=labels[is_object], ignored=boxes[keep & (labels < 0)])
 
 
 def resize(
@@ -74,7 +79,7 @@ def resize(
     ratio_y, ratio_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
     scale = target.boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
     boxes, ignored = (clip(part * scale, size_hw) for part in (target.boxes, target.ignored))
-    return resize_image(image, size_hw, resizing), Target(boxes, target.labels, ignored)
+    return resize_image(image, size_hw, resizing), replace(target, boxes=boxes, ignored=ignored)
 
 
 def clip(boxes: Tensor, size_hw: Sequence[int]) -> Tensor:

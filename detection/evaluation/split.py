@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detection.config import CocoSource, Config, Source, VocSource
@@ -17,6 +17,7 @@ from detection.evaluation.coco import records_as_coco
 from detection.evaluation.coco_files import as_dataset, category_ids
 from detection.evaluation.detection_files import coco_results
 from detection.evaluation.devkit import find_year, read_devkit
+from detection.evaluation.known import ignore_unknown, without_unknown
 from detection.evaluation.voc import split_by_class
 from detection.evaluation.voc_files import VocEvaluation
 from detection.structures import DetectionsByImage, Record
@@ -48,6 +49,11 @@ class EvaluationSplit:
         return [source.split for source in self.sources if isinstance(source, VocSource) and not source.annotated]
 
     @property
+    def is_partial(self) -> bool:
+        """Whether an image does not know all classes, which neither standard's own ground truth can say."""
+        return any(record.known is not None for record in self.records)
+
+    @property
     def voc_name(self) -> str:
         """What the development kit calls the split, for the names of detection files: of the first source, else "test"."""
         first = next(iter(self.sources), None)
@@ -67,6 +73,7 @@ def load_evaluation_split(config: Config) -> EvaluationSplit:
     else:
         parts = load_parts(data)
         dataset = parts.get("test", parts["val"])
+    dataset = replace(dataset, records=ignore_unknown(dataset.records))
     warn_of_crowded(dataset, config)
     return EvaluationSplit(data.test or data.val_sources, dataset, data.rename)
 
@@ -81,10 +88,11 @@ def warn_of_crowded(dataset: Dataset, config: Config) -> None:
 def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
     """The content of an annotation file: the data's own where they are one COCO file, else made from the records.
 
-    A file whose categories are renamed is not what the detector is measured by: its records are.
+    A file whose categories are renamed, or of whose images some know only some classes, is not what the detector is measured
+    by: its records are.
     """
     source = next(iter(split.sources), None)
-    if len(split.sources) == 1 and isinstance(source, CocoSource) and not split.rename:
+    if len(split.sources) == 1 and isinstance(source, CocoSource) and not (split.rename or split.is_partial):
         # Not warned of: the data loader has already told what was repaired.
         faults = Faults()
         own = read_coco_file(resolve_root(source.root) / source.annotations, faults)
@@ -94,8 +102,8 @@ def coco_ground_truth(split: EvaluationSplit) -> dict[str, Any]:
 
 
 def voc_ground_truth(split: EvaluationSplit) -> list[Record]:
-    """Every object as the development kit counts it, if all sources are VOC's; else the records that training uses."""
-    if not split.sources:
+    """Every object as the development kit counts it, if all sources are VOC's and know all classes; else the split's own."""
+    if split.is_partial or not split.sources:
         return split.records
     records: list[Record] = []
     for source in split.sources:
@@ -119,14 +127,15 @@ def as_coco_results(
 def as_voc_evaluation(
     split: EvaluationSplit, detections: DetectionsByImage, records: Sequence[Record] | None = None
 ) -> VocEvaluation:
-    """A model's detections beside the ground truth of the split, by VOC's classes.
+    """A model's detections beside the ground truth of the split, by VOC's classes, without those of unknown classes.
 
     `records` is `voc_ground_truth(split)` where that was read before the detections were made. Raises DatasetError for
     detections of an image that the split does not hold.
     """
     records, source = voc_ground_truth(split) if records is None else records, next(iter(split.sources), None)
     year = source.year if isinstance(source, VocSource) else None
-    return VocEvaluation(records, split.class_names, split_by_class(records, detections, split.class_names), year)
+    counted = without_unknown(split.records, detections)
+    return VocEvaluation(records, split.class_names, split_by_class(records, counted, split.class_names), year)
 
 
 def require_objects(split: EvaluationSplit) -> None:

@@ -11,6 +11,7 @@ from detection.config import MAX_PIXELS
 from detection.data.catalog import Dataset
 from detection.engine.run_curves import RunCurves, read_run
 from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
+from detection.evaluation.known import ignore_unknown, without_unknown
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
@@ -88,9 +89,13 @@ def evaluate(
 def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_detections: int = COCO_CAP) -> EvaluationResult:
     """Every metric of given detections. An image without detections counts as one in which nothing was found.
 
-    `max_detections`: of one image, for the metrics APcap and ARcap, where it is above 100. Raises DatasetError for detections
+    `max_detections`: of one image, for the metrics APcap and ARcap, where it is above 100. Objects and detections of classes
+    that an image does not know count as ignored, and as not there, in what is returned, too. Raises DatasetError for detections
     of an image that the data set does not hold.
     """
+    if any(record.known is not None for record in dataset.records):
+        dataset = replace(dataset, records=ignore_unknown(dataset.records))
+        detections = without_unknown(dataset.records, detections)
     records, class_names = dataset.records, dataset.class_names
     coco = evaluate_coco_records(records, detections, class_names, max_detections)
     area = evaluate_voc(records, detections, class_names, metric="area")

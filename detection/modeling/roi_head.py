@@ -97,7 +97,10 @@ class RoiHead(nn.Module):
         sizes_hw: Sequence[tuple[int, int]],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs."""
+        """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs.
+
+        Classes that a RoI's image does not know are no part of its softmax, see `mask_unknown`.
+        """
         samples = [self.sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         rois, labels, gt_boxes = (list(part) for part in zip(*samples, strict=True))
         logits, deltas = self(features, rois, sizes_hw)
@@ -108,6 +111,7 @@ class RoiHead(nn.Module):
         box_loss = F.smooth_l1_loss(found, wanted, beta=self.config.smooth_l1_beta, reduction="sum")
         # An image may leave nothing to sample; the sum over no RoI is a zero that still has a gradient.
         num_sampled = max(len(truth), 1)
+        logits = mask_unknown(logits, labels, [target.known for target in targets])
         class_loss = F.cross_entropy(logits, truth, reduction="sum")
         return {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
 
@@ -129,6 +133,23 @@ class RoiHead(nn.Module):
         labels = target.labels[matched[chosen]]
         labels = torch.where(match_labels[chosen] == POSITIVE, labels, self.num_classes)
         return proposals[chosen], labels, target.boxes[matched[chosen]]
+
+
+def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:
+    """The logits (R, K + 1) with -inf for the classes that a RoI's image does not know: that it shows one of these is neither
+    right nor wrong, so they get no gradient. The RoI's own class and background always count.
+
+    `labels`: N x (P,) of the RoIs; `known`: N x (K,) bool, or None for all classes. The same tensor where all images know all.
+    """
+    masks = [mask for mask in known if mask is not None]
+    if not masks:
+        return logits
+    every = torch.ones_like(masks[0])
+    rows = [F.pad(every if mask is None else mask, (0, 1), value=True) for mask in known]
+    # `expand` takes the numbers of RoIs from the shapes: on a GPU nothing is waited for.
+    counted = torch.cat([row.expand(len(own), -1) for row, own in zip(rows, labels, strict=True)])
+    counted = counted.scatter(1, torch.cat(list(labels))[:, None], True)
+    return logits.masked_fill(~counted, float("-inf"))
 
 
 def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from detection.config import Config
 from detection.data.catalog import Dataset
 from detection.data.tiles import tile_dataset
+from detection.data.transforms import make_target
 from detection.engine.distributed import World, on_main, reduce_max
 from detection.engine.loop import total_loss
 from detection.engine.optim import build_optimizer
@@ -103,6 +104,8 @@ def largest_batch(number: int, config: Config, dataset: Dataset) -> Batch:
     height, width = max(padded, key=lambda size: size[0] * size[1])
     objects = max(len(record.labels) for record in records)
     box = torch.tensor([[0.0, 0.0, width / 2, height / 2]])
-    target = Target(box.repeat(objects, 1), torch.zeros(objects, dtype=torch.long), torch.zeros(0, 4))
+    partial = next((record for record in records if record.known is not None), records[0])
+    known = make_target(partial, data.partial_labels).known
+    target = Target(box.repeat(objects, 1), torch.zeros(objects, dtype=torch.long), torch.zeros(0, 4), known)
     images = torch.full((number, 3, height, width), 128, dtype=torch.uint8)
     return Batch(images, [(height, width)] * number, [target] * number, ["a trial"] * number)

@@ -71,7 +71,8 @@ AUGMENTATION: list[dict[str, Any]] = [
 
 def target() -> Target:
     boxes = np.array([[5, 5, 40, 50], [20, 10, 79, 63]], np.float32)
-    return Target(torch.from_numpy(boxes), torch.from_numpy(np.array([1, 0])), torch.from_numpy(boxes[:0]))
+    known = torch.from_numpy(np.array([True, False]))
+    return Target(torch.from_numpy(boxes), torch.from_numpy(np.array([1, 0])), torch.from_numpy(boxes[:0]), known)
 
 
 def results(model: Detector) -> dict[str, Any]:

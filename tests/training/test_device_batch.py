@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_the_largest_batch_is_as_large_as_training_pads_to() -> None:
     assert batch.images.shape == (4, 3, 250, 83) and len(batch.targets[0].boxes) == 2
     mixed = config.model_copy(update={"data": config.data.model_copy(update={"aspect_grouping": False})})
     assert largest_batch(1, mixed, Dataset(("a",), records)).images.shape == (1, 3, 250, 200)
+    assert batch.targets[0].known is None
+    partial = Dataset(("a",), [*records[:2], replace(records[2], known=torch.tensor([False]))])
+    assert largest_batch(1, config, partial).targets[0].known is partial.records[2].known
+    literal = config.model_copy(update={"data": config.data.model_copy(update={"partial_labels": False})})
+    assert largest_batch(1, literal, partial).targets[0].known is None
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
     written before they are evaluated. Raises ConfigError if such a run would leave nothing.
     """
     from detection.evaluation.coco import evaluate_coco_results
+    from detection.evaluation.known import without_unknown
     from detection.evaluation.split import as_coco_results, coco_ground_truth, load_evaluation_split
     from detection.files import write_json
 
@@ -135,11 +136,11 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
         raise ConfigError("the split has no annotations to evaluate with: give --write-detections FILE")
     ground_truth = coco_ground_truth(split)
     detections = predict_split(model, weights, split.records, console)
-    results = as_coco_results(ground_truth, detections, split.class_names)
     if options.write_detections:
-        write_json(options.write_detections, results)
+        write_json(options.write_detections, as_coco_results(ground_truth, detections, split.class_names))
         say(f"detections: {options.write_detections}", console)
     if split.unannotated:
         return None
-    result = evaluate_coco_results(ground_truth, results, split.class_names, model.config.test.max_detections)
+    counted = as_coco_results(ground_truth, without_unknown(split.records, detections), split.class_names)
+    result = evaluate_coco_results(ground_truth, counted, split.class_names, model.config.test.max_detections)
     return Evaluated(result, split.dataset, detections, model.config)
