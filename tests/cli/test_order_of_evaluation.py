@@ -12,6 +12,7 @@ from detection.cli.main import main
 from detection.evaluation.detection_files import write_voc_detections
 from tests.cli.trained import write_checkpoint, write_trained
 from tests.data.pictures import CLASSES, coco_content, write_coco
+from tests.evaluation.scenes import make_detections
 
 
 @pytest.fixture
@@ -207,3 +208,20 @@ def test_an_output_never_replaces_a_file_of_the_run_or_of_the_data(coco, command
 def test_an_output_never_replaces_an_annotation(trained, capsys):
     file = next((trained / "data/Annotations").glob("*.xml"))
     assert "--json would replace" in refused(trained, "eval-voc", "--json", str(file), capsys=capsys)
+
+
+def test_what_an_image_does_not_know_is_written_but_not_counted(trained, monkeypatch):
+    """All three images know cats alone; the detector finds each cat, and surer a dog where there is none and one that is."""
+    found = make_detections([(5, 5, 40, 60), (120, 120, 180, 180), (30, 0, 90, 30)], [0.5, 0.9, 0.8], [0, 1, 1])
+    for command in (eval_coco, eval_voc):
+        monkeypatch.setattr(
+            command, "predict_split", lambda model, weights, records, _: {each.image_id: found for each in records}
+        )
+    known = ["--weights", str(trained / "best.pt"), "data.test.0.known_classes=[cat]"]
+    output = {command: trained / f"{command}.json" for command in ("eval-coco", "eval-voc")}
+    assert main(["eval-coco", *known, "--json", str(output["eval-coco"]), "--write-detections", str(trained / "all.json")]) == 0
+    assert main(["eval-voc", *known, "--json", str(output["eval-voc"]), "--write-detections", str(trained / "all")]) == 0
+    coco, voc = (json.loads(file.read_text()) for file in output.values())
+    assert coco["AP"] == pytest.approx(1) and voc["AP"] == {"cat": 1}
+    assert len(json.loads((trained / "all.json").read_text())) == 9
+    assert len((trained / "all/comp4_det_test_dog.txt").read_text().splitlines()) == 6
