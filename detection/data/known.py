@@ -16,8 +16,8 @@ from detection.structures import Record
 
 
 def with_known_classes(
-    records: Sequence[Record], known: Sequence[str] | None, where: str, classes: ClassMap, faults: Faults
-) -> Sequence[Record]:
+    records: list[Record], known: Sequence[str] | None, where: str, classes: ClassMap, faults: Faults
+) -> list[Record]:
     """The records of the source `where`, which knows only the classes `known` (None: all), besides what its reader found out.
 
     Records share their masks. Objects of other classes stay, and are told. Raises ConfigError for a name that is no class.

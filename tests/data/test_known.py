@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ from detection.structures import Batch, Record
 from tests.data.pictures import CLASSES, coco_source, voc_source, write_coco, write_devkit
 from tests.evaluation.scenes import make_record
 
-VOC = {"format": "voc", "year": "2007", "split": "trainval"}
-COCO = {"format": "coco", "annotations": "instances.json", "images": "images"}
+VOC: dict[str, Any] = {"format": "voc", "year": "2007", "split": "trainval"}
+COCO: dict[str, Any] = {"format": "coco", "annotations": "instances.json", "images": "images"}
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def data_of(folder: Path, *sources: dict, **data: object) -> DataConfig:
+def data_of(folder: Path, *sources: dict[str, Any], **data: object) -> DataConfig:
     train = [{**source, "root": str(folder)} for source in sources]
     values = {"classes": list(CLASSES), "workers": 0, "shorter_sides": [24], "longer_side": 64, "train": train, **data}
     return parse_config(Config, {"data": values}, "mine.yaml").data
@@ -191,7 +192,7 @@ def test_tiles_know_what_their_image_knows():
 def test_held_out_images_keep_it(folder):
     data = data_of(folder, VOC | {"known_classes": ["dog"]}, val={"fraction": 0.5})
     for part in ("train", "val"):
-        assert set(map(str, known_of(load_split(data, part).records))) == {"[False, True]"}  # type: ignore[arg-type]
+        assert set(map(str, known_of(load_split(data, part).records))) == {"[False, True]"}
 
 
 def test_check_dataset_tells_it(folder):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_the_commands_ground_truth_counts_the_same(tmp_path: Path, formats: Sequ
     """By either standard, as eval-voc and eval-coco compute it, and as `evaluate` does."""
     write_devkit(tmp_path)
     write_coco(tmp_path)
-    sources = {
+    sources: dict[str, dict[str, Any]] = {
         "voc": {"format": "voc", "year": "2007", "split": "trainval", "known_classes": ["cat"]},
         "coco": {"format": "coco", "annotations": "instances.json", "images": "images"},
     }
