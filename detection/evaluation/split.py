@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detection.config import CocoSource, Config, Source, VocSource
+from detection.config import CocoSource, Config, IlsvrcDetSource, Source, VocSource
 from detection.data.catalog import Dataset, load_parts, load_split, resolve_root
 from detection.data.coco_format import read_coco_file
 from detection.data.faults import Faults
@@ -46,7 +46,8 @@ class EvaluationSplit:
     @property
     def unannotated(self) -> list[str]:
         """Names of the splits that have images only, such as VOC 2012's test split."""
-        return [source.split for source in self.sources if isinstance(source, VocSource) and not source.annotated]
+        voc = [source.split for source in self.sources if isinstance(source, VocSource) and not source.annotated]
+        return voc + [source.split for source in self.sources if isinstance(source, IlsvrcDetSource) and source.split == "test"]
 
     @property
     def is_partial(self) -> bool:

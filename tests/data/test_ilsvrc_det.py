@@ -278,7 +278,7 @@ def test_auto_is_recognised_and_takes_names_and_splits(root):
     data = {"classes": "auto", "train": [{"format": "auto", "root": str(root)}], "val": [{"format": "auto", "root": str(root)}]}
     config = settle_config(Config.model_validate({"data": data}))
     assert config.data.classes == ("big cat", "bow tie", "dog")
-    assert [each.split for each in config.data.all_sources] == ["train", "val"]
+    assert config.data.all_sources == tuple(each for name in ("train", "val") for each in found.splits[name])
     assert [len(split.records) for split in check_data(config.data)] == [3, 5]
 
 
@@ -294,7 +294,7 @@ def test_real_boxes_are_those_of_the_files(real_data):
     kit = read_classes(folder / "devkit/data/map_det.txt")
     for image_id, record in found.items():
         tree = ElementTree.parse(folder / f"Annotations/DET/val/{image_id}.xml")
-        corners = [[int(box.findtext(tag)) for tag in ("xmin", "ymin", "xmax", "ymax")] for box in tree.iter("bndbox")]
+        corners = [[int(box.findtext(tag) or "") for tag in ("xmin", "ymin", "xmax", "ymax")] for box in tree.iter("bndbox")]
         assert record.boxes.tolist() == [[x1, y1, x2 + 1, y2 + 1] for x1, y1, x2, y2 in corners]
         assert [kit.wnids[label] for label in record.labels.tolist()] == [name.text for name in tree.iter("name")]
     assert not faults.notes and not faults.left_out and len(read(folder, "val2", classes="ilsvrc_det")[0]) == 180
