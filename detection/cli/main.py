@@ -32,6 +32,7 @@ COMMANDS = {
     "new": "a config that fits a folder of labelled images",
     "train": "train a detector, by a config or on a folder of labelled images",
     "pretrain": "train a classifier, the detector's first stage",
+    "train-loc": "train an ImageNet localiser: where the classes are that a classifier finds",
     "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",
     "eval-ilsvrc": "ImageNet's measures of submitted files: DET's average precision, CLS-LOC's errors",

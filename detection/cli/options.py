@@ -17,6 +17,7 @@ from detection.config import (
     ClassifierConfig,
     Config,
     IlsvrcDetSource,
+    LocConfig,
     Source,
     VocSource,
     load_config,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from detection.inference.ensemble import Ensemble
     from detection.trackers import Tracker
 
-ConfigT = TypeVar("ConfigT", Config, ClassifierConfig)
+ConfigT = TypeVar("ConfigT", Config, ClassifierConfig, LocConfig)
 
 _RUN_FILES = ("last.pt", "best.pt", "model.pt", "config.yaml", "metrics.jsonl", "log.txt")
 QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")

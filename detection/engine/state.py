@@ -23,7 +23,8 @@ from torch.optim.swa_utils import AveragedModel
 from backbones.errors import CheckpointError, printable, shorten
 from backbones.preprocessing import Preprocessing
 from backbones.weights.files import load_state
-from detection.config import ClassifierConfig, Config, TrainConfig
+from backbones.weights.format import Kind
+from detection.config import ClassifierConfig, Config, LocConfig, TrainConfig
 from detection.engine.distributed import World, all_gather
 from detection.engine.optim import learning_rate
 from detection.engine.saved_state import (
@@ -61,6 +62,17 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "train.collective_timeout",
     )
 )
+# Of the stages of localisation: the sections that other stages and the evaluation are computed with.
+_OTHER_STAGES: Mapping[str, tuple[str, ...]] = {
+    "loc_rpn": ("rcnn", "rcnn_train", "test", "classifier"),
+    "loc_rcnn": ("rpn_train", "test", "classifier"),
+}
+_CONFIGS: Mapping[str, type[Config] | type[ClassifierConfig] | type[LocConfig]] = {
+    "detector": Config,
+    "classifier": ClassifierConfig,
+    "loc_rpn": LocConfig,
+    "loc_rcnn": LocConfig,
+}
 
 
 def seed_everything(seed: int, micro_batch: int, rank: int) -> None:
@@ -230,9 +242,10 @@ def _refuse_changes(
     """Raise TrainingError, naming each key, where settings differ that change what is computed."""
     new = _flat(metadata.config) | {"class_names": list(metadata.class_names)}
     old = with_new_keys(checkpoint.metadata, new) | {"class_names": list(checkpoint.metadata.class_names)}
-    changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key)]
+    kind = metadata.kind
+    changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key, kind)]
     if config.steps >= saved.scheduler.config["steps"]:
-        changed = [key for key in changed if key != "train.steps"]  # a longer run is a continuation
+        changed = [key for key in changed if _own_key(key, kind) != "train.steps"]  # a longer run is a continuation
     if changed:
         listed = ", ".join(f"{printable(key)} ({_shown(old.get(key))} -> {_shown(new.get(key))})" for key in changed)
         raise TrainingError(
@@ -246,7 +259,7 @@ def with_new_keys(metadata: CheckpointMetadata, wanted: Iterable[str]) -> dict[s
 
     Such a key, where it is among the `wanted`, has its default: that is what the run was made with.
     """
-    kind = ClassifierConfig if metadata.kind == "classifier" else Config
+    kind = _CONFIGS[metadata.kind]
     written = _flat(metadata.config)
     try:
         read = _flat(kind.model_validate(dict(metadata.config)).model_dump(mode="json"))
@@ -259,8 +272,15 @@ def _shown(value: object) -> str:
     return printable(value)[:120] if isinstance(value, str) else shorten(value)
 
 
-def _may_change(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE_ON_RESUME)
+def _may_change(key: str, kind: Kind) -> bool:
+    names, own = [*MAY_CHANGE_ON_RESUME, *_OTHER_STAGES.get(kind, ())], _own_key(key, kind)
+    return any(own == name or own.startswith(name + ".") for name in names)
+
+
+def _own_key(key: str, kind: Kind) -> str:
+    """A key of the solver of a stage of localisation as a detector's: `rpn_train.steps` -> `train.steps`."""
+    section = {"loc_rpn": "rpn_train.", "loc_rcnn": "rcnn_train."}.get(kind)
+    return key if section is None or not key.startswith(section) else "train." + key.removeprefix(section)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

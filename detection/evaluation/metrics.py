@@ -37,6 +37,10 @@ METRICS = {
     # A classifier's, as fractions of the images.
     "top1_error": MetricInfo("top-1 error", higher_is_better=False),
     "top5_error": MetricInfo("top-5 error", higher_is_better=False),
+    # ImageNet localisation's, as fractions of the images; NaN without an image to measure them on.
+    "gt_class_error": MetricInfo("GT-class localisation error", higher_is_better=False),
+    "localisation_error": MetricInfo("top-5 localisation error", higher_is_better=False),
+    "classification_error": MetricInfo("top-5 classification error", higher_is_better=False),
 }
 
 RESAMPLED_METRICS = ("AP", "AP50", "AP75", "voc_area", "voc07")

@@ -2,4 +2,9 @@
 
 Images of one class each (`images`) become batches of crops for the per-class RPN and of warped regions for the R-CNN
 (`batches`, `warping`).
+`train_localiser(config)` goes through all of it.
 """
+
+from detection.localisation.train import LocResult, train_localiser
+
+__all__ = ["LocResult", "train_localiser"]

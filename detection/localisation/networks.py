@@ -56,6 +56,10 @@ class LocNetwork(nn.Module):
         """What the weights expect of an image."""
         return self.backbone.preprocessing
 
+    @preprocessing.setter
+    def preprocessing(self, value: Preprocessing) -> None:
+        self.backbone.preprocessing = value
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

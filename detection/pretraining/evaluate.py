@@ -4,7 +4,7 @@ N images, K classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -36,12 +36,15 @@ def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dic
 
 def evaluate_split(models: Sequence[ClassificationModel], split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
     """Top-1 and top-5 error of one model, or of an ensemble, on a split, in the views and the precision of the config."""
-    loader = test_loader(split, config) if config.test.views == "center" else view_loader(split, config)
     precision = resolve_precision(config.train.precision, next(models[0].parameters()).device)
-    return evaluate_classifiers(models, loader, precision)
+    return evaluate_classifiers(models, views_of_split(split, config), precision)
 
 
-@torch.no_grad()
+def views_of_split(split: ImageFolder, config: ClassifierConfig) -> Iterator[ImageBatch] | Iterator[ViewBatch]:
+    """All images once, in order, in the views of the config. Raises DatasetError."""
+    return test_loader(split, config) if config.test.views == "center" else view_loader(split, config)
+
+
 def evaluate_classifiers(
     models: Sequence[ClassificationModel], loader: Iterable[ImageBatch | ViewBatch], precision: torch.dtype | None = None
 ) -> dict[str, float]:
@@ -51,15 +54,27 @@ def evaluate_classifiers(
     where there is no image.
     """
     errors, total = torch.zeros(2, dtype=torch.long, device="cpu"), 0
-    with evaluating(models):
-        for batch in loader:
-            scores = torch.stack([_scores(model, batch, precision) for model in models])
-            errors += count_errors(scores.mean(dim=0), batch.labels)
-            total += len(batch)
+    for scores, labels in class_probabilities(models, loader, precision):
+        errors += count_errors(scores, labels)
+        total += len(labels)
     if total == 0:
         raise DatasetError("there is no image to evaluate the classifier on")
     top1, top5 = (errors.float() / total).tolist()
     return {"top1_error": top1, "top5_error": top5}
+
+
+def class_probabilities(
+    models: Sequence[ClassificationModel], loader: Iterable[ImageBatch | ViewBatch], precision: torch.dtype | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The probabilities (N, K) of each batch, float32 on the CPU, and its labels (N,): the mean of all models and views.
+
+    The models are in evaluation mode meanwhile. `precision` is the autocast dtype, None for fp32.
+    """
+    with evaluating(models):
+        for batch in loader:
+            with torch.no_grad():
+                scores = torch.stack([_scores(model, batch, precision) for model in models])
+            yield scores.mean(dim=0), batch.labels
 
 
 def _scores(model: ClassificationModel, batch: ImageBatch | ViewBatch, precision: torch.dtype | None) -> Tensor:

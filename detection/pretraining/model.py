@@ -29,6 +29,10 @@ _PREFIX = "backbone."
 NETWORK_KEYS = ("backbone", "stride_in_1x1", "stem_pool")
 
 
+class OtherClassesError(CheckpointError):
+    """A classifier's weights are for other classes than those that are needed, or have no last layer."""
+
+
 class ClassificationModel(nn.Module):
     """`model(batch)` gives the loss, `model.logits(images)` the scores of uint8 images.
 
@@ -112,7 +116,7 @@ def load_classifier(
     """A trained classifier in evaluation mode, on the CPU, from a file.
 
     With `as_recorded` it is the network that the file records, if it does, and otherwise that of `config`.
-    Raises CheckpointError where the file is of another network or for other classes.
+    Raises CheckpointError where the file is of another network, OtherClassesError where it is for other classes.
     """
     contents = load_checkpoint(path)
     if as_recorded:
@@ -121,7 +125,7 @@ def load_classifier(
     weights = _read_weights(contents, path, config, model)
     if not _have_same_classes(weights, model):
         found = _class_names(weights) or (f"{_num_classes(weights, model)} nameless ones",)
-        raise CheckpointError(
+        raise OtherClassesError(
             f"{path} classifies other classes than the data's {len(model.class_names)} "
             f"({', '.join(model.class_names[:5])}, ...): {', '.join(found[:5])}, ..."
         )

@@ -39,7 +39,7 @@ def test_loc_counts_guesses_one_by_one(kit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["loc", "--split", "val"], "unrecognized arguments: --split val"),
+        (["loc", "--split", "val"], "unrecognized arguments: --split"),
         (["seg"], "argument task: invalid choice: 'seg'"),
         (["det", "--split", "val1"], "image_index must be a whole number from 1 to 1, found 3"),
         (["det", "--json", "det.txt"], "name two"),

@@ -25,6 +25,7 @@ from tests.data.pictures import CLASSES, write_coco, write_devkit
 from tests.docs.commands import CommandLine
 from tests.docs.markdown import ROOT, blocks
 from tests.ilsvrc_kit import write_kit
+from tests.localisation.loc_kit import write_list, write_xml
 from tests.media_files import write_frames, write_picture, write_video
 from tests.pretraining.class_folders import pack, write_split
 
@@ -45,9 +46,12 @@ NAMES = {
         *("r34.pt", "r50.pt", "r101.pt", "runs/cifar10_r18/model.pt", "runs/imagenet_r50/model.pt"),
         *("torchvision/resnet50", "torchvision/resnet101"),
     ),
+    "localiser/rpn/best.pt": ("a/rpn.pt", "b/rpn.pt"),
+    "localiser/rcnn/best.pt": ("a/rcnn.pt", "b/rcnn.pt"),
     "cifar/model.pt": ("runs/cifar_plain20/model.pt", "runs/cifar_resnet20/model.pt", "runs/plain20/model.pt"),
     # Folders of runs.
     "detector": ("runs/A", "runs/B", "runs/bccd_r18", "runs/bccd_context", "runs/pets"),
+    "localiser": ("runs/ilsvrc_loc_r101",),
     "cifar": ("runs/cifar_plain20", "runs/cifar_plain56", "runs/cifar_resnet20", "runs/cifar_resnet56", "runs/plain20"),
     # Files.
     "photo.jpg": ("image.jpg", "datasets/digits/VOCdevkit/VOC2007/JPEGImages/test_0000*.jpg"),
@@ -113,6 +117,7 @@ def write_sandbox(folder: Path) -> None:
     write_masks(folder)
     (folder / "det.txt").write_text("1 1 0.9 0 0 9 9\n")
     (folder / "loc.txt").write_text("1 0 0 9 9\n\n")
+    write_localisation(folder)
     write_configs(folder)
     run_all(folder)
 
@@ -140,7 +145,9 @@ def write_configs(folder: Path) -> None:
     (folder / "configs").mkdir()
     for file in (ROOT / "configs").glob("*.yaml"):
         is_classifier = file.stem.endswith("_pretrain") or file.stem.startswith(("imagenet", "cifar"))
+        is_localiser = file.stem.startswith("ilsvrc_loc")
         values = classifier_values(folder, file) if is_classifier else detector_values(folder)
+        values = localiser_values(folder) if is_localiser else values
         write_yaml(folder / "configs" / file.name, {"base": str(file), **values})
     page = next(block.text for block in blocks(ROOT / "README.md") if block.text.startswith("# mine.yaml"))
     (folder / "page.yaml").write_text(page)
@@ -178,6 +185,36 @@ def detector_values(folder: Path) -> dict[str, Any]:
     }
 
 
+def localiser_values(folder: Path) -> dict[str, Any]:
+    """What makes a localisation experiment small: a step of two images or regions in each stage."""
+    solver = {"batch_size": 2, "images_per_device": 2, "precision": "fp32", **FEW_STEPS, "steps": 1}
+    return {
+        "model": {"backbone": "tinynet"},
+        "data": {"root": str(folder / "ILSVRC"), "image_size": 64, "workers": 0},
+        "rpn_train": solver,
+        "rcnn_train": solver,
+        "rcnn": {"num_proposals": 2, "padding": 4},
+        "test": {"scales": [64], "longer_side": 100},
+    }
+
+
+def write_localisation(folder: Path) -> None:
+    """Two images of the classifier's classes for each split, in ImageNet's layout."""
+    root = folder / "ILSVRC"
+    kit = root / "devkit/data"
+    kit.mkdir(parents=True)
+    (kit / "map_clsloc.txt").write_text("berry 1 berry\napple 2 apple\n")
+    (kit / "ILSVRC2015_clsloc_validation_blacklist.txt").write_text("")
+    for split, name in (("train", "train_loc"), ("val", "val")):
+        examples = [("ILSVRC2012_val_00000001", "apple"), ("ILSVRC2012_val_00000002", "berry")]
+        for image_id, wnid in examples:
+            write_xml(root, split, image_id, [(wnid, (5, 5, 30, 30))])
+            picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+            (root / "Data/CLS-LOC" / split).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / "Data/CLS-LOC" / split / f"{image_id}.JPEG"), picture)
+        write_list(root, name, [image_id for image_id, _ in examples])
+
+
 def classifier_values(folder: Path, file: Path) -> dict[str, Any]:
     """What makes a classification experiment small: two steps of four small images. CIFAR's own nets are small."""
     values = {
@@ -200,6 +237,7 @@ def run_all(folder: Path) -> None:
         f"{train}/context roi.context=true",
         f"{pretrain}/imagenet_r50.yaml --output-dir {folder}/classifier",
         f"{pretrain}/cifar10.yaml --output-dir {folder}/cifar",
+        f"train-loc --config {folder}/configs/ilsvrc_loc_r50.yaml --output-dir {folder}/localiser",
         f"eval-voc {model}/detections",
         f"eval-coco {model}/detections.json {shlex.quote(f'data.test={json.dumps([coco])}')}",
     )
@@ -228,6 +266,8 @@ def needed(name: str, arguments: list[str]) -> Iterator[str]:
         yield from (word for word in (argument, argument.partition("=")[2]) if word in BEHIND and not is_output)
     if name in ("eval-voc", "eval-coco", "demo") and not {"--weights", "--detections"} & set(arguments):
         yield "runs/pets/best.pt" if "--config" in arguments else "runs/quickstart/detector/best.pt"
+    if arguments[:2] == ["loc", "--config"] and "--weights" not in arguments:
+        yield "runs/ilsvrc_loc_r101"
 
 
 def offer(sandbox: Path, folder: Path, names: Iterator[str]) -> None:

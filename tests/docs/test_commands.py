@@ -5,14 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import ClassifierConfig, Config, load_classifier_config, load_config, override_config
+from detection.config import (
+    ClassifierConfig,
+    Config,
+    LocConfig,
+    load_classifier_config,
+    load_config,
+    load_loc_config,
+    override_config,
+)
 from tests.docs.commands import CommandLine, command_lines, make_targets, parse
 from tests.docs.markdown import ROOT
 
 ALL = list(command_lines())
 CLASSIFIERS = ("pretrain", "eval-classifier", "layer-responses")
+LOCALISERS = ("train-loc", "eval-ilsvrc loc")
 # Commands whose `key=value` are for either kind of config.
 EITHER = ("convert-weights", "export")
+AnyConfig = type[Config] | type[ClassifierConfig] | type[LocConfig]
+LOADERS = {Config: load_config, ClassifierConfig: load_classifier_config, LocConfig: load_loc_config}
 # A page shows the form of a value: `KEY=VALUE`, `S`, `NET`.
 PLACEHOLDER = re.compile(r"\b(?:[A-Z]{2,}|\d?S)\b|\.\.\.")
 
@@ -41,18 +52,24 @@ def test_the_config_and_its_keys_exist(command):
     options = dict(zip(command.arguments, command.arguments[1:], strict=False))
     overrides = [PLACEHOLDER.sub("0", override) for override in command.overrides]
     name = options.get("--config", "")
-    kinds: list[type[Config] | type[ClassifierConfig]] = [ClassifierConfig] if command.name in CLASSIFIERS else [Config]
-    if command.name in EITHER:
-        kinds = [Config, ClassifierConfig]
+    kinds = kinds_of(command)
     if name.startswith("configs/"):
-        load = load_classifier_config if kinds == [ClassifierConfig] else load_config
-        load(ROOT / name, overrides)
+        LOADERS[kinds[0]](ROOT / name, overrides)
         return
     errors = [error for kind in kinds if (error := refusal(kind, overrides)) is not None]
     assert len(errors) < len(kinds), errors
 
 
-def refusal(kind: type[Config] | type[ClassifierConfig], overrides: list[str]) -> str | None:
+def kinds_of(command: CommandLine) -> list[AnyConfig]:
+    """The kinds of config that a command takes."""
+    if command.name in EITHER:
+        return [Config, ClassifierConfig]
+    if command.name in LOCALISERS or " ".join((command.name, *command.arguments[:1])) in LOCALISERS:
+        return [LocConfig]
+    return [ClassifierConfig] if command.name in CLASSIFIERS else [Config]
+
+
+def refusal(kind: AnyConfig, overrides: list[str]) -> str | None:
     """Why a config does not take the overrides, or None."""
     source = {"format": "voc", "split": "test"}
     values = {"data": {"train": [source], "val": [source], "test": [source]}} if kind is Config else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import load_classifier_config, load_config
+from detection.config import load_classifier_config, load_config, load_loc_config
 from docs.config_page import config_body, type_name
 from docs.result_files import read_result, read_results
 from docs.results_page import anchor
@@ -107,7 +107,8 @@ def test_configs_are_valid_short_and_say_how_to_run_them(path):
     assert len(text.splitlines()) <= 40
     assert text.startswith("# ") and "#   " in text
     is_classifier = path.stem.endswith("_pretrain") or path.stem.startswith(("imagenet", "cifar"))
-    (load_classifier_config if is_classifier else load_config)(path)
+    is_localiser = path.stem.startswith("ilsvrc_loc")
+    (load_classifier_config if is_classifier else load_loc_config if is_localiser else load_config)(path)
 
 
 def new_names() -> list[str]:

@@ -3,7 +3,7 @@
 from detection.evaluation.coco import CAPPED_METRICS, COCO_METRICS
 from detection.evaluation.metrics import METRICS
 
-ERRORS = {"top1_error", "top5_error"}
+ERRORS = {"top1_error", "top5_error", "gt_class_error", "localisation_error", "classification_error"}
 
 
 def test_every_metric_has_its_key_and_a_title_of_its_own() -> None:

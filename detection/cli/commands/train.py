@@ -5,17 +5,16 @@ The experiment is a config, `resdet train my.yaml`, or a folder of labelled imag
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from backbones.errors import printable
 from detection.cli.arguments import any_path
 from detection.cli.options import load_trackers, load_training_config, take_config_argument, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
-from detection.config import load_classifier_config, load_config, override_config, with_weights
+from detection.cli.pretrained import pretrain_first
+from detection.config import load_config, override_config
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,26 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _train(config, trackers, resume=options.resume)
     if options.weights is not None:
         raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
-    pretrain_config = load_classifier_config(options.pretrain)
-    if os.path.realpath(pretrain_config.output_dir) == os.path.realpath(config.output_dir):
-        raise ConfigError(
-            f"output_dir of {printable(str(options.pretrain))} is the detector's own, {printable(str(config.output_dir))}: "
-            f"each run needs a folder to itself; give the detector another (--output-dir)"
-        )
-    from detection.engine.distributed import World, on_main
-    from detection.engine.folder import hold_folder
-    from detection.engine.group import process_group
-    from detection.engine.state import has_begun, require_no_other_run
-    from detection.pretraining import train_classifier
+    from detection.engine.state import require_no_other_run
 
-    world = World.from_environment()
-    with process_group(world, config.train), hold_folder(world, config.output_dir):
-        on_main(world, lambda: require_no_other_run(config.output_dir))  # now, not after the classifier's hours
-        begun = on_main(world, lambda: has_begun(pretrain_config.output_dir))
-        classifier = train_classifier(pretrain_config, resume=begun, tell=tell, callbacks=trackers)
-        if (code := exit_code_if_stopped(classifier.training)) is not None:
-            return code
-        return _train(with_weights(config, classifier.weights), trackers, resume=False)
+    def train(with_classifier: Config) -> int:
+        return _train(with_classifier, trackers, resume=False)
+
+    return pretrain_first(
+        options.pretrain, config, config.train, trackers, require_no_other_run=require_no_other_run, train=train
+    )
 
 
 def config_for_folder(options: argparse.Namespace) -> Config:
