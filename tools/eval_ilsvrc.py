@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate submissions to ImageNet DET and CLS-LOC: see `--help`."""
+"""Evaluate detectors and submissions by the rules of ImageNet DET and CLS-LOC: see `--help`."""
 
 from detection.cli.main import run_command
 

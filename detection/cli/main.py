@@ -35,7 +35,7 @@ COMMANDS = {
     "train-loc": "train an ImageNet localiser: where the classes are that a classifier finds",
     "eval-voc": "Pascal VOC's average precision, of a model or of detection files",
     "eval-coco": "COCO's twelve numbers, of a model or of a result file",
-    "eval-ilsvrc": "ImageNet's measures of submitted files: DET's average precision, CLS-LOC's errors",
+    "eval-ilsvrc": "ImageNet's measures, of a model or of submitted files: DET's average precision, CLS-LOC's errors",
     "compare": "which of several detectors is better, and whether that is more than chance",
     "report": "what is wrong with a detector: one page that says it, of a run or of detection files",
     "ablation": "each improvement of the paper's system: what it gains and what it costs",
