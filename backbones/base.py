@@ -48,6 +48,15 @@ class C4Trunk(StagedModule):
     preprocessing: Preprocessing
     classifier_keys: tuple[str, ...] = ()  # the whole network's, for `load_c4`
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of `feature_maps`."""
+        return (self.stride,)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What a detector looks at: of this trunk one map, of a trunk with a pyramid several."""
+        return (self(images),)
+
 
 @dataclass(frozen=True)
 class MapToPool:

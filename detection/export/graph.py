@@ -14,7 +14,7 @@ config. Written again here, because a graph must be the same for every number of
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -67,14 +67,14 @@ class DetectorGraph(nn.Module):
         scores, boxes = self.refine_boxes(features, proposals, valid, limits)
         return self.select(scores, boxes, limits)
 
-    def extract(self, images: Tensor, sizes_hw: Tensor) -> Tensor:
-        """The trunk's features (N, C, H/16, W/16); the padding is zero after normalisation."""
+    def extract(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, ...]:
+        """The trunk's feature maps; the padding is zero after normalisation."""
         rows = torch.arange(images.shape[2], device=images.device) < sizes_hw[:, :1]
         columns = torch.arange(images.shape[3], device=images.device) < sizes_hw[:, 1:]
         on_image = rows[:, None, :, None] & columns[:, None, None]
-        return self.detector.trunk(self.detector.preprocessing.normalize(images) * on_image)
+        return self.detector.trunk.feature_maps(self.detector.preprocessing.normalize(images) * on_image)
 
-    def propose(self, features: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, features: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, Tensor]:
         """Proposals (N, P, 4) by descending objectness, and which of these places (N, P) hold one."""
         rpn, config = self.detector.rpn, self.detector.rpn.config
         output = rpn(features)
@@ -92,7 +92,7 @@ class DetectorGraph(nn.Module):
         valid = first < nowhere
         return _at(boxes, first.clamp(max=nowhere - 1)) * valid[..., None], valid
 
-    def refine_boxes(self, features: Tensor, regions: Tensor, valid: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    def refine_boxes(self, features: Sequence[Tensor], regions: Tensor, valid: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Class probabilities (N, P', K) and boxes (N, P', K, 4) of the proposals and of each pass of box refinement."""
         context = self.context(features, limits)
         rounds = []
@@ -104,7 +104,7 @@ class DetectorGraph(nn.Module):
         united_scores, united_boxes = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
         return united_scores, united_boxes
 
-    def classify(self, features: Tensor, regions: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def classify(self, features: Sequence[Tensor], regions: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Class probabilities (N, P, K), background left out, and one box per class (N, P, K, 4), not clipped, of (N, P, 4)."""
         head, num_regions = self.detector.roi_head, regions.shape[1]
         vectors = head.conv5(self.pool(features, regions))
@@ -113,21 +113,22 @@ class DetectorGraph(nn.Module):
         scores, boxes = head.decode(logits, deltas, regions.flatten(0, 1))
         return scores.unflatten(0, (-1, num_regions)), boxes.unflatten(0, (-1, num_regions))
 
-    def context(self, features: Tensor, limits: Tensor) -> Tensor | None:
+    def context(self, features: Sequence[Tensor], limits: Tensor) -> Tensor | None:
         """The whole images' vectors (N, D). None where the config asks for no context."""
         if not self.detector.roi_head.config.context:
             return None
         whole_images = F.pad(limits[:, None, :2], (2, 0))  # (N, 1, 4)
         return self.detector.roi_head.conv5(self.pool(features, whole_images))
 
-    def pool(self, features: Tensor, regions: Tensor) -> Tensor:
-        """The regions' cells (N * P, C, S, S) from features (N, C, H, W) and regions (N, P, 4)."""
-        config, scale = self.detector.roi_head.config, 1 / self.detector.roi_head.stride
+    def pool(self, features: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """The regions' cells (N * P, C, S, S) from a map (N, C, H, W) and regions (N, P, 4)."""
+        (features_of_c4,), (stride,) = features, self.detector.roi_head.strides
+        config, scale = self.detector.roi_head.config, 1 / stride
         images = torch.arange(regions.shape[0], device=regions.device, dtype=regions.dtype)
         rois = torch.cat([images[:, None, None].expand(-1, regions.shape[1], 1), regions], dim=2).flatten(0, 1)
         if config.pooling == "max":
-            return ops.roi_pool(features, rois, config.pool_size, scale)
-        return ops.roi_align(features, rois, config.pool_size, scale, config.sampling_ratio, aligned=True)
+            return ops.roi_pool(features_of_c4, rois, config.pool_size, scale)
+        return ops.roi_align(features_of_c4, rois, config.pool_size, scale, config.sampling_ratio, aligned=True)
 
     def select(self, scores: Tensor, boxes: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Threshold, NMS in each class and the top detections of each image, as `detection.inference.select.select`."""

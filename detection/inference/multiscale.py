@@ -1,19 +1,16 @@
 """Multi-scale testing (appendix B): a region is pooled from the two scales at which its area is nearest to a given one.
 
-N images, P regions each, R regions of all images, L scales. Boxes: xyxy pixels.
+P regions of one image, L scales. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from detection.modeling.boxes import box_areas
-
-PoolAtScale = Callable[[int, Sequence[int], Sequence[Tensor]], Tensor]
-"""Pools regions at one scale: its index, the indices of n images, and their regions n x (P, 4) -> cells (R, C, S, S)."""
 
 
 def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]], scale_area: float) -> Tensor:
@@ -30,20 +27,3 @@ def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[
     steps = torch.arange(len(sizes_hw), device=boxes.device) - best
     neighbour = distance.masked_fill(steps.abs() != 1, torch.inf).argmin(dim=1, keepdim=True)
     return torch.cat([best, neighbour], dim=1)
-
-
-def pool_at_chosen_scales(pool: PoolAtScale, regions: Sequence[Tensor], choices: Sequence[Tensor], num_scales: int) -> Tensor:
-    """The cells (R, C, S, S) of regions N x (P, 4), in their order, each pooled at the scale whose index N x (P,) is chosen.
-
-    `pool` is called only for the scales and images that some region needs. There is at least one region.
-    """
-    starts = torch.tensor([0, *(len(boxes) for boxes in regions)], device="cpu").cumsum(0).tolist()
-    places, parts = [], []
-    for scale in range(num_scales):
-        members = [(choice == scale).nonzero().squeeze(1) for choice in choices]
-        images = [index for index, chosen in enumerate(members) if len(chosen)]
-        if images:
-            parts.append(pool(scale, images, [regions[index][members[index]] for index in images]))
-            places.append(torch.cat([members[index] + starts[index] for index in images]))
-    order = torch.cat(places).argsort()
-    return torch.cat(parts)[order]

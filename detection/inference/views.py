@@ -15,10 +15,11 @@ from torch import Tensor
 
 from detection.config import TestConfig
 from detection.inference.images import batch_of_size, network_sizes
-from detection.inference.multiscale import adjacent_scales, pool_at_chosen_scales
+from detection.inference.multiscale import adjacent_scales
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import mirror_boxes, scale_boxes
 from detection.modeling.faster_rcnn import resolve_score_threshold
+from detection.modeling.levels import pool_at_chosen
 from detection.modeling.roi_head import whole_image_box
 from detection.structures import ScoredRegions
 
@@ -33,7 +34,7 @@ class View:
         self.detector = detector
         self.arrays = [np.ascontiguousarray(array[:, ::-1]) for array in arrays] if mirrored else list(arrays)
         self.mirrored = mirrored
-        self._features: dict[tuple[tuple[int, int], int], Tensor] = {}
+        self._features: dict[tuple[tuple[int, int], int], tuple[Tensor, ...]] = {}
         self._proposals: dict[tuple[int, int], list[Tensor]] = {}
         self._apply_settings(detector.config.test)
 
@@ -56,15 +57,16 @@ class View:
             return self.detector.score_threshold
         return resolve_score_threshold(self.test, self.detector.class_names, self.detector.device)
 
-    def extract(self, shorter_side: int, indices: Sequence[int]) -> Tensor:
-        """The feature maps (n, C, H/16, W/16) of n of the images at one scale."""
+    def extract(self, shorter_side: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """The feature maps (n, C, H/stride, W/stride) of n of the images at one scale."""
         size_hw = self.sizes_hw[shorter_side]
         missing = [index for index in indices if (size_hw, index) not in self._features]
         if missing:
             batch = batch_of_size([self.arrays[index] for index in missing], size_hw, self.detector.config.data.resizing)
             maps = self.detector.extract(batch.to(self.detector.device))
-            self._features |= {(size_hw, index): image_map for index, image_map in zip(missing, maps, strict=True)}
-        return torch.stack([self._features[size_hw, index] for index in indices])
+            self._features |= {(size_hw, index): own for index, own in zip(missing, zip(*maps, strict=True), strict=True)}
+        same_map = zip(*(self._features[size_hw, index] for index in indices), strict=True)
+        return tuple(map(torch.stack, same_map))
 
     def propose(self) -> list[Tensor]:
         """The detector's proposals at the scale of `test.shorter_side`, N x (P, 4)."""
@@ -106,7 +108,7 @@ class View:
         sizes_hw = [self.sizes_hw[side] for side in sides]
         choices = [adjacent_scales(boxes, self.size_hw, sizes_hw, test.scale_area) for boxes in regions]
         first, second = (
-            pool_at_chosen_scales(pool, regions, [choice[:, column] for choice in choices], len(sides)) for column in (0, 1)
+            pool_at_chosen(pool, regions, [choice[:, column] for choice in choices], len(sides)) for column in (0, 1)
         )
         if test.scale_merge == "conv5":
             return torch.maximum(head.conv5(first), head.conv5(second))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detection.config import RpnConfig
+
 
 def generate_cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """The anchors of one cell, (A, 4) xyxy around the origin, not rounded: area size^2, height / width = ratio.
@@ -24,6 +26,17 @@ def generate_cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Te
             height = size * ratio**0.5
             boxes.append([-width / 2, -height / 2, width / 2, height / 2])
     return torch.tensor(boxes, dtype=torch.float32, device="cpu")
+
+
+def anchors_of_maps(strides: Sequence[int], config: RpnConfig) -> Tensor:
+    """The anchors of one cell of each of L maps, (L, A, 4), around the pixel on which `grid_anchors` puts them.
+
+    A single map has those of all sizes; of several, a pyramid's, each has those of one size, the finest map of the first.
+    """
+    single = len(strides) == 1
+    sizes = [config.anchor_sizes] if single else [(size,) for size in config.anchor_sizes]
+    cells = [generate_cell_anchors(each, config.anchor_ratios) for each in sizes]
+    return torch.stack([cell + config.anchor_offset * stride for cell, stride in zip(cells, strides, strict=True)])
 
 
 def grid_anchors(cell_anchors: Tensor, stride: int, feature_hw: tuple[int, int]) -> Tensor:

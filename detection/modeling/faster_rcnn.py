@@ -48,8 +48,8 @@ class FasterRCNN(nn.Module):
                 f"roi.pool_size is {config.roi.pool_size}, but the per-region head of {config.model.backbone} takes "
                 f"{conv5.pool_size} only: set roi.pool_size={conv5.pool_size}"
             )
-        self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.stride, config.rpn)
-        self.roi_head = RoiHead(conv5, self.trunk.stride, len(self.class_names), config.roi)
+        self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.strides, config.rpn)
+        self.roi_head = RoiHead(conv5, self.trunk.strides, len(self.class_names), config.roi)
         # A buffer, so that it is where the scores are before they are: a copy for each image would make the device wait.
         self.register_buffer("_class_thresholds", None, persistent=False)
         self.use_test_config(config.test)
@@ -91,34 +91,37 @@ class FasterRCNN(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Four scalar training losses, float32."""
         one_thread_after_fork()
-        features = self.extract(batch)  # (N, C, H/16, W/16)
+        features = self.extract(batch)  # one map, (N, C, H/16, W/16)
         output = self.rpn(features)
         rpn_losses = self.rpn.losses(output, batch.sizes_hw, batch.targets)
         proposals = self.rpn.training_proposals(output, batch.sizes_hw)
         return rpn_losses | self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
-    def extract(self, batch: Batch) -> Tensor:
-        """The trunk's features (N, C, H/16, W/16) of the images; a batch's padding is zero after normalisation."""
+    def extract(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The trunk's feature maps of the images, here one, (N, C, H/16, W/16); a batch's padding is zero after
+        normalisation."""
         images = self.preprocessing.normalize(batch.images)
         for image, (height, width) in zip(images, batch.sizes_hw, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
-        return self.trunk(images.contiguous(memory_format=torch.channels_last))
+        return self.trunk.feature_maps(images.contiguous(memory_format=torch.channels_last))
 
-    def propose(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+    def propose(self, features: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Proposals for inference, by descending objectness: N x (P, 4). Raises CheckpointError for NaN and infinity."""
         output = self.rpn(features)
         require_finite([output.logits, output.deltas])
         return self.rpn.test_proposals(output, sizes_hw)
 
-    def classify(self, features: Tensor, regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> ScoredRegions:
+    def classify(
+        self, features: Sequence[Tensor], regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
+    ) -> ScoredRegions:
         """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels."""
         if not any(len(boxes) for boxes in regions):
             return self.no_regions(len(regions))
         context = None
         if self.config.roi.context:
             # Pooled as any other region, so that this equals `View.classify` to the last bit.
-            whole_images = [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]
+            whole_images = [whole_image_box(size_hw, self.device) for size_hw in sizes_hw]
             context = self.roi_head.vectors(features, whole_images)
         return self.classify_vectors(self.roi_head.vectors(features, regions), regions, context)
 

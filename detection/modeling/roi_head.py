@@ -2,7 +2,8 @@
 
 A RoI, or region, is any box to classify: a proposal, a refined box, a whole image.
 
-N images, P RoIs of one image, R RoIs of all images, S x S cells and D features per RoI, K classes; background is class K.
+N images, L feature maps, one for C4 and several for a pyramid, P RoIs of one image, R RoIs of all images, S x S cells and D
+features per RoI, K classes; background is class K.
 Boxes: xyxy pixels.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from backbones.base import C4Head
 from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
+from detection.modeling.levels import levels_of, pool_at_chosen
 from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
@@ -26,10 +28,10 @@ from detection.structures import Target
 class RoiHead(nn.Module):
     """Classifies RoIs and regresses one box per class."""
 
-    def __init__(self, conv5: C4Head, stride: int, num_classes: int, config: RoiConfig) -> None:
+    def __init__(self, conv5: C4Head, strides: Sequence[int], num_classes: int, config: RoiConfig) -> None:
         super().__init__()
         self.config = config
-        self.stride = stride
+        self.strides = tuple(strides)
         self.num_classes = num_classes
         self.conv5 = conv5
         # With context, the columns after the RoI's own D are for the vector of the whole image.
@@ -41,32 +43,44 @@ class RoiHead(nn.Module):
         nn.init.zeros_(self.class_scores.bias)
         nn.init.zeros_(self.box_deltas.bias)
 
-    def forward(self, features: Tensor, rois: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from features (N, C, H, W) and RoIs N x (P, 4)."""
+    def forward(
+        self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from L maps (N, C, H, W) and RoIs N x (P, 4)."""
         vectors = self.vectors(features, rois)
         return self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
 
-    def vectors(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
-        """conv5's vector of each RoI: (N, C, H, W) and N x (P, 4) -> (R, D)."""
-        if self.config.pooling == "align" and features.device.type == "cpu":
+    def vectors(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """conv5's vector of each RoI: L maps (N, C, H, W) and N x (P, 4) -> (R, D)."""
+        if self.config.pooling == "align" and features[0].device.type == "cpu":
             # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
-            maps = self.conv5.before_pooling(features)
-            cells = [self.pool(each.features, rois, each.cell_stride) for each in maps]
+            begun = [self.conv5.before_pooling(each) for each in features[: len(self.strides)]]
+            cells = [
+                self.pool([part.features for part in parts], rois, parts[0].cell_stride) for parts in zip(*begun, strict=True)
+            ]
             return self.conv5.after_pooling(cells)
         return self.conv5(self.pool(features, rois))
 
-    def pool(self, features: Tensor, rois: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
-        """The cells of each RoI, (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the RoIs; of the cells
-        along both axes only each `cell_stride`-th one."""
+    def pool(self, features: Sequence[Tensor], rois: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
+        """The cells of each RoI, L maps (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the RoIs; of the cells
+        along both axes only each `cell_stride`-th one. Each RoI is pooled from the map that suits its size."""
         config = self.config
-        return pool_rois(features, rois, config.pool_size, self.stride, config.pooling, config.sampling_ratio, cell_stride)
 
-    def context(self, features: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
+        def pool(level: int, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
+            maps = features[level] if len(images) == len(features[level]) else features[level][list(images)]
+            stride = self.strides[level]
+            return pool_rois(maps, boxes, config.pool_size, stride, config.pooling, config.sampling_ratio, cell_stride)
+
+        if len(self.strides) == 1:
+            return pool(0, range(len(rois)), rois)
+        return pool_at_chosen(pool, rois, [levels_of(boxes, self.strides) for boxes in rois], len(self.strides))
+
+    def context(self, features: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
         """One vector per image, (N, D): the whole image as a RoI. None where the config asks for no context."""
         if not self.config.context:
             return None
         # Not by `vectors`: for one RoI per image it is cheaper to pool before conv5 begins.
-        return self.conv5(self.pool(features, [whole_image_box(size_hw, features.device) for size_hw in sizes_hw]))
+        return self.conv5(self.pool(features, [whole_image_box(size_hw, features[0].device) for size_hw in sizes_hw]))
 
     def context_per_roi(self, context: Tensor | None, rois: Sequence[Tensor]) -> Tensor | None:
         """Each RoI's vector of its whole image: (N, D) and N x (P, 4) -> (R, D). None stays None."""
@@ -92,7 +106,7 @@ class RoiHead(nn.Module):
 
     def losses(
         self,
-        features: Tensor,
+        features: Sequence[Tensor],
         proposals: Sequence[Tensor],
         sizes_hw: Sequence[tuple[int, int]],
         targets: Sequence[Target],

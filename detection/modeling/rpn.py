@@ -1,6 +1,7 @@
 """Region Proposal Network (Faster R-CNN, section 3.1).
 
-N images, C feature channels, H x W feature cells, A anchors per cell, M = H * W * A anchors per image. Boxes: xyxy pixels.
+N images, L feature maps with C channels, one for C4 and several for a pyramid; H x W cells of a map, A anchors per cell, M
+anchors per image: H * W * A of each map, map by map. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detection.config import RpnConfig
-from detection.modeling.anchors import centered_on_image, generate_cell_anchors, grid_anchors, inside_image
+from detection.modeling.anchors import anchors_of_maps, centered_on_image, grid_anchors, inside_image
 from detection.modeling.boxes import clip_boxes, decode_boxes, encode_boxes, nonempty_boxes
+from detection.modeling.levels import joined
 from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample_matches
-from detection.modeling.nms import nms
+from detection.modeling.nms import batched_nms, nms
 from detection.structures import Target
 
 
@@ -27,6 +29,7 @@ class RpnOutput:
     logits: Tensor  # (N, M) float32: objectness before the sigmoid
     deltas: Tensor  # (N, M, 4) float32
     anchors: Tensor  # (M, 4)
+    counts: tuple[int, ...]  # L: how many of the M are of each map
 
 
 class RegionProposalNetwork(nn.Module):
@@ -35,13 +38,13 @@ class RegionProposalNetwork(nn.Module):
     All settings, the numbers of proposals too, are those of `config`.
     """
 
-    def __init__(self, in_channels: int, stride: int, config: RpnConfig) -> None:
+    def __init__(self, in_channels: int, strides: Sequence[int], config: RpnConfig) -> None:
         super().__init__()
         self.config = config
-        self.stride = stride
-        cell_anchors = generate_cell_anchors(config.anchor_sizes, config.anchor_ratios) + config.anchor_offset * stride
+        self.strides = tuple(strides)
+        cell_anchors = anchors_of_maps(self.strides, config)
         self.register_buffer("cell_anchors", cell_anchors, persistent=False)
-        num_anchors = len(config.anchor_sizes) * len(config.anchor_ratios)
+        num_anchors = cell_anchors.shape[1]
         self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
         self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
         self.deltas = nn.Conv2d(config.channels, num_anchors * 4, 1)
@@ -49,14 +52,22 @@ class RegionProposalNetwork(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.get_parameter("bias"), 0)
 
-    def forward(self, features: Tensor) -> RpnOutput:
-        """Objectness and deltas of all anchors, from features (N, C, H, W)."""
+    def forward(self, features: Sequence[Tensor]) -> RpnOutput:
+        """Objectness and deltas of all anchors, from L feature maps (N, C, H, W)."""
+        maps = [self._predict(each) for each in features]
+        logits, deltas = (joined(parts, dim=1) for parts in zip(*maps, strict=True))
+        cells = zip(self.get_buffer("cell_anchors"), self.strides, features, strict=True)
+        anchors = [grid_anchors(cell, stride, (each.shape[2], each.shape[3])) for cell, stride, each in cells]
+        # Not by `len`, which would fix the size of an exported graph.
+        counts = tuple(each.shape[0] for each in anchors)
+        return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts)
+
+    def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectness and deltas of the anchors of one map: (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
         hidden = F.relu(self.conv(features))
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
-        anchors = grid_anchors(self.get_buffer("cell_anchors"), self.stride, (features.shape[2], features.shape[3]))
-        return RpnOutput(logits.float(), deltas.float(), anchors)
+        return logits, self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
 
     def training_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The proposals that the RoI head samples from in training: N x (P, 4), P <= config.post_nms_train."""
@@ -70,24 +81,27 @@ class RegionProposalNetwork(nn.Module):
     def proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], pre_nms: int, post_nms: int) -> list[Tensor]:
         """The best boxes of each image after NMS, by descending score: N x (P, 4) with P <= post_nms."""
         return [
-            self._proposals_of_image(logits, deltas, output.anchors, size_hw, pre_nms, post_nms)
+            self._proposals_of_image(RpnOutput(logits, deltas, output.anchors, output.counts), size_hw, pre_nms, post_nms)
             for logits, deltas, size_hw in zip(output.logits, output.deltas, sizes_hw, strict=True)
         ]
 
-    def _proposals_of_image(
-        self, logits: Tensor, deltas: Tensor, anchors: Tensor, size_hw: tuple[int, int], pre_nms: int, post_nms: int
-    ) -> Tensor:
+    def _proposals_of_image(self, output: RpnOutput, size_hw: tuple[int, int], pre_nms: int, post_nms: int) -> Tensor:
+        """The proposals of one image, whose output has no first axis: the best `pre_nms` of each map enter NMS."""
         height, width = size_hw
-        logits = self.mask_padding(logits, anchors, height, width)
-        scores, best = logits.topk(min(pre_nms, len(logits)))
-        boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size_hw)
+        logits = self.mask_padding(output.logits, output.anchors, height, width)
+        best, levels = best_of_maps(logits, output.counts, pre_nms)
+        boxes = clip_boxes(decode_boxes(output.deltas[best], output.anchors[best]), size_hw)
+        scores = logits[best]
         valid = nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf)
         boxes, scores = boxes[valid], scores[valid]
-        return boxes[self.suppress(boxes, scores)[:post_nms]]
+        return boxes[self.suppress(boxes, scores, None if levels is None else levels[valid])[:post_nms]]
 
-    def suppress(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """NMS among proposals (P, 4): indices of those that stay, by descending score (P,)."""
-        return nms(boxes, scores, self.config.nms_threshold)
+    def suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor | None = None) -> Tensor:
+        """NMS among proposals (P, 4), of each map by themselves where `levels` (P,) says which they are of: indices of those
+        that stay, by descending score (P,)."""
+        if levels is None:
+            return nms(boxes, scores, self.config.nms_threshold)
+        return batched_nms(boxes, scores, levels, self.config.nms_threshold)
 
     def mask_padding(self, logits: Tensor, anchors: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
         """Objectness logits (M,) with -inf for anchors on a batch's padding, unless the config lets them be proposed.
@@ -139,3 +153,14 @@ class RegionProposalNetwork(nn.Module):
             return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
         height, width = size_hw
         return centered_on_image(anchors, height, width)
+
+
+def best_of_maps(logits: Tensor, counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor | None]:
+    """The places (P,) of the best `limit` anchors of each map, by descending logit (M,), and the map (P,) of each; None where
+    there is one map. `counts`: how many of the M anchors are of each map."""
+    parts = [part.topk(min(limit, len(part))).indices for part in logits.split(list(counts))]
+    if len(parts) == 1:
+        return parts[0], None
+    starts = [sum(counts[:level]) for level in range(len(counts))]
+    places = torch.cat([part + start for part, start in zip(parts, starts, strict=True)])
+    return places, torch.cat([torch.full_like(part, level) for level, part in enumerate(parts)])

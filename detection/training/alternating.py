@@ -86,7 +86,7 @@ def proposals_of(network: FasterRCNN) -> Propose:
 
 
 @torch.no_grad()
-def _training_proposals(network: FasterRCNN, features: Tensor, batch: Batch) -> list[Tensor]:
+def _training_proposals(network: FasterRCNN, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
     return network.rpn.training_proposals(network.rpn(features), batch.sizes_hw)
 
 

@@ -250,7 +250,7 @@ def test_a_detector_takes_an_image_smaller_than_its_stride(small_vgg16):
     model = detector().eval()
     batch = a_batch(5, 40)
     features = model.extract(batch)
-    assert features.shape == (1, 32, 1, 2)
+    assert features[0].shape == (1, 32, 1, 2)
     proposals = model.propose(features, batch.sizes_hw)
     found = model.classify(features, proposals, batch.sizes_hw)
     assert found.scores[0].shape == (len(proposals[0]), 2) and found.boxes[0].shape == (len(proposals[0]), 2, 4)

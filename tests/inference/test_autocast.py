@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from backbones.base import C4Head
+from backbones.base import C4Head, C4Trunk
 from detection import Detector, Ensemble
 from detection.modeling.anchors import grid_anchors
 from detection.modeling.boxes import decode_boxes, encode_boxes, pairwise_iou
@@ -37,7 +37,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
-class FixedTrunk(nn.Module):
+class FixedTrunk(C4Trunk):
     """Features of the right size; the heads below do not look at them."""
 
     def __init__(self, trunk: Any) -> None:
@@ -73,10 +73,10 @@ def fixed_network(seed: int = 0, **sections: dict[str, Any]) -> Detector:
     head, proposer = model.roi_head, model.rpn
     head.conv5 = FixedHead(head.conv5.channels)
 
-    def propose(features: Tensor) -> RpnOutput:
+    def propose(features: tuple[Tensor, ...]) -> RpnOutput:
         found = grid(proposer, features)
-        logits, deltas = fixed(seed, len(features), len(found)), fixed(seed + 1, len(features), len(found), 4) * 0.3
-        return RpnOutput(logits, deltas.requires_grad_(), found)
+        logits, deltas = fixed(seed, len(features[0]), len(found)), fixed(seed + 1, len(features[0]), len(found), 4) * 0.3
+        return RpnOutput(logits, deltas.requires_grad_(), found, (len(found),))
 
     def classify(vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         count = len(vectors)
@@ -86,8 +86,8 @@ def fixed_network(seed: int = 0, **sections: dict[str, Any]) -> Detector:
     return model.eval()
 
 
-def grid(proposer: Any, features: Tensor) -> Tensor:
-    return grid_anchors(proposer.get_buffer("cell_anchors"), 16, (features.shape[2], features.shape[3]))
+def grid(proposer: Any, features: tuple[Tensor, ...]) -> Tensor:
+    return grid_anchors(proposer.get_buffer("cell_anchors")[0], 16, (features[0].shape[2], features[0].shape[3]))
 
 
 def bf16() -> Any:
@@ -176,12 +176,12 @@ class Watch(TorchDispatchMode):
 
 # Where features are made, moved and pooled, and the layers that end the network.
 NETWORK = {
-    ("rpn.py", "forward"),
+    ("rpn.py", "_predict"),
     ("roi_head.py", "logits_and_deltas"),
     ("roi_head.py", "context_per_roi"),
     ("views.py", "extract"),
     ("views.py", "region_vectors"),
-    ("multiscale.py", "pool_at_chosen_scales"),
+    ("levels.py", "pool_at_chosen"),
     ("roi_align.py", "roi_align"),
     ("roi_align.py", "_weighted_sums"),
     *((file, None) for file in ("blocks.py", "norm.py", "resnet.py", "roi_max_pool.py")),

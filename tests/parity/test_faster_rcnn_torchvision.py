@@ -81,7 +81,7 @@ def torchvision_twin(ours: FasterRCNN) -> TorchvisionFasterRCNN:
         min_size=SIZE_HW[0], max_size=SIZE_HW[1],
     ).eval()  # fmt: skip
     theirs.rpn.min_size = rpn.min_size
-    theirs.rpn.anchor_generator.cell_anchors = [ours.rpn.cell_anchors]
+    theirs.rpn.anchor_generator.cell_anchors = list(ours.rpn.cell_anchors)
     theirs.rpn.head.conv[0][0].load_state_dict(ours.rpn.conv.state_dict())
     theirs.rpn.head.cls_logits.load_state_dict(ours.rpn.objectness.state_dict())
     theirs.rpn.head.bbox_pred.load_state_dict(ours.rpn.deltas.state_dict())
@@ -123,7 +123,7 @@ def test_proposals(ours, batch):
     theirs = torchvision_twin(ours)
     with torch.no_grad():
         features = ours.extract(batch)
-        expected, _ = theirs.rpn(image_list(normalized(ours, batch)), {"0": features})
+        expected, _ = theirs.rpn(image_list(normalized(ours, batch)), {"0": features[0]})
         found = ours.propose(features, batch.sizes_hw)
     for a, b in zip(found, expected, strict=True):
         assert 0 < len(a) <= ours.config.rpn.post_nms_test
@@ -161,7 +161,7 @@ def test_detections(ours, batch):
     with torch.no_grad():
         features = ours.extract(batch)
         proposals = ours.propose(features, batch.sizes_hw)
-        expected, _ = theirs.roi_heads({"0": features}, proposals, [SIZE_HW] * 2)
+        expected, _ = theirs.roi_heads({"0": features[0]}, proposals, [SIZE_HW] * 2)
         regions = ours.classify(features, proposals, batch.sizes_hw)
     for index, theirs_of_image in enumerate(expected):
         found = select(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test, ours.score_threshold)

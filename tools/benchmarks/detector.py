@@ -243,7 +243,7 @@ def build_torchvision(case: DetectorCase) -> nn.Module:
     model = our_detector(case)
     rpn = model.config.rpn
     anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
-    anchors.cell_anchors = [model.rpn.get_buffer("cell_anchors")]  # its own are in another order
+    anchors.cell_anchors = list(model.rpn.get_buffer("cell_anchors"))  # its own are in another order
     reference = FasterRCNN(
         trunk,
         rpn_anchor_generator=anchors,

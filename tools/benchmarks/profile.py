@@ -36,6 +36,8 @@ from tools.benchmarks.detector import (
 )
 from tools.benchmarks.parts import Options
 
+Features = Tensor | Sequence[Tensor]
+
 REST = "rest"
 BACKWARD = "backward"
 
@@ -186,14 +188,10 @@ def _in_two_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> 
     forward = _in_span(function, name, watch)
     back = f"{name}, {BACKWARD}"
 
-    def call(features: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def call(features: Features, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(features, *args, **kwargs)
-        if features.requires_grad:
-            # Others may use the same features: the gradient of this alias is that of this call alone.
-            features = features.view_as(features)
-            features.register_hook(lambda _: watch.end(back))
-        result = forward(features, *args, **kwargs)
+        result = forward(_watched(features, lambda: watch.end(back)), *args, **kwargs)
         begun: list[bool] = []  # by the first of several outputs
 
         def begin(_: Tensor) -> None:
@@ -207,6 +205,27 @@ def _in_two_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> 
         return result
 
     return call
+
+
+def _watched(features: Features, on_gradients: Callable[[], None]) -> Features:
+    """Aliases of an image batch or feature maps; the call is made when the gradients of all have come.
+
+    Others may use the same features: the gradient of an alias is that of one call alone.
+    """
+    maps = [features] if isinstance(features, Tensor) else list(features)
+    waiting = sum(each.requires_grad for each in maps)
+
+    def arrived(_: Tensor) -> None:
+        nonlocal waiting
+        waiting -= 1
+        if not waiting:
+            on_gradients()
+
+    aliases = [each.view_as(each) if each.requires_grad else each for each in maps]
+    for alias in aliases:
+        if alias.requires_grad:
+            alias.register_hook(arrived)
+    return aliases[0] if isinstance(features, Tensor) else tuple(aliases)
 
 
 def _tensors(result: Any) -> Sequence[Tensor]:
