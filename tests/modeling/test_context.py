@@ -34,7 +34,7 @@ def test_each_region_gets_its_own_images_context():
 
 def test_without_it_there_is_none():
     model = detector()
-    assert model.roi_head.context(torch.zeros(1, 256, 4, 4), [(64, 64)]) is None
+    assert model.roi_head.context([torch.zeros(1, 256, 4, 4)], [(64, 64)]) is None
 
 
 @pytest.mark.parametrize("pooling", ["max", "align"])

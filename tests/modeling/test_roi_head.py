@@ -97,7 +97,7 @@ def test_the_head_divides_by_all_rois(monkeypatch):
     monkeypatch.setattr(RoiHead, "__call__", RoiHead.forward)
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
     targets = [Target(*nothing, known=mask(True, False)), Target(*nothing)]
-    losses = head.losses(torch.zeros(2, 1, 1, 1), [torch.zeros(0, 4)] * 2, [(9, 9)] * 2, targets)
+    losses = head.losses([torch.zeros(2, 1, 1, 1)], [torch.zeros(0, 4)] * 2, [(9, 9)] * 2, targets)
     torch.testing.assert_close(losses["loss_class"], torch.tensor(math.log(4 / 3 * 4 * 2 * 3) / 4))
 
 

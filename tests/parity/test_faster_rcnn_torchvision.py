@@ -81,7 +81,7 @@ def torchvision_twin(ours: FasterRCNN) -> TorchvisionFasterRCNN:
         min_size=SIZE_HW[0], max_size=SIZE_HW[1],
     ).eval()  # fmt: skip
     theirs.rpn.min_size = rpn.min_size
-    theirs.rpn.anchor_generator.cell_anchors = list(ours.rpn.cell_anchors)
+    theirs.rpn.anchor_generator.cell_anchors = list(ours.rpn.get_buffer("cell_anchors"))
     theirs.rpn.head.conv[0][0].load_state_dict(ours.rpn.conv.state_dict())
     theirs.rpn.head.cls_logits.load_state_dict(ours.rpn.objectness.state_dict())
     theirs.rpn.head.bbox_pred.load_state_dict(ours.rpn.deltas.state_dict())
