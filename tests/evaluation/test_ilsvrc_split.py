@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from tests.evaluation.ilsvrc_tree import write_det
 from tests.evaluation.scenes import make_detections, make_record
 
 # Class 0 is "dog", whose id is 2: in a one of two is near, in b it is false; class 1 is "big cat".
-FOUND = {
+FOUND: dict[str, tuple[list[Sequence[float]], list[float], list[int]]] = {
     "a": ([(9, 9, 20, 20), (30, 1, 180, 5), (0.25, 1, 200.123456, 5)], [0.1, 1 / 3, 1 / 7], [0, 1, 1]),
     "b": ([(50, 9, 70, 20)], [0.7], [0]),
     "c": ([(5, 5, 301, 9), (9, 9, 20, 20)], [0.9, 0.8], [0, 0]),
