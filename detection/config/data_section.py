@@ -107,6 +107,11 @@ class IlsvrcDetSource(SourceSection):
     )
     split: IlsvrcDetSplit = Field(description="val1 and val2: the two halves of val without its blacklisted images")
 
+    @property
+    def annotated(self) -> bool:
+        """Whether the split's annotations are published."""
+        return self.split != "test"
+
 
 class FolderSource(SourceSection):
     """A folder as a labelling program leaves it, or a file of its labels; `auto` recognises the program, VOC and COCO too."""
@@ -250,6 +255,11 @@ class DataConfig(Section):
             self.classes != "auto" or self.drop != "others",
             "data.classes: auto takes every name in the data, data.drop: others leaves out all that are no classes: give one",
         )
+        for number, source in enumerate(self.train):
+            require(
+                not isinstance(source, VocSource | IlsvrcDetSource) or source.annotated,
+                f"data.train.{number}: a split without annotations is for detection only, all of it would be background",
+            )
         check_names_in_data(self, self.known_class_names)
         require_tile("data.tile", self.tile)
         require_shorter("data.shorter_sides", max(self.shorter_sides), "data.longer_side", self.longer_side)

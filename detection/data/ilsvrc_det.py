@@ -22,7 +22,7 @@ from detection.config.class_lists import list_names
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.formats.listing import list_folder
-from detection.data.ilsvrc_devkit import IlsvrcClasses, read_classes
+from detection.data.ilsvrc_devkit import IlsvrcClasses, read_det_classes
 from detection.data.ilsvrc_lists import NO_CLASS, DetImages, list_det_images
 from detection.data.images import image_size
 from detection.data.records import AnnotatedObject, make_record, needs_no_repair, repair_box
@@ -79,10 +79,10 @@ class DetFolder:
 
 def open_det(source: IlsvrcDetSource, root: Path, devkit: Path, faults: Faults) -> DetFolder:
     """Read the kit's map and the split's lists, and list the files. Both folders are resolved. Raises DatasetError."""
-    classes = read_classes(devkit / "map_det.txt")
+    classes = read_det_classes(devkit)
     place = source.split if source.split in ("train", "test") else "val"
     images = FilesByStem.below(root / "Data" / "DET" / place, ".JPEG")
-    annotations = None if place == "test" else FilesByStem.below(root / "Annotations" / "DET" / place, ".xml")
+    annotations = FilesByStem.below(root / "Annotations" / "DET" / place, ".xml") if source.annotated else None
     listed = list_det_images(source.split, root / "ImageSets" / "DET", devkit, classes, faults)
     return DetFolder(classes, listed, images, annotations)
 
@@ -109,7 +109,7 @@ def read_ilsvrc_det(source: IlsvrcDetSource, root: Path, devkit: Path, classes: 
 
 def ilsvrc_det_names(source: IlsvrcDetSource, root: Path, devkit: Path, faults: Faults) -> Iterator[str]:
     """The name of each object's class, of those that are DET's. What cannot be read is in `faults`, and passed over."""
-    if source.split == "test":
+    if not source.annotated:
         return
     folder = open_det(source, root, devkit, faults)
     assert folder.annotations is not None

@@ -5,6 +5,7 @@ N images, K classes. Raises DatasetError naming file, line, value and the fix.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,6 +58,15 @@ def data_folder(devkit: Path) -> Path:
     raise DatasetError(f"{devkit} is no development kit of ImageNet: neither data/map_det.txt nor data/map_clsloc.txt is in it")
 
 
+def read_det_classes(folder: Path) -> IlsvrcClasses:
+    """map_det.txt of a kit's data folder. Its names tell the classes apart, which CLS-LOC's do not: two stand for two each."""
+    file = folder / "map_det.txt"
+    classes = read_classes(file)
+    if len(classes.name_of) > len(set(classes.names)):
+        raise DatasetError(f"{file}: two classes are called {shorten(_first_repeated(classes.names))}")
+    return classes
+
+
 def read_classes(file: Path) -> IlsvrcClasses:
     """map_det.txt or map_clsloc.txt: "WNID ID NAME" on each line, the ids 1 to K each once."""
     entries: dict[int, tuple[str, str]] = {}
@@ -67,12 +77,14 @@ def read_classes(file: Path) -> IlsvrcClasses:
         if number in entries:
             raise DatasetError(f"{where}: class {number} is there already, as {shorten(entries[number][0])}")
         entries[number] = (fields[0], fields[2].replace("_", " "))
+    if not entries:
+        raise DatasetError(f"{file} lists no class")
     if sorted(entries) != list(range(1, len(entries) + 1)):
         raise DatasetError(f"{file}: the ids must be 1 to {len(entries)}, each once")
     ordered = [entries[number] for number in sorted(entries)]
     wnids = tuple(wnid for wnid, _ in ordered)
     if len(set(wnids)) < len(wnids):
-        raise DatasetError(f"{file}: a WNID is there twice")
+        raise DatasetError(f"{file}: the WNID {shorten(_first_repeated(wnids))} is there twice")
     return IlsvrcClasses(wnids, tuple(name for _, name in ordered))
 
 
@@ -80,11 +92,13 @@ def read_image_list(file: Path) -> ImageList:
     """A list "IMAGE_ID NUMBER", where the number is that of the line, from 1; without numbers, in the order of the lines."""
     ids: list[str] = []
     for where, fields in _each_line(file):
-        if len(fields) > 1 and _whole_number(fields[1]) != len(ids) + 1:
+        if len(fields) > 2 or (len(fields) == 2 and _whole_number(fields[1]) != len(ids) + 1):
             raise DatasetError(f"{where}: expected 'IMAGE_ID {len(ids) + 1}', found {shorten(' '.join(fields))}")
         ids.append(fields[0])
+    if not ids:
+        raise DatasetError(f"{file} lists no image")
     if len(set(ids)) < len(ids):
-        raise DatasetError(f"{file}: an image is there twice")
+        raise DatasetError(f"{file}: image {shorten(_first_repeated(ids))} is there twice")
     return ImageList(tuple(ids))
 
 
@@ -122,7 +136,7 @@ def read_det_images(folders: Sequence[Path], split: str) -> ImageList:
 def _rest_of_val(folders: Sequence[Path]) -> ImageList:
     val, val2 = (read_det_images(folders, split) for split in ("val", "val2"))
     blacklist = only_file(folders[0], DET_BLACKLIST)
-    pairs = read_det_blacklist(blacklist, read_classes(folders[0] / "map_det.txt"), len(val.ids))
+    pairs = read_det_blacklist(blacklist, read_det_classes(folders[0]), len(val.ids))
     left_out = {*val2.ids, *(val.ids[image] for image, _ in pairs)}
     return ImageList(tuple(image_id for image_id in val.ids if image_id not in left_out))
 
@@ -163,7 +177,11 @@ def _each_line(file: Path) -> Iterator[tuple[str, list[str]]]:
     """Where each line stands that is not blank, and its first two words and the rest."""
     for number, text in enumerate(read_text(file).split("\n"), start=1):
         if text.strip():
-            yield f"{file}, line {number}", text.split(maxsplit=2)
+            yield f"{file}, line {number}", text.strip().split(maxsplit=2)
+
+
+def _first_repeated(values: Sequence[str]) -> str:
+    return next(value for value, count in Counter(values).items() if count > 1)
 
 
 def _whole_number(text: str) -> int | None:

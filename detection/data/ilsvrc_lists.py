@@ -72,8 +72,11 @@ def _read_train(image_sets: Path, devkit: Path, classes: IlsvrcClasses, faults: 
     places: dict[str, int] = {}  # image id -> its place
     labelled: list[_Labelled] = []
     missing = []
-    for number, name in enumerate(classes.names, start=1):
-        files = _list_files(image_sets, devkit, number)
+    numbers = range(1, len(classes.names) + 1)
+    # One layout for all classes: their ids of one image differ.
+    of_2015 = any(is_file(_list_of_2015(image_sets, number)) for number in numbers)
+    for number, name in zip(numbers, classes.names, strict=True):
+        files = _present([_list_of_2015(image_sets, number)] if of_2015 else _lists_of_2014(devkit, number))
         labelled.append(_read_class(files, name, places))
         missing += [] if files else [name]
     if len(missing) == len(classes.names):
@@ -88,11 +91,16 @@ def _read_train(image_sets: Path, devkit: Path, classes: IlsvrcClasses, faults: 
     return _gather(tuple(places), labelled)
 
 
-def _list_files(image_sets: Path, devkit: Path, number: int) -> list[Path]:
-    """The list of a class in the layout of 2015, else its three in the kit of 2014; none where it has neither."""
-    if is_file(image_sets / f"train_{number}.txt"):
-        return [image_sets / f"train_{number}.txt"]
-    files = [devkit / "det_lists" / f"train_{kind}_{number}.txt" for kind in _KINDS_OF_2014]
+def _list_of_2015(image_sets: Path, number: int) -> Path:
+    return image_sets / f"train_{number}.txt"
+
+
+def _lists_of_2014(devkit: Path, number: int) -> list[Path]:
+    return [devkit / "det_lists" / f"train_{kind}_{number}.txt" for kind in _KINDS_OF_2014]
+
+
+def _present(files: list[Path]) -> list[Path]:
+    """The lists of a class, or none where it has none. Raises DatasetError where it has some of them."""
     absent = [file for file in files if not is_file(file)]
     if 0 < len(absent) < len(files):
         raise DatasetError(f"there is no {absent[0]}: a class has three lists, train_pos, train_part and train_neg, or none")

@@ -78,9 +78,9 @@ def _explain_det_fault(file: Path, text: str, num_images: int, num_classes: int)
         numbers = [value for word in words if (value := parse_number(word)) is not None and math.isfinite(value)]
         if len(words) != 7 or len(numbers) != 7:
             raise DatasetError(f"{where}: expected seven numbers, {DET_FIELDS}, found {shorten(line.strip())}")
-        for value, title, largest in ((numbers[0], "image_index", num_images), (numbers[1], "DET_ID", num_classes)):
+        for value, title, largest in zip(numbers, ("image_index", "DET_ID"), (num_images, num_classes), strict=False):
             if value % 1 or not 1 <= value <= largest:
-                raise DatasetError(f"{where}: {title} must be a whole number from 1 to {largest}, found {shorten(value)}")
+                raise DatasetError(f"{where}: {title} must be a whole number from 1 to {largest}, found {value:.10g}")
         if max(map(abs, numbers)) > _MAX_COORDINATE:
             raise DatasetError(f"{where}: numbers must lie within {_MAX_COORDINATE:.0e}, found {shorten(line.strip())}")
 

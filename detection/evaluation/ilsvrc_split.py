@@ -11,7 +11,7 @@ import numpy as np
 from backbones.errors import printable, shorten
 from detection.config import IlsvrcDetSource
 from detection.data.catalog import resolve_devkit, resolve_root
-from detection.data.ilsvrc_devkit import DET_BLACKLIST, only_file, read_classes, read_det_blacklist, read_det_images
+from detection.data.ilsvrc_devkit import DET_BLACKLIST, only_file, read_det_blacklist, read_det_classes, read_det_images
 from detection.errors import ConfigError, DatasetError, did_you_mean
 from detection.evaluation.ilsvrc import DetDetections
 from detection.evaluation.ilsvrc_files import write_det_detections
@@ -31,7 +31,7 @@ def unevaluated_of(split: EvaluationSplit) -> dict[ImageId, list[str]]:
         if not isinstance(source, IlsvrcDetSource) or source.split not in ("val", "val1", "val2"):
             continue
         folders = _folders(source)
-        classes, val = read_classes(folders[0] / "map_det.txt"), read_det_images(folders, "val").ids
+        classes, val = read_det_classes(folders[0]), read_det_images(folders, "val").ids
         for image, label in read_det_blacklist(only_file(folders[0], DET_BLACKLIST), classes, len(val)):
             name = classes.names[label]
             found.setdefault(val[image], []).append(split.rename.get(name, name))
@@ -64,18 +64,20 @@ def submission_numbers(split: EvaluationSplit) -> DetNumbers:
     if lacking is not None:
         raise DatasetError(f"image {shorten(lacking)} has no number in the list of {source.split}: is the kit of another year?")
     images = np.array([positions[str(record.image_id)] for record in split.records], dtype=np.int64)
-    return DetNumbers(images, _kit_labels(split, folders[0] / "map_det.txt"))
+    return DetNumbers(images, _kit_labels(split, folders[0]))
 
 
-def _kit_labels(split: EvaluationSplit, file: Path) -> Ints:
+def _kit_labels(split: EvaluationSplit, kit: Path) -> Ints:
     """(K,) the kit's label of each class. Raises DatasetError for one that has none, or several."""
     by_name: dict[str, list[int]] = {}
-    for label, name in enumerate(read_classes(file).names):
+    for label, name in enumerate(read_det_classes(kit).names):
         by_name.setdefault(split.rename.get(name, name), []).append(label)
     for name in split.class_names:
         if len(by_name.get(name, ())) != 1:
             fault = "several classes" if name in by_name else f"no class{did_you_mean(name, by_name)}"
-            raise DatasetError(f"class '{printable(name)}' is {fault} of {file}: its detections cannot be submitted")
+            raise DatasetError(
+                f"class '{printable(name)}' is {fault} of {kit / 'map_det.txt'}: its detections cannot be submitted"
+            )
     return np.array([by_name[name][0] for name in split.class_names], dtype=np.int64)
 
 

@@ -46,8 +46,7 @@ class EvaluationSplit:
     @property
     def unannotated(self) -> list[str]:
         """Names of the splits that have images only, such as VOC 2012's test split."""
-        voc = [source.split for source in self.sources if isinstance(source, VocSource) and not source.annotated]
-        return voc + [source.split for source in self.sources if isinstance(source, IlsvrcDetSource) and source.split == "test"]
+        return [each.split for each in self.sources if isinstance(each, VocSource | IlsvrcDetSource) and not each.annotated]
 
     @property
     def is_partial(self) -> bool:

@@ -254,6 +254,23 @@ def test_more_that_does_not_fit(root):
         read(root, "train")
 
 
+def test_the_lists_of_2014_do_not_mend_those_of_2015(root):
+    """An image has another id in them, and would be there twice."""
+    (root / "ImageSets/DET/train_1.txt").unlink()
+    lists = root / "devkit/data/det_lists"
+    lists.mkdir()
+    for kind, text in (("pos", "n02/n02_1\n"), ("part", ""), ("neg", "")):
+        (lists / f"train_{kind}_1.txt").write_text(text)
+    found, faults = read(root, "train")
+    assert len({record.file for record in found.values()}) == len(found) == 3
+    assert "no list of train images for 1 of the 3 classes, which are unknown in them: big cat" in faults.information
+
+
+def test_a_split_without_annotations_is_not_trained_on():
+    with pytest.raises(ValueError, match="data.train.1: a split without annotations is for detection only"):
+        DataConfig(classes=NAMES, train=(source(Path("x"), "train"), source(Path("x"), "test")))
+
+
 def test_files_that_are_not_there_or_twice(root):
     write_picture(root / "Data/DET/train/n02/n02_1.JPEG")
     with pytest.raises(DatasetError, match="holds .*n02_1.JPEG and .*n02_1.JPEG: remove the one that is not image"):

@@ -12,7 +12,7 @@ import pytest
 from detection.errors import DatasetError
 from detection.evaluation.ilsvrc import DetDetections, evaluate_det
 from detection.evaluation.ilsvrc_devkit import read_det_truth, read_loc_truth
-from tests.ilsvrc_kit import write_kit
+from tests.ilsvrc_kit import cells, write_kit
 
 
 @pytest.fixture
@@ -69,9 +69,13 @@ def test_loc_has_a_class_and_boxes_per_image(devkit):
         ("map_det.txt", "n02 one cat\n", "line 1: expected 'WNID ID NAME', found 'n02 one cat'"),
         ("map_det.txt", "n02 1 cat\nn01 1 dog\n", "line 2: class 1 is there already"),
         ("map_det.txt", "n02 1 cat\nn01 3 dog\n", "the ids must be 1 to 2, each once"),
-        ("map_det.txt", "n02 1 cat\nn02 2 dog\n", "a WNID is there twice"),
+        ("map_det.txt", "n02 1 cat\nn02 2 dog\n", "the WNID 'n02' is there twice"),
+        ("map_det.txt", "\n", "map_det.txt lists no class"),
+        ("map_det.txt", "n02 1 dog \nn01 2 dog\n", "two classes are called 'dog'"),
+        ("det_val.txt", "\n", "det_val.txt lists no image"),
+        ("det_val.txt", "a 1 -1\n", "line 1: expected 'IMAGE_ID 1', found 'a 1 -1'"),
         ("det_val.txt", "a 1\nb 3\nc 2\n", "line 2: expected 'IMAGE_ID 2', found 'b 3'"),
-        ("det_val.txt", "a 1\nb 2\na 3\n", "an image is there twice"),
+        ("det_val.txt", "a 1\nb 2\na 3\n", "image 'a' is there twice"),
         ("det_val.txt", "a 1\nb 2\nc 3\nd 4\n", "is of 3 images, and the list of val has 4: of another year?"),
         ("det_val2.txt", "d 1\n", "image 'd' is not in the list of val: of another year?"),
         ("ILSVRC2015_det_validation_blacklist.txt", "4 n01\n", "expected an image's number up to 3 and a WNID"),
@@ -84,6 +88,50 @@ def test_what_does_not_fit_is_named(devkit, name, text, message):
     (devkit / "data" / name).write_text(text)
     with pytest.raises(DatasetError, match=re.escape(message)):
         read_det_truth(devkit, "val2" if "val2" in name else "val")
+
+
+BOX = [[0.0, 9], [1, 9], [200, 19], [4, 19]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "boxes", "message"),
+    [
+        ([1, 2], [*BOX, [0, 0]], "image 1 has not one box per object"),
+        ([1, 2], BOX[:3], "image 1 has not one box per object"),
+        ([1, 2], np.transpose(BOX), "image 1 has not one box per object"),
+        ([1], BOX, "image 1 has not one box per object"),
+        ([1.5, 2], BOX, "image 1 has a class outside of 1..2"),
+        ([0, 2], BOX, "image 1 has a class outside of 1..2"),
+        ([float("nan"), 2], BOX, "image 1 has a class outside of 1..2"),
+        ([1, 2], [BOX[2], *BOX[1:]], None),
+        ([1, 2], [BOX[2], BOX[1], BOX[0], BOX[3]], "image 'a' has the box 200 1 0 4: expected numbers with xmin <= xmax"),
+        ([1, 2], [[float("nan"), 9], *BOX[1:]], "image 'a' has the box nan 1 200 4: expected numbers"),
+        ([1, 2], [["0", "x"], *([f"{x}" for x in row] for row in BOX[1:])], "image 1 has not one box per object"),
+    ],
+)
+def test_the_mat_file_must_hold_boxes(devkit, labels, boxes, message):
+    savemat = pytest.importorskip("scipy.io").savemat
+    rest = [np.zeros((0, 0)), np.zeros((0, 0))]
+    content = {"gt_obj_labels": cells([np.array([labels]), *rest]), "gt_obj_bboxes": cells([np.array(boxes), *rest])}
+    savemat(devkit / "data/ILSVRC2015_det_validation_ground_truth.mat", content)
+    if message is None:
+        assert read_det_truth(devkit)[0].boxes[0].tolist() == [200, 1, 201, 5]  # one pixel wide
+        return
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        read_det_truth(devkit)
+
+
+def test_images_without_an_xml_file_are_told(devkit, caplog):
+    folder = devkit / "xml"
+    folder.mkdir()
+    with pytest.raises(DatasetError, match=f"none of the 3 images has an XML file in {folder}"):
+        read_det_truth(devkit, annotations=folder)
+    for image in ("a", "b", "c"):
+        (folder / f"{image}.xml").write_text("<annotation></annotation>")
+    assert len(read_det_truth(devkit, annotations=folder)[0].labels) == 0 and not caplog.messages
+    (folder / "b.xml").unlink()
+    read_det_truth(devkit, annotations=folder)
+    assert caplog.messages == ["images without an XML file, which count as images without objects: 1 of 3"]
 
 
 def test_a_missing_file_is_named(devkit, tmp_path):

@@ -51,6 +51,7 @@ def test_an_empty_file_has_no_detections(tmp_path):
         ("1 1 nan 0 0 9 9\n", "line 1: expected seven numbers"),
         ("0 1 .5 0 0 9 9\n", "image_index must be a whole number from 1 to 3, found 0"),
         ("4 1 .5 0 0 9 9\n", "image_index must be a whole number from 1 to 3, found 4"),
+        ("12345678 1 .5 0 0 9 9\n", "image_index must be a whole number from 1 to 3, found 12345678"),
         ("1.5 1 .5 0 0 9 9\n", "image_index must be a whole number"),
         ("1 3 .5 0 0 9 9\n", "DET_ID must be a whole number from 1 to 2, found 3"),
         ("1 1 .5 0 0 9 1e12\n", "numbers must lie within 1e+09"),

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
+    if math.isnan(result.mean_ap):
+        raise DatasetError(NOTHING_TO_MEASURE)
 
     from detection.files import write_json
 
@@ -109,15 +111,12 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> DetResult |
         say(f"detections: {options.write_detections}", console)
     if split.unannotated:
         return None
-    result = evaluate_det_records(split.records, detections, split.class_names, unevaluated)
-    if math.isnan(result.mean_ap):
-        raise DatasetError(NOTHING_TO_MEASURE)
-    return result
+    return evaluate_det_records(split.records, detections, split.class_names, unevaluated)
 
 
 def det_table(result: DetResult) -> Table:
     """AP of each class, its mean and median."""
-    table = Table(title="ImageNet DET, AP by size of the object")
+    table = Table(title="ImageNet DET")
     table.add_column("class")
     table.add_column("AP", justify="right")
     for name, ap in result.ap.items():
