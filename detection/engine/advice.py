@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from detection.config import Config, TrainConfig
+from detection.config.localiser import LocModelConfig
+from detection.config.schema import ModelConfig
 from detection.engine.layer_rates import backbone_depths
 
 
@@ -71,14 +73,23 @@ def advise_layer_rates(model: nn.Module, config: TrainConfig) -> list[str]:
     return [sentence for doubtful, sentence in doubts if doubtful]
 
 
-def advise_frozen(config: Config) -> list[str]:
-    """Whether stages are frozen that nothing has trained. For a run that does not resume another."""
-    if config.model.freeze_stages == 0 or config.model.weights is not None:
+def advise_frozen(network: ModelConfig | LocModelConfig) -> list[str]:
+    """Whether stages or statistics are frozen that nothing has trained. For a run that does not resume another."""
+    if network.weights is not None:
         return []
-    return [
-        f"model.freeze_stages is {config.model.freeze_stages} and model.weights is null: frozen stages keep random weights; "
-        "name weights, or set model.freeze_stages=0"
-    ]
+    doubts = (
+        (
+            network.freeze_stages > 0,
+            f"model.freeze_stages is {network.freeze_stages} and model.weights is null: frozen stages keep random weights; "
+            "name weights, or set model.freeze_stages=0",
+        ),
+        (
+            network.norm == "frozen_bn",
+            "model.norm is frozen_bn and model.weights is null: statistics that were never measured normalise nothing, and "
+            "features grow from block to block; name weights, or set model.norm=bn",
+        ),
+    )
+    return [sentence for doubtful, sentence in doubts if doubtful]
 
 
 def advise_tiles(config: Config) -> list[str]:

@@ -232,20 +232,25 @@ def read_last_checkpoint(output_dir: Path, metadata: CheckpointMetadata, config:
             f"{path} cannot be resumed: training.rng is of {len(saved.rng)} and training.windows of {len(saved.windows)} "
             f"processes, not of {world.size}; take another copy of it"
         )
-    _refuse_changes(checkpoint, saved, metadata, config, path)
+    # A longer run is a continuation.
+    _refuse_changes(checkpoint, metadata, path, may_be_longer=config.steps >= saved.scheduler.config["steps"])
     return checkpoint
 
 
-def _refuse_changes(
-    checkpoint: Checkpoint, saved: SavedTraining, metadata: CheckpointMetadata, config: TrainConfig, path: Path
-) -> None:
+def require_same_settings(path: Path, metadata: CheckpointMetadata) -> None:
+    """Raise TrainingError where a run that is over, and on which others are built, was made with other settings than a new
+    call's `metadata` has; CheckpointError where its checkpoint cannot be read."""
+    _refuse_changes(read_checkpoint(path, metadata.kind), metadata, path, may_be_longer=False)
+
+
+def _refuse_changes(checkpoint: Checkpoint, metadata: CheckpointMetadata, path: Path, *, may_be_longer: bool) -> None:
     """Raise TrainingError, naming each key, where settings differ that change what is computed."""
     new = _flat(metadata.config) | {"class_names": list(metadata.class_names)}
     old = with_new_keys(checkpoint.metadata, new) | {"class_names": list(checkpoint.metadata.class_names)}
     kind = metadata.kind
     changed = [key for key in old | new if old.get(key) != new.get(key) and not _may_change(key, kind)]
-    if config.steps >= saved.scheduler.config["steps"]:
-        changed = [key for key in changed if _own_key(key, kind) != "train.steps"]  # a longer run is a continuation
+    if may_be_longer:
+        changed = [key for key in changed if _own_key(key, kind) != "train.steps"]
     if changed:
         listed = ", ".join(f"{printable(key)} ({_shown(old.get(key))} -> {_shown(new.get(key))})" for key in changed)
         raise TrainingError(

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detection.config import LocConfig
 from detection.engine.distributed import World, on_main
@@ -29,7 +29,15 @@ from detection.modeling.boxes import scale_boxes
 logger = logging.getLogger(__name__)
 
 # Keys of the config that change the proposals of given weights.
-_SETTINGS = ("rcnn.num_proposals", "rcnn.nms_threshold", "test.views", "test.scales", "test.longer_side", "test.flip")
+_SETTINGS = (
+    "data.image_size",
+    "rcnn.num_proposals",
+    "rcnn.nms_threshold",
+    "test.views",
+    "test.scales",
+    "test.longer_side",
+    "test.flip",
+)
 
 Proposals = tuple[Tensor, Tensor]
 """Boxes (P, 4) and scores (P,) of an image, the best first; float32 on the CPU."""
@@ -114,11 +122,13 @@ def proposal_source(models: Sequence[LocRpn], images: LocImages, config: LocConf
     return ProposalSource(digest_of_weights(models), digest_of_images(images), len(images), settings)
 
 
-def digest_of_weights(models: Sequence[nn.Module]) -> str:
-    """A hash of all parameters and buffers of some networks."""
+def digest_of_weights(models: Sequence[LocRpn]) -> str:
+    """A hash of all parameters and buffers of some networks, also those that no file holds: the anchors; and of what they
+    expect of an image."""
     found = hashlib.sha256()
     for model in models:
-        for name, tensor in sorted(model.state_dict().items()):
+        found.update(repr(model.preprocessing).encode())
+        for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
             found.update(name.encode())
             found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -16,16 +16,17 @@ from backbones.modes import own_defaults
 from backbones.weights.files import load_state
 from detection.config import LocConfig, load_loc_config, with_weights
 from detection.data.augmentations import build_augmentation
+from detection.engine.advice import advise_frozen
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main, reduce_max
 from detection.engine.folder import hold_folder
 from detection.engine.group import process_group
 from detection.engine.result import TrainResult
 from detection.engine.signals import StopSignals
-from detection.engine.state import LAST, require_no_other_run
+from detection.engine.state import LAST, require_no_other_run, require_same_settings
 from detection.errors import CheckpointError, ConfigError, TrainingError
 from detection.files import find_trained_weights
-from detection.localisation.checkpoints import LocKind, loc_config_of
+from detection.localisation.checkpoints import LocKind, loc_config_of, loc_metadata
 from detection.localisation.classes import classify, load_classifiers
 from detection.localisation.fit import Tell, train_rcnn, train_rpn
 from detection.localisation.images import LocImages, read_loc_images
@@ -63,7 +64,7 @@ class LocResult:
     stage: str = RESULTS  # the last one that was worked on
     steps: int = 0  # of that stage, if it is a training
     signal: int | None = None  # what stopped it
-    stopped_by: str | None = None  # the callback or the key that ended a stage before its last step, and why
+    stopped_by: str | None = None  # the callback that asked for the end, and why
 
     @property
     def interrupted(self) -> bool:
@@ -130,7 +131,13 @@ def _train_localiser(
         tell(f"{name}: {len(images)} images of {len(images.class_names)} classes, {len(images.boxes)} boxes")
     classifiers = on_main(world, lambda: _usable_classifiers(config, classifiers, weights, training, tell))
 
-    if not begun.proposals:
+    for sentence in [] if resume else advise_frozen(config.model):
+        tell(sentence)
+
+    rpn = build_rpn(config, training.class_names)
+    if begun.proposals:
+        on_main(world, lambda: require_same_settings(output_dir / RPN / LAST, loc_metadata(rpn, "loc_rpn")))
+    else:
         tell("stage 1 of 3: the RPN")
         ended = train_rpn(
             config,
@@ -144,7 +151,7 @@ def _train_localiser(
         )
         if is_stopped(ended):
             return _stopped(config, RPN, ended)
-    rpn = _load_stage(build_rpn(config, training.class_names), output_dir / RPN, "loc_rpn", world)
+    rpn = _load_stage(rpn, output_dir / RPN, "loc_rpn", world)
 
     tell(f"stage 2 of 3: the RPN's proposals, {config.rcnn.num_proposals} of each training image's class")
     signal = _write_proposals(rpn, training, config, world, tell)
@@ -230,13 +237,12 @@ def _usable_classifiers(
 
 
 def is_stopped(ended: TrainResult) -> bool:
-    """Whether no further stage is to begin."""
-    return ended.interrupted or ended.stopped_by is not None or ended.asked_to_stop is not None
+    """Whether no further stage is to begin; one that is out of patience is finished."""
+    return ended.interrupted or ended.asked_to_stop is not None
 
 
 def _stopped(config: LocConfig, stage: str, ended: TrainResult) -> LocResult:
-    reason = ended.stopped_by or ended.asked_to_stop
-    return LocResult(config.output_dir, stage=stage, steps=ended.steps, signal=ended.signal, stopped_by=reason)
+    return LocResult(config.output_dir, stage=stage, steps=ended.steps, signal=ended.signal, stopped_by=ended.asked_to_stop)
 
 
 def _load_stage(model: Network, folder: Path, kind: LocKind, world: World) -> Network:

@@ -126,7 +126,7 @@ def train_alternating(
         data = load_training_data(config, training, validation, tell)
         config = keep_split(config, data)
         config = settle_images_per_device(config, data.training, world, tell, resumed=folders if resume else [])
-        for sentence in advise_frozen(config) if not resume else []:
+        for sentence in advise_frozen(config.model) if not resume else []:
             tell(sentence)
         seconds = start.seconds
         for number in range(start.step, len(folders) + 1):

@@ -108,6 +108,6 @@ def _train_detector(
     if weights is not None:
         tell(initialise_detector(model, weights))
     elif not resume:
-        for sentence in advise_frozen(config):
+        for sentence in advise_frozen(config.model):
             tell(sentence)
     return fit(model, data, config.output_dir, resume=resume, callbacks=callbacks)

@@ -6,6 +6,7 @@ import pytest
 
 from backbones import build_backbone
 from detection.config import Config, ModelConfig, TrainConfig
+from detection.config.localiser import LocModelConfig
 from detection.engine.advice import advise_frozen, advise_layer_rates, advise_resumed, advise_schedule, advise_tiles
 
 
@@ -34,9 +35,16 @@ def test_an_ordinary_schedule_needs_no_advice():
 
 
 def test_random_weights_in_frozen_stages():
-    assert "keep random weights" in advise_frozen(Config())[0]
-    assert advise_frozen(Config(model=ModelConfig(freeze_stages=0))) == []
-    assert advise_frozen(Config(model=ModelConfig(weights="model.pt"))) == []
+    assert "keep random weights" in advise_frozen(ModelConfig(norm="bn"))[0]
+    assert advise_frozen(ModelConfig(norm="bn", freeze_stages=0)) == []
+    assert advise_frozen(ModelConfig(weights="model.pt")) == []
+
+
+def test_statistics_that_were_never_measured():
+    (sentence,) = advise_frozen(LocModelConfig())
+    assert "model.norm is frozen_bn and model.weights is null" in sentence
+    assert advise_frozen(LocModelConfig(weights="model.pt")) == advise_frozen(LocModelConfig(norm="bn")) == []
+    assert len(advise_frozen(ModelConfig())) == 2
 
 
 def test_a_resume_that_changes_the_schedule():

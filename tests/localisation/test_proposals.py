@@ -132,3 +132,15 @@ def test_the_digest_tells_weights_apart(rpn):
     with torch.no_grad():
         rpn.head.scores.bias[0] += 1e-6
     assert digest_of_weights([rpn]) != before
+
+
+def test_the_digest_tells_anchors_and_preprocessing_apart(rpn):
+    """Neither is in a file's state dict, and both change what the weights predict."""
+    other = make_rpn(CLASSES, **{**TINY, "rpn": {"anchor_sizes": [30, 60]}})
+    other.load_state_dict(rpn.state_dict())
+    assert digest_of_weights([other]) != digest_of_weights([rpn])
+    other = make_rpn(CLASSES, **TINY)
+    other.load_state_dict(rpn.state_dict())
+    assert digest_of_weights([other]) == digest_of_weights([rpn])
+    other.preprocessing = replace(other.preprocessing, channel_order="bgr")
+    assert digest_of_weights([other]) != digest_of_weights([rpn])

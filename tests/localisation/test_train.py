@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from backbones import build_backbone, load_checkpoint
-from detection.config import LocConfig, dump_config
+from detection.config import LocConfig, dump_config, parse_config
 from detection.engine.callbacks import Callback, StopTraining
 from detection.errors import CheckpointError, ConfigError, TrainingError
 from detection.localisation import train_localiser
@@ -206,6 +206,29 @@ def test_a_callback_may_end_it(root, tmp_path):
     assert not (tmp_path / "run/rcnn").exists()
 
 
+def test_a_stage_that_is_out_of_patience_is_finished(root, tmp_path, monkeypatch):
+    """The chain goes on with the next one, and so does a resumed one."""
+    monkeypatch.setattr("detection.localisation.fit._measure", lambda *arguments: {"gt_class_error": 1.0})
+    train = config_for(root, tmp_path).rpn_train.model_dump(mode="json") | {"steps": 9, "stop_patience": 1}
+    config = config_for(root, tmp_path / "run", rpn_train=train)
+    stopped = train_localiser(config, callbacks=[StopAt(2, 1)])
+    assert (stopped.stage, stopped.steps) == ("rcnn", 1)
+    assert load_checkpoint(config.output_dir / "rpn/last.pt")["training"]["progress"]["step"] == 2
+    result = train_localiser(config, resume=True)
+    assert len(result.rows) == 5 and result.stopped_by is None
+
+
+def test_random_weights_are_advised_against(root, tmp_path):
+    """Once, and not where a run goes on."""
+    told: list[str] = []
+    config = config_for(root, tmp_path / "run")
+    train_localiser(config, tell=told.append, callbacks=[StopAt(1, 1)])
+    assert sum("model.norm is frozen_bn and model.weights is null" in line for line in told) == 1
+    told.clear()
+    train_localiser(config, tell=told.append, callbacks=[StopAt(1, 2)], resume=True)
+    assert not any("frozen_bn" in line for line in told)
+
+
 def test_with_a_classifier_five_guesses_are_measured(root, tmp_path):
     """A classifier's weights are where both stages start from, and its classes are what is localised."""
     weights = write_classifier(tmp_path / "classifier.pt")
@@ -246,6 +269,27 @@ def test_another_chain_is_not_overwritten(chain, root, tmp_path):
 def test_resuming_needs_a_run(root, tmp_path):
     with pytest.raises(TrainingError, match=r"nothing to resume: .*rpn/last\.pt does not exist"):
         train_localiser(config_for(root, tmp_path / "run"), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"rpn": {"anchor_sizes": [20, 40], "anchor_ratios": [1.0]}},
+            r"rpn\.anchor_sizes \(\[24\.0, 48\.0\] -> \[20\.0, 40\.0\]\)",
+        ),
+        ({"data": {"image_size": 96}}, r"data\.image_size \(64 -> 96\)"),
+        ({"model": {"backbone": "narrow"}}, "model.backbone .* resume with the run's own"),
+        ({"rpn_train": {"steps": 3}}, r"rpn_train\.steps \(2 -> 3\)"),
+    ],
+)
+def test_an_rpn_that_has_made_proposals_stays_as_it_is(chain, root, section, message):
+    """Also where its weights would load into the network of other settings."""
+    config, _, _ = chain
+    values = config.model_dump(mode="json")
+    other = parse_config(LocConfig, values | {key: values[key] | changed for key, changed in section.items()}, "test")
+    with pytest.raises(TrainingError, match=r"the settings differ from those of .*rpn/last\.pt: " + message):
+        train_localiser(other, resume=True)
 
 
 def test_other_settings_do_not_go_on(chain, root):

@@ -65,7 +65,7 @@ def _train(config: LocConfig, trackers: Sequence[Tracker], *, resume: bool) -> i
         tell(f"stopped {place}; to go on, give the same command with --resume and without --weights")
         return 128 + result.signal
     if result.stopped_by is not None:
-        tell(f"ended {place}: {result.stopped_by}; --resume goes on with the next stage")
+        tell(f"ended {place}: {result.stopped_by}; --resume goes on")
     if result.rows:
         tell(rows_table(result.rows))
     tell(f"checkpoints, logs and results.json: {config.output_dir}")
