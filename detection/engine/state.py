@@ -29,7 +29,6 @@ from detection.engine.distributed import World, all_gather
 from detection.engine.optim import learning_rate
 from detection.engine.saved_state import (
     SavedGenerators,
-    SavedTraining,
     TrainState,
     numpy_state,
     optimizer_fault,

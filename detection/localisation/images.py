@@ -228,7 +228,12 @@ def _read_box(element: ElementTree.Element, where: str, size_hw: tuple[int, int]
 def _unevaluated(kit: Path) -> frozenset[str]:
     """The ids of the validation images that the kit's blacklist numbers."""
     positions = read_loc_blacklist(only_file(kit, LOC_BLACKLIST), NUM_VAL)
-    return frozenset(f"ILSVRC2012_val_{position + 1:08d}" for position in positions)
+    return frozenset(map(val_id, positions))
+
+
+def val_id(position: int) -> str:
+    """The id of a validation image by its place, from 0, in the whole list: the order of the blacklist and of submissions."""
+    return f"ILSVRC2012_val_{position + 1:08d}"
 
 
 def _pack(

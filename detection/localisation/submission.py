@@ -5,6 +5,7 @@ N images, K classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from detection.localisation.evaluate import (
     measure_guesses,
     true_classes,
 )
-from detection.localisation.images import LocImages, read_loc_images
+from detection.localisation.images import LocImages, read_loc_images, val_id
 from detection.weights.checkpoint import require_same_classes
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], object]
 """Gets what is being done, the number of images that are done, and how many there are."""
@@ -89,7 +92,20 @@ def evaluate_localiser(
 
 
 def write_submission(file: Path, guesses: LocGuesses, images: LocImages, config: LocConfig) -> None:
-    """Write the guesses with the development kit's class ids, a line per image of the split. Raises DatasetError, OSError."""
+    """Write the guesses with the development kit's class ids, a line per image of the split. Raises DatasetError, OSError.
+
+    A split that is not val from its first image on, in the order of its numbers, is warned of: lines are told by their place.
+    """
     kit = read_classes(data_folder(resolve_root(config.data.root) / config.data.devkit) / "map_clsloc.txt").labels
     kit_labels = np.array([*(kit[name] for name in images.class_names), -1])  # the last: -1, no guess
     write_loc_guesses(file, LocGuesses(kit_labels[guesses.labels], guesses.boxes))
+    other = next((place for place in range(len(images)) if images.id_of(place) != val_id(place)), None)
+    if other is not None:
+        logger.warning(
+            "line %d of %s is of %s, where the evaluation expects %s: it takes a line per image of val, in the order of their "
+            "numbers; write it of the whole list",
+            other + 1,
+            file,
+            images.id_of(other),
+            val_id(other),
+        )
