@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_named(devkit, name, text, message):
         read_det_truth(devkit, "val2" if "val2" in name else "val")
 
 
-BOX = [[0.0, 9], [1, 9], [200, 19], [4, 19]]
+BOX: list[list[float]] = [[0, 9], [1, 9], [200, 19], [4, 19]]
 
 
 @pytest.mark.parametrize(
