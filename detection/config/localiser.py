@@ -39,7 +39,7 @@ from detection.config.limits import (
 )
 from detection.config.schema import MAX_CELL_ANCHORS, TrainConfig
 
-OtherClasses = Literal["ignored", "negative"]
+OtherClasses = Literal["ignored", "negative", "common"]
 LocViews = Literal["center", "dense"]
 LocMerging = Literal["none", "voting"]
 
@@ -101,7 +101,8 @@ class LocRpnConfig(Section):
     other_classes: OtherClasses = Field(
         "ignored",
         description="what the outputs of classes that an image does not show learn from it: nothing (anchors are compared "
-        "within a class only), or that its anchors are negative; ours",
+        "within a class only); negative: that its anchors are negative; common: what all classes have in common, by weights "
+        "that are added to each class's own; ours",
     )
     smooth_l1_beta: Beta = Field(1 / 9, description="1 / sigma^2 with sigma = 3; 0 is plain L1")
 

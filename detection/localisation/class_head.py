@@ -18,9 +18,13 @@ class ClassHead(nn.Module):
 
     Channel k * A + a of `scores` is class k at anchor a; channel (k * A + a) * 4 + i of `deltas` its i-th of (dx, dy, dw, dh).
     So a class has its rows side by side, and `of_classes` computes those of some classes alone. Scores start near `prior`.
+    With `common`, rows of one more class are added to those of each: what is learnt of a class serves all, also those of
+    which there are no images.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, num_anchors: int = 1, prior: float = 0.5) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, num_anchors: int = 1, prior: float = 0.5, *, common: bool = False
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num_anchors = num_anchors
@@ -30,10 +34,14 @@ class ClassHead(nn.Module):
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.constant_(self.scores.get_parameter("bias"), math.log(prior / (1 - prior)))
         nn.init.zeros_(self.deltas.get_parameter("bias"))
+        self.common = ClassHead(in_channels, 1, num_anchors) if common else None
+        if common:  # so that a class without images has what all have in common, and no noise of its own
+            nn.init.zeros_(self.scores.weight)
+            nn.init.zeros_(self.deltas.weight)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K, M) and deltas (N, K, M, 4) of all classes, float32, of features (N, D, H, W)."""
-        return self._by_class(self.scores(features).flatten(2), self.deltas(features).flatten(2))
+        return self._with_common(features, self._by_class(self.scores(features).flatten(2), self.deltas(features).flatten(2)))
 
     def of_classes(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` gives of C classes of each image, computed for these alone.
@@ -44,7 +52,14 @@ class ClassHead(nn.Module):
         weight, bias = (torch.cat(parts, dim=1) for parts in zip(*rows, strict=True))
         found = torch.baddbmm(bias, weight, features.flatten(2))  # (N, C * A + C * A * 4, H * W)
         num_scores = classes.shape[1] * self.num_anchors
-        return self._by_class(found[:, :num_scores], found[:, num_scores:])
+        return self._with_common(features, self._by_class(found[:, :num_scores], found[:, num_scores:]))
+
+    def _with_common(self, features: Tensor, own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, C, M) and deltas (N, C, M, 4) of classes with what all have in common added, where there is that."""
+        if self.common is None:
+            return own
+        logits, deltas = self.common(features)  # (N, 1, M) and (N, 1, M, 4)
+        return own[0] + logits, own[1] + deltas
 
     def _rows(self, layer: nn.Conv2d, classes: Tensor) -> tuple[Tensor, Tensor]:
         """The weights (N, R, D) and biases (N, R, 1) of a layer's R rows of the classes (N, C)."""

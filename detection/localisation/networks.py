@@ -46,8 +46,9 @@ class LocNetwork(nn.Module):
         self.backbone = _build_backbone(config.model)
         # The share of truths among what an output learns from: half in a sample of the image's own class, and next to none
         # where other images count too. From one half on, the loss of 1000 classes would begin at 693.
-        prior = 0.5 if other_classes == "ignored" else 0.5 / len(self.class_names)
-        self.head = ClassHead(self.backbone.channels["c5"], len(self.class_names), num_anchors, prior)
+        prior = 0.5 / len(self.class_names) if other_classes == "negative" else 0.5
+        common = other_classes == "common"
+        self.head = ClassHead(self.backbone.channels["c5"], len(self.class_names), num_anchors, prior, common=common)
         # Convolutions are faster in this memory order, on CPUs and GPUs.
         self.to(memory_format=torch.channels_last)
 
@@ -93,7 +94,7 @@ class LocRpn(LocNetwork):
         anchors = self.anchors(features)
         sample = sample_anchors(anchors, batch.boxes, config)
         logits, deltas = (found[:, 0] for found in self.head.of_classes(features, batch.labels[:, None]))  # (N, M), (N, M, 4)
-        if config.other_classes == "ignored":
+        if config.other_classes != "negative":
             class_loss = score_loss(logits[sample.images, sample.anchors], sample.is_positive)
         else:
             cells = sample.anchors // self.head.num_anchors
@@ -138,7 +139,7 @@ class LocRcnn(LocNetwork):
         config = self.config.rcnn
         vectors = self.vectors(batch.images)
         logits, deltas = self.of_classes(vectors, batch.labels)
-        if config.other_classes == "ignored":
+        if config.other_classes != "negative":
             class_loss = score_loss(logits, batch.is_positive)
         else:
             of_all = self.head.all_logits_at(vectors, torch.zeros_like(batch.labels))

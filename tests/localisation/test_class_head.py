@@ -56,6 +56,35 @@ def test_some_classes_alone_are_the_dense_channels(head, classes, memory_format)
     torch.testing.assert_close(deltas, all_deltas[rows, chosen])
 
 
+def test_what_classes_have_in_common_is_added_to_each():
+    head = ClassHead(D, K, A, common=True)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    alone = ClassHead(D, K, A)
+    alone.load_state_dict({key: value for key, value in head.state_dict().items() if not key.startswith("common.")})
+    assert head.common is not None and alone.common is None
+    features, chosen = torch.randn(2, D, 3, 2), torch.tensor([[4, 0], [1, 1]])
+    logits, deltas = head.common(features)
+    assert (logits.shape, deltas.shape) == ((2, 1, 6 * A), (2, 1, 6 * A, 4))
+    for found, own in (
+        (head(features), alone(features)),
+        (head.of_classes(features, chosen), alone.of_classes(features, chosen)),
+    ):
+        torch.testing.assert_close(found, (own[0] + logits, own[1] + deltas))
+
+
+def test_a_class_without_images_learns_what_all_have_in_common():
+    head = ClassHead(D, K, A, common=True)
+    features = torch.randn(1, D, 2, 2)
+    before, _ = head.of_classes(features, torch.tensor([[0, 3]]))
+    torch.testing.assert_close(before[:, 0], before[:, 1])
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    head.of_classes(features, torch.tensor([[0]]))[0].sum().backward()
+    optimizer.step()
+    after, _ = head.of_classes(features, torch.tensor([[0, 3]]))
+    assert (after[:, 1] > before[:, 1]).all() and (after[:, 0] > after[:, 1]).all()
+
+
 def test_gradients_reach_only_the_rows_of_the_classes(head):
     logits, deltas = head.of_classes(torch.randn(2, D, 1, 2), torch.tensor([[1], [3]]))
     (logits.square().sum() + deltas.square().sum()).backward()

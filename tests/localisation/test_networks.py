@@ -74,7 +74,7 @@ def test_the_rpns_box_loss_in_numbers():
     assert model(batch)["loss_rpn_box"].item() == pytest.approx(0.375 + 1 - 2 / 18)
 
 
-@pytest.mark.parametrize(("other_classes", "rows"), [("ignored", {0, 2}), ("negative", {0, 1, 2})])
+@pytest.mark.parametrize(("other_classes", "rows"), [("ignored", {0, 2}), ("negative", {0, 1, 2}), ("common", {0, 2})])
 def test_which_classes_learn_from_a_batch(other_classes, rows):
     model = make_rpn(rpn={"other_classes": other_classes})
     sum(model(rpn_batch()).values()).backward()
@@ -142,7 +142,7 @@ def test_the_rcnns_losses_in_numbers():
     assert losses["loss_box"].item() == pytest.approx(sum(parts) / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("other_classes", ["ignored", "negative"])
+@pytest.mark.parametrize("other_classes", ["ignored", "negative", "common"])
 def test_batches_without_objects_train(other_classes):
     model = make_rpn(rpn={"other_classes": other_classes})
     losses = model(rpn_batch(boxes=((), ())))
