@@ -79,7 +79,7 @@ def test_a_class_without_images_learns_what_all_have_in_common():
     before, _ = head.of_classes(features, torch.tensor([[0, 3]]))
     torch.testing.assert_close(before[:, 0], before[:, 1])
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
-    head.of_classes(features, torch.tensor([[0]]))[0].sum().backward()
+    (-head.of_classes(features, torch.tensor([[0]]))[0].sum()).backward()
     optimizer.step()
     after, _ = head.of_classes(features, torch.tensor([[0, 3]]))
     assert (after[:, 1] > before[:, 1]).all() and (after[:, 0] > after[:, 1]).all()
