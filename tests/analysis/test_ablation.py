@@ -86,6 +86,10 @@ def test_shared_rows_equal_rows_computed_by_themselves(records):
     assert not torch.equal(found[plan.rows[0]][0].boxes, found[plan.rows[1]][0].boxes)
 
 
+def shape_of(features: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[int, ...]:
+    return tuple((features if isinstance(features, torch.Tensor) else features[0]).shape)
+
+
 def test_feature_maps_proposals_and_context_are_computed_once_an_image(records):
     settings: dict[str, Any] = {"scales": (48, 64, 96), "flip": True}
     detectors = [network(False, 0, **settings), network(True, 1, **settings), network(True, 2, **settings)]
@@ -93,7 +97,7 @@ def test_feature_maps_proposals_and_context_are_computed_once_an_image(records):
     seen: dict[str, list[tuple[int, ...]]] = {"trunk": [], "rpn": [], "roi_head.conv5": []}
     for name, shapes in seen.items():
         module = watched.get_submodule(name)
-        module.register_forward_pre_hook(lambda _, inputs, shapes=shapes: shapes.append(tuple(inputs[0].shape)))
+        module.register_forward_pre_hook(lambda _, inputs, shapes=shapes: shapes.append(shape_of(inputs[0])))
     predict_rows(detectors, plan_rows(detectors).rows_and_members, records[:1], workers=0)
     once = [(48, 60), (64, 80), (96, 120)]
     # As it is and mirrored, at each size; proposals come from the image as it is.

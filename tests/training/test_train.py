@@ -53,9 +53,9 @@ def test_data_sets_may_be_given_in_place_of_the_configs(config: Config, tmp_path
     expected = train_detector(config, tell=said.append, callbacks=[told])
     assert told.lines == [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["step"]) for line in told.lines] == [("train", 1), ("train", 2), ("evaluation", 2)]
-    *counts, advice = said
+    *counts, frozen_stages, frozen_norms = said
     assert counts == ["train: 4 images, 4 objects", "val: 2 images, 2 objects"]
-    assert "model.weights is null" in advice  # its frozen stages stay random
+    assert "model.weights is null" in frozen_stages and "model.norm" in frozen_norms  # both stay as they began
     training, validation = load_split(config.data, "train"), load_split(config.data, "val")
     bare = changed(config, train=(), val=()).model_copy(update={"output_dir": tmp_path / "given"})
     result = train_detector(bare, training=training, validation=validation)

@@ -79,8 +79,8 @@ def test_context_that_is_added_changes_nothing_at_first(tmp_path):
     features, regions = torch.rand(1, 256, 4, 5), [torch.tensor([[4.0, 8, 40, 60], [10, 10, 70, 30]])]
     with torch.inference_mode():
         for found, expected in zip(
-            model.eval().roi_head(features, regions, [(64, 80)]),
-            source.eval().roi_head(features, regions, [(64, 80)]),
+            model.eval().roi_head((features,), regions, [(64, 80)]),
+            source.eval().roi_head((features,), regions, [(64, 80)]),
             strict=True,
         ):
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
