@@ -81,6 +81,7 @@ def opens_text_without_encoding(call: ast.Call) -> bool:
         "tarfile",
         "zipfile",
         "webbrowser",
+        "StoredProposals",
     ):
         return False
     if name == "read_text" and not owner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from detection.config import (
     list_configs,
     load_classifier_config,
     load_config,
+    load_loc_config,
     parse_config,
 )
 from detection.config.explain import known_keys
@@ -282,12 +283,17 @@ def test_anchors_and_merge_keys_are_ordinary_yaml(tmp_path):
     assert (config.train.steps, config.train.seed, config.train.log_every, config.train.lr_drops) == (5, 4, 3, (1000,))
 
 
-def test_every_packaged_config_fits():
-    for name in list_configs():
-        try:
-            load_config(name)
-        except ConfigError:
-            load_classifier_config(name)
+def fits(load: Callable[[str], object], name: str) -> bool:
+    try:
+        load(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def test_every_packaged_config_is_of_one_kind():
+    kinds = (load_config, load_classifier_config, load_loc_config)
+    assert {name: sum(fits(load, name) for load in kinds) for name in list_configs()} == dict.fromkeys(list_configs(), 1)
 
 
 def test_an_unknown_key_is_not_suggested_for_itself(tmp_path):
