@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from backbones.errors import BackboneError, CheckpointError
 
 if TYPE_CHECKING:
-    from backbones.base import Backbone, C4Head, C4Trunk
-    from backbones.build import build_backbone, build_c4, list_backbones, load_c4
+    from backbones.base import Backbone, C4Head, C4Trunk, RegionHead, Trunk
+    from backbones.build import build_backbone, build_c4, build_fpn, list_backbones, load_c4
     from backbones.c4 import split_modules
     from backbones.cifar import CifarResNet
+    from backbones.fpn import FeaturePyramid, FpnTrunk
     from backbones.layers import Layer, layer_list, multiply_adds
     from backbones.norm import FrozenBatchNorm2d, freeze_batch_norm, recompute_bn_statistics
     from backbones.options import BackboneOptions
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from backbones.weights.zoo import list_weights
 
 _HOMES = {
-    "base": ("Backbone", "C4Head", "C4Trunk"),
-    "build": ("build_backbone", "build_c4", "list_backbones", "load_c4"),
+    "base": ("Backbone", "C4Head", "C4Trunk", "RegionHead", "Trunk"),
+    "build": ("build_backbone", "build_c4", "build_fpn", "list_backbones", "load_c4"),
     "c4": ("split_modules",),
     "cifar": ("CifarResNet",),
+    "fpn": ("FeaturePyramid", "FpnTrunk"),
     "layers": ("Layer", "layer_list", "multiply_adds"),
     "norm": ("FrozenBatchNorm2d", "freeze_batch_norm", "recompute_bn_statistics"),
     "options": ("BackboneOptions",),
@@ -54,12 +56,17 @@ __all__ = [
     "C4Trunk",
     "CheckpointError",
     "CifarResNet",
+    "FeaturePyramid",
+    "FpnTrunk",
     "FrozenBatchNorm2d",
     "Layer",
     "Preprocessing",
+    "RegionHead",
     "ResNet",
+    "Trunk",
     "build_backbone",
     "build_c4",
+    "build_fpn",
     "freeze_batch_norm",
     "layer_list",
     "list_backbones",

@@ -40,21 +40,38 @@ class StagedModule(nn.Module):
         return self
 
 
-class C4Trunk(StagedModule):
-    """The full-image half of a detector's backbone: (N, 3, H, W) -> (N, channels, H/stride, W/stride)."""
+class Trunk(StagedModule):
+    """The full-image part of a detector: normalised images -> the feature maps that the RPN and all regions share."""
 
-    channels: int
-    stride: int
+    channels: int  # of every map
+    strides: tuple[int, ...]  # of the maps, ascending
+    roi_strides: tuple[int, ...]  # of those, the first ones, that regions are pooled from
+    size_divisor: int = 1  # the sides of the images must be multiples of it: they are padded with zeros
     preprocessing: Preprocessing
     classifier_keys: tuple[str, ...] = ()  # the whole network's, for `load_c4`
 
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised images (N, 3, H, W) -> a map (N, channels, H/stride, W/stride) for each of `strides`."""
+        raise BackboneError(f"{type(self).__name__} has no feature_maps()")
+
+
+class C4Trunk(Trunk):
+    """The full-image half of a C4 detector's backbone: (N, 3, H, W) -> (N, channels, H/stride, W/stride)."""
+
+    stride: int
+
     @property
-    def strides(self) -> tuple[int, ...]:
-        """Those of `feature_maps`."""
+    def strides(self) -> tuple[int, ...]:  # type: ignore[override]
+        """That of the one map."""
+        return (self.stride,)
+
+    @property
+    def roi_strides(self) -> tuple[int, ...]:  # type: ignore[override]
+        """That of the one map."""
         return (self.stride,)
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What a detector looks at: of this trunk one map, of a trunk with a pyramid several."""
+        """Normalised images (N, 3, H, W) -> the one map."""
         return (self(images),)
 
 
@@ -67,8 +84,8 @@ class MapToPool:
     cell_stride: int = 1
 
 
-class C4Head(StagedModule):
-    """The per-region half: pooled features (R, C, S, S) -> (R, channels).
+class RegionHead(StagedModule):
+    """The per-region part of a detector: pooled features (R, C, S, S) -> (R, channels).
 
     S is 14 in the paper's ResNets, which take any; a head with a `pool_size` takes only that one.
     """
@@ -91,6 +108,10 @@ class C4Head(StagedModule):
         """
         (pooled_features,) = cells
         return self(pooled_features)
+
+
+class C4Head(RegionHead):
+    """The per-region half of a C4 detector's backbone."""
 
 
 class Backbone(StagedModule):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, C4Head, C4Trunk
+from backbones.base import Backbone, C4Head, C4Trunk, RegionHead, Trunk
 from backbones.errors import MAX_NAME_LENGTH, BackboneError, did_you_mean, shorten
 from backbones.foreign.net import LIBRARIES, build_foreign
+from backbones.fpn import FpnTrunk
 from backbones.modes import one_thread_after_fork, own_defaults
-from backbones.options import BackboneOptions, Norm, StemPool
+from backbones.options import BackboneOptions, NeckNorm, Norm, StemPool
 from backbones.plugins import load_plugin, plugin_names
 from backbones.registry import Builder, registered_builder, registered_names
 from backbones.weights.classifier import load_classifier_weights, read_classifier_weights
@@ -79,6 +80,30 @@ def build_c4(
     return trunk, head
 
 
+def build_fpn(
+    name: str,
+    weights: str | Path | None = None,
+    norm: Norm = "bn",
+    stride_in_1x1: bool = False,
+    freeze_stages: int = 0,
+    stem_pool: StemPool = "pad1",
+    channels: int = 256,
+    neck_norm: NeckNorm = "none",
+) -> FpnTrunk:
+    """A backbone with a feature pyramid on it, with the arguments of `build_backbone`; the pyramid's own weights are random.
+
+    `trunk.feature_maps`: normalised images (N, 3, H, W), sides multiples of 32 -> P2..P6, (N, channels, H/stride, W/stride)
+    for the strides 4, 8, 16, 32, 64. Raises BackboneError also for a backbone without c2..c5 at strides 4 to 32.
+    """
+    options = BackboneOptions(norm, None, stride_in_1x1, freeze_stages, stem_pool)
+    trunk = FpnTrunk(_build(name, options), channels, neck_norm)
+    if weights is not None:
+        found = read_classifier_weights(classifier_file(weights), name, options, trunk.preprocessing)
+        load_classifier_weights(trunk.backbone, found, with_classifier=False)
+        trunk.preprocessing = found.preprocessing
+    return trunk
+
+
 def _build(name: str, options: BackboneOptions) -> Backbone:
     """The network with fresh weights. Raises BackboneError for an unknown name, or a builder that returns something else."""
     one_thread_after_fork()
@@ -102,8 +127,27 @@ def _builder(name: str) -> Builder:
     raise BackboneError(f"unknown backbone {shorten(name)}{did_you_mean(name, list_backbones(), known)}")
 
 
+def load_classifier_into(
+    trunk: Trunk,
+    head: RegionHead,
+    backbone_state: Mapping[str, Tensor],
+    source: str = "the backbone's state dict",
+) -> None:
+    """Load a whole backbone's state dict into a detector's parts: C4's two halves, or the backbone below a pyramid.
+
+    Raises CheckpointError, naming `source`, as `load_c4`.
+    """
+    if isinstance(trunk, FpnTrunk):
+        backbone = trunk.backbone
+        unused = {*backbone.classifier_keys, *backbone.head_keys}
+        state = without_prefix(backbone_state, {*backbone.state_dict(), *unused}, source)
+        load_state(backbone, {key: value for key, value in state.items() if key not in unused}, source)
+    else:
+        load_c4(trunk, head, backbone_state, source)
+
+
 def load_c4(
-    trunk: C4Trunk,
+    trunk: Trunk,
     head: nn.Module,
     backbone_state: Mapping[str, Tensor],
     source: str = "the backbone's state dict",

@@ -12,6 +12,11 @@ Norm = Literal["bn", "frozen_bn"]
 StemPool = Literal["pad1", "ceil"]
 """The first max-pool of a ResNet: "pad1" pads by one pixel all round, as torchvision's; "ceil", the authors', has no
 padding and lets the last window stand over the edge. Windows lie one pixel apart, and an odd size is rounded up or down."""
+Neck = Literal["none", "fpn"]
+"""What a detector looks at: the map c4, or a feature pyramid on c2..c5."""
+NeckNorm = Literal["none", "bn"]
+FPN_LEVELS = 5
+"""P2..P6."""
 NUM_STAGES = 5
 MAX_CLASSES = 100_000
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from detection.tiles import Window
+
+if TYPE_CHECKING:
+    from detection.masks import Masks
 
 ImageId = Hashable
 """The name of an image in its annotation file: VOC's stem (str) or COCO's id (int)."""
@@ -33,6 +36,7 @@ class Record:
     crowd: Tensor  # (G,) bool: COCO's iscrowd; not trained on, ignored in evaluation
     areas: Tensor  # (G,) float32 px^2: the segment's area in COCO, else the box's
     known: Tensor | None = None  # (K,) bool: the classes of which all objects are annotated; None: all classes
+    masks: Masks | None = None  # G, of an image of size_hw; one without a pixel: the object has none. None: the image has none
     window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property
@@ -54,6 +58,7 @@ class Target:
     labels: Tensor  # (G,) int64
     ignored: Tensor  # (I, 4) float32 xyxy: crowd and difficult regions, never sampled as background
     known: Tensor | None = None  # (K,) bool: the classes whose objects are annotated; None: all
+    masks: Tensor | None = None  # (G, H, W) bool, of the image's size; one without a pixel: the object's mask is not known
 
     def to(self, device: torch.device | str) -> Target:
         """The same target on another device."""
@@ -62,6 +67,7 @@ class Target:
             self.labels.to(device, non_blocking=True),
             self.ignored.to(device, non_blocking=True),
             None if self.known is None else self.known.to(device, non_blocking=True),
+            None if self.masks is None else self.masks.to(device, non_blocking=True),
         )
 
 
@@ -104,11 +110,15 @@ AnyDetections = TypeVar("AnyDetections", bound="Detections")
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects found in one image, by descending score. No detection is a valid value: all three are empty."""
+    """The objects found in one image, by descending score. No detection is a valid value: all are empty.
+
+    `masks` are plain data of the CPU, whatever device the other fields are on.
+    """
 
     boxes: Tensor  # (D, 4) float32 xyxy, in the given image's pixels
     scores: Tensor  # (D,) float32 in [0, 1]
     labels: Tensor  # (D,) int64
+    masks: Masks | None = field(default=None, kw_only=True)  # D, of the image's size; None where masks are not predicted
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -119,7 +129,8 @@ class Detections:
 
     def __getitem__(self: AnyDetections, index: Tensor | slice) -> AnyDetections:
         """A selection: `detections[detections.scores > 0.5]`."""
-        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
+        masks = None if self.masks is None else self.masks[index]
+        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
 
     @staticmethod
     def empty() -> Detections:

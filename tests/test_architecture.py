@@ -34,7 +34,7 @@ BACKBONE_LEVELS = (
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},
-    {"c4"},
+    {"c4", "fpn"},
     {"resnet", "vgg", "cifar", "foreign"},
     {"registry"},
     {"weights", "plugins"},

@@ -49,7 +49,18 @@ from detection.config.localiser import (
     LocTrainConfig,
 )
 from detection.config.packaged import config_file, list_configs
-from detection.config.schema import Config, ModelConfig, Pooling, Precision, RoiConfig, RpnConfig, TestConfig, TrainConfig
+from detection.config.schema import (
+    Config,
+    FpnConfig,
+    MaskConfig,
+    ModelConfig,
+    Pooling,
+    Precision,
+    RoiConfig,
+    RpnConfig,
+    TestConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "LOADER_TIMEOUT",
@@ -67,6 +78,7 @@ __all__ = [
     "DataConfig",
     "FolderFormat",
     "FolderSource",
+    "FpnConfig",
     "HeldOut",
     "IlsvrcDetSource",
     "IlsvrcDetSplit",
@@ -77,6 +89,7 @@ __all__ = [
     "LocSplit",
     "LocTestConfig",
     "LocTrainConfig",
+    "MaskConfig",
     "ModelConfig",
     "OnBadImage",
     "OnMissingImage",

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from backbones.errors import shorten
-from backbones.options import NUM_STAGES, Norm, StemPool
+from backbones.options import FPN_LEVELS, NUM_STAGES, Neck, NeckNorm, Norm, StemPool
 from detection.config.data_section import DataConfig
 from detection.config.limits import (
     MAX_NUMBER,
@@ -65,14 +65,25 @@ class ModelConfig(Section):
         "pad1",
         description="a ResNet's first max-pool; pad1: as in torchvision; ceil: the authors', whose last window may overhang",
     )
+    neck: Neck = Field("none", description="none: the paper's C4 detector; fpn: a feature pyramid, as `fpn` describes it")
     norm: Norm = Field("frozen_bn", description="frozen_bn: BN is a constant scale and offset (appendix A)")
     freeze_stages: Whole = Field(
         2, ge=0, le=NUM_STAGES, description="number of stages that are not trained: 1 = conv1, 2 = conv1 and conv2_x, ..."
     )
+    mask: Flag = Field(False, description="predict the mask of each object too, as `mask` describes it")
     weights: FilePath | None = Field(
         None,
         description="what to start from: the checkpoint of a classifier or a detector, or a name such as torchvision/resnet101",
     )
+
+
+class FpnConfig(Section):
+    """The feature pyramid and the head on its regions, where `model.neck` is fpn (Lin et al. 2017)."""
+
+    channels: Whole = Field(256, ge=1, le=8192, description="of each of the maps P2 to P6, and of the heads' convolutions")
+    norm: NeckNorm = Field("none", description="of the convolutions of the pyramid and of the heads on it")
+    head_convs: Whole = Field(0, ge=0, le=32, description="3x3 convolutions before the box head's two fully connected layers")
+    head_channels: Whole = Field(1024, ge=1, le=65536, description="width of these two layers")
 
 
 class RpnConfig(Section):
@@ -80,7 +91,10 @@ class RpnConfig(Section):
 
     channels: Whole = Field(512, ge=1, le=8192, description="width of the 3x3 convolution")
     anchor_sizes: tuple[AnchorSize, ...] = Field(
-        (128, 256, 512), min_length=1, max_length=100, description="square roots of the anchors' areas"
+        (128, 256, 512),
+        min_length=1,
+        max_length=100,
+        description="square roots of the anchors' areas; with a pyramid one for each of P2 to P6",
     )
     anchor_ratios: tuple[Ratio, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=100, description="height / width")
     anchor_offset: Fraction = Field(
@@ -173,6 +187,19 @@ class RoiConfig(Section):
             "would be both; lower the one, or raise the other",
         )
         return self
+
+
+class MaskConfig(Section):
+    """The mask of each object, where `model.mask` is true (Mask R-CNN, He et al. 2017)."""
+
+    channels: Whole = Field(256, ge=1, le=8192, description="of the deconvolution before the masks")
+    pool_size: Whole = Field(
+        14,
+        ge=1,
+        le=100,
+        description="cells per side of a region, with a pyramid; C4 pools with roi.pool_size, and conv5 halves",
+    )
+    convs: Whole = Field(4, ge=0, le=32, description="3x3 convolutions before the deconvolution, with a pyramid; C4 has conv5")
 
 
 class TestConfig(Section):
@@ -339,8 +366,10 @@ class Config(Section):
         "joint", description="RPN and Fast R-CNN together, or in the paper's four alternating steps, each of train.steps"
     )
     model: ModelConfig = ModelConfig()
+    fpn: FpnConfig = FpnConfig()
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
+    mask: MaskConfig = MaskConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
@@ -350,4 +379,10 @@ class Config(Section):
     def _fits_together(self) -> Config:
         if (known := self.data.known_class_names) is not None:
             check_threshold_names(self.test.score_threshold, known)
+        sizes = self.rpn.anchor_sizes
+        require(
+            self.model.neck == "none" or (len(sizes) == FPN_LEVELS and ascending(sizes)),
+            f"model.neck=fpn needs {FPN_LEVELS} ascending rpn.anchor_sizes, one for each of P2 to P6, such as [32, 64, 128, "
+            f"256, 512]; got {shorten(list(sizes))}",
+        )
         return self

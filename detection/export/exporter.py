@@ -64,7 +64,7 @@ def exportable_detector(detector: Detector) -> Exportable:
     Raises ConfigError, naming the key, where the settings ask for more than a graph can do.
     """
     config = detector.config
-    shortest_side = 2 * detector.trunk.stride
+    shortest_side = 2 * max(detector.trunk.strides)
     _refuse_unsupported(config.test, shortest_side)
 
     def graph(suffix: str) -> nn.Module:

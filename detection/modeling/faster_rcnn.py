@@ -1,6 +1,7 @@
-"""Faster R-CNN with a C4 trunk: conv1..conv4 shared, conv5 on every RoI (appendix A).
+"""Faster R-CNN: shared feature maps, the RPN, and a head on every RoI. C4 (appendix A): conv1..conv4, and conv5 on each RoI;
+with a feature pyramid: P2..P6, and two fully connected layers.
 
-N images, K classes, C channels at 1/16 of the image's size. Boxes: xyxy pixels.
+N images, K classes, L maps of C channels: one at 1/16 of the image's size in C4. Boxes: xyxy pixels.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import Preprocessing, build_c4, load_c4
+from backbones import Preprocessing
+from backbones.build import load_classifier_into
 from backbones.modes import one_thread_after_fork, own_defaults
 from detection.config import Config, TestConfig
 from detection.config.thresholds import check_threshold_names, thresholds_of_classes
-from detection.errors import CheckpointError, ConfigError
+from detection.errors import CheckpointError
+from detection.modeling.parts import build_parts
 from detection.modeling.roi_head import RoiHead, whole_image_box
 from detection.modeling.rpn import RegionProposalNetwork
 from detection.structures import Batch, ScoredRegions
@@ -35,21 +39,10 @@ class FasterRCNN(nn.Module):
         check_threshold_names(config.test.score_threshold, config.data.class_names)
         super().__init__()
         self.config = config
-        self.trunk, conv5 = build_c4(
-            config.model.backbone,
-            norm=config.model.norm,
-            stride_in_1x1=config.model.stride_in_1x1,
-            stem_pool=config.model.stem_pool,
-            freeze_stages=config.model.freeze_stages,
-        )
+        self.trunk, head = build_parts(config)
         self.preprocessing = self.trunk.preprocessing if preprocessing is None else preprocessing
-        if conv5.pool_size not in (None, config.roi.pool_size):
-            raise ConfigError(
-                f"roi.pool_size is {config.roi.pool_size}, but the per-region head of {config.model.backbone} takes "
-                f"{conv5.pool_size} only: set roi.pool_size={conv5.pool_size}"
-            )
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.strides, config.rpn)
-        self.roi_head = RoiHead(conv5, self.trunk.strides, len(self.class_names), config.roi)
+        self.roi_head = RoiHead(head, self.trunk.roi_strides, len(self.class_names), config.roi)
         # A buffer, so that it is where the scores are before they are: a copy for each image would make the device wait.
         self.register_buffer("_class_thresholds", None, persistent=False)
         self.use_test_config(config.test)
@@ -85,25 +78,25 @@ class FasterRCNN(nn.Module):
     ) -> None:
         """Take over a classifier's weights and the preprocessing they were trained with. Raises CheckpointError, naming
         `source`."""
-        load_c4(self.trunk, self.roi_head.conv5, state_dict, source)
+        load_classifier_into(self.trunk, self.roi_head.conv5, state_dict, source)
         self.preprocessing = preprocessing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Four scalar training losses, float32."""
         one_thread_after_fork()
-        features = self.extract(batch)  # one map, (N, C, H/16, W/16)
+        features = self.extract(batch)
         output = self.rpn(features)
         rpn_losses = self.rpn.losses(output, batch.sizes_hw, batch.targets)
         proposals = self.rpn.training_proposals(output, batch.sizes_hw)
         return rpn_losses | self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
 
     def extract(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The trunk's feature maps of the images, here one, (N, C, H/16, W/16); a batch's padding is zero after
-        normalisation."""
+        """The L feature maps (N, C, H/stride, W/stride) of the images; padding is zero after normalisation."""
         images = self.preprocessing.normalize(batch.images)
         for image, (height, width) in zip(images, batch.sizes_hw, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
+        images = pad_to_multiple(images, self.trunk.size_divisor)
         return self.trunk.feature_maps(images.contiguous(memory_format=torch.channels_last))
 
     def propose(self, features: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -142,6 +135,14 @@ class FasterRCNN(nn.Module):
         scores = torch.zeros((0, len(self.class_names)), dtype=torch.float32, device=self.device)
         boxes = torch.zeros((0, len(self.class_names), 4), dtype=torch.float32, device=self.device)
         return ScoredRegions([scores] * num_images, [boxes] * num_images)
+
+
+def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
+    """Images (N, C, H, W) with zeros at the right and bottom, so that both sides are multiples of the divisor."""
+    height, width = images.shape[-2:]
+    if divisor == 1:
+        return images
+    return F.pad(images, (0, -width % divisor, 0, -height % divisor))
 
 
 def resolve_score_threshold(test: TestConfig, class_names: Sequence[str], device: torch.device) -> float | Tensor:

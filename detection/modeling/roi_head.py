@@ -1,5 +1,7 @@
 """The head that runs on every RoI: pooling, conv5, and the two sibling layers (Fast R-CNN; appendices A and B).
 
+What is called conv5 here is whatever makes a vector of a RoI's cells: on a pyramid it is two fully connected layers.
+
 A RoI, or region, is any box to classify: a proposal, a refined box, a whole image.
 
 N images, L feature maps, one for C4 and several for a pyramid, P RoIs of one image, R RoIs of all images, S x S cells and D
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import C4Head
+from backbones.base import RegionHead
 from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
 from detection.modeling.levels import levels_of, pool_at_chosen
@@ -28,7 +30,7 @@ from detection.structures import Target
 class RoiHead(nn.Module):
     """Classifies RoIs and regresses one box per class."""
 
-    def __init__(self, conv5: C4Head, strides: Sequence[int], num_classes: int, config: RoiConfig) -> None:
+    def __init__(self, conv5: RegionHead, strides: Sequence[int], num_classes: int, config: RoiConfig) -> None:
         super().__init__()
         self.config = config
         self.strides = tuple(strides)

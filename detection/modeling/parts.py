@@ -1,0 +1,41 @@
+"""What a detector is made of by its config: C4's two halves of a backbone, or a pyramid and a two-layer head.
+
+The one place that knows which there are; the detector's steps take feature maps and regions of either.
+"""
+
+from __future__ import annotations
+
+from backbones.base import RegionHead, Trunk
+from backbones.build import build_c4, build_fpn
+from detection.config import Config
+from detection.errors import ConfigError
+from detection.modeling.two_layer_head import TwoLayerHead
+
+
+def build_parts(config: Config) -> tuple[Trunk, RegionHead]:
+    """The full-image part and the per-region part. Raises BackboneError (name, options, maps) or ConfigError (pool_size)."""
+    model, roi = config.model, config.roi
+    if model.neck == "fpn":
+        fpn = build_fpn(
+            model.backbone,
+            channels=config.fpn.channels,
+            neck_norm=config.fpn.norm,
+            norm=model.norm,
+            stride_in_1x1=model.stride_in_1x1,
+            stem_pool=model.stem_pool,
+            freeze_stages=model.freeze_stages,
+        )
+        return fpn, TwoLayerHead(fpn.channels, roi.pool_size, config.fpn)
+    trunk, head = build_c4(
+        model.backbone,
+        norm=model.norm,
+        stride_in_1x1=model.stride_in_1x1,
+        stem_pool=model.stem_pool,
+        freeze_stages=model.freeze_stages,
+    )
+    if head.pool_size not in (None, roi.pool_size):
+        raise ConfigError(
+            f"roi.pool_size is {roi.pool_size}, but the per-region head of {model.backbone} takes {head.pool_size} only: set "
+            f"roi.pool_size={head.pool_size}"
+        )
+    return trunk, head
