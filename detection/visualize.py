@@ -1,4 +1,4 @@
-"""Boxes drawn on images, and sheets of several images. Images are (H, W, 3) uint8 RGB."""
+"""Boxes and masks drawn on images, and sheets of several images. Images are (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detection.errors import DatasetError
 from detection.fonts import drawable, font_for
+from detection.masks import Masks
 
 Color = tuple[int, int, int]
 
 _HUE_STEP = 0.618034  # of the colour circle: by the golden ratio neighbouring classes differ, however many there are
 _GREATEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # px; beyond it the encoders write to stderr by themselves
 _NOT_FOLLOWED = (160, 160, 160)
+_OPACITY = 0.45  # of a mask's inside; its outline hides what is below
 _GAP = 6  # px between the images of a sheet
 
 
@@ -56,6 +59,34 @@ def draw_boxes(
             fonts[file] = ImageFont.truetype(file, size)
         _draw_label(pen, drawable(text, [file]), boxes[row].tolist(), fonts[file], colors[row], canvas.size)
     return np.array(canvas)
+
+
+def draw_masks(
+    image: np.ndarray, masks: Masks, labels: Tensor | np.ndarray, tracks: Sequence[int | None] | None = None
+) -> np.ndarray:
+    """A copy of the image with N masks of its size, translucent with an outline, in the colours of `draw_boxes`.
+
+    Masks without a pixel are passed over. Draw them before the boxes, whose labels they would hide.
+    """
+    canvas = image.copy()
+    numbers = [None] * len(masks) if tracks is None else tracks
+    colors = [_box_color(int(label), number, tracks is not None) for label, number in zip(labels, numbers, strict=True)]
+    boxes, areas, width = masks.boxes().int().tolist(), masks.areas.tolist(), max(font_size(image.shape[:2]) // 8, 1)
+    for row in sorted((row for row, area in enumerate(areas) if area), key=lambda row: -areas[row]):
+        x1, y1, x2, y2 = boxes[row]
+        part = slice(y1, y2), slice(x1, x2)
+        _paint(canvas[part], masks.decode_part(row, part).view(np.uint8), colors[row], width)
+    return canvas
+
+
+def _paint(part: np.ndarray, inside: np.ndarray, color: Color, width: int) -> None:
+    """Colour the pixels (H, W, 3) of a mask (H, W) of 0 and 1 in place, those at its border, `width` px, without seeing through."""
+    core = cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+    tint = tuple(_OPACITY * channel for channel in color)
+    blended = cv2.add(cv2.convertScaleAbs(part, alpha=1 - _OPACITY), (*tint, 0))
+    painted = cv2.copyTo(blended, core, part.copy())
+    painted[inside > core] = color
+    part[:] = painted
 
 
 def _box_color(label: int, number: int | None, followed: bool) -> Color:

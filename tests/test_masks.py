@@ -304,3 +304,11 @@ def test_any_runs_are_a_mask_or_refused(runs, height, width):
     pixels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T
     decoded = Masks.of([rasterise(rle(runs, (height, width)), (height, width))], (height, width)).decode()
     assert decoded[0].int().tolist() == pixels.tolist()
+
+
+def test_part_of_a_mask_is_that_of_its_bitmap():
+    bitmaps = torch.rand(3, 7, 11, generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = Masks.from_bitmaps(bitmaps)
+    for row in range(3):
+        part = masks.decode_part(row, (slice(2, 6), slice(3, 11)))
+        assert np.array_equal(part, bitmaps[row, 2:6, 3:].numpy()) and part.dtype == bool

@@ -6,7 +6,8 @@ import torch
 
 from detection.data.images import read_image
 from detection.errors import DatasetError
-from detection.visualize import class_color, contact_sheet, draw_boxes, draw_trails, save_image
+from detection.masks import Masks
+from detection.visualize import class_color, contact_sheet, draw_boxes, draw_masks, draw_trails, save_image
 
 
 @pytest.fixture
@@ -22,6 +23,30 @@ def test_box_and_label(grey):
         np.testing.assert_array_equal(drawn[y, x], color)
     assert (drawn[60:90, 60:140] == 128).all() and (drawn[105:] == 128).all() and (drawn[:, :48] == 128).all()
     assert (drawn[25:40, 50:80] == color).all(axis=2).any(), "the label's ground is above the box"
+
+
+def test_mask_has_a_seen_through_inside_and_an_outline(grey):
+    bitmaps = torch.zeros(2, 120, 200, dtype=torch.bool)
+    bitmaps[0, 20:100, 50:150] = True
+    drawn = draw_masks(grey, Masks.from_bitmaps(bitmaps), torch.tensor([1, 2]))
+    assert (grey == 128).all(), "the image is not drawn into"
+    color = np.array(class_color(1))
+    np.testing.assert_allclose(drawn[60, 100], 0.55 * 128 + 0.45 * color, atol=1)
+    for y, x in ((20, 50), (20, 149), (99, 50), (99, 149), (60, 50)):
+        np.testing.assert_array_equal(drawn[y, x], color)
+    outside = ~bitmaps[0].numpy()
+    assert (drawn[outside] == 128).all(), "a mask without a pixel draws nothing"
+
+
+def test_small_masks_lie_on_large_ones_and_none_is_fine(grey):
+    bitmaps = torch.zeros(2, 120, 200, dtype=torch.bool)
+    bitmaps[0, 40:60, 40:60] = True
+    bitmaps[1] = True
+    masks = Masks.from_bitmaps(bitmaps)
+    drawn = draw_masks(grey, masks, np.array([0, 1]), tracks=[3, None])
+    np.testing.assert_array_equal(drawn[40, 50], class_color(3))
+    np.testing.assert_array_equal(drawn[0, 0], (160, 160, 160))
+    np.testing.assert_array_equal(draw_masks(grey, masks[:0], np.zeros(0)), grey)
 
 
 def test_colors_are_stable_and_distinct():
