@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from backbones.base import Backbone, Trunk
 from backbones.blocks import make_norm
 from backbones.errors import BackboneError
-from backbones.options import NeckNorm
+from backbones.options import FPN_STRIDES, NeckNorm
 
 MAPS = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
-"""What a pyramid is made of, and their strides."""
-STRIDES = (*MAPS.values(), 64)
+"""What a pyramid is made of, and their strides: those of P2..P5, too."""
 
 
 class FeaturePyramid(nn.Module):
@@ -45,8 +44,8 @@ class FeaturePyramid(nn.Module):
 class FpnTrunk(Trunk):
     """A whole backbone and a feature pyramid on it: `backbone` and `neck`. Regions are pooled from P2..P5."""
 
-    strides = STRIDES
-    roi_strides = STRIDES[:-1]
+    strides = FPN_STRIDES
+    roi_strides = FPN_STRIDES[:-1]
     size_divisor = 32
     classifier_keys = ()
 

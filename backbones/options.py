@@ -15,8 +15,10 @@ padding and lets the last window stand over the edge. Windows lie one pixel apar
 Neck = Literal["none", "fpn"]
 """What a detector looks at: the map c4, or a feature pyramid on c2..c5."""
 NeckNorm = Literal["none", "bn"]
-FPN_LEVELS = 5
-"""P2..P6."""
+C4_STRIDE = 16
+"""Of c4, in ResNets."""
+FPN_STRIDES = (4, 8, 16, 32, 64)
+"""Of P2..P6."""
 NUM_STAGES = 5
 MAX_CLASSES = 100_000
 

@@ -34,3 +34,16 @@ def detector(**sections: dict[str, Any]) -> Detector:
 def noise(*size_hw: int) -> torch.Tensor:
     """A random image (3, H, W)."""
     return torch.randint(0, 256, (3, *size_hw), dtype=torch.uint8)
+
+
+PYRAMID: dict[str, dict[str, Any]] = {
+    "model": {"backbone": "resnet18", "neck": "fpn"},
+    "fpn": {"channels": 16, "head_channels": 32},
+    "rpn": {"anchor_sizes": [8, 16, 32, 64, 128]},
+    "roi": {"pool_size": 3},
+}
+
+
+def pyramid(**sections: dict[str, Any]) -> Detector:
+    """The same with a feature pyramid: `pyramid(test={"flip": True})`."""
+    return detector(**{key: {**PYRAMID.get(key, {}), **sections.get(key, {})} for key in PYRAMID | sections})

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from backbones.errors import shorten
-from backbones.options import FPN_LEVELS, NUM_STAGES, Neck, NeckNorm, Norm, StemPool
+from backbones.options import C4_STRIDE, FPN_STRIDES, NUM_STAGES, Neck, NeckNorm, Norm, StemPool
 from detection.config.data_section import DataConfig
 from detection.config.limits import (
     MAX_NUMBER,
@@ -375,14 +375,27 @@ class Config(Section):
     test: TestConfig = TestConfig()
     output_dir: FilePath = Field(Path("runs/default"), description="checkpoints, logs and the resolved config go here")
 
+    @property
+    def anchor_sizes_by_stride(self) -> dict[int, tuple[float, ...]]:
+        """The stride of each map that anchors lie on -> their sizes: all on C4's one map, one on each of a pyramid's."""
+        sizes = self.rpn.anchor_sizes
+        if self.model.neck == "none":
+            return {C4_STRIDE: sizes}
+        return {stride: (size,) for stride, size in zip(FPN_STRIDES, sizes, strict=True)}
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """The number A of anchors on each cell of a map."""
+        return len(self.anchor_sizes_by_stride[C4_STRIDE]) * len(self.rpn.anchor_ratios)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         if (known := self.data.known_class_names) is not None:
             check_threshold_names(self.test.score_threshold, known)
         sizes = self.rpn.anchor_sizes
         require(
-            self.model.neck == "none" or (len(sizes) == FPN_LEVELS and ascending(sizes)),
-            f"model.neck=fpn needs {FPN_LEVELS} ascending rpn.anchor_sizes, one for each of P2 to P6, such as [32, 64, 128, "
+            self.model.neck == "none" or (len(sizes) == len(FPN_STRIDES) and ascending(sizes)),
+            f"model.neck=fpn needs {len(FPN_STRIDES)} ascending rpn.anchor_sizes, one for each of P2 to P6, such as [32, 64, 128, "
             f"256, 512]; got {shorten(list(sizes))}",
         )
         return self

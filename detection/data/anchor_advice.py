@@ -1,12 +1,13 @@
 """How well a config's anchors fit the objects of a data set, and which would fit better.
 
 All at the size at which the network sees the images. The best anchor of an object is looked for at the cell whose centre is
-nearest to the object's; the border of the image, beyond which no anchor is trained, is left out of account.
+nearest to the object's, on each of a pyramid's maps; the border of the image, beyond which no anchor is trained, is left out of
+account.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,6 @@ from detection.config import Config
 from detection.resize import resized_size
 from detection.structures import Record
 
-STRIDE = 16  # px between two cells
 _MAX_OBJECTS = 20_000  # from all over the data; more would say the same
 _WORTH = 0.02  # of mean IoU: a suggestion that gains less is none
 
@@ -55,13 +55,16 @@ def suggest_anchors(records: Sequence[Record], config: Config) -> AnchorAdvice:
     boxes = network_boxes(records, config)
     boxes = boxes[:: len(boxes) // _MAX_OBJECTS + 1]
     rpn = config.rpn
-    current = _fit(boxes, rpn.anchor_sizes, rpn.anchor_ratios, config)
+    current = _fit(boxes, config)
     if not len(boxes):
         return AnchorAdvice(0, current, None)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     sizes = _centres(np.sqrt(width * height).clip(1, 100_000), len(rpn.anchor_sizes))
     ratios = _centres((height / width).clip(0.01, 100), len(rpn.anchor_ratios))
-    suggested = _fit(boxes, sizes, ratios, config)
+    others = {"anchor_sizes": sizes, "anchor_ratios": ratios}
+    if len(sizes) != len(rpn.anchor_sizes) and len(config.anchor_sizes_by_stride) > 1:
+        return AnchorAdvice(len(boxes), current, None)  # a pyramid has a size for each map, and these objects are of few
+    suggested = _fit(boxes, config.model_copy(update={"rpn": rpn.model_copy(update=others)}))
     better = suggested.mean_iou >= current.mean_iou + _WORTH
     return AnchorAdvice(len(boxes), current, suggested if better else None)
 
@@ -77,22 +80,30 @@ def network_boxes(records: Sequence[Record], config: Config) -> np.ndarray:
     return np.concatenate(boxes)
 
 
-def best_ious(boxes: np.ndarray, sizes: Sequence[float], ratios: Sequence[float], offset: float = 0.0) -> np.ndarray:
-    """(N, 4) xyxy -> (N,): the IoU of each box with the best of the anchors at the nearest cell. `offset` in cells."""
+def best_ious(
+    boxes: np.ndarray, sizes_by_stride: Mapping[int, Sequence[float]], ratios: Sequence[float], offset: float = 0.0
+) -> np.ndarray:
+    """(N, 4) xyxy -> (N,): the IoU of each box with the best of the anchors at the nearest cell of each map.
+
+    `sizes_by_stride`: the sizes of a map's anchors by the map's stride, px between two cells. `offset` in cells.
+    """
     extents = boxes[:, 2:] - boxes[:, :2]
-    centres = (boxes[:, 2:] + boxes[:, :2]) / 2 / STRIDE - offset
-    away = np.abs(centres - np.round(centres)) * STRIDE
-    anchors = np.array([[size / ratio**0.5, size * ratio**0.5] for size in sizes for ratio in ratios])
     best = np.zeros(len(boxes))
-    for anchor in anchors:
-        shared = np.minimum(extents / 2, away + anchor / 2) - np.maximum(-extents / 2, away - anchor / 2)
-        shared = shared.clip(0).prod(axis=1)
-        best = np.maximum(best, shared / (extents.prod(axis=1) + anchor.prod() - shared))
+    for stride, sizes in sizes_by_stride.items():
+        centres = (boxes[:, 2:] + boxes[:, :2]) / 2 / stride - offset
+        away = np.abs(centres - np.round(centres)) * stride
+        anchors = np.array([[size / ratio**0.5, size * ratio**0.5] for size in sizes for ratio in ratios])
+        for anchor in anchors:
+            shared = np.minimum(extents / 2, away + anchor / 2) - np.maximum(-extents / 2, away - anchor / 2)
+            shared = shared.clip(0).prod(axis=1)
+            best = np.maximum(best, shared / (extents.prod(axis=1) + anchor.prod() - shared))
     return best
 
 
-def _fit(boxes: np.ndarray, sizes: Sequence[float], ratios: Sequence[float], config: Config) -> AnchorFit:
-    best = best_ious(boxes, sizes, ratios, config.rpn.anchor_offset)
+def _fit(boxes: np.ndarray, config: Config) -> AnchorFit:
+    """How well the config's anchors fit the boxes."""
+    sizes, ratios = config.rpn.anchor_sizes, config.rpn.anchor_ratios
+    best = best_ious(boxes, config.anchor_sizes_by_stride, ratios, config.rpn.anchor_offset)
     count = max(len(best), 1)
     positive, negative = (best >= config.rpn.positive_iou).sum(), (best < config.rpn.negative_iou).sum()
     return AnchorFit(tuple(sizes), tuple(ratios), float(best.sum() / count), float(positive / count), float(negative / count))

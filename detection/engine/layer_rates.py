@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from backbones.base import StagedModule
+from backbones.base import Backbone, C4Head, C4Trunk
 from detection.config import TrainConfig
 
 
@@ -26,11 +26,12 @@ def rate_factors(model: nn.Module, config: TrainConfig) -> dict[str, float]:
 def backbone_depths(model: nn.Module) -> dict[str, int]:
     """Name of each parameter of the backbone -> the number of its stage, counted from the last one, which is 1.
 
-    1 is also what follows the last stage and is pre-trained with it, as VGG's fc6, and all of a backbone without `stages`.
+    1 is also what follows the last stage and is pre-trained with it, as VGG's fc6, and all of a backbone without `stages`. A
+    pyramid and the head on it are no part of the backbone: they learn at the heads' rate.
     """
     depths: dict[str, int] = {}
     for path, module in model.named_modules():
-        if isinstance(module, StagedModule):
+        if isinstance(module, (Backbone, C4Trunk, C4Head)):
             last_layer = getattr(module, "classifier_keys", ())
             for name, _ in module.named_parameters():
                 if name not in last_layer:

@@ -28,8 +28,11 @@ def pool_at_chosen(pool: PoolChosen, regions: Sequence[Tensor], choices: Sequenc
     """The cells (R, C, S, S) of regions N x (P, 4), in their order, each pooled at the choice whose index N x (P,) is given:
     a scale of the image, or a map of a pyramid.
 
-    `pool` is called only for the choices and images that some region needs. There is at least one region.
+    `pool` is called only for the choices and images that some region needs; where there is no region at all, for the first
+    choice and all images.
     """
+    if not any(len(boxes) for boxes in regions):
+        return pool(0, range(len(regions)), regions)
     starts = torch.tensor([0, *(len(boxes) for boxes in regions)], device="cpu").cumsum(0).tolist()
     places, parts = [], []
     for number in range(num_choices):

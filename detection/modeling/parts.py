@@ -5,6 +5,10 @@ The one place that knows which there are; the detector's steps take feature maps
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from backbones.base import RegionHead, Trunk
 from backbones.build import build_c4, build_fpn
 from detection.config import Config
@@ -39,3 +43,9 @@ def build_parts(config: Config) -> tuple[Trunk, RegionHead]:
             f"roi.pool_size={head.pool_size}"
         )
     return trunk, head
+
+
+def backbone_weights(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Of a detector's state dict the weights of its backbone, by the whole network's own names: what `load_backbone` takes."""
+    prefixes = ("trunk.backbone.",) if config.model.neck == "fpn" else ("trunk.", "roi_head.conv5.")
+    return {key[len(prefix) :]: value for prefix in prefixes for key, value in state.items() if key.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 1. The RPN, from the classifier. 2. Fast R-CNN, from the classifier too, on step 1's proposals: two separate networks.
 3. The RPN's own layers on the trunk of step 2, which stays as it is. 4. Fast R-CNN's own layers on the same trunk and step 3's
-proposals: one network. Proposals are made anew for each batch; stored ones would not fit the augmented images.
+proposals: one network. A pyramid is part of the trunk. Proposals are made anew for each batch; stored ones would not fit the augmented images.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class FastRcnnStep(Detector):
             proposals = _training_proposals(self, features, batch)
         else:
             proposals = self.propose_for_training(batch)
-        return self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
+        losses = self.roi_head.losses(features, proposals, batch.sizes_hw, batch.targets)
+        # No RoI may be of the size of one of a pyramid's maps. Its layers get a gradient of zero, for which processes wait.
+        return losses | {"loss_box": losses["loss_box"] + sum(each[:0].sum() for each in features)}
 
 
 def proposals_of(network: FasterRCNN) -> Propose:

@@ -18,8 +18,9 @@ from backbones.options import BackboneOptions
 from backbones.weights.classifier import parse_classifier_weights
 from backbones.weights.files import load_checkpoint, load_state, save_checkpoint, without_prefix
 from backbones.weights.format import Checkpoint, CheckpointMetadata, Kind, is_own_format, parse_checkpoint
-from detection.config import Config, parse_config
+from detection.config import Config, FpnConfig, parse_config
 from detection.errors import ConfigError
+from detection.modeling.parts import backbone_weights
 from detection.weights.transfer import transfer
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ __all__ = [
 
 # Config keys that say what the weights compute. With another value the tensors may still fit, but they would be wrong.
 BACKBONE_KEYS = ("model.backbone", "model.stride_in_1x1", "model.stem_pool")
+NECK_KEYS = tuple(f"fpn.{name}" for name in FpnConfig.model_fields)
 WEIGHT_KEYS = (
     *BACKBONE_KEYS,
+    "model.neck",
+    *NECK_KEYS,
     "rpn.anchor_sizes",
     "rpn.anchor_ratios",
     "rpn.anchor_offset",
@@ -95,8 +99,8 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     """Start a detector from a file: another detector's weights, or a classifier's for its backbone.
 
     Accepts a checkpoint of either kind or a plain state dict with torchvision's names. A detector may have other classes,
-    another `roi.context` or other anchors: what has no counterpart starts afresh. Returns a sentence that says what was
-    restored. Raises CheckpointError where the file does not fit.
+    another `roi.context` or other anchors: what has no counterpart starts afresh; of one with another `model.neck` that is all
+    but the backbone. Returns a sentence that says what was restored. Raises CheckpointError where the file does not fit.
     """
     contents = load_checkpoint(path)
     if is_own_format(contents) and (checkpoint := parse_checkpoint(contents, str(path))).metadata.kind == "detector":
@@ -106,7 +110,7 @@ def initialise_detector(model: FasterRCNN, path: str | Path) -> str:
     found = parse_classifier_weights(contents, str(path), network.backbone, options, model.trunk.preprocessing)
     model.load_backbone(found.state, found.preprocessing, str(path))
     source = "plain weights" if found.metadata is None else _describe_classifier(found.metadata.class_names)
-    return f"the backbone starts from the {source} {path}; RPN and box layers start from random numbers"
+    return f"the backbone starts from the {source} {path}; all other layers start from random numbers"
 
 
 def _initialise_from_detector(model: FasterRCNN, checkpoint: Checkpoint, path: str | Path) -> str:
@@ -114,8 +118,15 @@ def _initialise_from_detector(model: FasterRCNN, checkpoint: Checkpoint, path: s
     config = checkpoint_config(checkpoint, path)
     require_same_values(config, model.config, BACKBONE_KEYS, path)
     fresh = model.state_dict()
-    theirs = without_prefix(checkpoint.state, fresh, str(path))
+    theirs = without_prefix(checkpoint.state, ("trunk.", "rpn.", "roi_head."), str(path))
     require_fitting_heads(theirs, config, path)
+    if config.model.neck != model.config.model.neck:
+        model.load_backbone(backbone_weights(theirs, config), found.preprocessing, str(path))
+        return (
+            f"the backbone starts from the detector {path}, all else from random numbers, as that has model.neck="
+            f"{config.model.neck}; optimizer, schedule and data start afresh"
+        )
+    require_same_values(config, model.config, NECK_KEYS, path)
     state, changes = transfer(theirs, config, fresh, model.config)
     load_state(model, state, str(path))
     model.preprocessing = found.preprocessing
@@ -156,12 +167,11 @@ def require_fitting_heads(state: Mapping[str, Tensor], config: Config, path: str
 
     To be called before a network of that config is built, which could take any memory.
     """
-    num_anchors = len(config.rpn.anchor_sizes) * len(config.rpn.anchor_ratios)
     num_classes = len(config.data.class_names)
     rows = {
         "rpn.conv": config.rpn.channels,
-        "rpn.objectness": num_anchors,
-        "rpn.deltas": 4 * num_anchors,
+        "rpn.objectness": config.anchors_per_cell,
+        "rpn.deltas": 4 * config.anchors_per_cell,
         "roi_head.class_scores": num_classes + 1,
         "roi_head.box_deltas": 4 * num_classes,
     }

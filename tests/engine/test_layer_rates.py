@@ -19,6 +19,7 @@ from detection.inference.detector import build_detector
 from detection.pretraining.model import ClassificationModel
 from tests.engine.test_resume import assert_same_run
 from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batch, toy_batches
+from tests.small_detector import pyramid
 
 ADAMW = CONFIG.model_copy(update={"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.1, "ema_decay": 0.5})
 
@@ -51,6 +52,19 @@ def test_depths_of_a_traced_network() -> None:
         5, 4, 3, 2,
     ]  # fmt: skip
     assert depths["roi_head.conv5.layer4.0.conv1.weight"] == 1
+
+
+def test_a_pyramid_and_its_head_are_no_part_of_the_backbone() -> None:
+    model = pyramid()
+    depths = backbone_depths(model)
+    assert {name.split(".")[2]: depth for name, depth in depths.items()} == {
+        "conv1": 5, "layer1": 4, "layer2": 3, "layer3": 2, "layer4": 1,
+    }  # fmt: skip
+    assert all(name.startswith("trunk.backbone.") for name in depths)
+    factors = rate_factors(model, TrainConfig(layer_decay=0.5, backbone_rate=0.1))
+    assert factors["trunk.backbone.layer4.0.conv1.weight"] == pytest.approx(0.05)
+    heads = ("trunk.neck.laterals.0.0.weight", "roi_head.conv5.fc1.weight", "rpn.conv.weight", "roi_head.class_scores.bias")
+    assert {factors[name] for name in heads} == {1.0}
 
 
 def test_a_classifiers_last_layer_is_a_head() -> None:

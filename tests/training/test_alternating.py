@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from detection import Detector
 from detection.cli.main import main
 from detection.config import load_config
 from detection.engine.callbacks import Callback, StopTraining
@@ -19,7 +21,7 @@ from detection.training import alternating, train_detector
 from tests.cli.test_train import train
 from tests.cli.trained import write_checkpoint
 from tests.shapes import write_config
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, pyramid
 
 SETTINGS = ("approach=alternating", "train.steps=3", "train.checkpoint_every=1")
 PARTS = ("trunk", "rpn", "roi_head")
@@ -162,10 +164,11 @@ def test_a_folder_of_a_joint_run_is_refused_before_the_first_step(
     assert "approach (alternating -> joint)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("build", [detector, pyramid])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_what_is_fixed_stays_bit_for_bit_and_all_else_gets_a_gradient(number: int) -> None:
+def test_what_is_fixed_stays_bit_for_bit_and_all_else_gets_a_gradient(number: int, build: Callable[..., Detector]) -> None:
     """Trainable BatchNorm would move its statistics without any gradient; a parameter without one would stall DDP."""
-    config = detector(model={"norm": "bn"}).config
+    config = build(model={"norm": "bn"}, fpn={"norm": "bn"}).config
     model = alternating.RpnStep(config) if number in (1, 3) else alternating.FastRcnnStep(config)
     alternating.freeze_fixed_parts(model, number)
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from backbones import Preprocessing, build_backbone
 from backbones.errors import CheckpointError
-from detection import Detector
+from detection import Detector, load_detector
 from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES
 from detection.structures import Batch, Target
 from detection.weights.checkpoint import detector_metadata, initialise_detector, write_checkpoint
 from detection.weights.transfer import matching_classes
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, pyramid
 
 
 def trained(folder: Path, **sections: dict[str, Any]) -> tuple[Detector, Path]:
@@ -119,3 +120,82 @@ def test_another_width_is_refused(tmp_path):
     _, file = trained(tmp_path)
     with pytest.raises(CheckpointError, match="rpn.conv.weight' has shape"):
         initialise_detector(detector(rpn={"channels": 16}), file)
+
+
+def backbone_of(model: Detector) -> dict[str, torch.Tensor]:
+    """A detector's backbone by its own names."""
+    if hasattr(model.trunk, "neck"):
+        return dict(model.trunk.get_submodule("backbone").state_dict())
+    return model.trunk.state_dict() | model.roi_head.conv5.state_dict()
+
+
+@pytest.mark.parametrize(("build", "source", "neck"), [(pyramid, detector, "none"), (detector, pyramid, "fpn")])
+def test_a_detector_with_another_neck_gives_its_backbone(tmp_path, build, source, neck):
+    theirs = source(data={"classes": ["bird"]})
+    theirs.preprocessing = Preprocessing("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    write_checkpoint(detector_metadata(theirs), theirs.state_dict(), tmp_path / "source.pt")
+    model = build()
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    assert initialise_detector(model, tmp_path / "source.pt") == (
+        f"the backbone starts from the detector {tmp_path / 'source.pt'}, all else from random numbers, as that has "
+        f"model.neck={neck}; optimizer, schedule and data start afresh"
+    )
+    torch.testing.assert_close(backbone_of(model), backbone_of(theirs), rtol=0, atol=0)
+    assert model.preprocessing == theirs.preprocessing
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, fresh[key])}
+    assert changed and all(key.startswith(("trunk.", "roi_head.conv5.layer4")) and ".neck." not in key for key in changed)
+
+
+def test_a_pyramid_without_one_of_its_backbones_layers_is_refused(tmp_path):
+    theirs = pyramid()
+    state = theirs.state_dict()
+    del state["trunk.backbone.layer4.0.conv1.weight"]
+    write_checkpoint(detector_metadata(theirs), state, tmp_path / "source.pt")
+    with pytest.raises(CheckpointError, match=r"source.pt does not fit the model: 1 missing keys: .*layer4.0.conv1.weight"):
+        initialise_detector(detector(), tmp_path / "source.pt")
+
+
+def test_a_classifier_starts_a_pyramids_backbone(tmp_path):
+    classifier = build_backbone("resnet18", num_classes=3)
+    torch.save(classifier.state_dict(), tmp_path / "resnet18.pth")
+    model = pyramid()
+    assert "the backbone starts from the plain weights" in initialise_detector(model, tmp_path / "resnet18.pth")
+    for name, value in backbone_of(model).items():
+        torch.testing.assert_close(value, classifier.state_dict()[name], rtol=0, atol=0)
+
+
+def test_a_pyramid_of_other_classes_and_anchors_keeps_the_rest(tmp_path):
+    theirs = pyramid()
+    write_checkpoint(detector_metadata(theirs), theirs.state_dict(), tmp_path / "source.pt")
+    model = pyramid(data={"classes": ["dog", "cow"]}, rpn={"anchor_sizes": [16, 32, 64, 128, 256]})
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    said = initialise_detector(model, tmp_path / "source.pt")
+    assert "1 of 2 classes keep their rows of the box layers, cow start from random numbers" in said
+    assert "the RPN's output layers start from random numbers" in said
+    found = model.state_dict()
+    torch.testing.assert_close(found["roi_head.class_scores.weight"][0], theirs.roi_head.class_scores.weight[1], rtol=0, atol=0)
+    for key, value in theirs.state_dict().items():
+        if key.startswith(("rpn.objectness", "rpn.deltas")):
+            torch.testing.assert_close(found[key], fresh[key], rtol=0, atol=0)
+        elif not key.startswith(("roi_head.class_scores", "roi_head.box_deltas")):
+            torch.testing.assert_close(found[key], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("channels", 8), ("head_channels", 8), ("head_convs", 1), ("norm", "bn")])
+def test_another_pyramid_is_refused_by_its_key(tmp_path, key, value):
+    theirs = pyramid()
+    write_checkpoint(detector_metadata(theirs), theirs.state_dict(), tmp_path / "source.pt")
+    with pytest.raises(CheckpointError, match=rf"source.pt was trained with fpn.{key}=.*, not .*{value}.*: set it alike"):
+        initialise_detector(pyramid(fpn={key: value}), tmp_path / "source.pt")
+
+
+def test_a_pyramid_comes_back_whole_and_no_other_is_made_of_it(tmp_path):
+    theirs = pyramid()
+    write_checkpoint(detector_metadata(theirs), theirs.state_dict(), tmp_path / "source.pt")
+    torch.testing.assert_close(load_detector(tmp_path / "source.pt").state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match="trained with model.neck='?fpn'?, not '?none'?: set it alike"):
+        load_detector(tmp_path / "source.pt", config=detector().config)
+    with pytest.raises(CheckpointError, match=r"'rpn.objectness.weight' has shape \(6, .*its own config asks for 3 rows"):
+        state = theirs.state_dict() | {"rpn.objectness.weight": torch.zeros(6, 32, 1, 1)}
+        write_checkpoint(detector_metadata(theirs), state, tmp_path / "source.pt")
+        load_detector(tmp_path / "source.pt")
