@@ -395,7 +395,7 @@ class Config(Section):
         sizes = self.rpn.anchor_sizes
         require(
             self.model.neck == "none" or (len(sizes) == len(FPN_STRIDES) and ascending(sizes)),
-            f"model.neck=fpn needs {len(FPN_STRIDES)} ascending rpn.anchor_sizes, one for each of P2 to P6, such as [32, 64, 128, "
-            f"256, 512]; got {shorten(list(sizes))}",
+            f"model.neck=fpn needs {len(FPN_STRIDES)} ascending rpn.anchor_sizes, one for each of P2 to P6, such as [32, 64, "
+            f"128, 256, 512]; got {shorten(list(sizes))}",
         )
         return self

@@ -51,5 +51,8 @@ def levels_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     A region of 224 x 224 px is pooled at stride 16, one of twice the side at twice the stride; the strides are successive
     powers of two, and what is smaller or larger than they suit is pooled from the finest or the coarsest map.
     """
-    steps = torch.log2(box_areas(boxes).sqrt() / CANONICAL_SIDE * (CANONICAL_STRIDE / strides[0]) + 1e-8).floor()
-    return steps.clamp(0, len(strides) - 1).long()
+    sides = box_areas(boxes).sqrt()
+    levels = torch.zeros_like(sides, dtype=torch.long)
+    for stride in strides[1:]:  # not by logarithms, which other runtimes round otherwise
+        levels = levels + (sides >= CANONICAL_SIDE / CANONICAL_STRIDE * stride)
+    return levels

@@ -1,8 +1,9 @@
 """4-step alternating training (Faster R-CNN, section 3.2), as the paper's detectors were trained.
 
-1. The RPN, from the classifier. 2. Fast R-CNN, from the classifier too, on step 1's proposals: two separate networks.
-3. The RPN's own layers on the trunk of step 2, which stays as it is. 4. Fast R-CNN's own layers on the same trunk and step 3's
-proposals: one network. A pyramid is part of the trunk. Proposals are made anew for each batch; stored ones would not fit the augmented images.
+1. The RPN, from the classifier. 2. Fast R-CNN, from the classifier too, on step 1's proposals: two separate networks. 3. The
+RPN's own layers on the trunk of step 2, which stays as it is. 4. Fast R-CNN's own layers on the same trunk and step 3's
+proposals: one network. A pyramid is part of the trunk. Proposals are made anew for each batch; stored ones would not fit the
+augmented images.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ PYRAMID = override_config(Config(), ["model.neck=fpn", "rpn.anchor_sizes=[32,64,
 
 
 def test_a_pyramid_gets_a_size_for_each_of_its_maps():
-    records = records_of([(side, side) for side in (8, 16, 32, 64, 128)] * 9)
+    records = records_of([(side, side) for side in (8.0, 16.0, 32.0, 64.0, 128.0)] * 9)
     advice = suggest_anchors(records, PYRAMID)
     assert advice.suggested is not None and advice.suggested.sizes == (8, 16, 32, 64, 130)
     keys = [f"rpn.anchor_sizes={list(advice.suggested.sizes)}", f"rpn.anchor_ratios={list(advice.suggested.ratios)}"]
