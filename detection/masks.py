@@ -110,7 +110,7 @@ class Masks:
         return torch.from_numpy(bitmaps.view(np.bool_))
 
     def decode_part(self, row: int, part: Part) -> npt.NDArray[np.bool_]:
-        """(h, w) of one mask: what a part (y, x), two slices, of the image shows of it. Much quicker than all of a large image."""
+        """(h, w) of one mask: what a part (y, x), two slices, of the image shows of it."""
         bitmap = mask_api.decode(Rle(size=list(self.size_hw), counts=self.counts[row]))
         return np.ascontiguousarray(bitmap[part]).view(np.bool_)
 

@@ -80,7 +80,7 @@ def draw_masks(
 
 
 def _paint(part: np.ndarray, inside: np.ndarray, color: Color, width: int) -> None:
-    """Colour the pixels (H, W, 3) of a mask (H, W) of 0 and 1 in place, those at its border, `width` px, without seeing through."""
+    """Colour the pixels (H, W, 3) of a mask (H, W) of 0 and 1 in place: through and through those at its border, `width` px."""
     core = cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     tint = tuple(_OPACITY * channel for channel in color)
     blended = cv2.add(cv2.convertScaleAbs(part, alpha=1 - _OPACITY), (*tint, 0))
