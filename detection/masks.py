@@ -72,6 +72,11 @@ class Masks:
         columns = bitmaps.cpu().permute(0, 2, 1).contiguous().numpy().view(np.uint8)
         return cls.of(mask_api.encode(columns.transpose(2, 1, 0)), (height, width))
 
+    @staticmethod
+    def empty(size_hw: tuple[int, int]) -> bytes:
+        """A mask without a pixel, as in `counts`: what an object has whose mask is not known."""
+        return _encoded([math.prod(size_hw)], size_hw)["counts"]
+
     @property
     def rles(self) -> list[Rle]:
         """N masks as pycocotools takes them."""
@@ -116,7 +121,7 @@ class Masks:
 
     def union(self) -> Masks:
         """One mask: the pixels that are in any of them, none for no mask."""
-        united = mask_api.merge(self.rles) if self.counts else _encoded([math.prod(self.size_hw)], self.size_hw)
+        united = mask_api.merge(self.rles) if self.counts else Rle(size=list(self.size_hw), counts=Masks.empty(self.size_hw))
         return Masks.of([united], self.size_hw)
 
     def without(self, others: Masks) -> Masks:

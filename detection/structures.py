@@ -36,13 +36,28 @@ class Record:
     crowd: Tensor  # (G,) bool: COCO's iscrowd; not trained on, ignored in evaluation
     areas: Tensor  # (G,) float32 px^2: the segment's area in COCO, else the box's
     known: Tensor | None = None  # (K,) bool: the classes of which all objects are annotated; None: all classes
-    masks: Masks | None = None  # G, of an image of size_hw; one without a pixel: the object has none. None: the image has none
+    masks: Masks | None = (
+        None  # G, of all of the image, size_hw; one without a pixel: the object has none. None: the image has none
+    )
     window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property
     def corner(self) -> tuple[int, int]:
         """(x, y) of the pixel of the image's file from which boxes count: the window's corner."""
         return (0, 0) if self.window is None else (self.window.x, self.window.y)
+
+    def select(self, rows: Tensor) -> Record:
+        """The same image with some of its objects: (G,) bool, or (M,) whole numbers."""
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(
+            self,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            difficult=self.difficult[rows],
+            crowd=self.crowd[rows],
+            areas=self.areas[rows],
+            masks=masks,
+        )
 
     @property
     def trainable(self) -> Tensor:
@@ -93,8 +108,11 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch with its images in page-locked memory, for an asynchronous copy to a GPU (the DataLoader calls it)."""
-        return Batch(self.images.pin_memory(), self.sizes_hw, self.targets, self.files)
+        """The same batch with images and masks in page-locked memory, for an asynchronous copy to a GPU (by the DataLoader)."""
+        targets = [
+            target if target.masks is None else replace(target, masks=target.masks.pin_memory()) for target in self.targets
+        ]
+        return Batch(self.images.pin_memory(), self.sizes_hw, targets, self.files)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The augmentations that a config names, built and checked before data are read; applied, with errors that name them.
 
-G boxes of one image: xyxy pixels, and a label as a fifth column.
+G boxes of one image: xyxy pixels, and more columns, such as the label, that stay as they are. M masks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ _REFUSED = {
     **dict.fromkeys(["BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "BaseCompose"], _BASE),
     **dict.fromkeys(["Normalize", "ToFloat", "FromFloat"], _FLOATS),
     **dict.fromkeys(["ToTensorV2", "ToTensor3D"], "gives a tensor, and the loader makes its own: leave it out"),
-    **dict.fromkeys(["ConstrainedCoarseDropout", "CropNonEmptyMaskIfExists"], "needs masks, which data sets do not have here"),
+    **dict.fromkeys(
+        ["ConstrainedCoarseDropout", "CropNonEmptyMaskIfExists"],
+        "needs masks of whole images, which data sets do not have here",
+    ),
     "Lambda": "needs functions, which a config cannot hold",
     "ReplayCompose": "keeps records that nothing replays: write Compose",
     "ToRGB": "changes nothing: all images are RGB",
@@ -60,15 +63,19 @@ _REFUSED_WITHOUT_BOXES = dict.fromkeys(
 
 
 def build_augmentation(
-    augmentations: Sequence[Mapping[str, Mapping[str, Any]]], *, boxes: bool = True, key: str = "data.augmentations"
+    augmentations: Sequence[Mapping[str, Mapping[str, Any]]],
+    *,
+    boxes: bool = True,
+    masks: bool = False,
+    key: str = "data.augmentations",
 ) -> A.Compose:
-    """`[{"HorizontalFlip": {"p": 0.5}}, ...]` -> one callable of images, and with `boxes` of their `bboxes` too.
+    """`[{"HorizontalFlip": {"p": 0.5}}, ...]` -> one callable of images, with `boxes` of their `bboxes`, with `masks` of these.
 
     A list under `transforms` is built the same way: `{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}]}}`. Every transform
     is tried on a small image. Raises ConfigError, which names the transform and `key`, the config's: an unknown name,
     parameters that albumentations does not take or changes, and what gives no uint8 RGB image or needs more than one.
     """
-    builder = _Builder(key, boxes)
+    builder = _Builder(key, boxes, masks)
     nodes = builder.build_all(augmentations, 1)
     for node in nodes:
         builder.try_out(node)
@@ -91,9 +98,15 @@ def reseed(augmentation: A.Compose, seed: int) -> None:
 
 
 def apply_augmentation(
-    augmentation: A.Compose, image: np.ndarray, rows: np.ndarray | None, key: str, file: str = ""
+    augmentation: A.Compose,
+    image: np.ndarray,
+    rows: np.ndarray | None,
+    key: str,
+    file: str = "",
+    masks: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """What albumentations makes of an image (H, W, 3) uint8 RGB and, unless None, of its boxes with labels (G, 5).
+    """What albumentations makes of an image (H, W, 3) uint8 RGB and, unless None, of its boxes (G, 4 and more columns) and its
+    masks (M, H, W) uint8, at least one.
 
     Raises ConfigError naming `key`, the config's, the transform, the image's size and `file`: one that cannot be applied (a
     crop larger than the image), or a result that is no (H, W, 3) uint8 image.
@@ -102,7 +115,8 @@ def apply_augmentation(
     try:
         # Numpy's own settings, whatever the program's: underflow is no fault.
         with np.errstate(divide="warn", over="warn", invalid="warn", under="ignore"):
-            result: dict[str, Any] = augmentation(image=image) if rows is None else augmentation(image=image, bboxes=rows)
+            given = {"bboxes": rows, "masks": masks}
+            result: dict[str, Any] = augmentation(image=image, **{k: each for k, each in given.items() if each is not None})
     except _FAULTS as error:
         name = _name_of_raising(error)
         which = f"{width}x{height} image{_named(file)}"
@@ -116,9 +130,10 @@ def apply_augmentation(
 class _Builder:
     """Builds the transforms of one key of the config; what it raises names that key."""
 
-    def __init__(self, key: str, boxes: bool) -> None:
+    def __init__(self, key: str, boxes: bool, masks: bool) -> None:
         self.key = key
         self.boxes = boxes
+        self.masks = masks
 
     def build_all(self, items: Any, depth: int, owner: str = "") -> list[Node]:
         """A list of `{name: parameters}`, of the whole key or of the composition `owner` -> transforms. Raises ConfigError."""
@@ -151,7 +166,7 @@ class _Builder:
                 raise self._wrong(name, values, fault)
             values["transforms"] = self.build_all(values["transforms"], depth + 1, f": '{name}'")
         node = self._construct(name, kind, values, {} if parameters is None else parameters)
-        if fault := _fault_of_needs(node, self.boxes):
+        if fault := _fault_of_needs(node, self.boxes, self.masks):
             raise ConfigError(f"{self.key}: augmentation '{name}' {fault}")
         return node
 
@@ -188,12 +203,21 @@ class _Builder:
         for given in (rows, rows[:0]) if self.boxes else (None,):
             reseed(trial, 0)
             try:
-                apply_augmentation(trial, image, given, f"{self.key}: augmentation '{type(node).__name__}'")
+                masks = None if given is None or not self.masks or not len(given) else _fill(given, image.shape[:2])
+                apply_augmentation(trial, image, given, f"{self.key}: augmentation '{type(node).__name__}'", masks=masks)
             except ConfigError as error:
                 # Whether a crop fits depends on the images.
                 is_crop = type(node).__module__.startswith("albumentations.augmentations.crops")
                 if not (is_crop and isinstance(error.__context__, CropSizeError | ValueError)):
                     raise
+
+
+def _fill(rows: np.ndarray, size_hw: Sequence[int]) -> np.ndarray:
+    """Masks (G, H, W) uint8 that fill boxes of whole pixels, to try transforms with."""
+    masks = np.zeros((len(rows), *size_hw), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, rows[:, :4].astype(int).tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    return masks
 
 
 def find_transform(name: Any) -> type[Node] | None:
@@ -215,8 +239,8 @@ def _children(node: Node) -> list[Node]:
     return list(node.transforms) if isinstance(node, A.BaseCompose) else []
 
 
-def _fault_of_needs(node: Node, boxes: bool) -> str | None:
-    """Why a transform cannot work with nothing but an image, and its boxes if it has some."""
+def _fault_of_needs(node: Node, boxes: bool, masks: bool) -> str | None:
+    """Why a transform cannot work with nothing but an image, and its boxes and masks if it has some."""
     if isinstance(node, A.BaseCompose):
         moving = [child for child in _children(node) if not isinstance(child, A.ImageOnlyTransform)]
         if isinstance(node, A.SelectiveChannelTransform) and moving:
@@ -228,6 +252,8 @@ def _fault_of_needs(node: Node, boxes: bool) -> str | None:
         return f"needs {', '.join(missing)}, which the images of this data set do not have"
     if boxes and isinstance(node, A.DualTransform) and "bboxes" not in node.targets:
         return "does not move boxes with the image"
+    if masks and isinstance(node, A.DualTransform) and "mask" not in node.targets:
+        return "does not move masks with the image, which model.mask needs: leave it out"
     return None
 
 

@@ -40,25 +40,28 @@ class Dataset:
         return len(self.records)
 
 
-def load_split(data: DataConfig, name: SplitName) -> Dataset:
+def load_split(data: DataConfig, name: SplitName, *, masks: bool = False) -> Dataset:
     """One of a config's splits; what had to be repaired is logged as one warning per kind.
+
+    `masks`: read the masks of objects too, as `model.mask` asks for; rasterising polygons takes some 0.2 ms each.
 
     Raises DatasetError, with `data.strict` also for what would have been repaired; ConfigError where the config's classes or
     sources have yet to be settled (`detection.data.settle.settle_config`).
     """
     if name == "train" or (data.held_out is not None and (name == "val" or not data.test)):
-        parts = load_parts(data)
+        parts = load_parts(data, masks=masks)
         if name not in parts:
             raise DatasetError(f"no images are named for {name}: set data.{name}, or name a split with such a part")
         return parts[name]
     faults = Faults.of(data)
     weights: dict[ImageId, float] = {}
-    records = read_sources(data.test if name == "test" else data.val_sources, ClassMap.of(data), faults, weights)
+    sources = data.test if name == "test" else data.val_sources
+    records = read_sources(sources, ClassMap.of(data), faults, weights, masks=masks)
     faults.warn()
     return Dataset(data.class_names, records, [note.message for note in faults.notes], weights)
 
 
-def load_parts(data: DataConfig, kept: ImageSplit | None = None) -> dict[SplitName, Dataset]:
+def load_parts(data: DataConfig, kept: ImageSplit | None = None, *, masks: bool = False) -> dict[SplitName, Dataset]:
     """`data.train` in the parts that `data.val` makes of it: train and val, and test where the split's file has it.
 
     `kept` is what that file holds, where it was read already. Without images held out it is train alone. What had to be
@@ -66,17 +69,22 @@ def load_parts(data: DataConfig, kept: ImageSplit | None = None) -> dict[SplitNa
     """
     faults = Faults.of(data)
     weights: dict[ImageId, float] = {}
-    parts = read_parts(data, faults, weights, kept)
+    parts = read_parts(data, faults, weights, kept, masks=masks)
     faults.warn()
     repaired = [note.message for note in faults.notes]
     return {name: Dataset(data.class_names, records, repaired, weights) for name, records in parts.items()}
 
 
 def read_parts(
-    data: DataConfig, faults: Faults, weights: dict[ImageId, float] | None = None, kept: ImageSplit | None = None
+    data: DataConfig,
+    faults: Faults,
+    weights: dict[ImageId, float] | None = None,
+    kept: ImageSplit | None = None,
+    *,
+    masks: bool = False,
 ) -> dict[SplitName, list[Record]]:
     """The records of `load_parts`. Raises DatasetError, or collects it in `faults`; `weights` as `read_sources`."""
-    records = read_sources(data.train, ClassMap.of(data), faults, weights)
+    records = read_sources(data.train, ClassMap.of(data), faults, weights, masks=masks)
     if data.held_out is None or not records:
         return {"train": records}
     if data.held_out.file is None:
@@ -97,25 +105,34 @@ def divide_training_images(data: DataConfig, held_out: HeldOut, test_fraction: f
     return hold_out(records, data, held_out, test_fraction)
 
 
-def load_dataset(sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False) -> Dataset:
+def load_dataset(
+    sources: Sequence[Source], classes: str | Sequence[str], strict: bool = False, *, masks: bool = False
+) -> Dataset:
     """Read and join sources; what had to be repaired is logged as one warning per kind.
 
-    `classes` are names, or "voc", "coco" or "ilsvrc_det". Raises DatasetError, if `strict` for what would be repaired too.
+    `classes` are names, or "voc", "coco" or "ilsvrc_det"; `masks` as `load_split`. Raises DatasetError, if `strict` for
+    what would be repaired too.
     """
     faults = Faults(strict=strict)
     class_map = ClassMap.to(classes)
     weights: dict[ImageId, float] = {}
-    records = read_sources(sources, class_map, faults, weights)
+    records = read_sources(sources, class_map, faults, weights, masks=masks)
     faults.warn()
     return Dataset(class_map.names, records, [note.message for note in faults.notes], weights)
 
 
 def read_sources(
-    sources: Sequence[Source], classes: ClassMap, faults: Faults, weights: dict[ImageId, float] | None = None
+    sources: Sequence[Source],
+    classes: ClassMap,
+    faults: Faults,
+    weights: dict[ImageId, float] | None = None,
+    *,
+    masks: bool = False,
 ) -> list[Record]:
     """Read and join sources. Raises DatasetError, or collects it in `faults`.
 
     `weights` gets the weight of the source of each image, where that is not 1.
+    With `masks` records have those of sources in COCO's and VOC's format.
     """
     if not sources:
         raise DatasetError("no source of images is given: set data.train, data.val or data.test in the config")
@@ -124,7 +141,7 @@ def read_sources(
     for source in sources:
         num_errors = len(faults.errors)
         with faults.guard():
-            found = _read_source(source, classes, faults)
+            found = _read_source(source, classes, faults, masks)
             if not found and len(faults.errors) == num_errors:
                 missing = faults.by_kind().get(MISSING_IMAGE, [""])[0]
                 raise DatasetError(f"{_describe(source)} holds no image{missing and f' that exists: {missing}'}")
@@ -142,12 +159,12 @@ def read_sources(
     return records
 
 
-def _read_source(source: Source, classes: ClassMap, faults: Faults) -> list[Record]:
+def _read_source(source: Source, classes: ClassMap, faults: Faults, masks: bool) -> list[Record]:
     root = resolve_root(source.root)
     if isinstance(source, VocSource):
-        return turn_records(read_voc(source, root, classes, faults), source.boxes_in, faults)
+        return turn_records(read_voc(source, root, classes, faults, masks=masks), source.boxes_in, faults)
     if isinstance(source, CocoSource):
-        return turn_records(read_coco(source, root, classes, faults), source.boxes_in, faults)
+        return turn_records(read_coco(source, root, classes, faults, masks=masks), source.boxes_in, faults)
     if isinstance(source, IlsvrcDetSource):
         devkit = resolve_devkit(source, root)
         return turn_records(read_ilsvrc_det(source, root, devkit, classes, faults), source.boxes_in, faults)

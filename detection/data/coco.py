@@ -29,6 +29,7 @@ from detection.data.coco_format import (
 from detection.data.faults import Faults
 from detection.data.image_paths import ImageFinder
 from detection.data.images import image_size
+from detection.data.object_masks import note_misfit, read_segmentation
 from detection.data.records import AnnotatedObject, Box, finite_number, make_record, needs_no_repair, repair_box
 from detection.errors import DatasetError, MissingImageError, did_you_mean
 from detection.files import is_file
@@ -37,16 +38,20 @@ from detection.structures import Record
 _MAX_SUGGESTED = 5000  # categories that a misspelt class is compared with; more would take minutes
 
 
-def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults) -> list[Record]:
-    """The images of a file, in its order. `root` is the source's, resolved.
+def read_coco(source: CocoSource, root: Path, classes: ClassMap, faults: Faults, *, masks: bool = False) -> list[Record]:
+    """The images of a file, in its order. `root` is the source's, resolved; `masks`: read its segmentations too.
 
     Raises DatasetError: what `read_coco_file` refuses, no such folder, an image without a file name or missing, an `iscrowd`
     that is neither 0 nor 1, none of the classes among the categories.
     """
-    return read_coco_content(read_coco_file(root / source.annotations, faults), root / source.images, classes, faults)
+    return read_coco_content(
+        read_coco_file(root / source.annotations, faults), root / source.images, classes, faults, masks=masks
+    )
 
 
-def read_coco_content(content: CocoFile, folder: Path | None, classes: ClassMap, faults: Faults) -> list[Record]:
+def read_coco_content(
+    content: CocoFile, folder: Path | None, classes: ClassMap, faults: Faults, *, masks: bool = False
+) -> list[Record]:
     """The images of a file that was read, in its order; their files are looked for in `folder`.
 
     Without a folder they may be missing, if the annotations say how large they are. Raises DatasetError as `read_coco`.
@@ -60,7 +65,7 @@ def read_coco_content(content: CocoFile, folder: Path | None, classes: ClassMap,
     for image in content.images:
         with faults.guard():
             file = _find_image(images, image, content.path)
-            records.append(_read_image(image, file, annotations[image.id], labels, content.path, faults))
+            records.append(_read_image(image, file, annotations[image.id], labels, content.path, faults, masks))
     if images is not None:
         images.inform(str(content.path), faults)
     _inform_of_shared_files(records, content.path, faults)
@@ -109,6 +114,7 @@ def _read_image(
     labels: Mapping[CocoId, int | None],
     path: Path,
     faults: Faults,
+    masks: bool,
 ) -> Record:
     name = image_name(image)
     size_hw = _size_hw(image, f"{path}: {name}", faults)
@@ -121,7 +127,8 @@ def _read_image(
         if label is not None:
             with faults.guard():
                 annotated = _read_object(annotation, label, size_hw, name, path, faults)
-                objects += [] if annotated is None else [annotated]
+                if annotated is not None:
+                    objects.append(_with_mask(annotated, annotation, size_hw, name, path, faults) if masks else annotated)
     return make_record(image.id, file, size_hw, objects)
 
 
@@ -155,6 +162,15 @@ def _read_object(
         where = f"{describe(annotation, image, path)}, bbox {annotation.entry['bbox']}"
         box = repair_box(box, size_hw, where, faults)
     return None if box is None else AnnotatedObject(box, label, crowd=found.crowd, area=found.area)
+
+
+def _with_mask(
+    each: AnnotatedObject, annotation: CocoAnnotation, size_hw: tuple[int, int], image: str, path: Path, faults: Faults
+) -> AnnotatedObject:
+    where = describe(annotation, image, path)
+    found = replace(each, mask=read_segmentation(annotation.entry.get("segmentation"), size_hw, where, faults))
+    note_misfit(found, size_hw, where, faults)
+    return found
 
 
 def _to_xyxy(xywh: Sequence[float]) -> Box:

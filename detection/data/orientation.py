@@ -19,6 +19,7 @@ from detection.data.faults import Faults
 from detection.data.images import ImageHeader, read_header
 from detection.data.records import Box
 from detection.errors import DatasetError
+from detection.masks import Masks
 from detection.structures import Record
 
 MAX_SAMPLED = 2000
@@ -76,6 +77,19 @@ def turn_box(box: Box, stored_hw: tuple[int, int], orientation: int) -> Box:
     return x1, y1, x2, y2
 
 
+def turn_masks(masks: Masks, orientation: int) -> Masks:
+    """Masks of the stored pixels -> the same of the displayed ones, as `turn_box`."""
+    height, width = masks.size_hw
+    turned = []
+    for row in range(len(masks)):  # one bitmap at a time: a photograph has many pixels
+        bitmap = masks.decode_part(row, (slice(height), slice(width)))
+        bitmap = bitmap.T if orientation in (5, 6, 7, 8) else bitmap
+        bitmap = bitmap[:, ::-1] if orientation in (2, 3, 6, 7) else bitmap
+        bitmap = bitmap[::-1] if orientation in (3, 4, 7, 8) else bitmap
+        turned += Masks.from_bitmaps(torch.from_numpy(bitmap[None].copy())).counts
+    return Masks((width, height) if orientation in (5, 6, 7, 8) else masks.size_hw, tuple(turned))
+
+
 def turn_records(records: Sequence[Record], boxes_in: BoxesIn, faults: Faults) -> list[Record]:
     """Records whose sizes are those of their annotations -> as displayed, with their boxes. What was turned is told.
 
@@ -127,4 +141,6 @@ def _turn(record: Record, header: ImageHeader) -> Record:
             f"{record.size_hw[0]}, but 'boxes_in: stored' says that its boxes are in the stored one: set 'auto' or 'displayed'"
         )
     boxes = [turn_box((x1, y1, x2, y2), header.stored_hw, header.orientation) for x1, y1, x2, y2 in record.boxes.tolist()]
-    return replace(record, size_hw=header.size_hw, boxes=torch.tensor(boxes, dtype=torch.float32, device="cpu").reshape(-1, 4))
+    turned = torch.tensor(boxes, dtype=torch.float32, device="cpu").reshape(-1, 4)
+    masks = None if record.masks is None else turn_masks(record.masks, header.orientation)
+    return replace(record, size_hw=header.size_hw, boxes=turned, masks=masks)

@@ -14,6 +14,7 @@ import torch
 
 from detection.data.faults import Faults
 from detection.errors import DatasetError
+from detection.masks import Masks
 from detection.structures import ImageId, Record
 
 Box = tuple[float, float, float, float]
@@ -34,6 +35,7 @@ class AnnotatedObject:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None  # px^2; None: the box's area
+    mask: bytes | None = None  # run lengths as in `Masks`, of the image's size; None: it has none
 
 
 def make_record(
@@ -55,7 +57,15 @@ def make_record(
         crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool, device="cpu"),
         areas=torch.tensor(areas, dtype=torch.float32, device="cpu"),
         known=known,
+        masks=_masks(objects, size_hw),
     )
+
+
+def _masks(objects: Sequence[AnnotatedObject], size_hw: tuple[int, int]) -> Masks | None:
+    if all(item.mask is None for item in objects):
+        return None
+    empty = Masks.empty(size_hw)
+    return Masks(size_hw, tuple(empty if item.mask is None else item.mask for item in objects))
 
 
 def needs_no_repair(box: Box, size_hw: tuple[int, int]) -> bool:

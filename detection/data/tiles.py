@@ -77,15 +77,8 @@ def tile_record(record: Record, window: Window, data: DataConfig) -> Record:
     boxes, share = boxes_in(record.boxes, window)
     there = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
     ignored = (share < data.tile_min_area) & (data.tile_cut == "ignore")
-    return replace(
-        record,
-        boxes=boxes[there],
-        labels=record.labels[there],
-        difficult=(record.difficult | ignored)[there],
-        crowd=record.crowd[there],
-        areas=(record.areas * share)[there],
-        window=window,
-    )
+    shown = replace(record, boxes=boxes, difficult=record.difficult | ignored, areas=record.areas * share, window=window)
+    return shown.select(there)
 
 
 def boxes_in(boxes: Tensor, window: Window) -> tuple[Tensor, Tensor]:

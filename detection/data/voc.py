@@ -1,5 +1,7 @@
 """Pascal VOC devkits, and folders laid out like one: Annotations/, ImageSets/Main/, JPEGImages/.
 
+SegmentationObject/ may hold the objects' masks.
+
 Without JPEGImages/ the images are where the annotations' <path> says: labels that were written beside images elsewhere.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,10 +20,13 @@ from detection.config import VocSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.images import image_size, is_image_name, looks_like_image, require_kind_that_is_read
+from detection.data.object_masks import note_misfit
 from detection.data.records import AnnotatedObject, list_files, make_record, needs_no_repair, repair_box
+from detection.data.voc_masks import MASK_FOLDER, read_voc_masks
 from detection.data.voc_xml import describe_box, parse_xml, read_box, read_difficult, read_name, read_size
 from detection.errors import DatasetError, MissingImageError
 from detection.files import exists, fold_name, is_file, read_text
+from detection.masks import Masks
 from detection.structures import Record
 
 MAX_SPLIT_BYTES = 1 << 28
@@ -37,6 +42,7 @@ class VocFolder:
     images: Mapping[str, Sequence[str]]  # stem -> file names in JPEGImages/, of which there should be one
     annotated: frozenset[str]  # stems that have an XML file
     classes: ClassMap
+    mask_pictures: frozenset[str] = frozenset()  # files in SegmentationObject/; none where masks are not wanted
 
     def annotation(self, stem: str) -> Path:
         """The XML file of an image."""
@@ -76,13 +82,13 @@ class SplitEntry(NamedTuple):
     file_name: str | None  # where the split's line names the image's file, not just its stem
 
 
-def read_voc(source: VocSource, root: Path, classes: ClassMap, faults: Faults) -> list[Record]:
-    """The images of a split, in its order. `root` is the source's, resolved.
+def read_voc(source: VocSource, root: Path, classes: ClassMap, faults: Faults, *, masks: bool = False) -> list[Record]:
+    """The images of a split, in its order. `root` is the source's, resolved; `masks`: read the objects' masks too.
 
     Raises DatasetError: no such folder or split, a listed image or XML missing or not to be told from another, malformed
     XML, an unknown class.
     """
-    folder = open_folder(root, source.year, classes)
+    folder = open_folder(root, source.year, classes, masks=masks)
     records = []
     for entry in read_image_set(folder.root, source.split, folder.annotated | folder.images.keys()):
         with faults.guard():
@@ -99,7 +105,7 @@ def _inform_of_other_case(records: Sequence[Record], root: Path, faults: Faults)
         faults.inform(f"{root}: {len(other)} images are named in other case or another Unicode form, e.g. {first}")
 
 
-def open_folder(root: Path, year: str | None, classes: ClassMap) -> VocFolder:
+def open_folder(root: Path, year: str | None, classes: ClassMap, *, masks: bool = False) -> VocFolder:
     """Find the year in a devkit, or a folder that is one itself, and list its images. Raises DatasetError."""
     folder = root if year is None else root / f"VOC{year}"
     if not (folder / "Annotations").is_dir():
@@ -108,7 +114,9 @@ def open_folder(root: Path, year: str | None, classes: ClassMap) -> VocFolder:
         if year is not None and (root / "Annotations").is_dir():
             found = f"{root} has Annotations/ itself: leave `year` out"
         raise DatasetError(f"there is no folder {folder / 'Annotations'}; {found}")
-    return VocFolder(folder, list_images(folder), annotated_stems(folder), classes)
+    place = folder / MASK_FOLDER
+    pictures = list_files(place) if masks and place.is_dir() else ()
+    return VocFolder(folder, list_images(folder), annotated_stems(folder), classes, frozenset(pictures))
 
 
 def list_images(root: Path) -> dict[str, list[str]]:
@@ -223,13 +231,34 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
     tree = parse_xml(path)
     file = find_image(folder, entry, tree.findtext("filename") or "") if folder.images else find_elsewhere(folder, entry, tree)
     size_hw = read_size(tree, path, faults) or image_size(file)
-    faults.image, objects = file, []
-    for number, element in enumerate(tree.findall("object"), start=1):
+    faults.image, objects, elements = file, [], tree.findall("object")
+    masks = _read_masks(folder, path.stem, len(elements), size_hw, faults)
+    for number, element in enumerate(elements, start=1):
         where = f"{path}, object {number}"
         with faults.guard():
             annotated = _read_object(element, folder.classes, size_hw, where, faults)
+            if annotated is not None and masks is not None:
+                annotated = replace(annotated, mask=masks.counts[number - 1])
+                note_misfit(annotated, size_hw, where, faults)
             objects += [] if annotated is None else [annotated]
     return make_record(entry.stem, file, size_hw, objects)
+
+
+def _read_masks(folder: VocFolder, stem: str, num_objects: int, size_hw: tuple[int, int], faults: Faults) -> Masks | None:
+    """The masks of all objects of an image's XML, or None where it has no picture of them, or one that is noted in `faults`."""
+    if f"{stem}.png" not in folder.mask_pictures:
+        return None
+    picture = folder.root / MASK_FOLDER / f"{stem}.png"
+    try:
+        masks = read_voc_masks(picture, num_objects).masks
+    except DatasetError as error:
+        faults.note(printable(str(error)), "picture of masks that cannot be read", "left out")
+        return None
+    if masks.size_hw != size_hw:
+        sizes = [f"{width}x{height}" for height, width in (masks.size_hw, size_hw)]
+        faults.note(f"{picture} is {sizes[0]}, its image {sizes[1]}", "picture of masks of another size", "left out")
+        return None
+    return masks
 
 
 def _read_object(

@@ -21,6 +21,7 @@ from detection.masks import Masks
 from detection.structures import Record
 
 VOID = 255
+MASK_FOLDER = "SegmentationObject"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_mask_truth(folder: Path, records: Sequence[Record]) -> dict[Any, MaskTr
 
     Raises DatasetError: no such folder, no picture of any record, or what `read_voc_masks` and the record's size refuse.
     """
-    place = folder / "SegmentationObject"
+    place = folder / MASK_FOLDER
     pictures = list_files(place)
     found = {each.image_id: each for each in records if f"{each.image_id}.png" in pictures}
     if not found:

@@ -69,9 +69,9 @@ def load_evaluation_split(config: Config) -> EvaluationSplit:
     if not (data.test or data.val):
         raise ConfigError("the config names no images to evaluate: set data.test or data.val")
     if data.test or data.held_out is None:
-        dataset = load_split(data, "test" if data.test else "val")
+        dataset = load_split(data, "test" if data.test else "val", masks=config.model.mask)
     else:
-        parts = load_parts(data)
+        parts = load_parts(data, masks=config.model.mask)
         dataset = parts.get("test", parts["val"])
     dataset = replace(dataset, records=ignore_unknown(dataset.records))
     warn_of_crowded(dataset, config)

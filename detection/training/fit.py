@@ -14,6 +14,7 @@ from torch import nn
 from detection.config import Config, HeldOut
 from detection.data.catalog import Dataset, load_parts, load_split, resolve_file
 from detection.data.loader import train_loader
+from detection.data.object_masks import describe_masks
 from detection.data.repeats import describe_factors
 from detection.data.settle import Tell, settle_config, with_split_file
 from detection.data.split import SPLIT_FILE, ImageSplit, read_split, settings_of, write_split
@@ -56,27 +57,31 @@ def settle_data(config: Config, world: World, tell: Tell) -> Config:
 def load_training_data(config: Config, training: Dataset | None, validation: Dataset | None, tell: Tell) -> TrainingData:
     """The data sets that are given, and the config's `data.train` and `data.val` in place of those that are not.
 
-    Raises DatasetError for annotations that cannot be used, or for other classes than the config's; ConfigError where images
-    are to be held out of a data set that is given.
+    Raises DatasetError for annotations that cannot be used, for other classes than the config's or, with `model.mask`, where
+    no object to learn from has a mask; ConfigError where images are to be held out of a data set that is given.
     """
-    held_out = config.data.held_out
+    held_out, with_masks = config.data.held_out, config.model.mask
     if held_out is not None and validation is None:
         if training is not None:
             raise ConfigError("data.val holds out a share of data.train, not of images that are given: give validation as well")
-        parts = load_parts(config.data, on_main(World.from_environment(), lambda: _kept_split(held_out)))
+        parts = load_parts(config.data, on_main(World.from_environment(), lambda: _kept_split(held_out)), masks=with_masks)
         training, validation = parts["train"], parts["val"]
     if training is None:
-        training = load_split(config.data, "train")
+        training = load_split(config.data, "train", masks=with_masks)
     _require_classes("train", training, config)
     tell(_describe_size("train", training))
     for sentence in _describe_epoch(training, config):
         tell(f"train: {sentence}")
+    if with_masks and (told := describe_masks("train", training.records, needed=True)) is not None:
+        tell(told)
     if validation is None and config.data.val_sources:
-        validation = load_split(config.data, "val")
+        validation = load_split(config.data, "val", masks=with_masks)
     if validation is not None:
         _require_classes("val", validation, config)
         warn_of_crowded(validation, config)
         tell(_describe_size("val", validation))
+        if with_masks and (told := describe_masks("val", validation.records, needed=False)) is not None:
+            tell(told)
     for sentence in advise_tiles(config):
         tell(sentence)
     return TrainingData(training, validation)

@@ -169,16 +169,16 @@ def test_packed_masks_are_stored_once():
     masks = [None, torch.tensor([True, False]), torch.tensor([True, False]), torch.tensor([False, True]), None]
     records = [replace(make_record(n, [(1, 2, 3, 4)] * n), known=known) for n, known in enumerate(masks)]
     packed = PackedRecords.pack(records)
-    assert packed.masks.tolist() == [[True, False], [False, True]] and packed.mask_of.tolist() == [-1, 0, 0, 1, -1]
+    assert packed.known.tolist() == [[True, False], [False, True]] and packed.known_of.tolist() == [-1, 0, 0, 1, -1]
     for index, expected in enumerate(masks):
         known = packed.target(index).known
         assert known is None if expected is None else known is not None and torch.equal(known, expected)
     known = packed.target(1).known
     assert known is not None
     known[0] = False  # a copy, not the memory of all workers
-    assert packed.masks[0, 0]
+    assert packed.known[0, 0]
     literal = PackedRecords.pack(records, partial_labels=False)
-    assert len(literal.masks) == 0 and all(literal.target(index).known is None for index in range(5))
+    assert len(literal.known) == 0 and all(literal.target(index).known is None for index in range(5))
     assert len(PackedRecords.pack([])) == 0
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from detection import evaluate, load_detector, train_detector
 from detection.analysis.provenance import current_provenance
@@ -60,11 +59,7 @@ def hide_classes(dataset: Dataset, share: float, seed: int) -> Dataset:
     for record in dataset.records:
         known = torch.ones(num_classes, dtype=torch.bool) if record.known is None else record.known.clone()
         known[torch.randperm(num_classes, generator=generator)[: round(share * num_classes)]] = False
-        kept = known[record.labels]
-        parts: dict[str, Tensor] = {
-            name: getattr(record, name)[kept] for name in ("boxes", "labels", "difficult", "crowd", "areas")
-        }
-        records.append(replace(record, known=known, **parts))  # type: ignore[arg-type]
+        records.append(replace(record.select(known[record.labels]), known=known))
     return replace(dataset, records=records)
 
 
