@@ -76,7 +76,7 @@ def test_boxes_of_masks_by_hand():
 
 
 @given(scene=scenes())
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_mirror_is_exact(scene):
     assert scene.masks is not None
     image, found = augment(pixels(*scene.masks.shape[1:]), scene, FLIP)
@@ -87,7 +87,7 @@ def test_mirror_is_exact(scene):
 
 
 @given(scene=scenes(), data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_what_a_crop_leaves_of_a_mask_is_what_its_box_is_around(scene, data):
     height, width = scene.masks.shape[1:]
     x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
@@ -102,8 +102,11 @@ def test_what_a_crop_leaves_of_a_mask_is_what_its_box_is_around(scene, data):
 
 
 @given(scene=scenes(), size_hw=st.tuples(st.integers(1, 300), st.integers(1, 300)))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_resized_to_any_size_box_and_mask_stay_together(scene, size_hw):
+    """Of objects that fill their boxes: the nearest pixel misses tips that are thinner than a pixel of the result."""
+    for mask, (x1, y1, x2, y2) in zip(scene.masks, scene.boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
     image, found = resize(pixels(*scene.masks.shape[1:]), scene, size_hw)
     assert image.shape[:2] == size_hw and found.masks.shape == (len(scene.labels), *size_hw) and found.masks.dtype == torch.bool
     seen = found.masks.flatten(1).any(dim=1)
