@@ -316,7 +316,7 @@ def test_images_without_masks_are_decoded_without(tmp_path):
 
 
 def test_tiles_of_a_data_set_carry_masks(tmp_path):
-    data = config(tmp_path, tile=32, tile_overlap=0.0).data
+    data = config(tmp_path, tile=32, tile_overlap=0.0, tile_cut="clip").data
     whole = dataset(tmp_path)
     tiles = tile_dataset(whole, data)
     assert sum(record.masks is not None for record in tiles.records) > 2
