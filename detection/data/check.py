@@ -27,7 +27,7 @@ from detection.data.loader import find_bad_images
 from detection.data.records import count_classes, describe_crowded
 from detection.errors import DatasetError
 from detection.structures import Record
-from detection.visualize import contact_sheet, draw_boxes, save_image
+from detection.visualize import contact_sheet, draw_boxes, draw_masks, save_image
 
 PERCENTILES = (1, 10, 50, 90, 99)
 """Of the sizes of boxes."""
@@ -57,28 +57,30 @@ class SplitStatistics:
     box_sizes: dict[int, int]  # percentile -> square root of the box's area; empty without boxes
 
 
-def check_data(data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None) -> list[CheckedSplit]:
-    """Check each split that a config names, in the order train, val, test.
+def check_data(
+    data: DataConfig, report: Callable[[SplitName, int, int], None] | None = None, *, masks: bool = False
+) -> list[CheckedSplit]:
+    """Check each split that a config names, in the order train, val, test; with `masks` those of its objects too.
 
     `report` is called with the split, the number of images decoded, and how many there are.
     """
-    return [check_images(name, records, faults, data, report) for name, records, faults in read_all(data)]
+    return [check_images(name, records, faults, data, report) for name, records, faults in read_all(data, masks=masks)]
 
 
-def read_all(data: DataConfig) -> Iterator[tuple[SplitName, list[Record], Faults]]:
+def read_all(data: DataConfig, *, masks: bool = False) -> Iterator[tuple[SplitName, list[Record], Faults]]:
     """The annotations of each split in the order train, val, test, and what is wrong with them, which is not raised.
 
     What is wrong with the annotations of images that are held out is with those of train.
     """
     faults = Faults.of(data, collect=True)
-    parts = read_parts(data, faults) if data.train else {}
+    parts = read_parts(data, faults, masks=masks) if data.train else {}
     for name, records in parts.items():
         yield name, records, faults if name == "train" else Faults.of(data, collect=True)
     named: dict[SplitName, Sequence[Source]] = {"val": data.val_sources, "test": data.test}
     for name, sources in named.items():
         if sources and name not in parts:
             faults = Faults.of(data, collect=True)
-            yield name, read_sources(sources, ClassMap.of(data), faults), faults
+            yield name, read_sources(sources, ClassMap.of(data), faults, masks=masks), faults
 
 
 def check_images(
@@ -175,7 +177,7 @@ def data_warnings(splits: Sequence[CheckedSplit], class_names: Sequence[str], ma
 def save_ground_truth_sheet(
     records: Sequence[Record], class_names: Sequence[str], file: Path, count: int = 12, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Draw the boxes of `count` images, spread evenly over the records, on one contact sheet. Unreadable images are left out.
+    """Draw the objects of `count` images, spread evenly over the records, on one contact sheet. Unreadable images are left out.
 
     Raises DatasetError for a suffix of no image format.
     """
@@ -198,4 +200,9 @@ def draw_ground_truth(image: np.ndarray, record: Record, class_names: Sequence[s
     num_classes = len(class_names)
     titles = [*class_names, *(f"{name} (difficult)" for name in class_names), *(f"{name} (crowd)" for name in class_names)]
     labels = record.labels + num_classes * (record.difficult + 2 * (record.crowd & ~record.difficult))
-    return draw_boxes(image, record.boxes, labels, titles)
+    return draw_boxes(draw_true_masks(image, record), record.boxes, labels, titles)
+
+
+def draw_true_masks(image: np.ndarray, record: Record) -> np.ndarray:
+    """A copy of the record's whole image with the masks of its objects, or the image itself where it has none."""
+    return image if record.masks is None else draw_masks(image, record.masks, record.labels)

@@ -53,7 +53,7 @@ def convert_dataset(
     chosen = require_splits(config.data, splits)
     require_outside(folder, [resolve_root(source.root) for source in config.data.all_sources])
     data = settle_config(config, tell).data
-    datasets: dict[str, Dataset] = {name: load_split(data, name) for name in chosen}
+    datasets: dict[str, Dataset] = {name: load_split(data, name, masks=format == "coco") for name in chosen}
     if data.on_bad_image == "skip":
         datasets = {name: without_bad_images(dataset, tell) for name, dataset in datasets.items()}
     total = sum(map(len, datasets.values()))

@@ -40,7 +40,8 @@ def examine_data(config: Config, report: Callable[[SplitName, int, int], None] |
     `report` is called with the split, the number of images decoded, and how many there are.
     """
     names = config.data.class_names
-    splits = check_data(config.data, report)
+    # Faults of masks are worth knowing whatever is trained; only where strictness would refuse them they must be needed, too.
+    splits = check_data(config.data, report, masks=config.model.mask or not config.data.strict)
     return Findings(
         splits,
         {split.name: split_statistics(split, names) for split in splits},

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from detection.config import Config
-from detection.data.check import PERCENTILES, CheckedSplit, draw_ground_truth, examples, overview
+from detection.data.check import PERCENTILES, CheckedSplit, draw_ground_truth, draw_true_masks, examples, overview
 from detection.data.duplicate_images import DuplicateImages
 from detection.data.duplicate_objects import DuplicateObject, find_duplicate_objects
 from detection.data.faults import RepairedFault
@@ -137,12 +137,12 @@ def _ground_truth_figures(split: CheckedSplit, names: Sequence[str], max_pixels:
 
 
 def _draw_shrunk(image: np.ndarray, record: Record, names: Sequence[str]) -> np.ndarray:
-    """Shrunk first, so that lines and words are sharp."""
-    shrunk = Image.fromarray(image)
+    """Shrunk before boxes are drawn, so that lines and words are sharp; masks are of the whole image's size."""
+    shrunk = Image.fromarray(draw_true_masks(image, record))
     shrunk.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     (height, width), (new_width, new_height) = image.shape[:2], shrunk.size
     scale = torch.tensor([new_width / width, new_height / height] * 2, device="cpu")
-    return draw_ground_truth(np.array(shrunk), replace(record, boxes=record.boxes * scale), names)
+    return draw_ground_truth(np.array(shrunk), replace(record, boxes=record.boxes * scale, masks=None), names)
 
 
 def _duplicate_object_figures(splits: Sequence[CheckedSplit], names: Sequence[str], max_pixels: int) -> Iterator[PageFigure]:

@@ -106,6 +106,7 @@ def largest_batch(number: int, config: Config, dataset: Dataset) -> Batch:
     box = torch.tensor([[0.0, 0.0, width / 2, height / 2]])
     partial = next((record for record in records if record.known is not None), records[0])
     known = make_target(partial, data.partial_labels).known
-    target = Target(box.repeat(objects, 1), torch.zeros(objects, dtype=torch.long), torch.zeros(0, 4), known)
+    masks = torch.ones((objects, height, width), dtype=torch.bool) if config.model.mask else None
+    target = Target(box.repeat(objects, 1), torch.zeros(objects, dtype=torch.long), torch.zeros(0, 4), known, masks)
     images = torch.full((number, 3, height, width), 128, dtype=torch.uint8)
     return Batch(images, [(height, width)] * number, [target] * number, ["a trial"] * number)

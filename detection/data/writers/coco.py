@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from detection.data.writers.labels import ImageLabels
 from detection.files import replacing
+from detection.masks import Masks
 from detection.rows import coco_box
 
 
@@ -38,6 +39,13 @@ class JsonList:
     def close(self) -> None:
         """Let go of the temporary file."""
         self._file.close()
+
+
+def _segmentation(mask: bytes | None, size_hw: tuple[int, int]) -> Any:
+    """Run lengths as COCO has them; the empty list, which other programs write too, where an object has no mask."""
+    if mask is None or mask == Masks.empty(size_hw):
+        return []
+    return Masks(size_hw, (mask,)).as_json()[0]
 
 
 class CocoWriter:
@@ -68,7 +76,7 @@ class CocoWriter:
                 "bbox": coco_box(each.box),
                 "area": round(area, 3),
                 "iscrowd": int(each.crowd or each.difficult),
-                "segmentation": [],
+                "segmentation": _segmentation(each.mask, image.size_hw),
             }
             self._annotations.append(entry if image.scores is None else entry | {"score": image.scores[index]})
 

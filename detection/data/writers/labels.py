@@ -57,7 +57,8 @@ def labels_of_record(record: Record, name: str, image_id: int | None = None) -> 
     """The ground truth of an image."""
     columns = (record.boxes, record.labels, record.difficult, record.crowd, record.areas)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    objects = [AnnotatedObject(tuple(box), *values) for box, *values in rows]
+    masks = [None] * len(record.labels) if record.masks is None else record.masks.counts
+    objects = [AnnotatedObject(tuple(box), *values, mask) for (box, *values), mask in zip(rows, masks, strict=True)]
     return ImageLabels(record.file, name, record.size_hw, objects, image_id=image_id)
 
 
