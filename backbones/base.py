@@ -109,6 +109,21 @@ class RegionHead(StagedModule):
         (pooled_features,) = cells
         return self(pooled_features)
 
+    def maps(self, pooled_features: Tensor) -> Tensor:
+        """The maps (R, channels, S', S') whose global average is `self(pooled_features)`: what masks are made of.
+
+        Raises BackboneError where a region's vector is no average of maps, as after fully connected layers.
+        """
+        raise BackboneError(
+            f"{type(self).__name__} makes no maps of a region, which masks are predicted from: use another backbone, or "
+            "model.neck=fpn, or define maps() in it"
+        )
+
+    def maps_after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
+        """`maps` of the pooled cells of each map of `before_pooling`, as `after_pooling` takes them."""
+        (pooled_features,) = cells
+        return self.maps(pooled_features)
+
 
 class C4Head(RegionHead):
     """The per-region half of a C4 detector's backbone."""

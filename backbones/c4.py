@@ -41,9 +41,13 @@ class SequentialHead(C4Head):
 
     def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
+        return global_average(self.maps(pooled_features))
+
+    def maps(self, pooled_features: Tensor) -> Tensor:
+        """Pooled features of R regions -> the last module's maps of them."""
         for module in self.children():
             pooled_features = module(pooled_features)
-        return global_average(pooled_features)
+        return pooled_features
 
 
 def split_modules(

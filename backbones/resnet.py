@@ -131,7 +131,12 @@ class ResNetHead(C4Head):
 
     def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        return global_average(self.layer4(pooled_features))
+        return global_average(self.maps(pooled_features))
+
+    def maps(self, pooled_features: Tensor) -> Tensor:
+        """Pooled features of R regions -> conv5_x's maps of them."""
+        maps: Tensor = self.layer4(pooled_features)
+        return maps
 
     def before_pooling(self, features: Tensor) -> list[MapToPool]:
         """The trunk's features -> the maps to pool. A bottleneck's first 1x1 convolutions have been applied to them already."""
@@ -140,15 +145,19 @@ class ResNetHead(C4Head):
 
     def after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
         """The cells of these maps -> one vector per region."""
+        return global_average(self.maps_after_pooling(cells))
+
+    def maps_after_pooling(self, cells: Sequence[Tensor]) -> Tensor:
+        """The cells of these maps -> conv5_x's maps of each region."""
         first, *others = self.layer4
         if not isinstance(first, Bottleneck):
             (pooled_features,) = cells
-            return self(pooled_features)
+            return self.maps(pooled_features)
         shortcut, narrow = cells
         x = first.after_pooling(shortcut, narrow)
         for block in others:
             x = block(x)
-        return global_average(x)
+        return x
 
 
 def _check_layout(depth: int, shortcut: Shortcut) -> None:

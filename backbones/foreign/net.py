@@ -109,7 +109,12 @@ class ForeignHead(C4Head):
 
     def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        return global_average(self._forward(self, pooled_features))
+        return global_average(self.maps(pooled_features))
+
+    def maps(self, pooled_features: Tensor) -> Tensor:
+        """Pooled features of R regions -> the last map of each."""
+        maps: Tensor = self._forward(self, pooled_features)
+        return maps
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):

@@ -48,6 +48,8 @@ from detection.errors import ConfigError
 
 MAX_CELL_ANCHORS = 1000
 Pooling = Literal["max", "align"]
+MaskTargets = Literal["hard", "soft"]
+Pasting = Literal["grid", "whole_pixels"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -200,6 +202,15 @@ class MaskConfig(Section):
         description="cells per side of a region, with a pyramid; C4 pools with roi.pool_size, and conv5 halves",
     )
     convs: Whole = Field(4, ge=0, le=32, description="3x3 convolutions before the deconvolution, with a pyramid; C4 has conv5")
+    targets: MaskTargets = Field(
+        "hard",
+        description="what a cell learns; hard: whether half of it is the object's, as in detectron2; soft: the share itself",
+    )
+    pasting: Pasting = Field(
+        "grid",
+        description="how a mask gets into the image; grid: sampled at the pixels' centres, as in detectron2; whole_pixels: "
+        "resized to a box of whole pixels, as in torchvision",
+    )
 
 
 class TestConfig(Section):

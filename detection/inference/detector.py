@@ -26,7 +26,7 @@ from detection.inference.refinement import refine_boxes
 from detection.inference.results import ImageDetections
 from detection.inference.select import select_detections
 from detection.inference.tiling import merge_windows, windows_of
-from detection.inference.views import View, classify_in_views, unite_proposals
+from detection.inference.views import View, classify_in_views, segment_in_views, unite_proposals
 from detection.modeling import FasterRCNN
 from detection.out_of_memory import is_out_of_memory, out_of_memory_as
 from detection.structures import Detections
@@ -161,7 +161,9 @@ def _predict_some(detectors: Sequence[FasterRCNN], images: Sequence[InputImage])
 
 def _of_image(found: Detections, class_names: tuple[str, ...], image: InputImage) -> ImageDetections:
     height, width = image.pixels.shape[:2]
-    return ImageDetections(found.boxes, found.scores, found.labels, class_names, (height, width), image.source)
+    return ImageDetections(
+        found.boxes, found.scores, found.labels, class_names, (height, width), image.source, masks=found.masks
+    )
 
 
 def detect_each(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:
@@ -197,20 +199,26 @@ def detect_plainly(detector: FasterRCNN, arrays: Sequence[np.ndarray]) -> list[D
     proposals = detector.propose(features, batch.sizes_hw)
     regions = detector.classify(features, proposals, batch.sizes_hw)
     image_sizes = [array.shape[:2] for array in arrays]
-    return select_detections(regions, size_hw, image_sizes, test, detector.score_threshold)
+    segment = partial(detector.segment, features) if detector.predicts_masks else None
+    pasting = detector.config.mask.pasting
+    return select_detections(regions, size_hw, image_sizes, test, detector.score_threshold, segment, pasting)
 
 
 def detect_in_views(views: Sequence[View]) -> list[Detections]:
     """Objects in the images of the views: by several scales, with mirror images, by several detectors, with refined boxes.
 
     Settings and pixels are the first view's. Proposals come from the images as they are; mirrored views only help to classify
-    them. One view at one scale without refinement gives what `detect_plainly` gives, to the last bit.
+    them. Masks are the means of the views whose detectors predict them. One view at one scale without refinement gives what
+    `detect_plainly` gives, to the last bit.
     """
     first = views[0]
     proposals = unite_proposals([view for view in views if not view.mirrored])
     regions = refine_boxes(partial(classify_in_views, views), proposals, first.size_hw, first.test.refinement_passes)
     image_sizes = [array.shape[:2] for array in first.arrays]
-    return select_detections(regions, first.size_hw, image_sizes, first.test, first.score_threshold)
+    seeing = [view for view in views if view.detector.predicts_masks]
+    segment = partial(segment_in_views, seeing, first.size_hw) if seeing else None
+    pasting = seeing[0].detector.config.mask.pasting if seeing else "grid"
+    return select_detections(regions, first.size_hw, image_sizes, first.test, first.score_threshold, segment, pasting)
 
 
 def views_of(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[View]:

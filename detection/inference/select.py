@@ -1,4 +1,5 @@
-"""From scores and boxes of every region to detections: threshold, NMS, and box voting where the settings ask for it.
+"""From scores and boxes of every region to detections: threshold, NMS, box voting where the settings ask for it,
+and the masks of what is left.
 
 N images, P regions of an image, K classes. Boxes: xyxy pixels. A score threshold is a number, or (K,) on the scores' device, a
 number for each class.
@@ -6,15 +7,20 @@ number for each class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from detection.config import TestConfig
+from detection.config import Pasting, TestConfig
+from detection.inference.pasting import paste_masks
 from detection.inference.voting import vote
 from detection.modeling.boxes import clip_boxes, nonempty_boxes, scale_boxes
 from detection.modeling.nms import batched_nms
 from detection.structures import Detections, ScoredRegions
+
+Segment = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
+"""From the boxes N x (D, 4) of found objects and their labels N x (D,) to the masks in the boxes, N x (D, M, M)."""
 
 
 def select_detections(
@@ -23,12 +29,22 @@ def select_detections(
     image_sizes: Sequence[tuple[int, int]],
     test: TestConfig,
     score_threshold: float | Tensor,
+    segment: Segment | None = None,
+    pasting: Pasting = "grid",
 ) -> list[Detections]:
-    """The detections in N images: regions in pixels of `size_hw`, results in the pixels of each image's own size (h, w)."""
-    parts = zip(regions.scores, regions.boxes, image_sizes, strict=True)
+    """The detections in N images: regions in pixels of `size_hw`, results in the pixels of each image's own size (h, w).
+
+    With `segment` they have masks, which are made for the final boxes alone and pasted as `mask.pasting` says.
+    """
+    parts = zip(regions.scores, regions.boxes, strict=True)
+    found = [select(scores, boxes, size_hw, test, score_threshold) for scores, boxes in parts]
+    moved = [to_image_pixels(each, size_hw, image_hw) for each, image_hw in zip(found, image_sizes, strict=True)]
+    if segment is None:
+        return moved
+    masks = segment([each.boxes for each in found], [each.labels for each in found])
     return [
-        to_image_pixels(select(scores, boxes, size_hw, test, score_threshold), size_hw, image_hw)
-        for scores, boxes, image_hw in parts
+        replace(each, masks=paste_masks(own, each.boxes, image_hw, pasting))
+        for each, own, image_hw in zip(moved, masks, image_sizes, strict=True)
     ]
 
 

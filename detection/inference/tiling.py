@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from detection.config import TestConfig
+from detection.inference.mask_windows import masks_in_image
 from detection.inference.voting import vote
+from detection.masks import Masks
 from detection.modeling.boxes import clip_boxes, pairwise_coverage, pairwise_iou
 from detection.modeling.nms import batched_nms
 from detection.structures import Detections
@@ -56,12 +58,23 @@ def merge_windows(
     )
     # Adding the tile's place rounds: a box at the image's border may end beyond it by the last digit.
     joined = replace(joined, boxes=clip_boxes(joined.boxes, size_hw))
-    kept = joined[keep_whole_first(joined, cut, test.nms_threshold)[: test.max_detections]]
+    best = keep_whole_first(joined, cut, test.nms_threshold)[: test.max_detections]
+    kept = replace(joined[best], masks=_masks_in_image(pairs, best, size_hw))
     if not test.voting or not len(kept):
         return kept
     # A cut box would draw the whole one towards the tile's border.
     scores = one_hot(joined.labels) * (joined.scores * ~cut)[:, None]
     return vote(kept, scores, joined.boxes[:, None].expand(-1, scores.shape[1], -1), test.voting_iou)
+
+
+def _masks_in_image(pairs: Sequence[tuple[Detections, Window]], chosen: Tensor, size_hw: tuple[int, int]) -> Masks | None:
+    """The masks of the chosen of all windows' detections, as masks of the image; None where the windows have none."""
+    every = [(each.masks, number, window) for each, window in pairs if each.masks is not None for number in range(len(each))]
+    if any(each.masks is None for each, _ in pairs):
+        return None
+    parts = [every[place] for place in chosen.tolist()]
+    moved = [masks_in_image(masks[number : number + 1], window, size_hw) for masks, number, window in parts]
+    return Masks(size_hw, tuple(each.counts[0] for each in moved))
 
 
 def cut_boxes(boxes: Tensor, window: Window, size_hw: tuple[int, int]) -> Tensor:

@@ -7,10 +7,11 @@ size at which the view's detector proposes, `test.shorter_side`; those of severa
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detection.config import TestConfig
@@ -86,6 +87,16 @@ class View:
         found = self.detector.classify_vectors(self.region_vectors(seen), seen, self.context())
         return ScoredRegions(found.scores, self._mirror(found.boxes))
 
+    def segment(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+        """The masks of found objects in their boxes: N x (D, 4) and N x (D,) -> N x (D, M, M) probabilities.
+
+        A mirrored view, too, takes boxes and gives masks as they are in the images.
+        """
+        seen = self._mirror(boxes)
+        maps = self.mask_maps(seen) if any(len(each) for each in seen) else None
+        found = self.detector.segment_maps(maps, labels)
+        return [masks.flip(2) if self.mirrored else masks for masks in found]
+
     def context(self) -> Tensor | None:
         """The whole images' vectors (N, D), pooled as any other region is. None where the config asks for no context."""
         if self.detector.config.roi.context and self._context is None:
@@ -96,14 +107,32 @@ class View:
     def region_vectors(self, regions: Sequence[Tensor]) -> Tensor:
         """conv5's vectors (R, D) of regions in the pixels of the images as seen: where there are several scales, the maximum
         of the two that suit each region, element by element."""
+        head = self.detector.roi_head
+        return self._of_regions(regions, head.vectors, head.conv5, None)
+
+    def mask_maps(self, regions: Sequence[Tensor]) -> Tensor:
+        """What the mask head works on, (R, C, S, S), of regions in the pixels of the images as seen; several scales are united
+        as in `region_vectors`."""
+        head = self.detector.roi_head
+        assert head.mask_head is not None, "asked for by nobody else"
+        pool_size = head.mask_head.pool_size
+        return self._of_regions(regions, head.mask_maps, head.conv5.maps if pool_size is None else _same, pool_size)
+
+    def _of_regions(
+        self,
+        regions: Sequence[Tensor],
+        at_one_scale: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor],
+        after_pooling: Callable[[Tensor], Tensor],
+        pool_size: int | None,
+    ) -> Tensor:
         test, head = self.test, self.detector.roi_head
         sides = test.scales or (test.shorter_side,)
         if len(sides) == 1:
             features = self.extract(sides[0], range(len(self.arrays)))
-            return head.vectors(features, self._at_scale(regions, sides[0]))
+            return at_one_scale(features, self._at_scale(regions, sides[0]))
 
         def pool(scale: int, indices: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
-            return head.pool(self.extract(sides[scale], indices), self._at_scale(boxes, sides[scale]))
+            return head.pool(self.extract(sides[scale], indices), self._at_scale(boxes, sides[scale]), pool_size=pool_size)
 
         sizes_hw = [self.sizes_hw[side] for side in sides]
         choices = [adjacent_scales(boxes, self.size_hw, sizes_hw, test.scale_area) for boxes in regions]
@@ -111,8 +140,8 @@ class View:
             pool_at_chosen(pool, regions, [choice[:, column] for choice in choices], len(sides)) for column in (0, 1)
         )
         if test.scale_merge == "conv5":
-            return torch.maximum(head.conv5(first), head.conv5(second))
-        return head.conv5(torch.maximum(first, second))
+            return torch.maximum(after_pooling(first), after_pooling(second))
+        return after_pooling(torch.maximum(first, second))
 
     def _at_scale(self, regions: Sequence[Tensor], shorter_side: int) -> list[Tensor]:
         return [scale_boxes(boxes, self.size_hw, self.sizes_hw[shorter_side]) for boxes in regions]
@@ -140,6 +169,30 @@ def classify_in_views(views: Sequence[View], regions: Sequence[Tensor]) -> Score
     return ScoredRegions(
         [_mean(parts) for parts in zip(*scores, strict=True)], [_mean(parts) for parts in zip(*boxes, strict=True)]
     )
+
+
+def segment_in_views(
+    views: Sequence[View], size_hw: tuple[int, int], boxes: Sequence[Tensor], labels: Sequence[Tensor]
+) -> list[Tensor]:
+    """The masks of found objects, N x (D, M, M): the means of what the views give, all resized to the largest M.
+
+    The boxes N x (D, 4) are in the pixels of an image of `size_hw`.
+    """
+    found = [view.segment([scale_boxes(each, size_hw, view.size_hw) for each in boxes], labels) for view in views]
+    return [_mean(_of_one_size(parts)) for parts in zip(*found, strict=True)]
+
+
+def _of_one_size(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Masks (D, M, M) of different M -> of the largest one, interpolated."""
+    size = max(each.shape[-1] for each in masks)
+    return [
+        each if each.shape[-1] == size or not len(each) else F.interpolate(each[None], size=(size, size), mode="bilinear")[0]
+        for each in masks
+    ]
+
+
+def _same(cells: Tensor) -> Tensor:
+    return cells
 
 
 def _without_repeats(boxes: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ P regions, K classes, D detections of one image. Boxes: xyxy pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def vote(kept: Detections, scores: Tensor, boxes: Tensor, iou_threshold: float) 
     """The kept detections, each box replaced by the score-weighted mean of the candidates of its class around it.
 
     Candidates are boxes (P, K, 4) with scores (P, K); those with an IoU of `iou_threshold` or more vote, in proportion to their
-    score. The detections' own scores and order stay; a box without any vote stays as it is.
+    score. The detections' own scores, masks and order stay; a box without any vote stays as it is.
     """
     voted = kept.boxes.clone()
     # The product of autocast would have 8 bits: too few for a coordinate.
@@ -26,4 +28,4 @@ def vote(kept: Detections, scores: Tensor, boxes: Tensor, iou_threshold: float) 
             votes = (pairwise_iou(kept.boxes[members], boxes[:, label]) >= iou_threshold) * scores[:, label]  # (members, P)
             totals = votes.sum(dim=1, keepdim=True)
             voted[members] = torch.where(totals > 0, votes @ boxes[:, label] / totals, voted[members])
-    return Detections(voted, kept.scores, kept.labels)
+    return replace(kept, boxes=voted)

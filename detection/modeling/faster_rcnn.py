@@ -18,7 +18,8 @@ from backbones.modes import one_thread_after_fork, own_defaults
 from detection.config import Config, TestConfig
 from detection.config.thresholds import check_threshold_names, thresholds_of_classes
 from detection.errors import CheckpointError
-from detection.modeling.parts import build_parts
+from detection.modeling.mask_head import mask_probabilities
+from detection.modeling.parts import build_mask_head, build_parts
 from detection.modeling.roi_head import RoiHead, whole_image_box
 from detection.modeling.rpn import RegionProposalNetwork
 from detection.structures import Batch, ScoredRegions
@@ -42,7 +43,8 @@ class FasterRCNN(nn.Module):
         self.trunk, head = build_parts(config)
         self.preprocessing = self.trunk.preprocessing if preprocessing is None else preprocessing
         self.rpn = RegionProposalNetwork(self.trunk.channels, self.trunk.strides, config.rpn)
-        self.roi_head = RoiHead(head, self.trunk.roi_strides, len(self.class_names), config.roi)
+        mask_head = build_mask_head(config, self.trunk, head)
+        self.roi_head = RoiHead(head, self.trunk.roi_strides, len(self.class_names), config.roi, mask_head)
         # A buffer, so that it is where the scores are before they are: a copy for each image would make the device wait.
         self.register_buffer("_class_thresholds", None, persistent=False)
         self.use_test_config(config.test)
@@ -82,7 +84,7 @@ class FasterRCNN(nn.Module):
         self.preprocessing = preprocessing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Four scalar training losses, float32."""
+        """Four scalar training losses, float32; a fifth one with a mask head."""
         one_thread_after_fork()
         features = self.extract(batch)
         output = self.rpn(features)
@@ -129,6 +131,30 @@ class FasterRCNN(nn.Module):
         scores, boxes = self.roi_head.decode(logits, deltas, torch.cat(list(regions)))
         counts = [len(image_regions) for image_regions in regions]
         return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)))
+
+    @property
+    def predicts_masks(self) -> bool:
+        """Whether there is a mask head."""
+        return self.roi_head.mask_head is not None
+
+    def segment(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+        """The mask of each found object in its box: N x (D, 4) and N x (D,) -> N x (D, M, M) probabilities, float32.
+
+        The boxes are pooled again. Raises CheckpointError where the head gives NaN or infinity.
+        """
+        if not any(len(each) for each in boxes):
+            return self.segment_maps(None, labels)
+        return self.segment_maps(self.roi_head.mask_maps(features, boxes), labels)
+
+    def segment_maps(self, maps: Tensor | None, labels: Sequence[Tensor]) -> list[Tensor]:
+        """The rest of `segment` after pooling: from what the mask head works on (R, C, S, S), None for no object."""
+        mask_head = self.roi_head.mask_head
+        assert mask_head is not None, "asked for by nobody else"
+        if maps is None:
+            return [torch.zeros((0, 1, 1), dtype=torch.float32, device=self.device) for _ in labels]
+        logits = mask_head(maps)
+        require_finite([logits])
+        return list(mask_probabilities(logits, torch.cat(list(labels))).split([len(own) for own in labels]))
 
     def no_regions(self, num_images: int) -> ScoredRegions:
         """The result for N images none of which has a region: N empty tensors of each kind."""

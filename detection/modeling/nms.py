@@ -1,18 +1,11 @@
-"""Non-maximum suppression by torchvision's compiled operator, in one class or in each of several.
-
-Importing torchvision takes longer than many a prediction, because it also imports torch's compiler and all its models. On a
-CPU a detector needs nothing of it but this operator, so only the compiled library that holds the operator is loaded.
-"""
+"""Non-maximum suppression by torchvision's compiled operator, in one class or in each of several."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from contextlib import suppress
-from pathlib import Path
-
 import torch
 from torch import Tensor
+
+from detection.modeling.operators import load_operators
 
 # With more boxes a CPU is faster with one NMS per class than with one for all, which compares boxes of different classes too.
 MAX_BOXES_IN_ONE_NMS = 1000
@@ -38,16 +31,4 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     return nms(boxes + (labels.to(boxes) * (boxes.max() + 1))[:, None], scores, iou_threshold)
 
 
-def _load_operators() -> None:
-    """Make torchvision's operators known to torch. Where its library is not found as expected, torchvision is imported."""
-    if "torchvision" not in sys.modules and (spec := importlib.util.find_spec("torchvision")):
-        for folder in spec.submodule_search_locations or ():
-            for library in sorted(Path(folder).glob("_C*")):
-                if library.suffix in (".so", ".pyd", ".dylib"):
-                    with suppress(OSError):
-                        torch.ops.load_library(library)
-    if not hasattr(torch.ops.torchvision, "nms"):
-        import torchvision  # noqa: F401  it has the library elsewhere, or says what is wrong
-
-
-_load_operators()
+load_operators()

@@ -11,26 +11,45 @@ Boxes: xyxy pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import RegionHead
+from backbones.blocks import global_average
 from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
 from detection.modeling.levels import levels_of, pool_at_chosen
+from detection.modeling.mask_head import MaskHead, mask_loss, mask_targets
 from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
 from detection.structures import Target
 
 
-class RoiHead(nn.Module):
-    """Classifies RoIs and regresses one box per class."""
+class SampledRois(NamedTuple):
+    """The RoIs of one image that enter the loss, T of them."""
 
-    def __init__(self, conv5: RegionHead, strides: Sequence[int], num_classes: int, config: RoiConfig) -> None:
+    rois: Tensor  # (T, 4)
+    labels: Tensor  # (T,) int64, K for background
+    gt_boxes: Tensor  # (T, 4): the ground-truth box of each
+    matched: Tensor  # (T,) int64: which object that is; of no meaning for background
+
+
+class RoiHead(nn.Module):
+    """Classifies RoIs and regresses one box per class; with a mask head, predicts one mask per class, too."""
+
+    def __init__(
+        self,
+        conv5: RegionHead,
+        strides: Sequence[int],
+        num_classes: int,
+        config: RoiConfig,
+        mask_head: MaskHead | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.strides = tuple(strides)
@@ -44,6 +63,7 @@ class RoiHead(nn.Module):
         nn.init.normal_(self.box_deltas.weight, std=0.001)
         nn.init.zeros_(self.class_scores.bias)
         nn.init.zeros_(self.box_deltas.bias)
+        self.mask_head = mask_head
 
     def forward(
         self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
@@ -54,27 +74,48 @@ class RoiHead(nn.Module):
 
     def vectors(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
         """conv5's vector of each RoI: L maps (N, C, H, W) and N x (P, 4) -> (R, D)."""
+        return self._of_rois(features, rois, self.conv5, self.conv5.after_pooling)
+
+    def maps(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """conv5's maps of each RoI, (R, D, S, S), of which `vectors` are the averages. Raises BackboneError if it has none."""
+        return self._of_rois(features, rois, self.conv5.maps, self.conv5.maps_after_pooling)
+
+    def _of_rois(
+        self,
+        features: Sequence[Tensor],
+        rois: Sequence[Tensor],
+        whole: Callable[[Tensor], Tensor],
+        rest: Callable[[Sequence[Tensor]], Tensor],
+    ) -> Tensor:
+        """What conv5 makes of the RoIs: as a whole after pooling, or the rest of it where some of it comes before pooling."""
         if self.config.pooling == "align" and features[0].device.type == "cpu":
             # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
             begun = [self.conv5.before_pooling(each) for each in features[: len(self.strides)]]
             cells = [
                 self.pool([part.features for part in parts], rois, parts[0].cell_stride) for parts in zip(*begun, strict=True)
             ]
-            return self.conv5.after_pooling(cells)
-        return self.conv5(self.pool(features, rois))
+            return rest(cells)
+        return whole(self.pool(features, rois))
 
-    def pool(self, features: Sequence[Tensor], rois: Sequence[Tensor], cell_stride: int = 1) -> Tensor:
+    def pool(
+        self, features: Sequence[Tensor], rois: Sequence[Tensor], cell_stride: int = 1, pool_size: int | None = None
+    ) -> Tensor:
         """The cells of each RoI, L maps (N, C, H, W) and N x (P, 4) -> (R, C, S, S), in the order of the RoIs; of the cells
-        along both axes only each `cell_stride`-th one. Each RoI is pooled from the map that suits its size."""
+        along both axes only each `cell_stride`-th one. Each RoI is pooled from the map that suits its size.
+
+        `pool_size`: cells along each axis, by default the config's."""
         config = self.config
+        size = config.pool_size if pool_size is None else pool_size
 
         def pool(level: int, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
             maps = features[level] if len(images) == len(features[level]) else features[level][list(images)]
             stride = self.strides[level]
-            return pool_rois(maps, boxes, config.pool_size, stride, config.pooling, config.sampling_ratio, cell_stride)
+            return pool_rois(maps, boxes, size, stride, config.pooling, config.sampling_ratio, cell_stride)
 
         if len(self.strides) == 1:
             return pool(0, range(len(rois)), rois)
+        if not any(len(boxes) for boxes in rois):
+            return features[0].new_zeros((0, features[0].shape[1], -(-size // cell_stride), -(-size // cell_stride)))
         return pool_at_chosen(pool, rois, [levels_of(boxes, self.strides) for boxes in rois], len(self.strides))
 
     def context(self, features: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> Tensor | None:
@@ -106,6 +147,40 @@ class RoiHead(nn.Module):
         boxes = decode_boxes(deltas, rois[:, None], self.config.delta_std)
         return logits.softmax(dim=1)[:, :-1], boxes
 
+    def mask_maps(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """What the mask head works on: conv5's maps of each RoI, or cells of its own, (R, C, S, S)."""
+        assert self.mask_head is not None, "asked for by nobody else"
+        if self.mask_head.pool_size is None:
+            return self.maps(features, rois)
+        return self.pool(features, rois, pool_size=self.mask_head.pool_size)
+
+    def mask_loss(
+        self,
+        mask_head: MaskHead,
+        features: Sequence[Tensor],
+        maps: Tensor | None,
+        samples: Sequence[SampledRois],
+        targets: Sequence[Target],
+    ) -> Tensor:
+        """Sigmoid cross-entropy of the masks of the sampled foreground RoIs. `maps`: conv5's of all of the sample, or None."""
+        foreground = [(sample.labels < self.num_classes).nonzero().squeeze(1) for sample in samples]
+        rois, labels, matched = (
+            [part[own] for part, own in zip(parts, foreground, strict=True)]
+            for parts in zip(*((sample.rois, sample.labels, sample.matched) for sample in samples), strict=True)
+        )
+        if maps is None:
+            maps = self.mask_maps(features, rois)
+        else:
+            # No second pass of conv5: these regions went through it for their boxes already.
+            maps = maps[(torch.cat([sample.labels for sample in samples]) < self.num_classes).nonzero().squeeze(1)]
+        logits = mask_head(maps)
+        wanted = [
+            mask_targets(target.masks, *each, logits.shape[-1], mask_head.config.targets)
+            for target, *each in zip(targets, rois, matched, strict=True)
+        ]
+        shares, known = (torch.cat(parts) for parts in zip(*wanted, strict=True))
+        return mask_loss(logits, torch.cat(labels), shares, known)
+
     def losses(
         self,
         features: Sequence[Tensor],
@@ -113,13 +188,16 @@ class RoiHead(nn.Module):
         sizes_hw: Sequence[tuple[int, int]],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs.
+        """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs; with a mask head
+        its loss, too, averaged over those of them whose masks are known.
 
         Classes that a RoI's image does not know are no part of its softmax, see `mask_unknown`.
         """
         samples = [self.sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        rois, labels, gt_boxes = (list(part) for part in zip(*samples, strict=True))
-        logits, deltas = self(features, rois, sizes_hw)
+        rois, labels, gt_boxes, _ = (list(part) for part in zip(*samples, strict=True))
+        maps = self.maps(features, rois) if self.mask_head and self.mask_head.pool_size is None else None
+        vectors = self.vectors(features, rois) if maps is None else global_average(maps)
+        logits, deltas = self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
         truth = torch.cat(labels)
         positive = (truth < self.num_classes).nonzero().squeeze(1)
         wanted = encode_boxes(torch.cat(gt_boxes)[positive], torch.cat(rois)[positive], self.config.delta_std)
@@ -129,11 +207,14 @@ class RoiHead(nn.Module):
         num_sampled = max(len(truth), 1)
         logits = mask_unknown(logits, labels, [target.known for target in targets])
         class_loss = F.cross_entropy(logits, truth, reduction="sum")
-        return {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
+        losses = {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
+        if self.mask_head is not None:
+            losses["loss_mask"] = self.mask_loss(self.mask_head, features, maps, samples, targets)
+        return losses
 
     @torch.no_grad()
-    def sample_rois(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
-        """The RoIs (S, 4) of one image that enter the loss, their labels (S,), and the ground-truth box (S, 4) of each.
+    def sample_rois(self, proposals: Tensor, target: Target) -> SampledRois:
+        """The RoIs of one image that enter the loss.
 
         The ground-truth boxes are proposals too: early in training they are the only good ones.
         """
@@ -145,10 +226,10 @@ class RoiHead(nn.Module):
         chosen = torch.cat([positive, negative])
         if len(target.boxes) == 0:
             background = torch.full_like(chosen, self.num_classes)
-            return proposals[chosen], background, proposals[chosen]
+            return SampledRois(proposals[chosen], background, proposals[chosen], torch.zeros_like(chosen))
         labels = target.labels[matched[chosen]]
         labels = torch.where(match_labels[chosen] == POSITIVE, labels, self.num_classes)
-        return proposals[chosen], labels, target.boxes[matched[chosen]]
+        return SampledRois(proposals[chosen], labels, target.boxes[matched[chosen]], matched[chosen])
 
 
 def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:

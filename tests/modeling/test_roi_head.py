@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detection.modeling.roi_head import RoiHead, mask_unknown
+from detection.modeling.roi_head import SampledRois, mask_unknown
 from detection.structures import Batch, Target
 from tests.small_detector import detector, noise
 
@@ -92,9 +92,13 @@ def test_the_head_divides_by_all_rois(monkeypatch):
     """Two images of two RoIs, K = 2; the first image knows no dogs: (ln 4/3 + ln 4 + ln 2 + ln 3) / 4."""
     head = detector().roi_head
     samples = iter([torch.tensor([2, 0]), torch.tensor([2, 1])])
-    monkeypatch.setattr(head, "sample_rois", lambda boxes, target: (torch.rand(2, 4), next(samples), torch.rand(2, 4)))
-    monkeypatch.setattr(RoiHead, "forward", lambda self, *_: (torch.tensor([LN] * 4), torch.zeros(4, 2, 4)))
-    monkeypatch.setattr(RoiHead, "__call__", RoiHead.forward)
+
+    def sample(boxes: Tensor, target: Target) -> SampledRois:
+        return SampledRois(torch.rand(2, 4), next(samples), torch.rand(2, 4), torch.zeros(2, dtype=torch.long))
+
+    monkeypatch.setattr(head, "sample_rois", sample)
+    monkeypatch.setattr(head, "vectors", lambda *_: torch.zeros(4, 1))
+    monkeypatch.setattr(head, "logits_and_deltas", lambda *_: (torch.tensor([LN] * 4), torch.zeros(4, 2, 4)))
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
     targets = [Target(*nothing, known=mask(True, False)), Target(*nothing)]
     losses = head.losses([torch.zeros(2, 1, 1, 1)], [torch.zeros(0, 4)] * 2, [(9, 9)] * 2, targets)
