@@ -137,7 +137,9 @@ def _parse_line(text: str, where: str, positions: Mapping[str, int]) -> tuple[in
 def coco_results(
     detections: DetectionsByImage, class_names: Sequence[str], category_ids: Mapping[str, int | str]
 ) -> list[dict[str, Any]]:
-    """Detections as the content of a COCO result file. `category_ids`: class name -> category id, whole number or text.
+    """Detections as the content of a COCO result file, those with masks with `segmentation` (run lengths) beside the box.
+
+    `category_ids`: class name -> category id, whole number or text.
 
     Raises DatasetError for a class without a category.
     """
@@ -147,9 +149,11 @@ def coco_results(
         raise DatasetError(f"class '{missing[0]}' is no category of the annotations: {known}")
     results = []
     for image_id, found in detections.items():
-        for box, score, label in zip(corners_to_xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), strict=True):
+        masks = [{}] * len(found) if found.masks is None else [{"segmentation": mask} for mask in found.masks.as_json()]
+        rows = zip(corners_to_xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), masks, strict=True)
+        for box, score, label, mask in rows:
             category = category_ids[class_names[label]]
-            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score, **mask})
     return results
 
 

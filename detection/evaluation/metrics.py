@@ -31,6 +31,19 @@ METRICS = {
     # The same, where test.max_detections is above 100, with as many detections per image as that.
     "APcap": MetricInfo("COCO AP, test.max_detections per image"),
     "ARcap": MetricInfo("COCO AR, test.max_detections per image"),
+    # The twelve with the IoU of masks, where detector and data have masks.
+    "mask_AP": MetricInfo("COCO mask AP@[.5,.95]"),
+    "mask_AP50": MetricInfo("COCO mask AP50"),
+    "mask_AP75": MetricInfo("COCO mask AP75"),
+    "mask_APs": MetricInfo("COCO mask AP, small objects"),
+    "mask_APm": MetricInfo("COCO mask AP, medium objects"),
+    "mask_APl": MetricInfo("COCO mask AP, large objects"),
+    "mask_AR1": MetricInfo("COCO mask AR, 1 detection per image"),
+    "mask_AR10": MetricInfo("COCO mask AR, 10 detections per image"),
+    "mask_AR100": MetricInfo("COCO mask AR, 100 detections per image"),
+    "mask_ARs": MetricInfo("COCO mask AR, small objects"),
+    "mask_ARm": MetricInfo("COCO mask AR, medium objects"),
+    "mask_ARl": MetricInfo("COCO mask AR, large objects"),
     # Pascal VOC's mean over the classes at IoU 0.5, in [0, 1]; NaN where no class has objects. See VocMetric.
     "voc_area": MetricInfo("VOC mAP@.5, area"),
     "voc07": MetricInfo("VOC mAP@.5, 11-point"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Ensemble:
-    """Several detectors of the same classes as one: united proposals, averaged scores and boxes.
+    """Several detectors of the same classes as one: united proposals, averaged scores, boxes and masks.
 
     Each member sees the images at its own sizes; thresholds, refinement and voting are those of the first member's config.
     Raises CheckpointError where class names differ.
@@ -40,6 +40,11 @@ class Ensemble:
     def class_names(self) -> tuple[str, ...]:
         """The K class names in the order of the labels."""
         return self.detectors[0].class_names
+
+    @property
+    def predicts_masks(self) -> bool:
+        """Whether a member has a mask head: those that have one make the masks of all."""
+        return any(detector.predicts_masks for detector in self.detectors)
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from detection.engine.run_curves import RunCurves, read_run
 from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
 from detection.evaluation.known import ignore_unknown, without_unknown
 from detection.evaluation.metrics import METRICS
+from detection.evaluation.predicted_masks import PREFIX, evaluate_predicted_masks
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
 from detection.inference.dataset import predict_dataset
@@ -33,8 +34,10 @@ class EvaluationResult:
     `print` shows all metrics, and the classes by their AP; `report` writes the page that says what is wrong.
     """
 
-    metrics: dict[str, float]  # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07
-    class_ap: dict[str, dict[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP, of the classes that have objects
+    # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07; the twelve of masks if there are any
+    metrics: dict[str, float]
+    # "AP", "voc_area", "voc07", and "mask_AP" if there are masks -> class name -> AP, of the classes that have objects
+    class_ap: dict[str, dict[str, float]]
     detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
     dataset: Dataset = field(repr=False)  # the ground truth that they were compared with
     latency: Latency | None = None  # per image, of the detector; None where only its detections were given
@@ -100,9 +103,12 @@ def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_det
     coco = evaluate_coco_records(records, detections, class_names, max_detections)
     area = evaluate_voc(records, detections, class_names, metric="area")
     voc07 = evaluate_voc(records, detections, class_names, metric="voc07")
+    masks = evaluate_predicted_masks(records, detections, class_names)
+    mask_numbers = {} if masks is None else {f"{PREFIX}{key}": value for key, value in masks.numbers.items()}
+    mask_ap = {} if masks is None else {f"{PREFIX}AP": masks.class_ap}
     return EvaluationResult(
-        {**coco.numbers, "voc_area": area.mean_ap, "voc07": voc07.mean_ap},
-        {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap},
+        {**coco.numbers, "voc_area": area.mean_ap, "voc07": voc07.mean_ap, **mask_numbers},
+        {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap, **mask_ap},
         detections,
         dataset,
     )

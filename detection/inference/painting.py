@@ -15,7 +15,7 @@ import numpy as np
 from detection.inference.predictor import Predictor
 from detection.inference.tracking import ObjectTracker, predict_frame
 from detection.structures import Detections
-from detection.visualize import draw_boxes, draw_trails
+from detection.visualize import draw_boxes, draw_masks, draw_trails
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class FoundObject:
     score: float
     box: tuple[float, ...]
     track: int | None = None  # the object's number in a film where objects are followed
+    mask: dict[str, Any] | None = None  # COCO's run lengths; None where masks are not predicted
 
     def as_json(self) -> dict[str, Any]:
-        """Class, score to four decimals, box [x1, y1, x2, y2] to two; the number if there is one."""
+        """Class, score to four decimals, box [x1, y1, x2, y2] to two; the number and the mask, `segmentation`, if there are."""
         box = [round(edge, 2) for edge in self.box]
         number = {} if self.track is None else {"track": self.track}
-        return {"class": self.class_name, "score": round(self.score, 4), "box": box, **number}
+        mask = {} if self.mask is None else {"segmentation": self.mask}
+        return {"class": self.class_name, "score": round(self.score, 4), "box": box, **number, **mask}
 
 
 class FramePainter:
@@ -82,6 +84,7 @@ class TrackPainter:
         self._extend_trails(found, tracks)
         trails = {number: [(x, y) for _, x, y in points] for number, points in self._trails.items()}
         names = self._model.class_names
+        image = image if found.masks is None else draw_masks(image, found.masks, found.labels, tracks)
         drawn = draw_boxes(draw_trails(image, trails), found.boxes, found.labels, names, found.scores, tracks)
         return drawn, found_objects(found, names, tracks)
 
@@ -98,6 +101,7 @@ class TrackPainter:
 def draw_detections(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
     """A drawn copy of the image, and what was found in it, best first. The model's config decides the precision."""
     found = predict_frame(model, image)
+    image = image if found.masks is None else draw_masks(image, found.masks, found.labels)
     drawn = draw_boxes(image, found.boxes, found.labels, model.class_names, found.scores)
     return drawn, found_objects(found, model.class_names)
 
@@ -107,5 +111,6 @@ def found_objects(
 ) -> list[FoundObject]:
     """Detections of one image as plain values, in their order."""
     numbers = [None] * len(detections) if tracks is None else tracks
-    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(), numbers, strict=True)
-    return [FoundObject(class_names[label], score, tuple(box), number) for label, score, box, number in rows]
+    masks = [None] * len(detections) if detections.masks is None else detections.masks.as_json()
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(), numbers, masks, strict=True)
+    return [FoundObject(class_names[label], score, tuple(box), number, mask) for label, score, box, number, mask in rows]

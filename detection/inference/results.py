@@ -19,7 +19,7 @@ from detection.inference.images import ImageInput, Source, read_input
 from detection.rows import yolo_row
 from detection.structures import Detections, ImageId
 from detection.terminal import table_lines
-from detection.visualize import draw_boxes, save_image
+from detection.visualize import draw_boxes, draw_masks, save_image
 
 if TYPE_CHECKING:
     import supervision
@@ -57,6 +57,8 @@ class ImageDetections(Detections):
             (height, width), (own_height, own_width) = pixels.shape[:2], self.size_hw
             raise DatasetError(f"the picture has {width} x {height} pixels, the detections are of {own_width} x {own_height}")
         on_cpu = self.to("cpu")
+        if on_cpu.masks is not None:
+            pixels = draw_masks(pixels, on_cpu.masks, on_cpu.labels)
         return draw_boxes(pixels, on_cpu.boxes, on_cpu.labels, self.class_names, on_cpu.scores)
 
     def save(self, path: str | Path, image: ImageInput | None = None) -> None:
@@ -64,7 +66,9 @@ class ImageDetections(Detections):
         save_image(path, self.plot(image))
 
     def to_coco(self, image_id: ImageId, category_ids: Mapping[str, int | str] | None = None) -> list[dict[str, Any]]:
-        """The entries of a COCO result file. `category_ids`: class name -> category id; the labels if None.
+        """The entries of a COCO result file, with `segmentation` where there are masks.
+
+        `category_ids`: class name -> category id; the labels if None.
 
         Raises DatasetError for a class without a category.
         """
@@ -77,14 +81,18 @@ class ImageDetections(Detections):
         return [yolo_row(label, box, self.size_hw, score if scores else None) for label, score, box in rows]
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as `supervision.Detections`, with `data["class_name"]`. Raises ConfigError where that is not installed."""
+        """The same as `supervision.Detections`, with `data["class_name"]`; with `mask`, bitmaps (D, H, W), if there are masks.
+
+        Raises ConfigError where that is not installed."""
         try:
             import supervision
         except ImportError:
             raise ConfigError("to_supervision needs the package supervision: pip install 'resdet[supervision]'") from None
         boxes, scores, labels = (_array(tensor) for tensor in (self.boxes, self.scores, self.labels))
         names = np.array(self.names, dtype=np.str_)
-        return supervision.Detections(boxes, confidence=scores, class_id=labels.astype(int), data={"class_name": names})
+        mask = None if self.masks is None else self.masks.decode().numpy()
+        data = {"class_name": names}
+        return supervision.Detections(boxes, mask=mask, confidence=scores, class_id=labels.astype(int), data=data)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {printable(name)}" for name, count in Counter(self.names).most_common(5))

@@ -55,6 +55,8 @@ WEIGHT_KEYS = (
     "roi.pool_size",
     "roi.delta_std",
     "roi.context",
+    "model.mask",
+    "mask.pool_size",
 )
 
 
@@ -174,6 +176,7 @@ def require_fitting_heads(state: Mapping[str, Tensor], config: Config, path: str
         "rpn.deltas": 4 * config.anchors_per_cell,
         "roi_head.class_scores": num_classes + 1,
         "roi_head.box_deltas": 4 * num_classes,
+        **({"roi_head.mask_head.predictor": num_classes} if config.model.mask else {}),
     }
     for key, expected in ((f"{layer}.{part}", rows) for layer, rows in rows.items() for part in ("weight", "bias")):
         if key not in state:

@@ -1,4 +1,4 @@
-"""A detector's weights for a detector of other classes, with or without context, or with other anchors.
+"""A detector's weights for a detector of other classes, with or without context or masks, or with other anchors.
 
 K classes, D features per RoI. Row k of `class_scores` (K + 1, D) is class k, the last is background; rows 4k .. 4k + 3 of
 `box_deltas` (4K, D) are class k. With context the columns after D are for the whole image.
@@ -17,6 +17,9 @@ from detection.config.class_lists import canonical_name
 State = Mapping[str, Tensor]
 BOX_LAYERS = {"roi_head.class_scores": 1, "roi_head.box_deltas": 4}
 """Layers with rows for each class, and the number of rows per class."""
+MASK_HEAD = "roi_head.mask_head."
+MASK_LAYER = f"{MASK_HEAD}predictor"
+"""A row for each class, without one for the background."""
 ANCHOR_LAYERS = ("rpn.objectness", "rpn.deltas")
 
 
@@ -37,6 +40,8 @@ def transfer(source: State, source_config: Config, fresh: State, config: Config)
                 if key in source:
                     state[key] = _copy_rows(source[key], fresh[key], [*rows, *background], rows_per_class)
         changes += _describe_classes(source_classes, classes, rows) + _describe_context(source_config, config)
+    state, change = _transfer_masks(state, source_config, fresh, config)
+    changes += change
     if _describe_anchors(source_config) != _describe_anchors(config):
         names = [f"{layer}.{part}" for layer in ANCHOR_LAYERS for part in ("weight", "bias")]
         state |= {name: fresh[name] for name in names}
@@ -44,6 +49,31 @@ def transfer(source: State, source_config: Config, fresh: State, config: Config)
             f"the RPN's output layers start from random numbers, as the anchors are others: {_describe_anchors(config)}"
         )
     return state, changes
+
+
+def _transfer_masks(
+    state: dict[str, Tensor], source_config: Config, fresh: State, config: Config
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state with a mask head where the model has one: the source's, or a new one, by a sentence."""
+    if not config.model.mask:
+        rest = {key: value for key, value in state.items() if not key.startswith(MASK_HEAD)}
+        return rest, ["the mask head is left out"] if source_config.model.mask else []
+    if not source_config.model.mask:
+        new = {key: value for key, value in fresh.items() if key.startswith(MASK_HEAD)}
+        return state | new, ["the mask head starts from random numbers"]
+    rows = matching_classes(source_config.data.class_names, config.data.class_names)
+    if rows == list(range(len(source_config.data.class_names))):
+        return state, []
+    keys = [f"{MASK_LAYER}.{part}" for part in ("weight", "bias")]
+    chosen = {key: _copy_class_rows(state[key], fresh[key], rows) for key in keys if key in state}
+    return state | chosen, []
+
+
+def _copy_class_rows(source: Tensor, fresh: Tensor, rows: Sequence[int | None]) -> Tensor:
+    """`fresh` (K, ...) with the source's rows where `rows` names them; the source where a row has another shape."""
+    if source.shape[1:] != fresh.shape[1:]:
+        return source
+    return torch.stack([fresh[row] if place is None else source[place] for row, place in enumerate(rows)])
 
 
 def matching_classes(source_classes: Sequence[str], classes: Sequence[str]) -> list[int | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from detection.cli.main import main
 from detection.evaluation.coco import COCO_METRICS
-from tests.cli.trained import write_trained
+from tests.cli.trained import write_checkpoint, write_trained
 from tests.evaluation.test_coco import random_files, reference
 from tests.evaluation.test_coco_masks import mask_reference, random_scene
 
@@ -96,11 +96,6 @@ def test_the_report_of_a_model_has_its_numbers(tmp_path):
         (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
         (lambda folder: arguments(folder)[:3], "--annotations goes with --detections"),
         (lambda folder: ["eval-coco", "--detections", "x"], "--detections needs --annotations"),
-        (
-            lambda folder: ["eval-coco", "--weights", "x.pt", "--type", "masks"],
-            "--type masks needs --annotations FILE and --det",
-        ),
-        (lambda folder: ["eval-coco", "--type", "masks"], "a model's detections have no masks"),
         (lambda folder: arguments(folder, "--type", "masks", "--report", f"{folder}/r"), "--report shows boxes"),
         (lambda folder: arguments(folder, "--type", "masks"), "annotations.json: image 11 must have its 'height' and 'width'"),
         (lambda folder: ["eval-coco", "--weights", str(folder / "no.pt")], "no.pt"),
@@ -190,3 +185,42 @@ def test_coco_mini_equals_pycocotools(real_data, tmp_path):
     options = ["--annotations", str(annotations), "--detections", str(tmp_path / "results.json")]
     assert main(["eval-coco", *options, "--json", str(tmp_path / "out.json")]) == 0
     assert json.loads((tmp_path / "out.json").read_text()) == pytest.approx(reference(dataset, results), abs=1e-12)
+
+
+def mask_model(folder: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], *overrides: str) -> list[str]:
+    """The options of a detector with masks, on COCO's files with the pictures of `write_trained`."""
+    write_trained(folder)
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "truth.json").write_text(json.dumps(content))
+    pictures = folder / "data/JPEGImages"
+    test = f"data.test=[{{format: coco, root: {folder}, annotations: truth.json, images: {pictures}}}]"
+    settings = ["model.mask=true", "mask.channels=8", "test.max_detections=5", test, *overrides]
+    write_checkpoint(folder / "masks.pt", folder / "config.yaml", settings)
+    return ["eval-coco", "--weights", str(folder / "masks.pt"), "--json", str(folder / "out.json")]
+
+
+def one_image(segmentation: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 200, 200], "area": 40000, "iscrowd": 0}
+    more = {} if segmentation is None else {"segmentation": segmentation}
+    return [{"id": 1, "file_name": "im0.jpg", "height": 200, "width": 200}], [annotation | more]
+
+
+def test_masks_of_a_model_are_those_of_its_result_file(tmp_path, capsys):
+    options = mask_model(tmp_path, *one_image([[0, 0, 200, 0, 200, 200, 0, 200]]))
+    results = tmp_path / "found.json"
+    assert main([*options, "--type", "masks", "--write-detections", str(results)]) == 0
+    assert "COCO, masks" in capsys.readouterr().out
+    entries = json.loads(results.read_text())
+    assert entries and all(entry["segmentation"]["size"] == [200, 200] and len(entry["bbox"]) == 4 for entry in entries)
+    again = ["eval-coco", "--annotations", str(tmp_path / "truth.json"), "--detections", str(results), "--type", "masks"]
+    assert main([*again, "--json", str(tmp_path / "again.json")]) == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "out.json").read_text()
+
+
+def test_a_model_or_a_split_without_masks_is_one_line(tmp_path, capsys):
+    options = mask_model(tmp_path, *one_image(None))
+    assert main([*options, "--type", "masks"]) == 2
+    assert "no image of the split has masks" in capsys.readouterr().err
+    assert main(["eval-coco", "--weights", str(tmp_path / "best.pt"), "--type", "masks"]) == 2
+    assert "this model predicts no masks (model.mask is false)" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from detection.data.catalog import Dataset
 from detection.data.images import read_image
 from detection.errors import ConfigError, DatasetError
 from detection.inference.evaluate import evaluate_detections
+from detection.inference.painting import found_objects
 from detection.inference.results import ImageDetections
+from detection.masks import Masks
 from detection.structures import Record
 from detection.visualize import class_color
 from tests.media_files import write_picture
@@ -33,6 +36,27 @@ def test_selections_and_devices_keep_what_is_known_of_the_image() -> None:
     for kept in (found()[found().scores > 0.5], found()[:2], found().to("cpu")[:2]):
         assert isinstance(kept, ImageDetections) and kept.names == ["cat", NAMES[1]]
         assert kept.size_hw == (40, 60) and kept.class_names == NAMES
+
+
+def with_masks() -> ImageDetections:
+    """Two detections with masks: the left half of each box."""
+    each = found(2)
+    bitmaps = torch.zeros(2, 40, 60, dtype=torch.bool)
+    bitmaps[0, 4:24, 6:21], bitmaps[1, :, :30] = True, True
+    return replace(each, masks=Masks.from_bitmaps(bitmaps))
+
+
+def test_masks_are_drawn_written_and_kept() -> None:
+    each, picture = with_masks(), np.zeros((40, 60, 3), np.uint8)
+    assert each.masks is not None
+    assert (each.plot(picture)[20:38, 3:5] > 0).any() and not (found(2).plot(picture)[20:38, 3:5] > 0).any()
+    entries = each.to_coco(7)
+    assert [entry["segmentation"] for entry in entries] == each.masks.as_json()
+    assert "segmentation" not in found(2).to_coco(7)[0]
+    assert each[each.scores > 0.5].masks == each.masks[:1] and each.to("cpu").masks == each.masks
+    assert [one.as_json().get("segmentation") for one in found_objects(each, NAMES)] == each.masks.as_json()
+    assert "segmentation" not in found_objects(found(2), NAMES)[0].as_json()
+    assert pickle.loads(pickle.dumps(each)).masks == each.masks
 
 
 def test_print_shows_a_table_of_any_script_and_obeys_nothing() -> None:

@@ -13,7 +13,7 @@ from backbones.errors import CheckpointError
 from detection import Detector, load_detector
 from detection.config.class_lists import COCO_CLASSES, VOC_CLASSES
 from detection.structures import Batch, Target
-from detection.weights.checkpoint import detector_metadata, initialise_detector, write_checkpoint
+from detection.weights.checkpoint import detector_metadata, initialise_detector, require_fitting_heads, write_checkpoint
 from detection.weights.transfer import matching_classes
 from tests.small_detector import detector, noise, pyramid
 
@@ -199,3 +199,36 @@ def test_a_pyramid_comes_back_whole_and_no_other_is_made_of_it(tmp_path):
         state = theirs.state_dict() | {"rpn.objectness.weight": torch.zeros(6, 32, 1, 1)}
         write_checkpoint(detector_metadata(theirs), state, tmp_path / "source.pt")
         load_detector(tmp_path / "source.pt")
+
+
+MASKS = {"model": {"mask": True}, "mask": {"channels": 8}}
+PREDICTOR = "roi_head.mask_head.predictor.weight"
+
+
+def test_masks_follow_their_classes(tmp_path):
+    source, file = trained(tmp_path, **MASKS, data={"classes": ["cat", "dog"]})
+    model = detector(**MASKS, data={"classes": ["bird", "dog", "cat"]})
+    fresh = model.state_dict()[PREDICTOR].clone()
+    initialise_detector(model, file)
+    theirs, ours = source.state_dict()[PREDICTOR], model.state_dict()[PREDICTOR]
+    assert torch.equal(ours[[1, 2]], theirs[[1, 0]]) and torch.equal(ours[0], fresh[0])
+    assert torch.equal(model.roi_head.mask_head.deconv.weight, source.roi_head.mask_head.deconv.weight)
+
+
+def test_masks_that_are_added_or_left_out(tmp_path):
+    plain, file = trained(tmp_path)
+    model = detector(**MASKS)
+    fresh = model.state_dict()[PREDICTOR].clone()
+    assert "the mask head starts from random numbers" in initialise_detector(model, file)
+    assert torch.equal(model.state_dict()[PREDICTOR], fresh)
+    assert torch.equal(model.roi_head.class_scores.weight, plain.roi_head.class_scores.weight)
+    _, file = trained(tmp_path, **MASKS)
+    assert "the mask head is left out" in initialise_detector(detector(), file)
+
+
+def test_a_mask_head_of_other_classes_is_refused_before_it_is_built(tmp_path):
+    source, file = trained(tmp_path, **MASKS)
+    state = source.state_dict()
+    require_fitting_heads(state, source.config, file)
+    with pytest.raises(CheckpointError, match="predictor.weight' has shape .*its own config asks for 2 rows"):
+        require_fitting_heads(state | {PREDICTOR: state[PREDICTOR][:1]}, source.config, file)

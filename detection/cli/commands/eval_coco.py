@@ -18,13 +18,15 @@ from detection.cli.arguments import CommandParser, any_path, output_file, output
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
 from detection.cli.output import predict_split, say
 from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
-from detection.errors import ConfigError
+from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
     from detection.config import Config
     from detection.data.catalog import Dataset
     from detection.evaluation.coco import CocoResult
+    from detection.inference.detector import Detector
+    from detection.inference.ensemble import Ensemble
     from detection.report.reported import ReportedDetector
     from detection.structures import DetectionsByImage
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
     files = detections_given(options, "annotations", "FILE", ["images"])
-    require_boxes(options, files)
+    require_boxes(options)
     require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
     require_report_output(options, ["annotations", "detections", "json", "write_detections"])
     evaluated = Evaluated(evaluate_files(options)) if files else evaluate_model(options, console)
@@ -89,12 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def require_boxes(options: argparse.Namespace, files: bool) -> None:
-    """Raise ConfigError for --type masks with what has only boxes: a model, the report."""
-    if options.type == "masks" and not files:
-        raise ConfigError("--type masks needs --annotations FILE and --detections FILE: a model's detections have no masks")
+def require_boxes(options: argparse.Namespace) -> None:
+    """Raise ConfigError for --type masks with the report, which has only boxes."""
     if options.type == "masks" and options.report:
         raise ConfigError("--report shows boxes: leave out --type masks, or --report")
+
+
+def require_masks(model: Detector | Ensemble, dataset: Dataset) -> None:
+    """Raise ConfigError for a model without a mask head, DatasetError for a split without masks."""
+    if not model.predicts_masks:
+        raise ConfigError("--type masks: this model predicts no masks (model.mask is false); leave it out to compare boxes")
+    if all(record.masks is None for record in dataset.records):
+        raise DatasetError("--type masks: no image of the split has masks; leave it out to compare boxes")
 
 
 def evaluate_files(options: argparse.Namespace) -> CocoResult:
@@ -127,6 +135,7 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
     """
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.known import without_unknown
+    from detection.evaluation.predicted_masks import evaluate_predicted_masks
     from detection.evaluation.split import as_coco_results, coco_ground_truth, load_evaluation_split
     from detection.files import write_json
 
@@ -134,6 +143,8 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
     split = load_evaluation_split(model.config)
     if split.unannotated and not options.write_detections:
         raise ConfigError("the split has no annotations to evaluate with: give --write-detections FILE")
+    if options.type == "masks" and not split.unannotated:
+        require_masks(model, split.dataset)
     ground_truth = coco_ground_truth(split)
     detections = predict_split(model, weights, split.records, console)
     if options.write_detections:
@@ -141,6 +152,10 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
         say(f"detections: {options.write_detections}", console)
     if split.unannotated:
         return None
-    counted = as_coco_results(ground_truth, without_unknown(split.records, detections), split.class_names)
+    known = without_unknown(split.records, detections)
+    if options.type == "masks":
+        masks = evaluate_predicted_masks(split.records, known, split.class_names)
+        return None if masks is None else Evaluated(masks, split.dataset, detections, model.config)
+    counted = as_coco_results(ground_truth, known, split.class_names)
     result = evaluate_coco_results(ground_truth, counted, split.class_names, model.config.test.max_detections)
     return Evaluated(result, split.dataset, detections, model.config)
