@@ -8,6 +8,8 @@ from torch import Tensor
 
 from backbones.base import RegionHead
 from backbones.errors import BackboneError
+from detection.inference.pasting import paste_masks
+from detection.masks import Masks, mask_iou
 from detection.modeling.mask_head import mask_loss, mask_probabilities, mask_targets
 from detection.modeling.parts import build_mask_head
 from detection.structures import Batch, Target
@@ -173,3 +175,29 @@ def test_a_backbone_without_maps_is_refused():
         build_mask_head(model.config, model.trunk, RegionHead())
     with pytest.raises(BackboneError, match="RegionHead makes no maps"):
         RegionHead().maps(torch.zeros(1))
+
+
+@FORMS
+def test_two_discs_are_learnt(sections):
+    """From features that stay as they are the head alone learns both masks; pasted they are the discs."""
+    boxes = torch.tensor([[4.0, 6, 40, 42], [44.0, 20, 76, 52]])
+    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+    discs = torch.stack([(x - 22) ** 2 + (y - 24) ** 2 < 18**2, (x - 60) ** 2 + (y - 36) ** 2 < 16**2])
+    model = detector(**{**sections, "roi": {**sections.get("roi", {}), "pool_size": 10}})
+    head = model.roi_head.mask_head
+    assert head is not None
+    labels, matched = torch.tensor([0, 1]), torch.tensor([0, 1])
+    with torch.no_grad():
+        features = model.extract(Batch(noise(64, 80)[None], [(64, 80)]))
+        maps = model.roi_head.mask_maps(features, [boxes])
+    maps = maps / maps.std()
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(60):
+        logits = head(maps)
+        wanted, known = mask_targets(discs, boxes, matched, logits.shape[-1], "hard")
+        loss = mask_loss(logits, labels, wanted, known)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    pasted = paste_masks(mask_probabilities(head(maps), labels).detach(), boxes, (64, 80))
+    assert (mask_iou(pasted, Masks.from_bitmaps(discs)).diagonal() > 0.8).all()
