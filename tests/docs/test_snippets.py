@@ -14,7 +14,7 @@ from backbones import build_backbone, registry, save_checkpoint
 from detection import load_detector
 from detection.data import load_dataset
 from detection.inference.dataset import predict_dataset
-from tests.cli.trained import write_trained
+from tests.cli.trained import write_checkpoint, write_trained
 from tests.docs.markdown import PAGES, ROOT, Block, blocks, name_of
 
 PYTHON = {page: [block for block in blocks(page) if block.language == "python"] for page in PAGES}
@@ -30,6 +30,7 @@ def prepared(module_path) -> Path:
     for name in ("a.pt", "b.pt", "best.pt", "runs/pets/best.pt", "runs/quickstart/detector/best.pt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(trained / "best.pt", folder / name)
+    write_checkpoint(folder / "masks.pt", trained / "config.yaml", ["model.mask=true"])
     (folder / "runs/pets/metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0}\n')
     source = {"format": "voc", "root": str(trained / "data"), "split": "test"}
     mine = {"base": str(trained / "config.yaml"), "data": {"train": [source]}, "train": {"steps": 1}, "output_dir": "runs/mine"}
