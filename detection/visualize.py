@@ -82,8 +82,8 @@ def draw_masks(
 def _paint(part: np.ndarray, inside: np.ndarray, color: Color, width: int) -> None:
     """Colour the pixels (H, W, 3) of a mask (H, W) of 0 and 1 in place: through and through those at its border, `width` px."""
     core = cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
-    tint = tuple(_OPACITY * channel for channel in color)
-    blended = cv2.add(cv2.convertScaleAbs(part, alpha=1 - _OPACITY), (*tint, 0))
+    tint = np.array([*(_OPACITY * channel for channel in color), 0.0])  # OpenCV's scalars have four channels
+    blended = cv2.add(cv2.convertScaleAbs(part, alpha=1 - _OPACITY), tint)
     painted = cv2.copyTo(blended, core, part.copy())
     painted[inside > core] = color
     part[:] = painted
