@@ -31,7 +31,7 @@ class Preprocessing:
         _check_triple("std", self.std, 1 / _LARGEST, _LARGEST)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 RGB (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale, on the same device."""
+        """RGB in 0..255, uint8 or float32, (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale."""
         mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, dtype=torch.float32, device=images.device).view(3, 1, 1)
         if self.channel_order == "bgr":

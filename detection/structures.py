@@ -90,7 +90,7 @@ class Target:
 class Batch:
     """N images padded at the right and bottom to one size, with their true sizes."""
 
-    images: Tensor  # (N, 3, H, W) uint8 RGB, zero in the padding
+    images: Tensor  # (N, 3, H, W) RGB, uint8, or float32 in 0..255 where resizing does not round; zero in the padding
     sizes_hw: list[tuple[int, int]]  # N true sizes
     targets: list[Target] = field(default_factory=list)  # N, or none when predicting
     files: list[str] = field(default_factory=list)  # N, to name the images of a non-finite loss
@@ -99,7 +99,7 @@ class Batch:
         return len(self.sizes_hw)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; the images stay uint8 until the model normalises them."""
+        """The same batch on another device; the images stay as they are until the model normalises them."""
         return Batch(
             self.images.to(device, non_blocking=True),
             self.sizes_hw,
@@ -162,7 +162,7 @@ DetectionsByImage = Mapping[Any, Detections]
 
 
 def pad_images(images: Sequence[Tensor]) -> Tensor:
-    """Stack (3, H, W) uint8 images of different sizes: zeros at the right and bottom -> (N, 3, maxH, maxW)."""
+    """Stack (3, H, W) images of different sizes and one type: zeros at the right and bottom -> (N, 3, maxH, maxW)."""
     height = max(image.shape[1] for image in images)
     width = max(image.shape[2] for image in images)
     batch = images[0].new_zeros((len(images), 3, height, width))

@@ -90,15 +90,24 @@ _CLASSIFIERS = {
     "msra/R-50": f"{_DETECTRON2}/ImageNetPretrained/MSRA/R-50.pkl",
     "msra/R-101": f"{_DETECTRON2}/ImageNetPretrained/MSRA/R-101.pkl",
 }
+# torchvision's names of its detectors; all are its COCO_V1.
+_TORCHVISION_DETECTORS = {
+    "torchvision/fasterrcnn_resnet50_fpn": f"{_PYTORCH}/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+    "torchvision/fasterrcnn_resnet50_fpn_v2": f"{_PYTORCH}/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+}
 # detectron2's own names of its models, and their files below the name.
 _DETECTORS = {
     "COCO-Detection/faster_rcnn_R_50_C4_1x": "137257644/model_final_721ade.pkl",
     "COCO-Detection/faster_rcnn_R_50_C4_3x": "137849393/model_final_f97cb7.pkl",
     "COCO-Detection/faster_rcnn_R_101_C4_3x": "138204752/model_final_298dad.pkl",
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x": "137257794/model_final_b275ba.pkl",
+    "COCO-Detection/faster_rcnn_R_50_FPN_3x": "137849458/model_final_280758.pkl",
+    "COCO-Detection/faster_rcnn_R_101_FPN_3x": "137851257/model_final_f6e8b1.pkl",
     "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
 }
 ZOO: dict[str, PublishedWeights] = {
     **{name: PublishedWeights(name, url, "classifier") for name, url in _CLASSIFIERS.items()},
+    **{name: PublishedWeights(name, url, "detector") for name, url in _TORCHVISION_DETECTORS.items()},
     **{
         f"detectron2/{name}": PublishedWeights(f"detectron2/{name}", f"{_DETECTRON2}/{name}/{file}", "detector")
         for name, file in _DETECTORS.items()

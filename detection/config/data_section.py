@@ -44,7 +44,7 @@ FolderFormat = Literal[
     "auto", "yolo", "labelimg", "labelme", "cvat", "labelstudio", "vott", "makesense", "via", "openimages", "csv"
 ]
 OnMissingImage = Literal["error", "skip"]
-Resizing = Literal["opencv", "pillow"]
+Resizing = Literal["opencv", "pillow", "torchvision"]
 OnBadImage = Literal["error", "skip"]
 TileCut = Literal["ignore", "clip"]
 IlsvrcDetSplit = Literal["train", "val", "val1", "val2", "test"]
@@ -176,7 +176,8 @@ class DataConfig(Section):
     longer_side: Side = Field(1000, description="training: greatest length of the longer side")
     resizing: Resizing = Field(
         "opencv",
-        description="bilinear, in training and test: OpenCV's, or Pillow's (detectron2's), which averages when it shrinks",
+        description="bilinear, in training and test: OpenCV's, Pillow's (detectron2's), which averages when it shrinks, or "
+        "torchvision's detectors': sizes rounded down and pixels not rounded at all",
     )
     augmentations: tuple[Augmentation, ...] = Field(
         ({"HorizontalFlip": {"p": 0.5}},), max_length=100, description="albumentations by class name, applied before the resize"

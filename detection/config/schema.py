@@ -84,14 +84,16 @@ class FpnConfig(Section):
 
     channels: Whole = Field(256, ge=1, le=8192, description="of each of the maps P2 to P6, and of the heads' convolutions")
     norm: NeckNorm = Field("none", description="of the convolutions of the pyramid and of the heads on it")
-    head_convs: Whole = Field(0, ge=0, le=32, description="3x3 convolutions before the box head's two fully connected layers")
-    head_channels: Whole = Field(1024, ge=1, le=65536, description="width of these two layers")
+    head_convs: Whole = Field(0, ge=0, le=32, description="3x3 convolutions before the box head's fully connected layers")
+    head_fcs: Whole = Field(2, ge=1, le=2, description="fully connected layers of the box head; as torchvision's _v2: 1")
+    head_channels: Whole = Field(1024, ge=1, le=65536, description="width of these layers")
 
 
 class RpnConfig(Section):
     """Region Proposal Network (Faster R-CNN, section 3.1)."""
 
     channels: Whole = Field(512, ge=1, le=8192, description="width of the 3x3 convolution")
+    convs: Whole = Field(1, ge=1, le=8, description="3x3 convolutions, one after the other; as torchvision's _v2: 2")
     anchor_sizes: tuple[AnchorSize, ...] = Field(
         (128, 256, 512),
         min_length=1,
@@ -102,6 +104,11 @@ class RpnConfig(Section):
     anchor_offset: Fraction = Field(
         0.0,
         description="in cells: cell (y, x) is centred on pixel 16 (y + offset), 16 (x + offset); as py-faster-rcnn: 0.5",
+    )
+    round_anchors: Flag = Field(
+        False,
+        description="as torchvision: corners of anchors in whole pixels, and cells as many pixels apart as fit the padded "
+        "image, which on P6 may be fewer than 64",
     )
     positive_iou: Fraction = Field(
         0.7, description="an anchor with at least this IoU is positive, and so is each box's best anchor"
@@ -161,6 +168,18 @@ class RoiConfig(Section):
     pool_size: Whole = Field(14, ge=1, le=100, description="cells per side before conv5, which halves it")
     sampling_ratio: Whole = Field(
         0, ge=0, le=100, description="RoIAlign's samples per side of a cell; 0: one per feature cell covered"
+    )
+    aligned: Flag = Field(
+        True,
+        description="RoIAlign takes a pixel's middle for its place; false, as torchvision's detectors: its corner, and a "
+        "region is at least one feature wide and high",
+    )
+    unused_outputs: Whole = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="outputs of the classifier after the background's that count in the softmax and are never predicted: "
+        "torchvision's have 10, for categories that COCO does not use",
     )
     sample_size: Boxes = Field(128, description="RoIs per image that enter the loss")
     positive_fraction: Fraction = Field(0.25, description="greatest share of foreground in the sample")
@@ -225,6 +244,12 @@ class TestConfig(Section):
     )
     nms_threshold: Fraction = Field(0.3, description="IoU threshold of the NMS in each class")
     max_detections: Boxes = Field(100, description="detections per image, at most")
+    min_size: Real = Field(
+        0,
+        ge=0,
+        le=MAX_SIDE,
+        description="less wide or high detections are dropped before NMS, as in torchvision; 0: those without area, after it",
+    )
     batch_size: Whole = Field(1, ge=1, le=10_000, description="images of equal size per forward pass, at most")
     refinement_passes: Whole = Field(
         0, ge=0, le=100, description="how often regressed boxes are pooled and classified again; the paper: 1"

@@ -74,7 +74,7 @@ def network_boxes(records: Sequence[Record], config: Config) -> np.ndarray:
     shorter = sorted(config.data.shorter_sides)[len(config.data.shorter_sides) // 2]
     boxes = [np.zeros((0, 4))]
     for record in records:
-        height, width = resized_size(record.size_hw, shorter, config.data.longer_side)
+        height, width = resized_size(record.size_hw, shorter, config.data.longer_side, config.data.resizing)
         scale = np.array([width / record.size_hw[1], height / record.size_hw[0]] * 2)
         boxes.append(record.boxes[record.trainable].numpy().astype(np.float64) * scale)
     return np.concatenate(boxes)

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Sample(NamedTuple):
     """One training image."""
 
-    image: Tensor  # (3, h, w) uint8 RGB
+    image: Tensor  # (3, h, w) RGB, as `Batch.images`
     target: Target
     file: str
     skipped: tuple[str, ...]  # why the images that this one replaces could not be used, one message each

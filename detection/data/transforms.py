@@ -90,7 +90,8 @@ def prepare(
     resizing: Resizing = "opencv",
     file: str = "",
 ) -> tuple[Tensor, Target]:
-    """(H, W, 3) uint8 and its target -> (3, h, w) uint8 and the target in its pixels: augmented, then resized.
+    """(H, W, 3) uint8 and its target -> (3, h, w), of the type that `resize_image` gives, and the target in its pixels:
+    augmented, then resized.
 
     A function of its arguments: the seed decides the augmentation and which of the shorter sides is taken; `file` names the
     image in a ConfigError, see `augment`.
@@ -98,7 +99,8 @@ def prepare(
     reseed(augmentation, seed)
     image, target = augment(image, target, augmentation, file)
     shorter_side = int(np.random.default_rng(seed).choice(shorter_sides))
-    image, target = resize(image, target, resized_size(image.shape[:2], shorter_side, longer_side), resizing)
+    size_hw = resized_size(image.shape[:2], shorter_side, longer_side, resizing)
+    image, target = resize(image, target, size_hw, resizing)
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
 
 

@@ -171,8 +171,9 @@ def detect_each(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -
     `test.batch_size`."""
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
     for index, array in enumerate(arrays):
-        sizes = [size for detector in detectors for size in network_sizes(array.shape[:2], detector.config.test).values()]
-        groups[tuple(sizes)].append(index)
+        configs = [detector.config for detector in detectors]
+        sizes = [network_sizes(array.shape[:2], config.test, config.data.resizing) for config in configs]
+        groups[tuple(size for by_side in sizes for size in by_side.values())].append(index)
     batch_size = detectors[0].config.test.batch_size
     found: dict[int, Detections] = {}
     for indices in groups.values():
@@ -193,8 +194,9 @@ def detect(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> lis
 def detect_plainly(detector: FasterRCNN, arrays: Sequence[np.ndarray]) -> list[Detections]:
     """Objects in images of one size for the network, by Faster R-CNN as it is: one network at one scale."""
     test = detector.config.test
-    size_hw = network_sizes(arrays[0].shape[:2], test)[test.shorter_side]
-    batch = batch_of_size(arrays, size_hw, detector.config.data.resizing).to(detector.device)
+    resizing = detector.config.data.resizing
+    size_hw = network_sizes(arrays[0].shape[:2], test, resizing)[test.shorter_side]
+    batch = batch_of_size(arrays, size_hw, resizing).to(detector.device)
     features = detector.extract(batch)
     proposals = detector.propose(features, batch.sizes_hw)
     regions = detector.classify(features, proposals, batch.sizes_hw)

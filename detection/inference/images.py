@@ -126,13 +126,13 @@ def to_array(image: np.ndarray | Tensor) -> np.ndarray:
     return array
 
 
-def network_sizes(image_hw: tuple[int, int], test: TestConfig) -> dict[int, tuple[int, int]]:
+def network_sizes(image_hw: tuple[int, int], test: TestConfig, resizing: Resizing) -> dict[int, tuple[int, int]]:
     """The size (h, w) of an image at each shorter side that the settings name, that of the proposals first.
 
     `longer_side` grows and shrinks with the scale: an image it cuts down is cut down in the same proportion everywhere.
     """
     return {
-        side: resized_size(image_hw, side, test.longer_side * side / test.shorter_side)
+        side: resized_size(image_hw, side, test.longer_side * side / test.shorter_side, resizing)
         for side in (test.shorter_side, *test.scales)
     }
 

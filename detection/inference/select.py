@@ -56,10 +56,12 @@ def select(
     `score_threshold` is that of `test`, as `FasterRCNN.score_threshold` has it ready on the device.
 
     Boxes that clipping leaves empty overlap nothing, so NMS keeps them; as in detectron2 they count among the top detections,
-    and are dropped after that.
+    and are dropped after that, unless `test.min_size` drops them before.
     """
     boxes = clip_boxes(boxes, size_hw)
     eligible = scores > score_threshold
+    if test.min_size:
+        eligible = eligible & nonempty_boxes(boxes, test.min_size)
     rows, labels = eligible.nonzero(as_tuple=True)
     found = Detections(boxes[rows, labels], scores[rows, labels], labels)
     kept = found[batched_nms(found.boxes, found.scores, labels, test.nms_threshold)[: test.max_detections]]

@@ -41,7 +41,7 @@ class View:
 
     def _apply_settings(self, test: TestConfig) -> None:
         self.test = test
-        self.sizes_hw = network_sizes(self.arrays[0].shape[:2], test)
+        self.sizes_hw = network_sizes(self.arrays[0].shape[:2], test, self.detector.config.data.resizing)
         self.size_hw = self.sizes_hw[test.shorter_side]
         self._context: Tensor | None = None
 

@@ -32,21 +32,28 @@ def anchors_of_maps(strides: Sequence[int], config: RpnConfig) -> Tensor:
     """The anchors of one cell of each of L maps, (L, A, 4), around the pixel on which `grid_anchors` puts them.
 
     A single map has those of all sizes; of several, a pyramid's, each has those of one size, the finest map of the first.
+    With `round_anchors` the corners are whole pixels, halves to the even one.
     """
     single = len(strides) == 1
     sizes = [config.anchor_sizes] if single else [(size,) for size in config.anchor_sizes]
     cells = [generate_cell_anchors(each, config.anchor_ratios) for each in sizes]
+    if config.round_anchors:
+        cells = [cell.round() for cell in cells]
     return torch.stack([cell + config.anchor_offset * stride for cell, stride in zip(cells, strides, strict=True)])
 
 
-def grid_anchors(cell_anchors: Tensor, stride: int, feature_hw: tuple[int, int]) -> Tensor:
+def grid_anchors(
+    cell_anchors: Tensor, stride: int, feature_hw: tuple[int, int], apart: tuple[int, int] | None = None
+) -> Tensor:
     """The anchors of a whole feature map: those of one cell (A, 4), put on each of H x W cells -> (H * W * A, 4).
 
-    Cell (y, x) is centred on pixel (y * stride, x * stride): where padded convolutions centre their receptive fields.
+    Cell (y, x) is centred on pixel (y * stride, x * stride): where padded convolutions centre their receptive fields. With
+    `apart` (y, x) these are the pixels between cells, not the stride.
     """
+    stride_y, stride_x = apart or (stride, stride)
     height, width = feature_hw
-    y = torch.arange(height, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride
-    x = torch.arange(width, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride
+    y = torch.arange(height, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride_y
+    x = torch.arange(width, device=cell_anchors.device, dtype=cell_anchors.dtype) * stride_x
     y, x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack([x, y, x, y], dim=-1)
     return (centers[:, :, None] + cell_anchors).reshape(-1, 4)

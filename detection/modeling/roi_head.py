@@ -5,7 +5,7 @@ What is called conv5 here is whatever makes a vector of a RoI's cells: on a pyra
 A RoI, or region, is any box to classify: a proposal, a refined box, a whole image.
 
 N images, L feature maps, one for C4 and several for a pyramid, P RoIs of one image, R RoIs of all images, S x S cells and D
-features per RoI, K classes; background is class K.
+features per RoI, K classes; background is class K, and `roi.unused_outputs` may follow it: C outputs in all, K + 1 or more.
 Boxes: xyxy pixels.
 """
 
@@ -57,7 +57,7 @@ class RoiHead(nn.Module):
         self.conv5 = conv5
         # With context, the columns after the RoI's own D are for the vector of the whole image.
         width = 2 * conv5.channels if config.context else conv5.channels
-        self.class_scores = nn.Linear(width, num_classes + 1)
+        self.class_scores = nn.Linear(width, num_classes + 1 + config.unused_outputs)
         self.box_deltas = nn.Linear(width, num_classes * 4)
         nn.init.normal_(self.class_scores.weight, std=0.01)
         nn.init.normal_(self.box_deltas.weight, std=0.001)
@@ -68,7 +68,7 @@ class RoiHead(nn.Module):
     def forward(
         self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Class logits (R, K + 1) and deltas (R, K, 4), both float32, from L maps (N, C, H, W) and RoIs N x (P, 4)."""
+        """Class logits (R, C) and deltas (R, K, 4), both float32, from L maps (N, C, H, W) and RoIs N x (P, 4)."""
         vectors = self.vectors(features, rois)
         return self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
 
@@ -110,6 +110,8 @@ class RoiHead(nn.Module):
         def pool(level: int, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
             maps = features[level] if len(images) == len(features[level]) else features[level][list(images)]
             stride = self.strides[level]
+            if not config.aligned:
+                boxes = [unaligned_boxes(each, stride) for each in boxes]
             return pool_rois(maps, boxes, size, stride, config.pooling, config.sampling_ratio, cell_stride)
 
         if len(self.strides) == 1:
@@ -133,7 +135,7 @@ class RoiHead(nn.Module):
         return context.repeat_interleave(counts, dim=0)
 
     def logits_and_deltas(self, vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The sibling layers: (R, D) and, with context, (R, D) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
+        """The sibling layers: (R, D) and, with context, (R, D) -> logits (R, C) and deltas (R, K, 4), float32."""
         if context is not None:
             vectors = torch.cat([vectors, context], dim=1)
         deltas = self.box_deltas(vectors).float().reshape(-1, self.num_classes, 4)
@@ -142,10 +144,10 @@ class RoiHead(nn.Module):
     def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class probabilities (R, K), background left out, and one box per class (R, K, 4), not clipped.
 
-        From logits (R, K + 1) and deltas (R, K, 4) of the RoIs (R, 4).
+        From logits (R, C) and deltas (R, K, 4) of the RoIs (R, 4).
         """
         boxes = decode_boxes(deltas, rois[:, None], self.config.delta_std)
-        return logits.softmax(dim=1)[:, :-1], boxes
+        return logits.softmax(dim=1)[:, : self.num_classes], boxes
 
     def mask_maps(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
         """What the mask head works on: conv5's maps of each RoI, or cells of its own, (R, C, S, S)."""
@@ -233,7 +235,7 @@ class RoiHead(nn.Module):
 
 
 def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:
-    """The logits (R, K + 1) with -inf for the classes that a RoI's image does not know: that it shows one of these is neither
+    """The logits (R, C) with -inf for the classes that a RoI's image does not know: that it shows one of these is neither
     right nor wrong, so they get no gradient. The RoI's own class and background always count.
 
     `labels`: N x (P,) of the RoIs; `known`: N x (K,) bool, or None for all classes. The same tensor where all images know all.
@@ -241,12 +243,19 @@ def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tenso
     masks = [mask for mask in known if mask is not None]
     if not masks:
         return logits
-    every = torch.ones_like(masks[0])
-    rows = [F.pad(every if mask is None else mask, (0, 1), value=True) for mask in known]
+    every, num_others = torch.ones_like(masks[0]), logits.shape[1] - len(masks[0])
+    rows = [F.pad(every if mask is None else mask, (0, num_others), value=True) for mask in known]
     # `expand` takes the numbers of RoIs from the shapes: on a GPU nothing is waited for.
     counted = torch.cat([row.expand(len(own), -1) for row, own in zip(rows, labels, strict=True)])
     counted = counted.scatter(1, torch.cat(list(labels))[:, None], True)
     return logits.masked_fill(~counted, float("-inf"))
+
+
+def unaligned_boxes(rois: Tensor, stride: int) -> Tensor:
+    """The RoIs (P, 4) from which RoIAlign takes what its first form, without the half-pixel offset, takes from these: half a
+    feature further, and at least one feature wide and high."""
+    corner = rois[:, :2] + stride / 2
+    return torch.cat([corner, corner + (rois[:, 2:] - rois[:, :2]).clamp(min=stride)], dim=1)
 
 
 def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:

@@ -33,7 +33,7 @@ class RpnOutput:
 
 
 class RegionProposalNetwork(nn.Module):
-    """A 3x3 convolution and two sibling 1x1 convolutions, and how their outputs become proposals and losses.
+    """3x3 convolutions, one in the paper, and two sibling 1x1 convolutions, and how their outputs become proposals and losses.
 
     All settings, the numbers of proposals too, are those of `config`.
     """
@@ -46,25 +46,38 @@ class RegionProposalNetwork(nn.Module):
         self.register_buffer("cell_anchors", cell_anchors, persistent=False)
         num_anchors = cell_anchors.shape[1]
         self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
+        self.more_convs = nn.ModuleList(
+            nn.Conv2d(config.channels, config.channels, 3, padding=1) for _ in range(config.convs - 1)
+        )
         self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
         self.deltas = nn.Conv2d(config.channels, num_anchors * 4, 1)
-        for layer in (self.conv, self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
+        for layer in (self.conv, *self.more_convs, self.objectness, self.deltas):
+            nn.init.normal_(layer.get_parameter("weight"), std=0.01)
             nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def forward(self, features: Sequence[Tensor]) -> RpnOutput:
         """Objectness and deltas of all anchors, from L feature maps (N, C, H, W)."""
         maps = [self._predict(each) for each in features]
         logits, deltas = (joined(parts, dim=1) for parts in zip(*maps, strict=True))
-        cells = zip(self.get_buffer("cell_anchors"), self.strides, features, strict=True)
-        anchors = [grid_anchors(cell, stride, (each.shape[2], each.shape[3])) for cell, stride, each in cells]
+        anchors = self._anchors([(each.shape[2], each.shape[3]) for each in features])
         # Not by `len`, which would fix the size of an exported graph.
         counts = tuple(each.shape[0] for each in anchors)
         return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts)
 
+    def _anchors(self, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The anchors (H * W * A, 4) of each map, from the maps' sizes."""
+        cells = zip(self.get_buffer("cell_anchors"), self.strides, sizes_hw, strict=True)
+        if not self.config.round_anchors:
+            return [grid_anchors(cell, stride, size_hw) for cell, stride, size_hw in cells]
+        # P6 of an odd P5 has half a cell more than the image: its cells are put closer together.
+        height, width = (side * self.strides[0] for side in sizes_hw[0])
+        return [grid_anchors(cell, stride, (h, w), (height // h, width // w)) for cell, stride, (h, w) in cells]
+
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness and deltas of the anchors of one map: (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
         hidden = F.relu(self.conv(features))
+        for conv in self.more_convs:
+            hidden = F.relu(conv(hidden))
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits, self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)

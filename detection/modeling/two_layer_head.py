@@ -1,4 +1,4 @@
-"""The head on a pyramid's regions: two fully connected layers, after convolutions where asked for (FPN, section 4.2).
+"""The head on a pyramid's regions: two fully connected layers (FPN, section 4.2), after convolutions where asked for.
 
 R regions, C channels, S x S cells. It stands where a C4 detector has conv5.
 """
@@ -22,15 +22,15 @@ class TwoLayerHead(RegionHead):
         self.convs = conv_layers(in_channels, config.channels, config.head_convs, config)
         channels = config.channels if config.head_convs else in_channels
         self.fc1 = nn.Linear(channels * pool_size**2, config.head_channels)
-        self.fc2 = nn.Linear(config.head_channels, config.head_channels)
-        for layer in (self.fc1, self.fc2):
+        self.fc2 = nn.Linear(config.head_channels, config.head_channels) if config.head_fcs == 2 else None
+        for layer in filter(None, (self.fc1, self.fc2)):
             nn.init.kaiming_uniform_(layer.weight, a=1)  # as the pyramid's layers
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled_features: Tensor) -> Tensor:
         """Pooled features of R regions -> one vector per region."""
-        x = self.convs(pooled_features).flatten(1)
-        return self.fc2(self.fc1(x).relu()).relu()
+        x = self.fc1(self.convs(pooled_features).flatten(1)).relu()
+        return x if self.fc2 is None else self.fc2(x).relu()
 
 
 def conv_layers(in_channels: int, channels: int, count: int, config: FpnConfig) -> nn.Sequential:

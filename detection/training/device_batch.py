@@ -97,7 +97,8 @@ def largest_batch(number: int, config: Config, dataset: Dataset) -> Batch:
     """Grey images of the greatest size that training pads to, each with as many objects as any image has."""
     data = config.data
     records = tile_dataset(dataset, data).records
-    sizes = [resized_size(record.size_hw, max(data.shorter_sides), data.longer_side) for record in records]
+    sides = max(data.shorter_sides), data.longer_side
+    sizes = [resized_size(record.size_hw, *sides, data.resizing) for record in records]
     # Of landscapes and portraits apart, as they are batched, or else of all together.
     groups = [[hw for hw in sizes if (hw[1] >= hw[0]) is wide] for wide in (True, False)] if data.aspect_grouping else [sizes]
     padded = [(max(h for h, _ in group), max(w for _, w in group)) for group in groups if group]
@@ -108,5 +109,6 @@ def largest_batch(number: int, config: Config, dataset: Dataset) -> Batch:
     known = make_target(partial, data.partial_labels).known
     masks = torch.ones((objects, height, width), dtype=torch.bool) if config.model.mask else None
     target = Target(box.repeat(objects, 1), torch.zeros(objects, dtype=torch.long), torch.zeros(0, 4), known, masks)
-    images = torch.full((number, 3, height, width), 128, dtype=torch.uint8)
+    dtype = torch.float32 if data.resizing == "torchvision" else torch.uint8
+    images = torch.full((number, 3, height, width), 128, dtype=dtype)
     return Batch(images, [(height, width)] * number, [target] * number, ["a trial"] * number)

@@ -1,4 +1,4 @@
-"""Checkpoints of ours from the weights of other projects: classifiers and C4 detectors.
+"""Checkpoints of ours from the weights of other projects: classifiers and detectors.
 
 The format is recognised by the names of the tensors. Each tensor gets its place here or a reason why it is left out; what
 gives the weights their meaning (channel order, mean, strides, anchors, classes) is set as in the source.
@@ -24,7 +24,8 @@ from detection.errors import CheckpointError
 from detection.modeling.anchors import generate_cell_anchors
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.weights.checkpoint import software_versions
-from detection.weights.detector_formats import DETECTOR_FORMATS, NAMED_CLASSES, ForeignDetector, detector_format
+from detection.weights.detector_formats import DETECTOR_FORMATS, detector_format
+from detection.weights.foreign_detector import NAMED_CLASSES, ForeignDetector
 
 FORMATS = (*DETECTOR_FORMATS, *BACKBONE_FORMATS)
 

@@ -1,7 +1,7 @@
 """A detector's weights for a detector of other classes, with or without context or masks, or with other anchors.
 
-K classes, D features per RoI. Row k of `class_scores` (K + 1, D) is class k, the last is background; rows 4k .. 4k + 3 of
-`box_deltas` (4K, D) are class k. With context the columns after D are for the whole image.
+K classes, D features per RoI. Row k of `class_scores` (K + 1, D) is class k, the next is background, and `roi.unused_outputs`
+may follow; rows 4k .. 4k + 3 of `box_deltas` (4K, D) are class k. With context the columns after D are for the whole image.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ def transfer(source: State, source_config: Config, fresh: State, config: Config)
     """
     source_classes, classes = source_config.data.class_names, config.data.class_names
     state, changes = dict(source), []
-    if list(source_classes) != list(classes) or source_config.roi.context != config.roi.context:
+    source_unused, unused = source_config.roi.unused_outputs, config.roi.unused_outputs
+    others = source_config.roi.context != config.roi.context or source_unused != unused
+    if list(source_classes) != list(classes) or others:
         rows = matching_classes(source_classes, classes)
         for layer, rows_per_class in BOX_LAYERS.items():
-            background = [len(source_classes)] if rows_per_class == 1 else []
+            num_others = 1 + min(source_unused, unused) if rows_per_class == 1 else 0
+            fresh_rows = [None] * (unused - source_unused) if rows_per_class == 1 else []
+            after = [*range(len(source_classes), len(source_classes) + num_others), *fresh_rows]
             for part in ("weight", "bias"):
                 key = f"{layer}.{part}"
                 if key in source:
-                    state[key] = _copy_rows(source[key], fresh[key], [*rows, *background], rows_per_class)
+                    state[key] = _copy_rows(source[key], fresh[key], [*rows, *after], rows_per_class)
         changes += _describe_classes(source_classes, classes, rows) + _describe_context(source_config, config)
     state, change = _transfer_masks(state, source_config, fresh, config)
     changes += change

@@ -45,8 +45,8 @@ def test_the_rule_in_other_words(scales, side):
 
 def test_sizes_keep_the_proportions_of_an_image_that_longer_side_cuts_down():
     test = Settings(shorter_side=600, longer_side=1000, scales=(300, 1200))
-    assert network_sizes((500, 500), test) == {600: (600, 600), 300: (300, 300), 1200: (1200, 1200)}
-    assert network_sizes((200, 1000), test) == {600: (200, 1000), 300: (100, 500), 1200: (400, 2000)}
+    assert network_sizes((500, 500), test, "opencv") == {600: (600, 600), 300: (300, 300), 1200: (1200, 1200)}
+    assert network_sizes((200, 1000), test, "opencv") == {600: (200, 1000), 300: (100, 500), 1200: (400, 2000)}
 
 
 @pytest.mark.parametrize("merge", ["pool", "conv5"])

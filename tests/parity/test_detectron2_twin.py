@@ -17,7 +17,7 @@ from detection import Detector
 from detection.config import load_config
 from detection.structures import Batch, Target
 from detection.weights.conversion import convert
-from detection.weights.detector_formats import DETECTRON2_SETTINGS
+from detection.weights.detectron2_detectors import DETECTRON2_SETTINGS
 from tests.foreign_weights import arrays_of, detectron2_detector
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"

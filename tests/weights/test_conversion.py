@@ -68,7 +68,9 @@ def test_detectron2_without_statistics_and_with_masks(detectron2):
 @pytest.mark.parametrize(
     ("changes", "overrides", "message"),
     [
-        ({"backbone.fpn_lateral2.weight": (1,)}, [], r"'backbone.fpn_lateral2.weight': a feature pyramid"),
+        ({"backbone.fpn_lateral2.norm.weight": (1,)}, [], r"'backbone.fpn_lateral2.norm.weight': norms in the pyramid"),
+        ({"backbone.fpn_lateral2.weight": (1,)}, [], "missing keys: 'trunk.backbone.conv1.weight'"),
+        ({"roi_heads.box_head.conv1.weight": (1,)}, [], "convolutions before its layers"),
         ({"backbone.res5.0.conv1.weight": (1,)}, [], "conv5 in the trunk"),
         ({"roi_heads.box_predictor.0.cls_score.weight": (1,)}, [], "another head"),
         ({"backbone.res3.0.conv2_offset.weight": (1,)}, [], "deformable"),
@@ -190,7 +192,7 @@ def test_jwyang_refused(changes, extras, message):
 
 
 def test_formats():
-    with pytest.raises(CheckpointError, match=r"is in no format known here; its keys are \['a'\]. Known are detectron2: "):
+    with pytest.raises(CheckpointError, match=r"is in no format known here; its keys are \['a'\]. Known are torchvision-det"):
         convert({"a": torch.ones(1)}, "x.pth")
     with pytest.raises(CheckpointError, match="is a checkpoint of resdet already"):
         convert({"format": "resdet"}, "x.pt")

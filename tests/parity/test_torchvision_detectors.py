@@ -1,0 +1,201 @@
+"""torchvision's pyramid detectors, converted, give what torchvision's own give: detections from the image on, and losses."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import detection as theirs_of
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.ops import MultiScaleRoIAlign, roi_align
+
+from detection import Detector
+from detection.config import override_config, parse_config
+from detection.config.schema import Config
+from detection.inference.select import select, to_image_pixels
+from detection.modeling.anchors import anchors_of_maps
+from detection.modeling.roi_align import roi_align as our_roi_align
+from detection.modeling.roi_head import unaligned_boxes
+from detection.resize import resize_image, resized_size
+from detection.structures import Batch, Target, pad_images
+from detection.weights.conversion import convert
+from detection.weights.torchvision_detectors import UNUSED_CATEGORIES
+from tests.matching import same_detections
+
+# So large that everything is sampled: the comparison then needs no common random choice.
+ALL = 1_000_000
+SIDES = {"min_size": 128, "max_size": 190}
+# Padded, their P5 has an odd number of columns: cells of P6 are closer than 64 pixels there.
+SIZES_HW = [(97, 121), (150, 70)]
+FEW = {
+    "rpn_post_nms_top_n_train": 40, "rpn_post_nms_top_n_test": 60,
+    "rpn_batch_size_per_image": ALL, "box_batch_size_per_image": ALL,
+}  # fmt: skip
+OVERRIDES = [
+    "test.shorter_side=128", "test.longer_side=190", "rpn.post_nms_train=40", "rpn.post_nms_test=60", f"rpn.sample_size={ALL}",
+    f"roi.sample_size={ALL}",
+]  # fmt: skip
+# COCO's number of each of our classes.
+NUMBERS = [number for number in range(1, 91) if number not in UNUSED_CATEGORIES]
+
+
+def random_detector(name):
+    """Theirs with spread outputs and norms that are not the identity."""
+    torch.manual_seed(0)
+    model = getattr(theirs_of, name)(weights=None, weights_backbone=None, **SIDES, **FEW).eval()
+    with torch.no_grad():
+        for key, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.0
+                for tensor in (module.running_mean, module.bias):
+                    nn.init.normal_(tensor, std=0.1)
+                # Weak branches keep a deep sum of them finite.
+                last = key.endswith("bn3")
+                nn.init.uniform_(module.weight, 0.1 if last else 0.5, 0.4 if last else 1.5)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        heads = [
+            (model.rpn.head.cls_logits, 2.0), (model.rpn.head.bbox_pred, 0.4),
+            (model.roi_heads.box_predictor.cls_score, 2.5), (model.roi_heads.box_predictor.bbox_pred, 1.0),
+        ]  # fmt: skip
+        for layer, _ in heads:
+            nn.init.normal_(layer.weight, std=0.1)
+        outputs = {}
+        hooks = [layer.register_forward_hook(lambda m, _, out: outputs.setdefault(m, []).append(out)) for layer, _ in heads]
+        model([torch.rand(3, 128, 160)])
+        for hook in hooks:
+            hook.remove()
+        for layer, wanted in heads:
+            layer.weight *= wanted / torch.cat([out.flatten() for out in outputs[layer]]).std()
+        # Rare, so that none of them takes a place among the best; but in the softmax.
+        model.roi_heads.box_predictor.cls_score.bias[list(UNUSED_CATEGORIES)] = -3.0
+    return model
+
+
+def converted(model, overrides=()):
+    checkpoint = convert(model.state_dict(), "theirs.pth", None, [*OVERRIDES, *overrides]).checkpoint
+    ours = Detector(parse_config(Config, dict(checkpoint.metadata.config), "theirs.pth"), checkpoint.metadata.preprocessing)
+    ours.load_state_dict(checkpoint.state, strict=True)
+    return ours.eval()
+
+
+@pytest.fixture(scope="module", params=["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"])
+def pair(request):
+    theirs = random_detector(request.param)
+    return theirs, converted(theirs)
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8) for size_hw in SIZES_HW]
+
+
+def floats(image):
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def compare(found, expected):
+    used = torch.isin(expected["labels"], torch.tensor(NUMBERS))
+    numbers = torch.tensor(NUMBERS)[found.labels]
+    assert len(found) == int(used.sum()) > 5
+    same_detections((found.boxes, found.scores, numbers), tuple(expected[key][used] for key in ("boxes", "scores", "labels")))
+
+
+@torch.no_grad()
+def test_detections(pair, images):
+    theirs, ours = pair
+    for image, found in zip(images, ours.predict(images), strict=True):
+        compare(found, theirs([floats(image)])[0])
+
+
+@torch.no_grad()
+def test_detections_in_a_batch_of_two_sizes(pair, images):
+    theirs, ours = pair
+    sizes_hw = [resized_size(image.shape[:2], 128, 190, "torchvision") for image in images]
+    resized = [resize_image(image, size_hw, "torchvision") for image, size_hw in zip(images, sizes_hw, strict=True)]
+    batch = Batch(pad_images([torch.from_numpy(image).permute(2, 0, 1) for image in resized]), sizes_hw)
+    features = ours.extract(batch)
+    regions = ours.classify(features, ours.propose(features, sizes_hw), sizes_hw)
+    expected = theirs([floats(image) for image in images])
+    for index, (image, size_hw) in enumerate(zip(images, sizes_hw, strict=True)):
+        found = select(regions.scores[index], regions.boxes[index], size_hw, ours.config.test, ours.score_threshold)
+        compare(to_image_pixels(found, size_hw, image.shape[:2]), expected[index])
+
+
+def test_losses_and_their_gradients(pair, images):
+    """v1 has constant norms; v2's are trained, with the statistics of the batch."""
+    theirs, ours = pair
+    ours.train()
+    theirs.train()
+    if ours.config.model.norm == "frozen_bn":
+        theirs.apply(lambda module: module.eval() if isinstance(module, nn.BatchNorm2d) else None)
+    boxes = [torch.tensor([[10.0, 12, 70, 80], [60, 5, 115, 90.5]]), torch.tensor([[5.0, 20, 60, 130]])]
+    labels = [torch.tensor([0, 79]), torch.tensor([11])]
+    none = torch.zeros(0, 4)
+    sizes_hw = [resized_size(image.shape[:2], 128, 190, "torchvision") for image in images]
+    resized, targets = [], []
+    for image, size_hw, own, own_labels in zip(images, sizes_hw, boxes, labels, strict=True):
+        resized.append(torch.from_numpy(resize_image(image, size_hw, "torchvision")).permute(2, 0, 1))
+        ratio = torch.tensor([size_hw[1] / image.shape[1], size_hw[0] / image.shape[0]] * 2)
+        targets.append(Target(own * ratio, own_labels, none))
+    found = ours(Batch(pad_images(resized), sizes_hw, targets))
+    numbers = torch.tensor(NUMBERS)
+    expected = theirs(
+        [floats(image) for image in images],
+        [{"boxes": own, "labels": numbers[own_labels]} for own, own_labels in zip(boxes, labels, strict=True)],
+    )
+    names = {
+        "loss_rpn_objectness": "loss_objectness", "loss_rpn_box": "loss_rpn_box_reg",
+        "loss_class": "loss_classifier", "loss_box": "loss_box_reg",
+    }  # fmt: skip
+    for name, value in found.items():
+        assert value > 0
+        torch.testing.assert_close(value, expected[names[name]], rtol=1e-4, atol=1e-4, msg=name)
+    layers = ours.trunk.neck.laterals[0][0].weight, theirs.backbone.fpn.inner_blocks[0][0].weight
+    gradient, other = (
+        torch.autograd.grad(sum(losses.values()), layer)[0] for losses, layer in zip((found, expected), layers, strict=True)
+    )
+    assert float((gradient - other).norm() / other.norm()) < 1e-3
+    ours.eval()
+    theirs.eval()
+
+
+def test_classes_by_name():
+    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    config = Config.model_validate({"data": {"classes": "coco"}})
+    assert tuple(names[number] for number in NUMBERS) == config.data.class_names
+    assert {names[number] for number in UNUSED_CATEGORIES} == {"N/A"}
+
+
+@pytest.mark.parametrize("sampling", [0, 2])
+def test_pooling_without_the_half_pixel(sampling):
+    features = torch.randn(1, 3, 9, 11)
+    rois = torch.tensor([[3.0, 5, 60, 50], [8, 8, 9, 9.5], [-4, -6, 100, 90], [20, 20, 20, 20]])
+    ours = our_roi_align(features, [unaligned_boxes(rois, 8)], 7, 1 / 8, sampling)
+    theirs = roi_align(features, [rois], 7, 1 / 8, sampling, aligned=False)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert MultiScaleRoIAlign(["0"], 7, 2).sampling_ratio == 2
+
+
+@pytest.mark.parametrize("size_hw", [(480, 640), (427, 640), (640, 427), (33, 500), (500, 333), (800, 1333), (1, 3)])
+def test_sizes_and_pixels(size_hw):
+    transform = theirs_of.transform.GeneralizedRCNNTransform(800 // 4, 1333 // 4, [0.0] * 3, [1.0] * 3)
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    expected, _ = transform.eval().resize(floats(image))
+    found = resize_image(image, resized_size(size_hw, 800 // 4, 1333 // 4, "torchvision"), "torchvision")
+    assert found.dtype == np.float32
+    torch.testing.assert_close(torch.from_numpy(found).permute(2, 0, 1) / 255, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", range(300, 1300, 7))
+def test_sizes_are_theirs_to_the_pixel(side):
+    transform = theirs_of.transform.GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3).eval()
+    for size_hw in ((side, 2 * side), (side + 1, side), (side, 640)):
+        expected, _ = transform.resize(torch.zeros(1, *size_hw))
+        assert resized_size(size_hw, 800, 1333, "torchvision") == tuple(expected.shape[1:])
+
+
+def test_anchors_of_whole_pixels():
+    config = override_config(Config(), ["rpn.round_anchors=true", "rpn.anchor_sizes=[32,64,128,256,512]", "model.neck=fpn"])
+    cells = anchors_of_maps([4, 8, 16, 32, 64], config.rpn)
+    theirs = theirs_of.faster_rcnn._default_anchorgen().cell_anchors
+    assert all(torch.equal(ours, other) for ours, other in zip(cells, theirs, strict=True))
