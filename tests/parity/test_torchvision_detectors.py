@@ -150,7 +150,10 @@ def test_losses_and_their_gradients(pair, images):
     for name, value in found.items():
         assert value > 0
         torch.testing.assert_close(value, expected[names[name]], rtol=1e-4, atol=1e-4, msg=name)
-    layers = ours.trunk.neck.laterals[0][0].weight, theirs.backbone.fpn.inner_blocks[0][0].weight
+    if ours.config.model.norm == "frozen_bn":
+        layers = ours.trunk.neck.laterals[0][0].weight, theirs.backbone.fpn.inner_blocks[0][0].weight
+    else:  # with norms of so few cells, gradients before them differ by percents between two runs of torchvision's own
+        layers = ours.roi_head.conv5.fc1.weight, theirs.roi_heads.box_head[5].weight
     gradient, other = (
         torch.autograd.grad(sum(losses.values()), layer)[0] for losses, layer in zip((found, expected), layers, strict=True)
     )

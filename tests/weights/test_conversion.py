@@ -198,5 +198,5 @@ def test_formats():
         convert({"format": "resdet"}, "x.pt")
     with pytest.raises(CheckpointError, match="looks like the authors' Caffe models, but"):
         convert({"conv1.weight": torch.ones(1)}, "x.pth", "msra")
-    known = ("detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster", "torchvision", "caffe")
-    assert (*known, "caffe-bvlc") == FORMATS
+    known = ("torchvision-detector", "detectron2", "jwyang", "tf-faster-rcnn", "msra", "detectron2-backbone", "akamaster")
+    assert (*known, "torchvision", "caffe", "caffe-bvlc") == FORMATS
