@@ -143,3 +143,35 @@ def write_pickle(path: Path, contents: object, protocol: int = 2) -> Path:
 def arrays_of(state: State, leave_out: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The same as numpy arrays."""
     return {key: value.numpy() for key, value in state.items() if key not in leave_out}
+
+
+def detectron2_pyramid(depth: int = 18, num_classes: int = 80, head_channels: int = 1024, channels: int = 256) -> State:
+    """The state dict of a detector with a pyramid."""
+    state: State = {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
+
+    def put(name: str, weight: Tensor, values: State) -> None:
+        state[f"{name}.weight"] = weight
+        state.update({f"{name}.norm.{part}": value for part, value in values.items()})
+
+    put("backbone.bottom_up.stem.conv1", conv(64, 3, 7) / 64, norm(64))
+    expansion = BLOCKS[depth][0].expansion
+    for stage in (2, 3, 4, 5):
+        for name, layer in residual_stage(stage, depth).items():
+            put(f"backbone.bottom_up.res{stage}.{name}", *layer)
+    layers = {}
+    for stage in (2, 3, 4, 5):
+        width = 64 * 2 ** (stage - 2) * expansion
+        layers[f"backbone.fpn_lateral{stage}"] = conv(channels, width, 1)
+        layers[f"backbone.fpn_output{stage}"] = conv(channels, channels, 3)
+    layers |= {
+        "proposal_generator.rpn_head.conv": torch.randn(channels, channels, 3, 3) * 0.03,
+        "proposal_generator.rpn_head.objectness_logits": torch.randn(3, channels, 1, 1) * 0.1,
+        "proposal_generator.rpn_head.anchor_deltas": torch.randn(12, channels, 1, 1) * 0.01,
+        "roi_heads.box_head.fc1": torch.randn(head_channels, channels * 49) * (2 / (channels * 49)) ** 0.5,
+        "roi_heads.box_head.fc2": torch.randn(head_channels, head_channels) * (2 / head_channels) ** 0.5,
+        "roi_heads.box_predictor.cls_score": torch.randn(num_classes + 1, head_channels) * 0.05,
+        "roi_heads.box_predictor.bbox_pred": torch.randn(num_classes * 4, head_channels) * 0.02,
+    }
+    for name, weight in layers.items():
+        state |= {f"{name}.weight": weight, f"{name}.bias": torch.randn(len(weight)) * 0.1}
+    return state

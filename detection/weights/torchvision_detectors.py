@@ -53,11 +53,11 @@ _CONV = r"(?:\.0)?\.(weight|bias)"
 
 def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> ForeignDetector:
     """The detector in a state dict of torchvision's. Raises CheckpointError where it is another network."""
-    renamed, entries = rename(state, _rules(_num_outputs(state, source)), source, "a pyramid detector of torchvision's")
+    renamed, entries = rename(state, rules_of(_num_outputs(state, source)), source, "a pyramid detector of torchvision's")
     second = any(key.startswith("roi_head.conv5.convs.") for key in renamed)
     frozen = not any(key.endswith(".num_batches_tracked") for key in renamed)
     if frozen:
-        _fold_norms(renamed)
+        fold_norms(renamed)
     num_classes = rows_of(renamed, "roi_head.box_deltas.bias") // 4
     norm = "bn" if second else "frozen_bn"
     model = {"backbone": resnet_name(renamed, (1, 2, 3, 4), source), "neck": "fpn", "norm": norm}
@@ -74,7 +74,7 @@ def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> Fo
     return ForeignDetector(config, IMAGENET_PREPROCESSING, renamed, entries)
 
 
-def _rules(num_outputs: int) -> list[RenameRule]:
+def rules_of(num_outputs: int) -> list[RenameRule]:
     """What becomes of each tensor. `num_outputs`: of the classifier, background included."""
     order = _class_order(num_outputs)
     num_classes = order.index(0)
@@ -161,7 +161,7 @@ def _rpn(state: State) -> dict[str, Any]:
     return {"channels": rows_of(state, "rpn.conv.bias") or 256, "convs": 2 if "rpn.more_convs.0.bias" in state else 1}
 
 
-def _fold_norms(state: State) -> None:
+def fold_norms(state: State) -> None:
     """Norms that are constants, in place, as torchvision computes them: it sets eps to 0 for its published weights.
 
     The scale weight / sqrt(var) is what ours gives with the variance 1, if eps is taken into account.

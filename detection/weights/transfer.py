@@ -44,6 +44,7 @@ def transfer(source: State, source_config: Config, fresh: State, config: Config)
                 if key in source:
                     state[key] = _copy_rows(source[key], fresh[key], [*rows, *after], rows_per_class)
         changes += _describe_classes(source_classes, classes, rows) + _describe_context(source_config, config)
+        changes += _describe_unused(source_unused, unused)
     state, change = _transfer_masks(state, source_config, fresh, config)
     changes += change
     if _describe_anchors(source_config) != _describe_anchors(config):
@@ -122,6 +123,13 @@ def _describe_context(source_config: Config, config: Config) -> list[str]:
     if config.roi.context:
         return ["the columns of the global context start at zero, so the first forward pass is as before"]
     return ["the columns of the global context are left out"]
+
+
+def _describe_unused(found: int, wanted: int) -> list[str]:
+    if found == wanted:
+        return []
+    what = f"{abs(found - wanted)} outputs that are never predicted (roi.unused_outputs)"
+    return [f"{what} are left out" if found > wanted else f"{what} start from random numbers"]
 
 
 def _listed(names: Sequence[str], max_names: int = 6) -> str:

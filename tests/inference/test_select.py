@@ -26,6 +26,13 @@ def test_boxes_that_clipping_leaves_empty_count_among_the_top_and_are_dropped_th
     assert found.boxes.tolist() == [[0, 0, 10, 10]] and len(select(scores[2:], boxes[2:], (50, 50), config, 0.3)) == 2
 
 
+def test_with_a_least_size_they_take_no_place_among_the_top():
+    config = detector(test={"score_threshold": 0.3, "max_detections": 2, "min_size": 0.01}).config.test
+    boxes = torch.tensor([[60.0, 0, 70, 10], [10, 10, 10.005, 20], [0, 0, 10, 10], [20, 20, 30, 30]])[:, None]
+    found = select(torch.tensor([[0.9], [0.8], [0.7], [0.6]]), boxes, (50, 50), config, 0.3)
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 30, 30]]
+
+
 def test_detections_return_to_the_image_by_each_axis_own_ratio():
     found = Detections(torch.tensor([[10.0, 10, 50, 30]]), torch.tensor([0.5]), torch.tensor([1]))
     assert to_image_pixels(found, (50, 100), (100, 150)).boxes.tolist() == [[15, 20, 75, 60]]

@@ -6,11 +6,14 @@ import torch
 from torch import nn
 from torchvision.models import detection as theirs_of
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
-from torchvision.ops import MultiScaleRoIAlign, roi_align
+from torchvision.ops import MultiScaleRoIAlign, misc, roi_align
 
+from backbones import FrozenBatchNorm2d
+from backbones.weights.renaming import rename
 from detection import Detector
 from detection.config import override_config, parse_config
 from detection.config.schema import Config
+from detection.errors import CheckpointError
 from detection.inference.select import select, to_image_pixels
 from detection.modeling.anchors import anchors_of_maps
 from detection.modeling.roi_align import roi_align as our_roi_align
@@ -18,7 +21,7 @@ from detection.modeling.roi_head import unaligned_boxes
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch, Target, pad_images
 from detection.weights.conversion import convert
-from detection.weights.torchvision_detectors import UNUSED_CATEGORIES
+from detection.weights.torchvision_detectors import UNUSED_CATEGORIES, fold_norms, rules_of
 from tests.matching import same_detections
 
 # So large that everything is sampled: the comparison then needs no common random choice.
@@ -202,3 +205,48 @@ def test_anchors_of_whole_pixels():
     cells = anchors_of_maps([4, 8, 16, 32, 64], config.rpn)
     theirs = theirs_of.faster_rcnn._default_anchorgen().cell_anchors
     assert all(torch.equal(ours, other) for ours, other in zip(cells, theirs, strict=True))
+
+
+def test_norms_that_are_constants():
+    """Their published files have norms without step counts, which torchvision computes with eps 0."""
+    state = {"bn.weight": torch.rand(5), "bn.bias": torch.randn(5), "bn.running_mean": torch.randn(5)}
+    state["bn.running_var"] = torch.tensor([1e-7, 1e-3, 0.5, 1.0, 30.0])
+    theirs, ours = misc.FrozenBatchNorm2d(5, eps=0.0), FrozenBatchNorm2d(5)
+    theirs.load_state_dict({key.removeprefix("bn."): value for key, value in state.items()})
+    fold_norms(state)
+    ours.load_state_dict({key.removeprefix("bn."): value for key, value in state.items()})
+    x = torch.randn(2, 5, 3, 4)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def test_older_names_are_the_same_layers():
+    """Before torchvision 0.13: `rpn.head.conv`, `inner_blocks.0`; what its published file of the first generation has."""
+    rules = rules_of(91)
+    pairs = {
+        "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
+        "backbone.fpn.inner_blocks.2.bias": "backbone.fpn.inner_blocks.2.0.bias",
+        "backbone.fpn.layer_blocks.3.weight": "backbone.fpn.layer_blocks.3.0.weight",
+    }
+    for old, new in pairs.items():
+        (first,), (second,) = (rename({name: torch.zeros(2)}, rules, "x.pth", "torchvision's")[0] for name in (old, new))
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone.body.0.0.weight": (1,)}, "a MobileNet"),
+        ({"roi_heads.keypoint_head.0.weight": (1,)}, "keypoints"),
+        ({"roi_heads.box_predictor.bbox_pred.bias": (8,)}, "has 91 outputs of .* and 8 of its"),
+        ({"roi_heads.box_predictor.cls_score.bias": None}, "has 0 outputs of"),
+        ({"rpn.head.cls_logits.weight": (3, 4, 1, 1)}, "fit the model"),
+    ],
+)
+def test_refused(changes, message):
+    state = {"backbone.body.conv1.weight": (64, 3, 7, 7), "backbone.body.layer1.0.conv1.weight": (64, 64, 3, 3)}
+    state |= {"roi_heads.box_predictor.cls_score.bias": (91,), "roi_heads.box_predictor.bbox_pred.bias": (364,)}
+    for layer, count in ((1, 2), (2, 2), (3, 2), (4, 2)):
+        state |= {f"backbone.body.layer{layer}.{block}.conv1.weight": (64, 64, 3, 3) for block in range(count)}
+    tensors = {key: torch.zeros(shape) for key, shape in (state | changes).items() if shape is not None}
+    with pytest.raises(CheckpointError, match=f"^x.pth.*{message}"):
+        convert(tensors, "x.pth")

@@ -232,3 +232,15 @@ def test_a_mask_head_of_other_classes_is_refused_before_it_is_built(tmp_path):
     require_fitting_heads(state, source.config, file)
     with pytest.raises(CheckpointError, match="predictor.weight' has shape .*its own config asks for 2 rows"):
         require_fitting_heads(state | {PREDICTOR: state[PREDICTOR][:1]}, source.config, file)
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(3, 0), (0, 2), (3, 1)])
+def test_outputs_that_are_never_predicted(tmp_path, found, wanted):
+    source, file = trained(tmp_path, roi={"unused_outputs": found}, data={"classes": ["cat", "dog"]})
+    model = detector(roi={"unused_outputs": wanted}, data={"classes": ["dog", "cat"]})
+    said = initialise_detector(model, file)
+    assert f"{abs(found - wanted)} outputs that are never predicted (roi.unused_outputs)" in said
+    theirs, ours = source.roi_head.class_scores.weight, model.roi_head.class_scores.weight
+    shared = min(found, wanted)
+    assert ours.shape[0] == 3 + wanted
+    torch.testing.assert_close(ours[: 3 + shared], theirs[[1, 0, 2, *range(3, 3 + shared)]], rtol=0, atol=0)
