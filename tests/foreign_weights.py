@@ -161,7 +161,7 @@ def detectron2_pyramid(depth: int = 18, num_classes: int = 80, head_channels: in
     layers = {}
     for stage in (2, 3, 4, 5):
         width = 64 * 2 ** (stage - 2) * expansion
-        layers[f"backbone.fpn_lateral{stage}"] = conv(channels, width, 1)
+        layers[f"backbone.fpn_lateral{stage}"] = conv(channels, width, 1) / 8
         layers[f"backbone.fpn_output{stage}"] = conv(channels, channels, 3)
     layers |= {
         "proposal_generator.rpn_head.conv": torch.randn(channels, channels, 3, 3) * 0.03,
@@ -169,7 +169,7 @@ def detectron2_pyramid(depth: int = 18, num_classes: int = 80, head_channels: in
         "proposal_generator.rpn_head.anchor_deltas": torch.randn(12, channels, 1, 1) * 0.01,
         "roi_heads.box_head.fc1": torch.randn(head_channels, channels * 49) * (2 / (channels * 49)) ** 0.5,
         "roi_heads.box_head.fc2": torch.randn(head_channels, head_channels) * (2 / head_channels) ** 0.5,
-        "roi_heads.box_predictor.cls_score": torch.randn(num_classes + 1, head_channels) * 0.05,
+        "roi_heads.box_predictor.cls_score": torch.randn(num_classes + 1, head_channels) * 0.1,
         "roi_heads.box_predictor.bbox_pred": torch.randn(num_classes * 4, head_channels) * 0.02,
     }
     for name, weight in layers.items():
