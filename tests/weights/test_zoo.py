@@ -80,7 +80,7 @@ def test_conversion_takes_the_file_as_published(server):
 
 
 def test_a_name_of_the_other_kind_downloads_nothing(server, capsys):
-    with pytest.raises(CheckpointError, match="is a classifier's; a detector's is needed here: one of detectron2/COCO"):
+    with pytest.raises(CheckpointError, match="is a classifier's; a detector's is needed here: one of torchvision/fasterrcnn"):
         load_detector(CLASSIFIER)
     cv2.imwrite("a.jpg", np.full((40, 60, 3), 90, np.uint8))
     assert main(["demo", "a.jpg", "--weights", CLASSIFIER]) == 2
