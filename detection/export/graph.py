@@ -1,6 +1,7 @@
 """A detector as one graph of tensor operations, for `torch.export` and ONNX.
 
-N images, M anchors and P proposals per image, K classes, D detections of all images together. Boxes: xyxy pixels.
+N images, L feature maps, M anchors and P proposals per image, K classes, D detections of all images together. Boxes: xyxy
+pixels.
 
 Shared with inference in PyTorch: the layers themselves, the RPN's scores and its mask for padding, decoding of boxes, class
 probabilities, the likeliest box of a region, which boxes are empty, and every threshold and count, which come from the same
@@ -26,6 +27,8 @@ from backbones import Backbone, FrozenBatchNorm2d
 from detection.inference.refinement import likeliest_boxes
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import clip_boxes_to, decode_boxes, nonempty_boxes
+from detection.modeling.faster_rcnn import pad_to_multiple
+from detection.modeling.levels import levels_of
 
 Network = TypeVar("Network", bound=nn.Module)
 GroupedNms = Callable[[Tensor, Tensor, float, int], Tensor]
@@ -72,25 +75,23 @@ class DetectorGraph(nn.Module):
         rows = torch.arange(images.shape[2], device=images.device) < sizes_hw[:, :1]
         columns = torch.arange(images.shape[3], device=images.device) < sizes_hw[:, 1:]
         on_image = rows[:, None, :, None] & columns[:, None, None]
-        return self.detector.trunk.feature_maps(self.detector.preprocessing.normalize(images) * on_image)
+        normalised = self.detector.preprocessing.normalize(images) * on_image
+        return self.detector.trunk.feature_maps(pad_to_multiple(normalised, self.detector.trunk.size_divisor))
 
     def propose(self, features: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, Tensor]:
         """Proposals (N, P, 4) by descending objectness, and which of these places (N, P) hold one."""
         rpn, config = self.detector.rpn, self.detector.rpn.config
         output = rpn(features)
         logits = rpn.mask_padding(output.logits, output.anchors, limits[:, 1:2], limits[:, :1])
-        # A small image has fewer anchors than top-k asks for: pad, so that there are always enough.
-        logits = F.pad(logits, (0, config.pre_nms_test), value=-torch.inf)
-        scores, best = logits.topk(config.pre_nms_test)
-        best = best.clamp(max=output.anchors.shape[0] - 1)
+        scores, best = best_of_each_map(logits, output.counts, config.pre_nms_test)  # (N, L, B)
+        best = best.flatten(1)
         boxes = clip_boxes_to(decode_boxes(_at(output.deltas, best), output.anchors[best]), limits[:, None])
-        scores = scores.masked_fill(~nonempty_boxes(boxes, config.min_size), -torch.inf)
-        kept = self.nms(boxes, scores, config.nms_threshold, config.post_nms_test)
-        places = torch.arange(config.pre_nms_test, device=boxes.device)
-        nowhere = config.pre_nms_test
-        first = torch.where(kept, places, nowhere).topk(min(config.post_nms_test, nowhere), largest=False).values
-        valid = first < nowhere
-        return _at(boxes, first.clamp(max=nowhere - 1)) * valid[..., None], valid
+        scores = scores.flatten(1).masked_fill(~nonempty_boxes(boxes, config.min_size), -torch.inf)
+        boxes_by_map, scores_by_map = (each.unflatten(1, (-1, config.pre_nms_test)).flatten(0, 1) for each in (boxes, scores))
+        kept = self.nms(boxes_by_map, scores_by_map, config.nms_threshold, config.post_nms_test).view_as(scores)
+        first_scores, first = scores.masked_fill(~kept, -torch.inf).topk(min(config.post_nms_test, scores.shape[1]))
+        valid = first_scores > -torch.inf
+        return _at(boxes, first) * valid[..., None], valid
 
     def refine_boxes(self, features: Sequence[Tensor], regions: Tensor, valid: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Class probabilities (N, P', K) and boxes (N, P', K, 4) of the proposals and of each pass of box refinement."""
@@ -121,14 +122,27 @@ class DetectorGraph(nn.Module):
         return self.detector.roi_head.conv5(self.pool(features, whole_images))
 
     def pool(self, features: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """The regions' cells (N * P, C, S, S) from a map (N, C, H, W) and regions (N, P, 4)."""
-        (features_of_c4,), (stride,) = features, self.detector.roi_head.strides
-        config, scale = self.detector.roi_head.config, 1 / stride
+        """The regions' cells (N * P, C, S, S) from L maps (N, C, H, W) and regions (N, P, 4), each from the map of its size."""
+        strides = self.detector.roi_head.strides
         images = torch.arange(regions.shape[0], device=regions.device, dtype=regions.dtype)
         rois = torch.cat([images[:, None, None].expand(-1, regions.shape[1], 1), regions], dim=2).flatten(0, 1)
+        if len(strides) == 1:
+            return self.pool_map(features[0], rois, strides[0])
+        levels, cells = levels_of(rois[:, 1:], strides), None
+        for level, (each, stride) in enumerate(zip(features, strides, strict=False)):  # P6 is not pooled from
+            members = (levels == level).nonzero().squeeze(1)
+            pooled = self.pool_map(each, rois[members], stride)
+            cells = pooled.new_zeros((rois.shape[0], *pooled.shape[1:])) if cells is None else cells
+            cells = cells.index_put((members,), pooled)
+        assert cells is not None
+        return cells
+
+    def pool_map(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """The cells (R, C, S, S) of regions of one map (N, C, H, W). `rois` (R, 5): the image's index, then the box."""
+        config = self.detector.roi_head.config
         if config.pooling == "max":
-            return ops.roi_pool(features_of_c4, rois, config.pool_size, scale)
-        return ops.roi_align(features_of_c4, rois, config.pool_size, scale, config.sampling_ratio, aligned=True)
+            return ops.roi_pool(features, rois, config.pool_size, 1 / stride)
+        return ops.roi_align(features, rois, config.pool_size, 1 / stride, config.sampling_ratio, aligned=True)
 
     def select(self, scores: Tensor, boxes: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Threshold, NMS in each class and the top detections of each image, as `detection.inference.select.select`."""
@@ -174,6 +188,22 @@ def plain_norm(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:
     plain = nn.BatchNorm2d(len(frozen.weight), frozen.eps)
     plain.load_state_dict(frozen.state_dict() | {"num_batches_tracked": torch.tensor(0, device="cpu")})
     return plain.eval().requires_grad_(False)
+
+
+def best_of_each_map(logits: Tensor, counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
+    """The best `limit` anchors of each of L maps by descending logit, as `detection.modeling.rpn.best_of_maps`: logits
+    (N, M), of each map `counts` -> logits (N, L, limit) and places among the M (N, L, limit).
+
+    Where a map has fewer anchors, the rest have the logit -inf and any place.
+    """
+    scores, places, start = [], [], 0
+    for part, count in zip(logits.split(list(counts), dim=1), counts, strict=True):
+        # A small image has fewer anchors than top-k asks for: pad, so that there are always enough.
+        best_scores, best = F.pad(part, (0, limit), value=-torch.inf).topk(limit)
+        scores.append(best_scores)
+        places.append(best.clamp(max=count - 1) + start)
+        start = start + count
+    return torch.stack(scores, dim=1), torch.stack(places, dim=1)
 
 
 def _at(boxes: Tensor, index: Tensor) -> Tensor:

@@ -168,9 +168,7 @@ def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
     height, width = images.shape[-2:]
     if divisor == 1:
         return images
-    # Written so that an exported graph, whose sides are symbols, sees that the result's are multiples.
-    missing = [(side + divisor - 1) // divisor * divisor - side for side in (width, height)]
-    return F.pad(images, (0, missing[0], 0, missing[1]))
+    return F.pad(images, (0, -width % divisor, 0, -height % divisor))
 
 
 def resolve_score_threshold(test: TestConfig, class_names: Sequence[str], device: torch.device) -> float | Tensor:

@@ -140,7 +140,7 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
         (model.roi_head, "sample_rois", "sampling of RoIs"),
     ]
     with_backward: list[tuple[nn.Module, str, str]] = [
-        (model.trunk, "forward", "trunk"),
+        (model.trunk, "feature_maps", "trunk"),
         (model.rpn, "forward", "RPN"),
         (model.roi_head, "vectors", "conv5"),
         (model.roi_head, "pool", "RoI pooling"),
