@@ -80,7 +80,7 @@ def turn_box(box: Box, stored_hw: tuple[int, int], orientation: int) -> Box:
 def turn_masks(masks: Masks, orientation: int) -> Masks:
     """Masks of the stored pixels -> the same of the displayed ones, as `turn_box`."""
     height, width = masks.size_hw
-    turned = []
+    turned: list[bytes] = []
     for row in range(len(masks)):  # one bitmap at a time: a photograph has many pixels
         bitmap = masks.decode_part(row, (slice(height), slice(width)))
         bitmap = bitmap.T if orientation in (5, 6, 7, 8) else bitmap

@@ -91,8 +91,9 @@ class ImageDetections(Detections):
         boxes, scores, labels = (_array(tensor) for tensor in (self.boxes, self.scores, self.labels))
         names = np.array(self.names, dtype=np.str_)
         mask = None if self.masks is None else self.masks.decode().numpy()
-        data = {"class_name": names}
-        return supervision.Detections(boxes, mask=mask, confidence=scores, class_id=labels.astype(int), data=data)
+        return supervision.Detections(
+            boxes, mask=mask, confidence=scores, class_id=labels.astype(int), data={"class_name": names}
+        )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {printable(name)}" for name, count in Counter(self.names).most_common(5))

@@ -177,8 +177,8 @@ class RoiHead(nn.Module):
             maps = maps[(torch.cat([sample.labels for sample in samples]) < self.num_classes).nonzero().squeeze(1)]
         logits = mask_head(maps)
         wanted = [
-            mask_targets(target.masks, *each, logits.shape[-1], mask_head.config.targets)
-            for target, *each in zip(targets, rois, matched, strict=True)
+            mask_targets(target.masks, own, objects, logits.shape[-1], mask_head.config.targets)
+            for target, own, objects in zip(targets, rois, matched, strict=True)
         ]
         shares, known = (torch.cat(parts) for parts in zip(*wanted, strict=True))
         return mask_loss(logits, torch.cat(labels), shares, known)

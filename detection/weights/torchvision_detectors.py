@@ -60,7 +60,7 @@ def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> Fo
         fold_norms(renamed)
     num_classes = rows_of(renamed, "roi_head.box_deltas.bias") // 4
     norm = "bn" if second else "frozen_bn"
-    model = {"backbone": resnet_name(renamed, (1, 2, 3, 4), source), "neck": "fpn", "norm": norm}
+    model: dict[str, Any] = {"backbone": resnet_name(renamed, (1, 2, 3, 4), source), "neck": "fpn", "norm": norm}
     if second:
         model["freeze_stages"] = 0
     config = TORCHVISION_SETTINGS | {

@@ -27,6 +27,7 @@ from detection.errors import ConfigError
 from detection.masks import Masks
 from detection.structures import Batch, Record, Target
 from detection.tiles import Window
+from tests.there import there
 
 FLIP = build_augmentation([{"HorizontalFlip": {"p": 1.0}}], masks=True)
 
@@ -97,7 +98,7 @@ def test_what_a_crop_leaves_of_a_mask_is_what_its_box_is_around(scene, data):
     left = scene.masks[:, y1:y2, x1:x2]
     seen = left.flatten(1).any(dim=1)
     assert found.labels.tolist() == scene.labels[seen].tolist()
-    assert torch.equal(found.masks, left[seen])
+    assert torch.equal(there(found.masks), left[seen])
     torch.testing.assert_close(found.boxes, mask_boxes(left[seen]), atol=1e-3, rtol=0)
 
 
@@ -108,9 +109,13 @@ def test_resized_to_any_size_box_and_mask_stay_together(scene, size_hw):
     for mask, (x1, y1, x2, y2) in zip(scene.masks, scene.boxes.int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = True
     image, found = resize(pixels(*scene.masks.shape[1:]), scene, size_hw)
-    assert image.shape[:2] == size_hw and found.masks.shape == (len(scene.labels), *size_hw) and found.masks.dtype == torch.bool
-    seen = found.masks.flatten(1).any(dim=1)
-    assert_together(Target(found.boxes[seen], found.labels[seen], found.ignored, masks=found.masks[seen]))
+    assert (
+        image.shape[:2] == size_hw
+        and there(found.masks).shape == (len(scene.labels), *size_hw)
+        and there(found.masks).dtype == torch.bool
+    )
+    seen = there(found.masks).flatten(1).any(dim=1)
+    assert_together(Target(found.boxes[seen], found.labels[seen], found.ignored, masks=there(found.masks)[seen]))
     lost = found.boxes[~seen]
     assert ((lost[:, 2:] - lost[:, :2]).amin(dim=1) < 2).all(), "only what is smaller than two pixels can be lost"
 
@@ -121,7 +126,7 @@ def test_resize_takes_the_pixel_nearest_to_the_centre():
     for height, width in ((13, 17), (7, 40), (40, 5), (26, 34), (1, 1)):
         _, found = resize(pixels(13, 17), target_of(masks), (height, width))
         rows, columns = ((torch.arange(to) * 2 + 1) * of // (2 * to) for to, of in ((height, 13), (width, 17)))
-        assert torch.equal(found.masks, masks[:, rows][:, :, columns])
+        assert torch.equal(there(found.masks), masks[:, rows][:, :, columns])
 
 
 @pytest.mark.parametrize(
@@ -143,15 +148,15 @@ def test_whatever_moves_pixels_keeps_box_and_mask_together(augmentation):
     for seed in range(4):
         reseed(built, seed)
         image, found = augment(pixels(80, 100), scene, built)
-        assert found.masks.shape[1:] == image.shape[:2] and found.masks.flatten(1).any(dim=1).all()
-        torch.testing.assert_close(mask_boxes(found.masks), found.boxes, atol=1.6, rtol=0)
+        assert there(found.masks).shape[1:] == image.shape[:2] and there(found.masks).flatten(1).any(dim=1).all()
+        torch.testing.assert_close(mask_boxes(there(found.masks)), found.boxes, atol=1.6, rtol=0)
 
 
 def test_each_copy_of_a_mirroring_border_has_its_own_part_of_the_mask():
     pad = build_augmentation([{"PadIfNeeded": {"min_height": 40, "min_width": 120, "border_mode": 4}}], masks=True)
     _, found = augment(pixels(40, 60), target_of(ellipses((5, 10, 15, 20), size_hw=(40, 60))), pad)
     assert len(found.boxes) > 1 and (found.labels == 0).all()
-    torch.testing.assert_close(mask_boxes(found.masks), found.boxes, atol=1.001, rtol=0)
+    torch.testing.assert_close(mask_boxes(there(found.masks)), found.boxes, atol=1.001, rtol=0)
 
 
 def test_an_unknown_mask_stays_unknown_and_its_box_stays():
@@ -159,7 +164,7 @@ def test_an_unknown_mask_stays_unknown_and_its_box_stays():
     boxes = torch.tensor([[10.0, 10, 30, 30], [20, 5, 50, 35], [40, 10, 60, 30]])
     crop = build_augmentation([{"Crop": {"x_min": 0, "y_min": 0, "x_max": 35, "y_max": 40}}], masks=True)
     _, found = augment(pixels(40, 60), target_of(masks, boxes), crop)
-    assert found.labels.tolist() == [0, 1] and found.masks.flatten(1).sum(dim=1).tolist() == [int(masks[0].sum()), 0]
+    assert found.labels.tolist() == [0, 1] and there(found.masks).flatten(1).sum(dim=1).tolist() == [int(masks[0].sum()), 0]
     torch.testing.assert_close(found.boxes, torch.tensor([[10.0, 10, 30, 30], [20, 5, 35, 35]]), atol=1e-3, rtol=0)
 
 
@@ -169,7 +174,7 @@ def test_a_crop_that_empties_a_mask_drops_the_box_that_it_does_not_empty():
     masks[0, :, :10] = masks[0, 30:] = True
     crop = build_augmentation([{"Crop": {"x_min": 15, "y_min": 0, "x_max": 40, "y_max": 25}}], masks=True)
     _, found = augment(pixels(40, 40), target_of(masks), crop)
-    assert len(found.boxes) == len(found.labels) == len(found.masks) == 0 and found.masks.shape == (0, 25, 25)
+    assert len(found.boxes) == len(found.labels) == len(there(found.masks)) == 0 and there(found.masks).shape == (0, 25, 25)
     _, bare = augment(pixels(40, 40), Target(mask_boxes(masks), torch.tensor([0]), torch.zeros(0, 4)), crop)
     assert bare.boxes.tolist() == [[0, 0, 25, 25]] and bare.masks is None, "a detector of boxes alone learns as before"
 
@@ -201,7 +206,7 @@ def test_ignored_regions_have_no_mask():
     masks = ellipses((10, 10, 30, 30), size_hw=(40, 60))
     scene = Target(mask_boxes(masks), torch.tensor([3]), torch.tensor([[0.0, 0, 20, 40], [30, 0, 60, 40]]), masks=masks)
     _, found = augment(pixels(40, 60), scene, FLIP)
-    assert found.labels.tolist() == [3] and len(found.masks) == 1 and len(found.ignored) == 2
+    assert found.labels.tolist() == [3] and len(there(found.masks)) == 1 and len(found.ignored) == 2
 
 
 class OnlyBoxes(A.HorizontalFlip):
@@ -215,7 +220,7 @@ class OnlyBoxes(A.HorizontalFlip):
 
 
 def test_a_transform_that_does_not_move_masks_is_refused_where_there_are_some(monkeypatch):
-    monkeypatch.setitem(PAPER_TRANSFORMS, "OnlyBoxes", OnlyBoxes)  # type: ignore[arg-type]
+    monkeypatch.setitem(PAPER_TRANSFORMS, "OnlyBoxes", OnlyBoxes)
     build_augmentation([{"OnlyBoxes": {}}])
     with pytest.raises(ConfigError, match="augmentation 'OnlyBoxes' does not move masks with the image"):
         build_augmentation([{"OnlyBoxes": {}}], masks=True)
@@ -239,7 +244,9 @@ def test_packed_masks_are_those_of_the_records():
     found = packed.target(1)
     assert found.labels.tolist() == [0, 2] and torch.equal(found.masks, masks[[0, 2]]) and len(found.ignored) == 1
     assert packed.target(2).masks.shape == (0, 40, 60)
-    assert torch.equal(found.masks, make_target(record).masks) and torch.equal(found.boxes, make_target(record).boxes)
+    assert torch.equal(there(found.masks), there(make_target(record).masks)) and torch.equal(
+        found.boxes, make_target(record).boxes
+    )
 
 
 def test_records_without_masks_pack_no_byte_for_them():
@@ -251,7 +258,7 @@ def test_records_without_masks_pack_no_byte_for_them():
 def test_selection_keeps_masks_with_boxes():
     record = record_of(ellipses((10, 10, 30, 30), (0, 0, 0, 0), (40, 5, 50, 20), size_hw=(40, 60)))
     chosen = record.select(torch.tensor([False, True, True]))
-    assert chosen.labels.tolist() == [1, 2] and chosen.masks == record.masks[1:]
+    assert chosen.labels.tolist() == [1, 2] and there(chosen.masks) == there(record.masks)[1:]
     assert record_of(None).select(torch.tensor([], dtype=torch.long)).masks is None
 
 
@@ -269,7 +276,7 @@ def test_a_tile_shows_its_part_of_each_mask():
         PackedRecords.pack([tile_record(record, window, data)]).target(0),
     ):
         assert target.labels.tolist() == [1, 2]
-        assert torch.equal(target.masks, masks[[1, 2], :25, 30:])
+        assert torch.equal(there(target.masks), masks[[1, 2], :25, 30:])
         assert target.boxes.tolist() == [[0, 5, 10, 25], [5, 0, 30, 20]]
 
 
@@ -305,7 +312,7 @@ def test_batches_carry_masks(tmp_path, workers):
             assert_together(target)
             white = image[0] > 127
             assert ((target.masks.any(dim=0) != white).float().mean()) < 0.02, "masks lie where the image is white"
-            assert target.to("meta").masks.shape == target.masks.shape and target.masks.dtype == torch.bool
+            assert there(target.to("meta").masks).shape == there(target.masks).shape and there(target.masks).dtype == torch.bool
     loaded = pickle.loads(pickle.dumps(batches[0]))
     assert isinstance(loaded, Batch)
 
@@ -320,5 +327,7 @@ def test_tiles_of_a_data_set_carry_masks(tmp_path):
     whole = dataset(tmp_path)
     tiles = tile_dataset(whole, data)
     assert sum(record.masks is not None for record in tiles.records) > 2
-    total = sum(int(make_target(record).masks.sum()) for record in tiles.records if record.masks is not None and record.window)
+    total = sum(
+        int(there(make_target(record).masks).sum()) for record in tiles.records if record.masks is not None and record.window
+    )
     assert total >= sum(int(record.masks.areas.sum()) for record in whole.records if record.masks is not None)

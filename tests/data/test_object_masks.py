@@ -25,6 +25,7 @@ from detection.errors import DatasetError
 from detection.masks import Masks, rasterise
 from detection.structures import Record
 from tests.data.pictures import CLASSES, coco_content, coco_source, voc_source, write_coco, write_devkit
+from tests.there import there
 
 BOX = [10, 5, 30, 5, 30, 25, 10, 25]  # the outline of the first object, in an image of 60 x 40 pixels
 
@@ -91,7 +92,7 @@ def test_a_mask_that_reaches_out_of_the_image_is_clipped_and_told_how_far(tmp_pa
     assert [note.kind for note in faults.notes] == ["mask reaching out of the image, clipped"] and "by 7 px" in faults.notes[
         0
     ].message
-    assert first.masks.boxes()[0].tolist() == [10, 0, 30, 25]
+    assert there(first.masks).boxes()[0].tolist() == [10, 0, 30, 25]
     _, faults = read(tmp_path, [[10, -0.5, 30, 5, 30, 25, 10, 25]])
     assert not faults.notes, "people click beside the border"
 
@@ -101,7 +102,7 @@ def test_a_box_that_does_not_fit_its_mask_is_told_with_the_distance(tmp_path):
     (note,) = faults.notes
     assert note.kind == "box that does not fit its mask, both kept" and note.box == (22, 5, 42, 25)
     assert "box 22 5 42 25, that of its mask is 10 5 30 25: up to 12 px apart" in note.message
-    assert first.boxes[0].tolist() == [22, 5, 42, 25] and first.masks.areas[0] == 400
+    assert first.boxes[0].tolist() == [22, 5, 42, 25] and there(first.masks).areas[0] == 400
     assert not read(tmp_path, [BOX], bbox=[12, 5, 20, 20])[1].notes
     assert not read(tmp_path, [BOX], bbox=[22, 5, 20, 20], iscrowd=1)[1].notes, "crowds are coarse"
 
@@ -114,7 +115,7 @@ def test_objects_of_other_classes_take_no_mask_along(tmp_path):
     )
     write_coco(tmp_path, content=content)
     dogs = read_coco(coco_source(tmp_path), tmp_path, ClassMap.to(["dog"]), Faults(), masks=True)
-    assert dogs[0].masks.boxes().tolist() == [[36, 10, 55, 39]]
+    assert there(dogs[0].masks).boxes().tolist() == [[36, 10, 55, 39]]
 
 
 def write_numbers(root: Path, numbers: np.ndarray, stem: str = "000001") -> Path:
@@ -146,9 +147,9 @@ def test_numbers_of_a_picture_are_the_objects_of_the_xml(tmp_path):
     numbers = numbers_of((255, (10, 5, 30, 25)), (1, (12, 7, 28, 23)), (2, (36, 10, 55, 39)))
     (first, *others), faults = read_devkit_masks(tmp_path, numbers)
     assert not faults.notes and all(other.masks is None for other in others)
-    assert first.masks.boxes().tolist() == [[12, 7, 28, 23], [36, 10, 55, 39]] and first.labels.tolist() == [0, 1]
+    assert there(first.masks).boxes().tolist() == [[12, 7, 28, 23], [36, 10, 55, 39]] and first.labels.tolist() == [0, 1]
     (first, *_), _ = read_devkit_masks(tmp_path, numbers, ("dog",))
-    assert first.masks.boxes().tolist() == [[36, 10, 55, 39]], "the second object's, though it is the first one kept"
+    assert there(first.masks).boxes().tolist() == [[36, 10, 55, 39]], "the second object's, though it is the first one kept"
     assert all(record.masks is None for record in load_dataset([voc_source(tmp_path)], CLASSES).records)
     assert load_dataset([voc_source(tmp_path)], CLASSES, masks=True).records[0].masks is not None
 
@@ -242,7 +243,7 @@ def test_masks_of_coco_mini_are_the_files(real_data, split):
     records = [record for record in dataset.records if len(record.boxes)]
     assert records and all(record.masks is not None and len(record.masks) == len(record.boxes) for record in records)
     assert not [fault for fault in dataset.faults if re.search("mask (that|outside|without)", fault)]
-    off = torch.cat([(record.boxes - record.masks.boxes()).abs().amax(dim=1)[~record.crowd] for record in records])
+    off = torch.cat([(record.boxes - there(record.masks).boxes()).abs().amax(dim=1)[~record.crowd] for record in records])
     assert off.median() < 1 and off.max() < 20
 
 
@@ -252,6 +253,8 @@ def test_masks_of_voc_mini(real_data):
     source = VocSource(format="voc", root=root, split=split)
     records = load_dataset([source], "voc", masks=True).records
     with_masks = [record for record in records if record.masks is not None]
-    assert with_masks and all(record.masks.size_hw == record.size_hw for record in with_masks)
-    off = torch.cat([(record.boxes - record.masks.boxes()).abs().amax(dim=1)[record.masks.areas > 0] for record in with_masks])
+    assert with_masks and all(there(record.masks).size_hw == record.size_hw for record in with_masks)
+    off = torch.cat(
+        [(record.boxes - there(record.masks).boxes()).abs().amax(dim=1)[there(record.masks).areas > 0] for record in with_masks]
+    )
     assert off.median() < 8, "the void border of five pixels"

@@ -15,6 +15,7 @@ from detection.structures import Detections
 from detection.tiles import Window
 from tests.modeling.test_mask_head import C4, FORMS, PYRAMID
 from tests.small_detector import detector, noise
+from tests.there import there
 
 
 def model_of(sections: dict, seed: int = 0, **test) -> Detector:
@@ -37,13 +38,13 @@ def test_the_masks_of_the_final_boxes(sections, images):
     model = model_of(sections)
     found = model.predict(images)
     assert all(each.masks is not None and len(each.masks) == len(each) == 8 for each in found)
-    assert all(each.masks.size_hw == (64, 80) and each.masks.areas.sum() > 0 for each in found)
+    assert all(there(each.masks).size_hw == (64, 80) and there(each.masks).areas.sum() > 0 for each in found)
     with torch.inference_mode():
         (view,) = views_of([model], images)
         regions = view.classify(view.propose())
         features = view.extract(64, [1])
         chosen = select(regions.scores[1], regions.boxes[1], (64, 80), model.config.test, 0.0)
-        logits = model.roi_head.mask_head(model.roi_head.mask_maps(features, [chosen.boxes]))
+        logits = there(model.roi_head.mask_head)(model.roi_head.mask_maps(features, [chosen.boxes]))
         each = logits.sigmoid()[range(8), chosen.labels]
     assert paste_masks(each, chosen.boxes, (64, 80)) == found[1].masks
 

@@ -1,6 +1,7 @@
 """The mask head: its targets and loss by hand and against torchvision's, its two forms, and what it leaves alone."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ from detection.modeling.parts import build_mask_head
 from detection.structures import Batch, Target
 from tests.small_detector import detector, noise
 
-PYRAMID = {
+PYRAMID: dict[str, dict[str, Any]] = {
     "model": {"neck": "fpn", "mask": True},
     "rpn": {"anchor_sizes": [8, 16, 32, 64, 128]},
     "roi": {"pool_size": 3},
     "fpn": {"channels": 16, "head_channels": 16},
     "mask": {"channels": 8, "pool_size": 5, "convs": 1},
 }
-C4 = {"model": {"mask": True}, "mask": {"channels": 8}}
+C4: dict[str, dict[str, Any]] = {"model": {"mask": True}, "mask": {"channels": 8}}
 FORMS = pytest.mark.parametrize("sections", [C4, PYRAMID], ids=["c4", "fpn"])
 BOXES = torch.tensor([[10.0, 10, 40, 40], [30.0, 20, 70, 60]])
 
@@ -153,10 +154,15 @@ def test_the_other_losses_are_those_without_masks(sections):
 
 def test_c4_training_needs_no_second_pass(monkeypatch):
     model = detector(**C4)
-    passes = []
+    passes: list[int] = []
     conv5 = model.roi_head.conv5
     maps = conv5.maps
-    monkeypatch.setattr(conv5, "maps", lambda cells: passes.append(len(cells)) or maps(cells))
+
+    def counted(cells):
+        passes.append(len(cells))
+        return maps(cells)
+
+    monkeypatch.setattr(conv5, "maps", counted)
     model(Batch(noise(64, 80)[None], [(64, 80)], [target(two_masks())]))
     assert len(passes) == 1
 

@@ -4,6 +4,7 @@ The twin is written from these definitions in plain functions, on the original s
 """
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -57,14 +58,15 @@ class PyramidTwin(Twin):
         for stage, stride in ((2, 1), (3, 2), (4, 2), (5, 2)):
             x = self.stage(x, f"backbone.bottom_up.res{stage}", stride)
             maps.append(x)
-        above, levels = None, []
+        above: Any = None
+        levels: list[Any] = []
         for stage in (5, 4, 3, 2):
             lateral = self.layer(maps[stage - 2], f"backbone.fpn_lateral{stage}")
             above = lateral if above is None else lateral + F.interpolate(above, scale_factor=2.0, mode="nearest")
             levels.insert(0, self.layer(above, f"backbone.fpn_output{stage}", 1))
         return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2, padding=0)]
 
-    def proposals(self, levels, pre_nms, post_nms):
+    def proposals(self, levels, pre_nms, post_nms):  # type: ignore[override]
         start = "proposal_generator.rpn_head"
         boxes, scores, numbers = [], [], []
         for number, (features, size) in enumerate(zip(levels, (32, 64, 128, 256, 512), strict=True)):
@@ -80,7 +82,7 @@ class PyramidTwin(Twin):
             boxes.append(apply_deltas(deltas[best], anchors[best], (1, 1, 1, 1)))
             scores.append(top)
             numbers.append(torch.full_like(best, number))
-        boxes, scores, numbers = clip(torch.cat(boxes)), torch.cat(scores), torch.cat(numbers)
+        boxes, scores, numbers = clip(torch.cat(boxes)), torch.cat(scores), torch.cat(numbers)  # type: ignore[assignment]
         keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
         boxes, scores, numbers = boxes[keep], scores[keep], numbers[keep]
         return boxes[batched_nms(boxes, scores, numbers, 0.7)[:post_nms]]
@@ -133,7 +135,7 @@ def test_detections(state):
     assert (config["rpn"]["pre_nms_train"], config["rpn"]["post_nms_train"]) == (2000, 1000)
     assert found.counts["dropped"] == 0
     overrides = {"test": config["test"] | {"shorter_side": SIZE_HW[0], "longer_side": SIZE_HW[1]}}
-    ours = Detector(parse_config(Config, config | overrides, "model.pkl"), found.checkpoint.metadata.preprocessing).eval()
+    ours = Detector(parse_config(Config, {**config, **overrides}, "model.pkl"), found.checkpoint.metadata.preprocessing).eval()
     ours.load_state_dict(found.checkpoint.state)
     image = torch.randint(0, 256, (3, *SIZE_HW), dtype=torch.uint8)
     (seen,) = ours.predict([image])

@@ -1,5 +1,7 @@
 """torchvision's pyramid detectors, converted, give what torchvision's own give: detections from the image on, and losses."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from detection.structures import Batch, Target, pad_images
 from detection.weights.conversion import convert
 from detection.weights.torchvision_detectors import UNUSED_CATEGORIES, fold_norms, rules_of
 from tests.matching import same_detections
+from tests.there import there
 
 # So large that everything is sampled: the comparison then needs no common random choice.
 ALL = 1_000_000
@@ -49,19 +52,19 @@ def random_detector(name):
         for key, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.0
-                for tensor in (module.running_mean, module.bias):
+                for tensor in (there(module.running_mean), module.bias):
                     nn.init.normal_(tensor, std=0.1)
                 # Weak branches keep a deep sum of them finite.
                 last = key.endswith("bn3")
                 nn.init.uniform_(module.weight, 0.1 if last else 0.5, 0.4 if last else 1.5)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                nn.init.uniform_(there(module.running_var), 0.5, 1.5)
         heads = [
             (model.rpn.head.cls_logits, 2.0), (model.rpn.head.bbox_pred, 0.4),
             (model.roi_heads.box_predictor.cls_score, 2.5), (model.roi_heads.box_predictor.bbox_pred, 1.0),
         ]  # fmt: skip
         for layer, _ in heads:
             nn.init.normal_(layer.weight, std=0.1)
-        outputs = {}
+        outputs: dict[str, Any] = {}
         hooks = [layer.register_forward_hook(lambda m, _, out: outputs.setdefault(m, []).append(out)) for layer, _ in heads]
         model([torch.rand(3, 128, 160)])
         for hook in hooks:
@@ -242,7 +245,10 @@ def test_older_names_are_the_same_layers():
     ],
 )
 def test_refused(changes, message):
-    state = {"backbone.body.conv1.weight": (64, 3, 7, 7), "backbone.body.layer1.0.conv1.weight": (64, 64, 3, 3)}
+    state: dict[str, tuple[int, ...]] = {
+        "backbone.body.conv1.weight": (64, 3, 7, 7),
+        "backbone.body.layer1.0.conv1.weight": (64, 64, 3, 3),
+    }
     state |= {"roi_heads.box_predictor.cls_score.bias": (91,), "roi_heads.box_predictor.bbox_pred.bias": (364,)}
     for layer, count in ((1, 2), (2, 2), (3, 2), (4, 2)):
         state |= {f"backbone.body.layer{layer}.{block}.conv1.weight": (64, 64, 3, 3) for block in range(count)}

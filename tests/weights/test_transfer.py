@@ -16,6 +16,7 @@ from detection.structures import Batch, Target
 from detection.weights.checkpoint import detector_metadata, initialise_detector, require_fitting_heads, write_checkpoint
 from detection.weights.transfer import matching_classes
 from tests.small_detector import detector, noise, pyramid
+from tests.there import there
 
 
 def trained(folder: Path, **sections: dict[str, Any]) -> tuple[Detector, Path]:
@@ -201,7 +202,7 @@ def test_a_pyramid_comes_back_whole_and_no_other_is_made_of_it(tmp_path):
         load_detector(tmp_path / "source.pt")
 
 
-MASKS = {"model": {"mask": True}, "mask": {"channels": 8}}
+MASKS: dict[str, dict[str, Any]] = {"model": {"mask": True}, "mask": {"channels": 8}}
 PREDICTOR = "roi_head.mask_head.predictor.weight"
 
 
@@ -212,7 +213,7 @@ def test_masks_follow_their_classes(tmp_path):
     initialise_detector(model, file)
     theirs, ours = source.state_dict()[PREDICTOR], model.state_dict()[PREDICTOR]
     assert torch.equal(ours[[1, 2]], theirs[[1, 0]]) and torch.equal(ours[0], fresh[0])
-    assert torch.equal(model.roi_head.mask_head.deconv.weight, source.roi_head.mask_head.deconv.weight)
+    assert torch.equal(there(model.roi_head.mask_head).deconv.weight, there(source.roi_head.mask_head).deconv.weight)
 
 
 def test_masks_that_are_added_or_left_out(tmp_path):

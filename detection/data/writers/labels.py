@@ -56,9 +56,9 @@ class LabelWriter(Protocol):
 def labels_of_record(record: Record, name: str, image_id: int | None = None) -> ImageLabels:
     """The ground truth of an image."""
     columns = (record.boxes, record.labels, record.difficult, record.crowd, record.areas)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
     masks = [None] * len(record.labels) if record.masks is None else record.masks.counts
-    objects = [AnnotatedObject(tuple(box), *values, mask) for (box, *values), mask in zip(rows, masks, strict=True)]
+    rows = zip(*(column.tolist() for column in columns), masks, strict=True)
+    objects = [AnnotatedObject(tuple(box), *values) for box, *values in rows]
     return ImageLabels(record.file, name, record.size_hw, objects, image_id=image_id)
 
 
