@@ -22,7 +22,7 @@ from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
 from tools.benchmarks.command import batch_sizes, main, show, to_dict
 from tools.benchmarks.detector import (
     DetectorCase,
-    build_torchvision,
+    compared_with_bars,
     images_and_boxes,
     no_span,
     our_detector,
@@ -35,6 +35,7 @@ from tools.benchmarks.operators import pooling_work
 from tools.benchmarks.parts import PARTS, Options, benchmarks
 from tools.benchmarks.processes import run_benchmark
 from tools.benchmarks.profile import Stopwatch, profiled_work, synchronisations, time_steps, timed_inference
+from tools.benchmarks.reference import build_torchvision
 from tools.benchmarks.worker import count_gigaflops
 
 TINY = DetectorCase("train", "fp32", size_hw=(96, 128), num_rois=8, proposals=8, backbone="resnet18")
@@ -85,6 +86,16 @@ def test_shares_of_the_peak_are_of_the_same_precision():
     assert shares_of_peak(results) == {"ours bf16": 0.25}
 
 
+def test_what_is_aimed_at_is_said_beside_what_was_found():
+    results = {"torchvision fp32": Result([3.0]), "ours fp32": Result([2.0]), "ours bf16": Result([1.0])}
+    found = compared_with_bars({"fp32": 1.5, "bf16": 2.5}, results)
+    assert found == {
+        "ours fp32 over torchvision fp32 (aim: at least 1.5)": 1.5,
+        "ours bf16 over torchvision fp32 (aim: at least 2.5)": 3.0,
+    }
+    assert not compared_with_bars({"fp32": 1.5}, {"ours fp32": Result([2.0])})
+
+
 def test_images_a_second_are_compared_where_there_are_images():
     results = {"1 process": Result([2.0], images=1), "ours in 2 processes": Result([2.5], images=2)}
     assert ratios(results)["ours in 2 processes"]["1 process"]["speed"] == 1.6
@@ -95,27 +106,33 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
     assert count_gigaflops(lambda: a @ b) == pytest.approx(2 * 10 * 20 * 30 / 1e9)
 
 
+@pytest.mark.parametrize("architecture", ["c4", "fpn"])
 @pytest.mark.parametrize("mode", ["train", "infer"])
-def test_both_detectors_do_the_same_work(mode):
+def test_both_detectors_do_the_same_work(mode, architecture):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
-    case = DetectorCase(mode, "fp32", size_hw=(96, 128), num_rois=16, proposals=10)
+    case = DetectorCase(mode, "fp32", size_hw=(96, 128), num_rois=16, proposals=10, architecture=architecture)
     mine, theirs = (count_gigaflops(setup(case)) for setup in (our_work, torchvision_work))
     assert 0.7 * theirs < mine <= theirs
 
 
+@pytest.mark.parametrize("architecture", ["c4", "fpn"])
 @torch.no_grad()
-def test_both_detectors_have_the_same_proposals_and_find_the_same():
-    case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10)
+def test_both_detectors_have_the_same_proposals_and_find_the_same(architecture):
+    case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10, architecture=architecture)
     model = our_detector(case).eval()
-    reference: Any = build_torchvision(case).eval()
+    model.use_test_config(model.config.test.model_copy(update={"max_detections": 5}))
+    reference: Any = build_torchvision(model).eval()
     images = images_and_boxes(case)[0]
     features = model.extract(Batch(images, [case.size_hw]))
     mine = model.propose(features, [case.size_hw])[0]
     inputs = reference.transform(list(images.float() / 255))[0]
-    theirs = reference.rpn(inputs, {"0": reference.backbone(inputs.tensors)})[0][0]
+    maps = reference.backbone(inputs.tensors)
+    theirs = reference.rpn(inputs, {"0": maps} if isinstance(maps, torch.Tensor) else maps)[0][0]
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
     assert len(mine) == 10
-    vectors = torch.randn(3, 2048)
+    (found,) = model.predict([images[0].permute(1, 2, 0).numpy()])
+    assert len(found) == len(reference(list(images.float() / 255))[0]["boxes"]) == 5
+    vectors = torch.randn(3, model.roi_head.conv5.channels)
     logits, deltas = model.roi_head.logits_and_deltas(vectors, None)
     their_logits, their_deltas = reference.roi_heads.box_predictor(vectors)
     torch.testing.assert_close(their_logits, logits.roll(1, dims=1))
@@ -141,17 +158,22 @@ def test_both_evaluations_give_the_same_numbers(monkeypatch):
     assert mine == pytest.approx(theirs, abs=1e-9) and mine["AP"] > 0.05
 
 
+LEARNT = {"RoI pooling, backward", "RPN, backward", "trunk, backward", "optimizer"}
+
+
 @pytest.mark.parametrize(
-    ("mode", "spans"),
+    ("mode", "architecture", "spans"),
     [
-        ("train", {"conv5", "conv5, backward", "RoI pooling, backward", "RPN, backward", "trunk, backward", "optimizer"}),
-        ("infer", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS per class"}),
+        ("train", "c4", {"conv5", "conv5, backward", *LEARNT}),
+        ("infer", "c4", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS per class"}),
+        ("train", "fpn", {"two-layer head", "two-layer head, backward", "pyramid, backward", *LEARNT}),
+        ("infer", "fpn", {"two-layer head", "RoI pooling", "pyramid", "NMS of proposals", "selection, NMS per class"}),
     ],
 )
-def test_a_profile_tells_the_steps_apart(mode, spans, monkeypatch):
+def test_a_profile_tells_the_steps_apart(mode, architecture, spans, monkeypatch):
     """By a clock that shows 0, 1, 2, ...: every tick between the first look at it and the last belongs to one step."""
     backward = torch.Tensor.backward
-    work = profiled_work(replace(TINY, mode=mode))
+    work = profiled_work(replace(TINY, mode=mode, architecture=architecture))
     work()
     shown: list[int] = []
 
@@ -167,14 +189,16 @@ def test_a_profile_tells_the_steps_apart(mode, spans, monkeypatch):
     assert torch.Tensor.backward is backward  # nothing stays wrapped
 
 
-def test_a_profile_changes_no_gradient():
+@pytest.mark.parametrize("architecture", ["c4", "fpn"])
+def test_a_profile_changes_no_gradient(architecture):
     gradients = []
+    case = replace(TINY, architecture=architecture)
     for watched in (False, True):
-        model = our_detector(TINY)
+        model = our_detector(case)
         watch = Stopwatch(torch.device("cpu"))
         if watched:
             time_steps(model, watch)
-        work = our_training(model, model, TINY, watch.span if watched else no_span)
+        work = our_training(model, model, case, watch.span if watched else no_span)
         torch.manual_seed(1)
         work()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])

@@ -20,7 +20,7 @@ from rich.table import Table
 from detection.cli.main import run
 from detection.errors import ConfigError
 from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
-from tools.benchmarks.parts import PARTS, Options, benchmarks
+from tools.benchmarks.parts import ARCHITECTURES, PARTS, PROPOSALS, Options, benchmarks
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +42,20 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="one or several of the parts listed below; default: detector")
+    parser.add_argument(
+        "--architecture",
+        default="c4",
+        metavar="A",
+        help=f"of detector and profile: {', '.join(ARCHITECTURES)} (a feature pyramid); default: c4",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each implementation is timed; default: 3")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each process; default: torch's own choice")
     parser.add_argument("--size", default="600x800", metavar="HxW", help="pixels of the detector's images; default: 600x800")
     parser.add_argument("--rois", type=int, default=512, metavar="N", help="RoIs per image in training; default: 512")
-    parser.add_argument("--proposals", type=int, default=300, metavar="N", help="RoIs per image in inference; default: 300")
+    parser.add_argument(
+        "--proposals", type=int, metavar="N", help="RoIs per image in inference; default: 300, with a pyramid 1000"
+    )
     parser.add_argument("--batch", default="1", metavar="N,N", help="images per step of the detector, e.g. 1,8,16; default: 1")
     parser.add_argument("--precision", metavar="P", help="fp32 or bf16; default: both for detector, else the machine's own")
     parser.add_argument("--processes", type=int, metavar="N", help="processes of scaling; default: one for each core, 2 to 8")
@@ -104,13 +112,16 @@ def checked_options(arguments: argparse.Namespace, parts: Sequence[str]) -> Opti
             raise ConfigError(f"--{name} must be at least {least}, got {value}")
     if arguments.precision not in (None, "fp32", "bf16"):
         raise ConfigError(f"--precision must be fp32 or bf16, got '{arguments.precision}'")
+    if arguments.architecture not in ARCHITECTURES:
+        raise ConfigError(f"--architecture must be one of {', '.join(ARCHITECTURES)}, got '{arguments.architecture}'")
     return Options(
         arguments.device,
         image_size(arguments.size),
         arguments.rois,
-        arguments.proposals,
+        arguments.proposals or PROPOSALS[arguments.architecture],
         batch_sizes(arguments.batch),
         arguments.precision,
+        arguments.architecture,
         arguments.processes,
     )
 

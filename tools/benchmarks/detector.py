@@ -1,17 +1,19 @@
 """A detector's training step and its inference against torchvision's, given the same network, anchors and counts.
 
-The reference is torchvision's FasterRCNN with its ResNet-50 cut as C4: its FrozenBatchNorm2d, our anchors and numbers of
-proposals, RoIAlign 14 x 14, as many RoIs. Weights, images and boxes are random; both see the same ones.
+The reference is torchvision's FasterRCNN with its ResNet-50, cut as C4 or with a pyramid: its FrozenBatchNorm2d, our anchors
+and numbers of proposals, as many RoIs, RoIAlign with as many samples. Weights, images and boxes are random; both see the same
+ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +23,10 @@ from detection.engine.loop import total_loss
 from detection.engine.precision import autocast, resolve_precision
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
-from tools.benchmarks.benchmark import PEAK, Benchmark, Setup, Work
+from tools.benchmarks.benchmark import PEAK, Benchmark, Result, Setup, Work
 from tools.benchmarks.operators import matrix_product
-from tools.benchmarks.parts import Options, Precision
+from tools.benchmarks.parts import ARCHITECTURES, Architecture, Options, Precision
+from tools.benchmarks.reference import build_torchvision, torchvision_targets
 
 Mode = Literal["train", "infer"]
 Span = Callable[[str], AbstractContextManager[None]]
@@ -32,23 +35,13 @@ Span = Callable[[str], AbstractContextManager[None]]
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 MODES: tuple[Mode, ...] = ("train", "infer")
 NUM_CLASSES = 80
-NUM_BOXES = 12
-
-TORCHVISION_NAMES = {
-    "trunk.conv1": "backbone.0",
-    "trunk.bn1": "backbone.1",
-    "trunk.layer1": "backbone.4",
-    "trunk.layer2": "backbone.5",
-    "trunk.layer3": "backbone.6",
-    "rpn.conv": "rpn.head.conv.0.0",
-    "rpn.objectness": "rpn.head.cls_logits",
-    "rpn.deltas": "rpn.head.bbox_pred",
-    "roi_head.conv5.layer4": "roi_heads.box_head.0",
-    "roi_head.class_scores": "roi_heads.box_predictor.cls_score",
-    "roi_head.box_deltas": "roi_heads.box_predictor.bbox_pred",
+BARS: dict[tuple[Architecture, Mode], dict[Precision, float]] = {
+    (architecture, mode): dict(aims)
+    for architecture in ("fpn", "fpn_mask")
+    for mode, aims in {"train": {"fp32": 1.5, "bf16": 2.5}, "infer": {"fp32": 1.3, "bf16": 2.2}}.items()
 }
-"""The names of our detector's modules in torchvision's."""
-
+"""How many times as fast as torchvision in fp32 a pyramid's training step and inference should be, on a CPU."""
+NUM_BOXES = 12
 
 @dataclass(frozen=True)
 class DetectorCase:
@@ -63,6 +56,7 @@ class DetectorCase:
     device: str = "cpu"
     backbone: str = "resnet50"
     seed: int = 0  # of images and boxes
+    architecture: Architecture = "c4"
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of the forward pass."""
@@ -77,20 +71,52 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
         for mode in MODES:
             implementations: dict[str, Setup] = {}
             for precision in precisions:
-                case = DetectorCase(mode, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+                case = case_of(options, mode, precision, batch)
                 implementations[f"torchvision {precision}"] = partial(torchvision_work, case)
                 implementations[f"ours {precision}"] = partial(our_work, case)
             for precision, dtype in precisions.items():
                 implementations[f"{PEAK} {precision}"] = partial(matrix_product, dtype or torch.float32, options.device, side)
-            yield Benchmark(f"ResNet-50 C4, {describe(case)}", implementations, images=batch, repeats=options.repeats)
+            bars = BARS.get((case.architecture, mode), {}) if options.device == "cpu" else {}
+            yield Benchmark(
+                describe(case),
+                implementations,
+                images=batch,
+                repeats=options.repeats,
+                summarize=partial(compared_with_bars, bars) if bars else None,
+            )
+
+
+def compared_with_bars(bars: Mapping[Precision, float], results: Mapping[str, Result]) -> dict[str, float]:
+    """How many times as fast as torchvision in fp32 ours is in each precision; each name says what is aimed at."""
+    reference = results.get("torchvision fp32")
+    mine = {precision: results.get(f"ours {precision}") for precision in bars}
+    return {
+        f"ours {precision} over torchvision fp32 (aim: at least {bars[precision]})": round(own.speed / reference.speed, 2)
+        for precision, own in mine.items()
+        if own and reference
+    }
+
+
+def case_of(options: Options, mode: Mode, precision: Precision, batch: int) -> DetectorCase:
+    """What the options ask for, in this mode and precision."""
+    return DetectorCase(
+        mode,
+        precision,
+        options.size_hw,
+        options.rois,
+        options.proposals,
+        batch,
+        options.device,
+        architecture=options.architecture,
+    )
 
 
 def describe(case: DetectorCase) -> str:
-    """'training, 2 images of 600x800, 128 RoIs each'."""
+    """'ResNet-50 C4, training, 2 images of 600x800, 128 RoIs each'."""
     mode, rois = ("training", case.num_rois) if case.mode == "train" else ("inference", case.proposals)
     height, width = case.size_hw
     images, each = ("1 image", "") if case.batch == 1 else (f"{case.batch} images", " each")
-    return f"{mode}, {images} of {height}x{width}, {rois} RoIs{each}"
+    return f"ResNet-50 {ARCHITECTURES[case.architecture]}, {mode}, {images} of {height}x{width}, {rois} RoIs{each}"
 
 
 def suitable_precision(device: str) -> Precision:
@@ -99,27 +125,35 @@ def suitable_precision(device: str) -> Precision:
 
 
 def benchmark_config(case: DetectorCase) -> Config:
-    """Our side's config: C4 with the paper's anchors."""
-    return Config.model_validate(
-        {
-            "model": {"backbone": case.backbone, "freeze_stages": 2},
-            "rpn": {
-                "channels": 1024 if case.backbone == "resnet50" else 256,  # as torchvision's, which has those of the features
-                "post_nms_test": case.proposals,
-                "ignore_straddling": False,
-                "min_size": 0,
-            },
-            "roi": {
-                "pooling": "align",
-                "pool_size": 14,
-                "sampling_ratio": 2,
-                "sample_size": case.num_rois,
-                "negative_iou": [0, 0.5],
-            },
-            "data": {"classes": [f"class {number}" for number in range(NUM_CLASSES)]},
-            "test": {"shorter_side": min(case.size_hw), "longer_side": max(case.size_hw), "batch_size": case.batch},
+    """Our side's config: C4 with the paper's anchors, or a pyramid with the settings of torchvision's."""
+    settings: dict[str, Any] = {
+        "model": {"backbone": case.backbone, "freeze_stages": 2},
+        "rpn": {
+            "channels": 1024 if case.backbone == "resnet50" else 256,  # as torchvision's, which has those of the features
+            "post_nms_test": case.proposals,
+            "ignore_straddling": False,
+            "min_size": 0,
+        },
+        "roi": {
+            "pooling": "align",
+            "pool_size": 14,
+            "sampling_ratio": 2,
+            "sample_size": case.num_rois,
+            "negative_iou": [0, 0.5],
+        },
+        "data": {"classes": [f"class {number}" for number in range(NUM_CLASSES)]},
+        "test": {"shorter_side": min(case.size_hw), "longer_side": max(case.size_hw), "batch_size": case.batch},
+    }
+    if case.architecture != "c4":
+        settings["model"] |= {"neck": "fpn", "mask": case.architecture == "fpn_mask"}
+        settings["rpn"] |= {
+            "channels": 256,
+            "anchor_sizes": [32, 64, 128, 256, 512],
+            "pre_nms_train": 2000,
+            "pre_nms_test": max(1000, case.proposals),
         }
-    )
+        settings["roi"] |= {"pool_size": 7}
+    return Config.model_validate(settings)
 
 
 def images_and_boxes(case: DetectorCase) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -134,6 +168,12 @@ def images_and_boxes(case: DetectorCase) -> tuple[Tensor, list[Tensor], list[Ten
     return images, list(boxes), list(labels)
 
 
+def targets_of(case: DetectorCase) -> list[Target]:
+    """The objects of each image."""
+    _, boxes, labels = images_and_boxes(case)
+    return [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
+
+
 def our_work(case: DetectorCase) -> Work:
     """Training or inference of our detector."""
     model = our_detector(case)
@@ -141,10 +181,14 @@ def our_work(case: DetectorCase) -> Work:
 
 
 def our_detector(case: DetectorCase) -> Detector:
-    """Our detector with random weights, always the same."""
+    """Our detector with random weights, always the same, that sees the first class in about every second region: so there are
+    as many detections as an image may have."""
     config = benchmark_config(case)
     torch.manual_seed(0)
-    return Detector(config).to(case.device)
+    model = Detector(config)
+    with torch.no_grad():
+        model.roi_head.class_scores.bias[0] = math.log(NUM_CLASSES)
+    return model.to(case.device)
 
 
 def no_span(name: str) -> AbstractContextManager[None]:
@@ -154,9 +198,7 @@ def no_span(name: str) -> AbstractContextManager[None]:
 
 def our_training(model: Detector, parallel: nn.Module, case: DetectorCase, span: Span = no_span) -> Work:
     """A step of the model through `parallel`, the module that averages gradients over processes, or the model itself."""
-    images, boxes, labels = images_and_boxes(case)
-    targets = [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
-    batch = Batch(images, [case.size_hw] * case.batch, targets, [""] * case.batch)
+    batch = Batch(images_and_boxes(case)[0], [case.size_hw] * case.batch, targets_of(case), [""] * case.batch)
     data = batch.pin_memory() if case.device != "cpu" else batch
 
     def loss() -> Tensor:
@@ -181,10 +223,8 @@ def our_inference(model: Detector, case: DetectorCase) -> Work:
 
 def torchvision_work(case: DetectorCase) -> Work:
     """Training or inference of torchvision's detector on the same images; it takes floats."""
-    torch.manual_seed(0)
-    model = build_torchvision(case).to(case.device)
-    images, boxes, labels = images_and_boxes(case)
-    floats = images.float() / 255
+    model = build_torchvision(our_detector(replace(case, device="cpu"))).to(case.device)
+    floats = images_and_boxes(case)[0].float() / 255
     floats = floats.pin_memory() if case.device != "cpu" and case.mode == "train" else floats
     if case.mode == "infer":
         model.eval()
@@ -196,10 +236,10 @@ def torchvision_work(case: DetectorCase) -> Work:
 
         return infer
 
+    targets = targets_of(case)
+
     def loss() -> Tensor:
-        pairs = zip(boxes, labels, strict=True)
-        targets = [{"boxes": box.to(case.device), "labels": label.to(case.device) + 1} for box, label in pairs]
-        return total_loss(model(list(floats.to(case.device, non_blocking=True)), targets))
+        return total_loss(model(list(floats.to(case.device, non_blocking=True)), torchvision_targets(targets, case.device)))
 
     return _training_step(model, loss, case)
 
@@ -219,60 +259,3 @@ def _training_step(model: nn.Module, loss: Callable[[], Tensor], case: DetectorC
             optimizer.step()
 
     return step
-
-
-class _Trunk(nn.Sequential):
-    """A trunk with the attribute that torchvision's detector asks of a backbone."""
-
-    out_channels = 1024
-
-
-def build_torchvision(case: DetectorCase) -> nn.Module:
-    """torchvision's FasterRCNN around its own ResNet-50, conv1..conv4 shared and conv5 on each RoI."""
-    from torchvision.models import resnet50
-    from torchvision.models.detection import FasterRCNN
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-    from torchvision.ops import MultiScaleRoIAlign
-    from torchvision.ops.misc import FrozenBatchNorm2d
-
-    net = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-    for part in (net.conv1, net.layer1):
-        part.requires_grad_(False)
-    trunk = _Trunk(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
-    model = our_detector(case)
-    rpn = model.config.rpn
-    anchors = AnchorGenerator((tuple(rpn.anchor_sizes),), (tuple(rpn.anchor_ratios),))
-    anchors.cell_anchors = list(model.rpn.get_buffer("cell_anchors"))  # its own are in another order
-    reference = FasterRCNN(
-        trunk,
-        rpn_anchor_generator=anchors,
-        box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
-        box_head=nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        box_predictor=FastRCNNPredictor(2048, NUM_CLASSES + 1),
-        min_size=min(case.size_hw),
-        max_size=max(case.size_hw),
-        rpn_pre_nms_top_n_train=rpn.pre_nms_train,
-        rpn_post_nms_top_n_train=rpn.post_nms_train,
-        rpn_pre_nms_top_n_test=rpn.pre_nms_test,
-        rpn_post_nms_top_n_test=rpn.post_nms_test,
-        box_batch_size_per_image=case.num_rois,
-    )
-    # With other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
-    reference.load_state_dict(torchvision_state(model.state_dict()))
-    return reference
-
-
-def torchvision_state(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our detector's state dict under torchvision's names. Its background is class 0 and has boxes; ours is last, without."""
-    state = {}
-    for key, value in ours.items():
-        part = next(part for part in TORCHVISION_NAMES if key.startswith(f"{part}."))
-        state[TORCHVISION_NAMES[part] + key.removeprefix(part)] = _background_first(part, value)
-    return state
-
-
-def _background_first(part: str, value: Tensor) -> Tensor:
-    if part == "roi_head.class_scores":
-        return value.roll(1, dims=0)
-    return torch.cat([torch.zeros_like(value[:4]), value]) if part == "roi_head.box_deltas" else value

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from tools.benchmarks.benchmark import Benchmark
 
 Precision = Literal["fp32", "bf16"]
+Architecture = Literal["c4", "fpn", "fpn_mask"]
+
+ARCHITECTURES: dict[Architecture, str] = {"c4": "C4", "fpn": "FPN", "fpn_mask": "FPN with masks"}
+"""The detectors that can be measured, and how they are called."""
+PROPOSALS: dict[Architecture, int] = {"c4": 300, "fpn": 1000, "fpn_mask": 1000}
+"""RoIs per image in inference where no number is given: the paper's, and torchvision's."""
 
 PARTS = {
-    "detector": "a training step and inference of Faster R-CNN on ResNet-50 C4 against torchvision's, of the same network, "
+    "detector": "a training step and inference of Faster R-CNN on ResNet-50 against torchvision's, of the same network, "
     "anchors, proposals and RoIs",
     "profile": "where the time of that training step and that inference goes",
     "cost": "training step and inference on ResNet-18 C4 against the image's size, the number of RoIs and the batch",
@@ -44,6 +50,7 @@ class Options:
     proposals: int = 300  # per image, in inference
     batches: tuple[int, ...] = (1,)  # images per step of the detector
     precision: Precision | None = None  # None: each part's own choice
+    architecture: Architecture = "c4"  # of detector and profile
     processes: int | None = None  # of the scaling; None: as many as there are cores
 
     @property

@@ -11,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backbones.base import C4Head, Trunk
+from backbones.fpn import FpnTrunk
 from detection.inference.detector import Detector
 from detection.inference.images import batch_of_size
 from detection.inference.select import select_detections
@@ -28,6 +30,7 @@ from tools.benchmarks.benchmark import Benchmark, Work
 from tools.benchmarks.detector import (
     MODES,
     DetectorCase,
+    case_of,
     describe,
     images_and_boxes,
     our_detector,
@@ -36,7 +39,7 @@ from tools.benchmarks.detector import (
 )
 from tools.benchmarks.parts import Options
 
-Features = Tensor | Sequence[Tensor]
+Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 REST = "rest"
 BACKWARD = "backward"
@@ -47,11 +50,9 @@ def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     precision = options.precision or suitable_precision(options.device)
     for batch in options.batches:
         for mode in MODES:
-            case = DetectorCase(mode, precision, options.size_hw, options.rois, options.proposals, batch, options.device)
+            case = case_of(options, mode, precision, batch)
             implementations = {f"ours {precision}": partial(profiled_work, case)}
-            yield Benchmark(
-                f"ResNet-50 C4, {describe(case)}", implementations, images=batch, count_flops=False, repeats=options.repeats
-            )
+            yield Benchmark(describe(case), implementations, images=batch, count_flops=False, repeats=options.repeats)
 
 
 def profiled_work(case: DetectorCase) -> Work:
@@ -140,9 +141,9 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
         (model.roi_head, "sample_rois", "sampling of RoIs"),
     ]
     with_backward: list[tuple[nn.Module, str, str]] = [
-        (model.trunk, "feature_maps", "trunk"),
+        *trunk_steps(model.trunk),
         (model.rpn, "forward", "RPN"),
-        (model.roi_head, "vectors", "conv5"),
+        (model.roi_head, "vectors", "conv5" if isinstance(model.roi_head.conv5, C4Head) else "two-layer head"),
         (model.roi_head, "pool", "RoI pooling"),
     ]
     # Attributes of the module itself come before its class's methods: no other model is touched.
@@ -150,6 +151,13 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
         setattr(module, method, _in_span(getattr(module, method), name, watch))
     for module, method, name in with_backward:
         setattr(module, method, _in_two_spans(getattr(module, method), name, watch))
+
+
+def trunk_steps(trunk: Trunk) -> list[tuple[nn.Module, str, str]]:
+    """What has a span in the full-image part: all of it at once, or the network and the pyramid on it."""
+    if isinstance(trunk, FpnTrunk):
+        return [(trunk.backbone, "forward", "trunk"), (trunk.neck, "forward", "pyramid")]
+    return [(trunk, "feature_maps", "trunk")]
 
 
 def timed_inference(model: Detector, case: DetectorCase, watch: Stopwatch) -> Callable[[], list[Detections]]:
@@ -208,29 +216,40 @@ def _in_two_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> 
 
 
 def _watched(features: Features, on_gradients: Callable[[], None]) -> Features:
-    """Aliases of an image batch or feature maps; the call is made when the gradients of all have come.
+    """Aliases of an image batch or feature maps; the call is made when the gradients of all have come, as far as there are any.
 
     Others may use the same features: the gradient of an alias is that of one call alone.
     """
-    maps = [features] if isinstance(features, Tensor) else list(features)
-    waiting = sum(each.requires_grad for each in maps)
+    if isinstance(features, Tensor):
+        return _Aliases.apply(on_gradients, features)[0]
+    if isinstance(features, Mapping):
+        return dict(zip(features, _Aliases.apply(on_gradients, *features.values()), strict=True))
+    return _Aliases.apply(on_gradients, *features)
 
-    def arrived(_: Tensor) -> None:
-        nonlocal waiting
-        waiting -= 1
-        if not waiting:
-            on_gradients()
 
-    aliases = [each.view_as(each) if each.requires_grad else each for each in maps]
-    for alias in aliases:
-        if alias.requires_grad:
-            alias.register_hook(arrived)
-    return aliases[0] if isinstance(features, Tensor) else tuple(aliases)
+class _Aliases(torch.autograd.Function):
+    """The same tensors; one step of the backward pass for all, which comes when all that need the aliases are done."""
+
+    @staticmethod
+    def forward(ctx: Any, on_gradients: Callable[[], None], *features: Tensor) -> tuple[Tensor, ...]:
+        ctx.on_gradients = on_gradients
+        ctx.set_materialize_grads(False)  # a map that nothing is pooled from has no gradient
+        return tuple(each.view_as(each) for each in features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        ctx.on_gradients()
+        return (None, *gradients)
 
 
 def _tensors(result: Any) -> Sequence[Tensor]:
-    """The tensors of a step's output: itself, or its fields."""
-    return [result] if isinstance(result, Tensor) else [value for value in vars(result).values() if isinstance(value, Tensor)]
+    """The tensors of a step's output: itself, or those that it holds."""
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, tuple):
+        return result
+    fields = result if isinstance(result, Mapping) else vars(result)
+    return [value for value in fields.values() if isinstance(value, Tensor)]
 
 
 def synchronisations(work: Work) -> dict[str, int]:
