@@ -43,6 +43,7 @@ BARS: dict[tuple[Architecture, Mode], dict[Precision, float]] = {
 """How many times as fast as torchvision in fp32 a pyramid's training step and inference should be, on a CPU."""
 NUM_BOXES = 12
 
+
 @dataclass(frozen=True)
 class DetectorCase:
     """What both implementations do, with which images. The reference is a ResNet-50 whatever `backbone` says."""
