@@ -7,26 +7,19 @@ after each training; one that is there already is not repeated.
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from detection import evaluate, load_detector, train_detector
-from detection.analysis.provenance import current_provenance
-from detection.config import Config, load_config, override_config
+from detection import evaluate, load_detector
+from detection.config import Config
 from detection.data import Dataset, load_split
 from detection.data.records import count_classes
-from detection.data.settle import settle_config
-from detection.engine.precision import resolve_precision
 from detection.files import write_json
 from detection.inference.evaluate import EvaluationResult
+from tools.benchmarks.trainings import build_parser, comparison, figure, read_experiment, run_training
 
 METRICS = ("AP", "AP50", "voc_area")
 CLASS_METRICS = ("AP", "voc_area")
@@ -65,11 +58,8 @@ def hide_classes(dataset: Dataset, share: float, seed: int) -> Dataset:
 
 def measure(config: Config, training: Training, datasets: Mapping[bool, Dataset], validation: Dataset) -> EvaluationResult:
     """The detector after its training in a folder of its own, on the validation images. `datasets`: hidden or not -> images."""
-    folder = config.output_dir / training.folder
-    settings = ["data.val=[]", "data.test=[]", f"data.partial_labels={str(training.partial_labels).lower()}"]
-    own = override_config(config, [*settings, f"output_dir={folder}"])
-    train_detector(own, training=datasets[training.hidden], resume=(folder / "last.pt").exists(), tell=print)
-    return evaluate(load_detector(folder / "last.pt"), validation)
+    settings = [f"data.partial_labels={str(training.partial_labels).lower()}"]
+    return evaluate(load_detector(run_training(config, training.folder, settings, datasets[training.hidden])), validation)
 
 
 def as_result(
@@ -88,45 +78,31 @@ def as_result(
             name,
             counts[name],
             left[name],
-            *(_figure(each.class_ap[metric].get(name, -1)) for each in found.values() for metric in CLASS_METRICS),
+            *(figure(each.class_ap[metric].get(name, -1)) for each in found.values() for metric in CLASS_METRICS),
         ]
         for name in names
         if counts[name]
     ]
-    precision = resolve_precision(train.precision, "cpu")
-    return {
-        "kind": "comparison",
-        "heading": "Partial labels",
-        "title": f"Trained on annotations that know {1 - share:.0%} of the classes of each image: {len(validation)} fully "
-        f"annotated images after {train.steps} steps of {train.batch_size} of {len(datasets[True])} images",
-        "columns": list(METRICS),
-        "rows": {each.title: {key: _figure(result.metrics[key]) for key in METRICS} for each, result in found.items()},
-        **current_provenance(torch.device("cpu"), precision).as_json(),
-        "commands": [shlex.join(["python", "-m", "tools.benchmarks.partial_labels", *sys.argv[1:]])],
-        "notes": [f"{sum(left.values())} of {sum(counts.values())} objects are left to the trainings with hidden classes."],
-        "tables": [
-            {"title": "Each class", "columns": ["class", "objects", "left", *columns], "rows": rows},
-        ],
-    }
-
-
-def _figure(value: float) -> float:
-    return round(value, 4)
+    return comparison(
+        config,
+        "partial_labels",
+        "Partial labels",
+        f"Trained on annotations that know {1 - share:.0%} of the classes of each image: {len(validation)} fully annotated "
+        f"images after {train.steps} steps of {train.batch_size} of {len(datasets[True])} images",
+        {each.title: {key: figure(result.metrics[key]) for key in METRICS} for each, result in found.items()},
+        notes=[f"{sum(left.values())} of {sum(counts.values())} objects are left to the trainings with hidden classes."],
+        tables=[{"title": "Each class", "columns": ["class", "objects", "left", *columns], "rows": rows}],
+    )
 
 
 def main() -> None:
     """Train, evaluate, and write what was found after each training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a detector's experiment with data.val")
+    parser = build_parser(__doc__)
     parser.add_argument("--share", type=float, default=0.5, metavar="X", help="of the classes that is hidden; default: 0.5")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is hidden; default: 0")
     parser.add_argument("--complete", action="store_true", help="train with nothing hidden as well")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.steps=1000")
     options = parser.parse_intermixed_args()
-    torch.set_num_threads(options.threads)
-    config = settle_config(load_config(options.config, options.overrides))
+    config = read_experiment(options)
     training, validation = load_split(config.data, "train"), load_split(config.data, "val")
     datasets = {False: training, True: hide_classes(training, options.share, options.seed)}
     found: dict[Training, EvaluationResult] = {}
