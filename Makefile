@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, none of which shares a file's tests, and so its fixtures, with another. Of one core: TEST_PROCESSES=0
+TEST_PROCESSES ?= auto
 INSTALLED := $(VENV)/.installed
 
 .PHONY: run test lint docs clean
@@ -11,7 +13,7 @@ run: $(INSTALLED)
 	$(BIN)/python tools/quickstart.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -41,6 +41,7 @@ EXTRAS = {
 DEVELOPMENT = [
     "fvcore>=0.1.5",
     "pytest>=8",
+    "pytest-xdist>=3.6",  # `make test` on all cores
     "hypothesis>=6.100",
     "optuna>=4",  # docs/examples/optuna_search.py
     "ruff>=0.6",

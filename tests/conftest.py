@@ -9,6 +9,12 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# Of several processes that share the cores each computes with one thread; torch reads the variable when it is imported, and
+# so do the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
