@@ -220,11 +220,13 @@ def _watched(features: Features, on_gradients: Callable[[], None]) -> Features:
 
     Others may use the same features: the gradient of an alias is that of one call alone.
     """
-    if isinstance(features, Tensor):
-        return _Aliases.apply(on_gradients, features)[0]
+    maps = (
+        [features] if isinstance(features, Tensor) else list(features.values() if isinstance(features, Mapping) else features)
+    )
+    aliases: tuple[Tensor, ...] = _Aliases.apply(on_gradients, *maps)
     if isinstance(features, Mapping):
-        return dict(zip(features, _Aliases.apply(on_gradients, *features.values()), strict=True))
-    return _Aliases.apply(on_gradients, *features)
+        return dict(zip(features, aliases, strict=True))
+    return aliases[0] if isinstance(features, Tensor) else aliases
 
 
 class _Aliases(torch.autograd.Function):

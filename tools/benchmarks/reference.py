@@ -107,7 +107,7 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _resnet50() -> nn.Module:
+def _resnet50() -> Any:
     """Its classifier with frozen norms; conv1 and conv2_x are not trained."""
     from torchvision.models import resnet50
     from torchvision.ops.misc import FrozenBatchNorm2d
@@ -128,7 +128,7 @@ def _c4_parts(num_classes: int) -> dict[str, nn.Module]:
     """conv1..conv4 shared and conv5 on each RoI."""
     from torchvision.ops import MultiScaleRoIAlign
 
-    net: Any = _resnet50()
+    net = _resnet50()
     return {
         "backbone": _Trunk(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3),
         "box_roi_pool": MultiScaleRoIAlign(["0"], 14, 2),
