@@ -106,7 +106,7 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
     assert count_gigaflops(lambda: a @ b) == pytest.approx(2 * 10 * 20 * 30 / 1e9)
 
 
-@pytest.mark.parametrize("architecture", ["c4", "fpn"])
+@pytest.mark.parametrize("architecture", ["c4", "fpn", "fpn_mask"])
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_both_detectors_do_the_same_work(mode, architecture):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
@@ -167,6 +167,7 @@ LEARNT = {"RoI pooling, backward", "RPN, backward", "trunk, backward", "optimize
         ("train", "c4", {"conv5", "conv5, backward", *LEARNT}),
         ("infer", "c4", {"conv5", "RoI pooling", "NMS of proposals", "transfer", "selection, NMS per class"}),
         ("train", "fpn", {"two-layer head", "two-layer head, backward", "pyramid, backward", *LEARNT}),
+        ("train", "fpn_mask", {"mask head", "mask head, backward", "pyramid, backward", *LEARNT}),
         ("infer", "fpn", {"two-layer head", "RoI pooling", "pyramid", "NMS of proposals", "selection, NMS per class"}),
     ],
 )

@@ -154,6 +154,7 @@ def benchmark_config(case: DetectorCase) -> Config:
             "pre_nms_test": max(1000, case.proposals),
         }
         settings["roi"] |= {"pool_size": 7}
+        settings["mask"] = {"targets": "soft"}
     return Config.model_validate(settings)
 
 
@@ -170,9 +171,17 @@ def images_and_boxes(case: DetectorCase) -> tuple[Tensor, list[Tensor], list[Ten
 
 
 def targets_of(case: DetectorCase) -> list[Target]:
-    """The objects of each image."""
+    """The objects of each image; where masks are learnt, each object is all of its box."""
     _, boxes, labels = images_and_boxes(case)
-    return [Target(box, label, torch.zeros(0, 4)) for box, label in zip(boxes, labels, strict=True)]
+    masks = [_filled(each, case.size_hw) if case.architecture == "fpn_mask" else None for each in boxes]
+    return [Target(box, label, torch.zeros(0, 4), masks=mask) for box, label, mask in zip(boxes, labels, masks, strict=True)]
+
+
+def _filled(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """The pixels whose centres lie in each box: (G, 4) -> (G, H, W) bool."""
+    y, x = (torch.arange(size) + 0.5 for size in size_hw)
+    x1, y1, x2, y2 = (edge[:, None] for edge in boxes.unbind(1))
+    return ((y >= y1) & (y < y2))[:, :, None] & ((x >= x1) & (x < x2))[:, None]
 
 
 def our_work(case: DetectorCase) -> Work:

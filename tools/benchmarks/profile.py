@@ -146,6 +146,8 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
         (model.roi_head, "vectors", "conv5" if isinstance(model.roi_head.conv5, C4Head) else "two-layer head"),
         (model.roi_head, "pool", "RoI pooling"),
     ]
+    if model.roi_head.mask_head is not None:
+        with_backward.append((model.roi_head.mask_head, "forward", "mask head"))
     # Attributes of the module itself come before its class's methods: no other model is touched.
     for module, method, name in forward_only:
         setattr(module, method, _in_span(getattr(module, method), name, watch))
@@ -175,8 +177,11 @@ def timed_inference(model: Detector, case: DetectorCase, watch: Stopwatch) -> Ca
             features = model.extract(batch)
             proposals = model.propose(features, batch.sizes_hw)
             regions = model.classify(features, proposals, batch.sizes_hw)
-            with watch.span("selection, NMS per class"):
-                return select_detections(regions, case.size_hw, batch.sizes_hw, model.config.test, model.score_threshold)
+            segment = partial(_in_span(model.segment, "rest of masks", watch), features) if model.predicts_masks else None
+            with watch.span("selection, NMS per class, pasting" if segment else "selection, NMS per class"):
+                return select_detections(
+                    regions, case.size_hw, batch.sizes_hw, model.config.test, model.score_threshold, segment
+                )
 
     return infer
 

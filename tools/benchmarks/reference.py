@@ -38,6 +38,9 @@ PYRAMID_NAMES = COMMON_NAMES | {
     "trunk.neck.outputs": "backbone.fpn.layer_blocks",
     "roi_head.conv5.fc1": "roi_heads.box_head.fc6",
     "roi_head.conv5.fc2": "roi_heads.box_head.fc7",
+    "roi_head.mask_head.convs": "roi_heads.mask_head",
+    "roi_head.mask_head.deconv": "roi_heads.mask_predictor.conv5_mask",
+    "roi_head.mask_head.predictor": "roi_heads.mask_predictor.mask_fcn_logits",
 }
 """The names of our detectors' modules in torchvision's."""
 
@@ -50,11 +53,14 @@ class _Trunk(nn.Sequential):
 
 def build_torchvision(model: Detector) -> nn.Module:
     """torchvision's detector with the settings and the weights of ours."""
-    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
 
     make_parts, names = (_c4_parts, C4_NAMES) if model.config.model.neck == "none" else (_pyramid_parts, PYRAMID_NAMES)
     parts = make_parts(len(model.class_names))
-    reference = FasterRCNN(rpn_anchor_generator=_anchors(model), **parts, **_settings(model.config))
+    if model.predicts_masks:
+        parts |= _mask_parts(len(model.class_names))
+    kind = MaskRCNN if model.predicts_masks else FasterRCNN
+    reference = kind(rpn_anchor_generator=_anchors(model), **parts, **_settings(model.config))
     # With other random weights the two would have other proposals, and after NMS another number of RoIs to work on.
     reference.load_state_dict(torchvision_state(model.state_dict(), names))
     return reference
@@ -62,7 +68,11 @@ def build_torchvision(model: Detector) -> nn.Module:
 
 def torchvision_targets(targets: list[Target], device: str) -> list[dict[str, Tensor]]:
     """The objects of each image as torchvision takes them: its background is class 0, ours the last."""
-    return [{"boxes": target.boxes.to(device), "labels": target.labels.to(device) + 1} for target in targets]
+    found = []
+    for target in targets:
+        masks = {} if target.masks is None else {"masks": target.masks.to(device, torch.uint8)}
+        found.append({"boxes": target.boxes.to(device), "labels": target.labels.to(device) + 1} | masks)
+    return found
 
 
 def torchvision_state(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -77,7 +87,8 @@ def torchvision_state(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> d
 def _background_first(part: str, value: Tensor) -> Tensor:
     if part == "roi_head.class_scores":
         return value.roll(1, dims=0)
-    return torch.cat([torch.zeros_like(value[:4]), value]) if part == "roi_head.box_deltas" else value
+    missing = {"roi_head.box_deltas": 4, "roi_head.mask_head.predictor": 1}.get(part, 0)
+    return torch.cat([torch.zeros_like(value[:missing]), value])
 
 
 def _anchors(model: Detector) -> nn.Module:
@@ -149,4 +160,16 @@ def _pyramid_parts(num_classes: int) -> dict[str, nn.Module]:
         "box_roi_pool": MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2),
         "box_head": TwoMLPHead(256 * 7**2, 1024),
         "box_predictor": _predictor(1024, num_classes),
+    }
+
+
+def _mask_parts(num_classes: int) -> dict[str, nn.Module]:
+    """What `maskrcnn_resnet50_fpn` has beside."""
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.ops import MultiScaleRoIAlign
+
+    return {
+        "mask_roi_pool": MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2),
+        "mask_head": MaskRCNNHeads(256, (256,) * 4, 1),
+        "mask_predictor": MaskRCNNPredictor(256, 256, num_classes + 1),
     }
