@@ -35,10 +35,13 @@ Span = Callable[[str], AbstractContextManager[None]]
 DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 MODES: tuple[Mode, ...] = ("train", "infer")
 NUM_CLASSES = 80
+_TRAINING: dict[Precision, float] = {"fp32": 1.5, "bf16": 2.5}
+_INFERENCE: dict[Precision, float] = {"fp32": 1.3, "bf16": 2.2}
 BARS: dict[tuple[Architecture, Mode], dict[Precision, float]] = {
-    (architecture, mode): dict(aims)
-    for architecture in ("fpn", "fpn_mask")
-    for mode, aims in {"train": {"fp32": 1.5, "bf16": 2.5}, "infer": {"fp32": 1.3, "bf16": 2.2}}.items()
+    ("fpn", "train"): _TRAINING,
+    ("fpn", "infer"): _INFERENCE,
+    ("fpn_mask", "train"): _TRAINING,
+    ("fpn_mask", "infer"): _INFERENCE,
 }
 """How many times as fast as torchvision in fp32 a pyramid's training step and inference should be, on a CPU."""
 NUM_BOXES = 12
