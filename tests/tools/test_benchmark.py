@@ -110,7 +110,7 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_both_detectors_do_the_same_work(mode, architecture):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
-    case = DetectorCase(mode, "fp32", size_hw=(96, 128), num_rois=16, proposals=10, architecture=architecture)
+    case = DetectorCase(mode, "fp32", size_hw=(96, 128), num_rois=16, proposals=10, architecture=architecture, detections=5)
     mine, theirs = (count_gigaflops(setup(case)) for setup in (our_work, torchvision_work))
     assert 0.7 * theirs < mine <= theirs
 
@@ -118,9 +118,8 @@ def test_both_detectors_do_the_same_work(mode, architecture):
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
 @torch.no_grad()
 def test_both_detectors_have_the_same_proposals_and_find_the_same(architecture):
-    case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10, architecture=architecture)
+    case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10, architecture=architecture, detections=5)
     model = our_detector(case).eval()
-    model.use_test_config(model.config.test.model_copy(update={"max_detections": 5}))
     reference: Any = build_torchvision(model).eval()
     images = images_and_boxes(case)[0]
     features = model.extract(Batch(images, [case.size_hw]))

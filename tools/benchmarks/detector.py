@@ -61,6 +61,7 @@ class DetectorCase:
     backbone: str = "resnet50"
     seed: int = 0  # of images and boxes
     architecture: Architecture = "c4"
+    detections: int = 100  # per image, at most, and of a large image always
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of the forward pass."""
@@ -146,7 +147,8 @@ def benchmark_config(case: DetectorCase) -> Config:
             "negative_iou": [0, 0.5],
         },
         "data": {"classes": [f"class {number}" for number in range(NUM_CLASSES)]},
-        "test": {"shorter_side": min(case.size_hw), "longer_side": max(case.size_hw), "batch_size": case.batch},
+        "test": {"shorter_side": min(case.size_hw), "longer_side": max(case.size_hw), "batch_size": case.batch}
+        | {"max_detections": case.detections},
     }
     if case.architecture != "c4":
         settings["model"] |= {"neck": "fpn", "mask": case.architecture == "fpn_mask"}
