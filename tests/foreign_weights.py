@@ -175,3 +175,20 @@ def detectron2_pyramid(depth: int = 18, num_classes: int = 80, head_channels: in
     for name, weight in layers.items():
         state |= {f"{name}.weight": weight, f"{name}.bias": torch.randn(len(weight)) * 0.1}
     return state
+
+
+def detectron2_mask_head(in_channels: int, num_classes: int, num_convs: int, channels: int = 256) -> State:
+    """What a detector with masks has beside the others': convolutions on a pyramid, none in C4."""
+    start = "roi_heads.mask_head"
+    state: State = {}
+    for number in range(num_convs):
+        weight = conv(channels, channels if number else in_channels, 3)
+        state |= {
+            f"{start}.mask_fcn{number + 1}.weight": weight,
+            f"{start}.mask_fcn{number + 1}.bias": torch.randn(channels) * 0.1,
+        }
+    inputs = channels if num_convs else in_channels
+    state |= {f"{start}.deconv.weight": torch.randn(inputs, channels, 2, 2) * (2 / inputs) ** 0.5}
+    state |= {f"{start}.deconv.bias": torch.randn(channels) * 0.1}
+    state |= {f"{start}.predictor.weight": torch.randn(num_classes, channels, 1, 1) * 0.1}
+    return state | {f"{start}.predictor.bias": torch.randn(num_classes) * 0.1}

@@ -1,4 +1,5 @@
-"""A data set of grey pictures with one bright disc or square each, and the config of a run on it that takes seconds."""
+"""A data set of grey pictures with one bright disc or square each, and the config of a run on it that takes seconds;
+masks of ellipses."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 NUM_IMAGES = 6
 
@@ -28,6 +31,14 @@ output_dir: {output}
 ANNOTATION = """<annotation><filename>{stem}.png</filename><size><width>64</width><height>48</height><depth>3</depth></size>
 <object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>
 </bndbox></object></annotation>"""
+
+
+def ellipses(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(G, H, W) bool: in each box (G, 4) the ellipse that touches its sides."""
+    y, x = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size_hw), indexing="ij")
+    centers, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    places = (torch.stack([x, y]) - centers[:, :, None, None]) / half[:, :, None, None]
+    return places.square().sum(dim=1) <= 1
 
 
 def write_shapes(root: Path) -> None:

@@ -94,6 +94,8 @@ _CLASSIFIERS = {
 _TORCHVISION_DETECTORS = {
     "torchvision/fasterrcnn_resnet50_fpn": f"{_PYTORCH}/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
     "torchvision/fasterrcnn_resnet50_fpn_v2": f"{_PYTORCH}/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+    "torchvision/maskrcnn_resnet50_fpn": f"{_PYTORCH}/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
+    "torchvision/maskrcnn_resnet50_fpn_v2": f"{_PYTORCH}/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
 }
 # detectron2's own names of its models, and their files below the name.
 _DETECTORS = {
@@ -103,6 +105,12 @@ _DETECTORS = {
     "COCO-Detection/faster_rcnn_R_50_FPN_1x": "137257794/model_final_b275ba.pkl",
     "COCO-Detection/faster_rcnn_R_50_FPN_3x": "137849458/model_final_280758.pkl",
     "COCO-Detection/faster_rcnn_R_101_FPN_3x": "137851257/model_final_f6e8b1.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x": "137259246/model_final_9243eb.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x": "137849525/model_final_4ce675.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_101_C4_3x": "138363239/model_final_a2914c.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": "137260431/model_final_a54504.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x": "137849600/model_final_f10217.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x": "138205316/model_final_a3ec72.pkl",
     "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
 }
 ZOO: dict[str, PublishedWeights] = {

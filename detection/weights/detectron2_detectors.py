@@ -18,7 +18,7 @@ from backbones.weights.conversion import (
 )
 from backbones.weights.renaming import RenameRule, State, rename
 from detection.errors import CheckpointError
-from detection.weights.foreign_detector import ForeignDetector, classes_of, rows_of
+from detection.weights.foreign_detector import ForeignDetector, classes_of, mask_section, rows_of
 
 # What detectron2's configs of C4 detectors say, in this project's words; configs/detectron2 says the same.
 DETECTRON2_SETTINGS: dict[str, dict[str, Any]] = {
@@ -34,6 +34,7 @@ DETECTRON2_SETTINGS: dict[str, dict[str, Any]] = {
     },
     "roi": {"pooling": "align", "sample_size": 512, "negative_iou": [0.0, 0.5], "smooth_l1_beta": 0},
     "data": {"resizing": "pillow"},
+    "mask": {"targets": "hard", "pasting": "grid"},
     "test": {"shorter_side": 800, "longer_side": 1333, "nms_threshold": 0.5},
 }
 # What its configs of pyramids say. Numbers before NMS are of each map, those after it of all together.
@@ -61,10 +62,13 @@ def read_detectron2(state: State, extras: Mapping[str, Any], source: str) -> For
         "stride_in_1x1": preprocessing.std == (1.0, 1.0, 1.0),
     }
     changes = {"channels": rows_of(renamed, "rpn.conv.bias")} if rows_of(renamed, "rpn.conv.bias") else {}
+    num_classes = rows_of(renamed, "roi_head.class_scores.bias") - 1
+    mask = mask_section(renamed, num_classes, source)
     config = settings | {
-        "model": model,
+        "model": model | {"mask": bool(mask)},
         "rpn": settings["rpn"] | changes,
-        "data": settings["data"] | {"classes": classes_of(rows_of(renamed, "roi_head.class_scores.bias") - 1)},
+        "mask": settings["mask"] | mask,
+        "data": settings["data"] | {"classes": classes_of(num_classes)},
     }
     if pyramid:
         config["fpn"] = _pyramid(renamed)
@@ -106,6 +110,15 @@ def _pyramid_rules() -> list[RenameRule]:
     return [RenameRule(rf"{theirs}\.(weight|bias)", rf"{ours}.\1") for theirs, ours in layers]
 
 
+def _mask_rules() -> list[RenameRule]:
+    """Those of the mask head: its convolutions are numbered from 1 there, from 0 here."""
+    start, ours = r"roi_heads\.mask_head", "roi_head.mask_head"
+    return [
+        *[RenameRule(rf"{start}\.mask_fcn{number + 1}\.(weight|bias)", rf"{ours}.convs.{number}.0.\1") for number in range(8)],
+        RenameRule(rf"{start}\.(deconv|predictor)\.(weight|bias)", rf"{ours}.\1.\2"),
+    ]
+
+
 def _refusal(pattern: str, what: str) -> RenameRule:
     return RenameRule(pattern, note=what, refuse=True)
 
@@ -116,6 +129,7 @@ DETECTRON2_RULES = (
     _refusal(r".*\.conv2_offset\..*", "deformable convolutions, which are lacking here"),
     _refusal(r"roi_heads\.(box_head|box_predictor)\.\d.*", "another head: a cascade of several, where here is one"),
     _refusal(r"roi_heads\.box_head\.conv\d.*", "another head: convolutions before its layers, which are not read here"),
+    _refusal(r"roi_heads\.mask_head\.mask_fcn\d\.norm\..*", "norms in the mask head (GN, SyncBN), which are not read here"),
     _refusal(r"proposal_generator\.rpn_head\.conv\.conv\d.*", "several RPN convolutions, where its other detectors have one"),
     STEP_COUNTS,
     *detectron2_rules("backbone.", "trunk.", (2, 3, 4)),
@@ -129,7 +143,7 @@ DETECTRON2_RULES = (
     RenameRule(r"proposal_generator\.anchor_generator\.cell_anchors\.([0-4])", r"(anchors\1)", "compared with the config's"),
     RenameRule(r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"roi_head.class_scores.\1"),
     RenameRule(r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"roi_head.box_deltas.\1"),
-    RenameRule(r"roi_heads\.mask_head\..*", note="masks are not predicted here"),
+    *_mask_rules(),
     RenameRule(r"pixel_mean", "(mean)", "read into the preprocessing"),
     RenameRule(r"pixel_std", "(std)", "read into the preprocessing"),
 )

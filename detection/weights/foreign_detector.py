@@ -12,6 +12,7 @@ from backbones import Preprocessing
 from backbones.weights.conversion import NORM_PARTS
 from backbones.weights.files import wrapper_prefixes
 from backbones.weights.renaming import ConversionEntry, RenameRule, State
+from detection.errors import CheckpointError
 
 NAMED_CLASSES = {20: "voc", 80: "coco"}
 
@@ -42,6 +43,21 @@ def stage_rule(start: str, target: str) -> RenameRule:
     """The blocks of a stage whose parameters have torchvision's names."""
     names = rf"(\d+\.(?:conv[1-3]|downsample\.0)\.weight|\d+\.(?:bn[1-3]|downsample\.1)\.{NORM_PARTS})"
     return RenameRule(rf"{start}\.{names}", rf"{target}.\1")
+
+
+def mask_section(state: State, num_classes: int, source: str) -> dict[str, Any]:
+    """What the mask head of a state dict with our names says of the config's `mask`; empty where there is no mask head.
+
+    Raises CheckpointError where it predicts one mask for all classes.
+    """
+    start = "roi_head.mask_head."
+    if not any(key.startswith(start) for key in state):
+        return {}
+    if rows_of(state, f"{start}predictor.bias") == 1 < num_classes:
+        raise CheckpointError(f"{source} predicts one mask for all classes (class-agnostic); here each class has its own")
+    # In C4 it has none: it works on conv5's maps.
+    convs = len({key.split(".")[3] for key in state if key.startswith(f"{start}convs.")})
+    return {"channels": rows_of(state, f"{start}deconv.bias") or 256} | ({"convs": convs} if convs else {})
 
 
 def classes_of(num_classes: int) -> str | list[str]:

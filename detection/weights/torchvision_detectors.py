@@ -5,7 +5,7 @@ K classes; torchvision's K + 1 outputs begin with the background. Of COCO's 91 c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from backbones.preprocessing import IMAGENET_PREPROCESSING
 from backbones.weights.conversion import EPS, NORM_PARTS, resnet_name
 from backbones.weights.renaming import RenameRule, State, rename
 from detection.errors import CheckpointError
-from detection.weights.foreign_detector import ForeignDetector, classes_of, rows_of, stage_rule
+from detection.weights.foreign_detector import ForeignDetector, classes_of, mask_section, rows_of, stage_rule
 
 # What its detectors do, in this project's words, in training and test.
 TORCHVISION_SETTINGS: dict[str, dict[str, Any]] = {
@@ -41,6 +41,7 @@ TORCHVISION_SETTINGS: dict[str, dict[str, Any]] = {
         "smooth_l1_beta": 1 / 9,
     },
     "data": {"resizing": "torchvision", "shorter_sides": [800], "longer_side": 1333},
+    "mask": {"targets": "soft", "pasting": "whole_pixels"},
     "test": {"shorter_side": 800, "longer_side": 1333, "nms_threshold": 0.5, "min_size": 0.01},
 }
 NUM_COCO_CATEGORIES = 91
@@ -60,7 +61,9 @@ def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> Fo
         fold_norms(renamed)
     num_classes = rows_of(renamed, "roi_head.box_deltas.bias") // 4
     norm = "bn" if second else "frozen_bn"
-    model: dict[str, Any] = {"backbone": resnet_name(renamed, (1, 2, 3, 4), source), "neck": "fpn", "norm": norm}
+    mask = mask_section(renamed, num_classes, source)
+    backbone = resnet_name(renamed, (1, 2, 3, 4), source)
+    model: dict[str, Any] = {"backbone": backbone, "neck": "fpn", "norm": norm, "mask": bool(mask)}
     if second:
         model["freeze_stages"] = 0
     config = TORCHVISION_SETTINGS | {
@@ -69,6 +72,7 @@ def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> Fo
         "rpn": TORCHVISION_SETTINGS["rpn"] | _rpn(renamed),
         "roi": TORCHVISION_SETTINGS["roi"]
         | {"unused_outputs": rows_of(renamed, "roi_head.class_scores.bias") - 1 - num_classes},
+        "mask": TORCHVISION_SETTINGS["mask"] | mask,
         "data": TORCHVISION_SETTINGS["data"] | {"classes": classes_of(num_classes)},
     }
     return ForeignDetector(config, IMAGENET_PREPROCESSING, renamed, entries)
@@ -82,11 +86,15 @@ def rules_of(num_outputs: int) -> list[RenameRule]:
     def rows(x: Tensor) -> Tensor:
         return x[order] if len(x) == num_outputs else x  # the shape of such a one is refused later
 
+    def class_rows(x: Tensor) -> Tensor:
+        return x[order[:num_classes]] if len(x) == num_outputs else x
+
     def box_rows(x: Tensor) -> Tensor:
         if len(x) != 4 * num_outputs:
             return x
         return x.reshape(num_outputs, 4, *x.shape[1:])[order[:num_classes]].flatten(0, 1)
 
+    only_classes = "without background" + (" and categories that COCO does not use" if _is_coco(num_outputs) else "")
     fpn, rpn = r"backbone\.fpn", r"rpn\.head"
     return [
         RenameRule(r"backbone\.body\.\d+\..*", note="a MobileNet, where only ResNets are here", refuse=True),
@@ -117,10 +125,22 @@ def rules_of(num_outputs: int) -> list[RenameRule]:
         RenameRule(
             r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)",
             r"roi_head.box_deltas.\1",
-            "without background" + (" and categories that COCO does not use" if _is_coco(num_outputs) else ""),
+            only_classes,
             box_rows,
         ),
-        RenameRule(r"roi_heads\.mask_(head|predictor)\..*", note="masks are not predicted here"),
+        *_mask_rules(class_rows, only_classes),
+    ]
+
+
+def _mask_rules(class_rows: Callable[[Tensor], Tensor], note: str) -> list[RenameRule]:
+    """Those of the mask head, in whose newer names convolutions are numbered from 0, as here, and from 1 in the older ones."""
+    head, predictor, ours = r"roi_heads\.mask_head", r"roi_heads\.mask_predictor", "roi_head.mask_head"
+    return [
+        *[RenameRule(rf"{head}\.mask_fcn{number + 1}\.(weight|bias)", rf"{ours}.convs.{number}.0.\1") for number in range(4)],
+        RenameRule(rf"{head}\.([0-3])\.0\.(weight|bias)", rf"{ours}.convs.\1.0.\2"),
+        RenameRule(rf"{head}\.([0-3])\.{_NORM}", rf"{ours}.convs.\1.1.\2"),
+        RenameRule(rf"{predictor}\.conv5_mask\.(weight|bias)", rf"{ours}.deconv.\1"),
+        RenameRule(rf"{predictor}\.mask_fcn_logits\.(weight|bias)", rf"{ours}.predictor.\1", note, class_rows),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A converted pyramid detector of detectron2's gives the detections of detectron2's own definitions.
+"""A converted pyramid detector of detectron2's gives the detections and masks of detectron2's own definitions.
 
 The twin is written from these definitions in plain functions, on the original state dict; nothing of ours computes in it.
 """
@@ -15,8 +15,9 @@ from detection import Detector
 from detection.config import Config, parse_config
 from detection.errors import CheckpointError
 from detection.weights.conversion import convert
-from tests.foreign_weights import arrays_of, detectron2_pyramid
-from tests.matching import same_detections
+from tests.foreign_weights import arrays_of, detectron2_mask_head, detectron2_pyramid
+from tests.inference.test_pasting import by_grid
+from tests.matching import same_detections, same_masks
 from tests.parity.test_detectron2_twin import Twin, apply_deltas
 
 SIZE_HW = (70, 105)
@@ -87,17 +88,24 @@ class PyramidTwin(Twin):
         boxes, scores, numbers = boxes[keep], scores[keep], numbers[keep]
         return boxes[batched_nms(boxes, scores, numbers, 0.7)[:post_nms]]
 
-    def detect_in(self, image, post_nms):
-        levels = self.pyramid(image)
-        rois = self.proposals(levels, 1000, post_nms)
+    def pooled(self, levels, rois, size):
         areas = (rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])
         chosen = (4 + torch.log2(areas.sqrt() / 224 + 1e-8)).floor().clamp(2, 5) - 2
-        pooled = torch.zeros(len(rois), 256, 7, 7)
+        pooled = torch.zeros(len(rois), 256, size, size)
         for number in range(4):
             own = chosen == number
             indexed = torch.cat([torch.zeros(int(own.sum()), 1), rois[own]], dim=1)
-            pooled[own] = roi_align(levels[number], indexed, (7, 7), 1 / (4 * 2**number), sampling_ratio=0, aligned=True)
-        x = pooled.flatten(1)
+            pooled[own] = roi_align(levels[number], indexed, (size, size), 1 / (4 * 2**number), sampling_ratio=0, aligned=True)
+        return pooled
+
+    def masks_in(self, image, boxes, labels):
+        probabilities = self.mask_logits(self.pooled(self.pyramid(image), boxes, 14), labels).sigmoid()
+        return by_grid(probabilities, boxes, *SIZE_HW)
+
+    def detect_in(self, image, post_nms):
+        levels = self.pyramid(image)
+        rois = self.proposals(levels, 1000, post_nms)
+        x = self.pooled(levels, rois, 7).flatten(1)
         for name in ("box_head.fc1", "box_head.fc2"):
             x = F.relu(F.linear(x, self.state[f"roi_heads.{name}.weight"], self.state[f"roi_heads.{name}.bias"]))
         logits, deltas = (
@@ -126,22 +134,39 @@ def state():
     return detectron2_pyramid(18, NUM_CLASSES)
 
 
-@torch.no_grad()
-def test_detections(state):
+def converted(state):
     anchors = {f"{ANCHORS}.{number}": cell_anchors(32 * 2**number) for number in range(5)}
     found = convert({"model": arrays_of(state | anchors)}, "model.pkl", None, ["rpn.post_nms_test=40"])
     config = found.checkpoint.metadata.config
-    assert (config["model"]["neck"], config["model"]["stride_in_1x1"], config["data"]["resizing"]) == ("fpn", True, "pillow")
-    assert (config["rpn"]["pre_nms_train"], config["rpn"]["post_nms_train"]) == (2000, 1000)
     assert found.counts["dropped"] == 0
     overrides = {"test": config["test"] | {"shorter_side": SIZE_HW[0], "longer_side": SIZE_HW[1]}}
     ours = Detector(parse_config(Config, {**config, **overrides}, "model.pkl"), found.checkpoint.metadata.preprocessing).eval()
     ours.load_state_dict(found.checkpoint.state)
+    return ours
+
+
+@torch.no_grad()
+def test_detections(state):
+    ours = converted(state)
+    model, rpn = ours.config.model, ours.config.rpn
+    assert (model.neck, model.stride_in_1x1, model.mask, ours.config.data.resizing) == ("fpn", True, False, "pillow")
+    assert (rpn.pre_nms_train, rpn.post_nms_train) == (2000, 1000)
     image = torch.randint(0, 256, (3, *SIZE_HW), dtype=torch.uint8)
     (seen,) = ours.predict([image])
     expected = PyramidTwin(state).detect_in(image, 40)
-    assert len(seen) > 10
+    assert len(seen) > 10 and seen.masks is None
     same_detections((seen.boxes, seen.scores, seen.labels), expected)
+
+
+@torch.no_grad()
+def test_masks(state):
+    state = state | detectron2_mask_head(256, NUM_CLASSES, 4)
+    ours = converted(state)
+    assert (ours.config.model.mask, ours.config.mask.targets, ours.config.mask.pasting) == (True, "hard", "grid")
+    image = torch.randint(0, 256, (3, *SIZE_HW), dtype=torch.uint8)
+    (seen,) = ours.predict([image])
+    assert len(seen) > 10
+    same_masks(seen.masks.decode(), PyramidTwin(state).masks_in(image, seen.boxes, seen.labels))
 
 
 def test_anchors_that_are_others(state):

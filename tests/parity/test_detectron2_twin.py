@@ -1,4 +1,4 @@
-"""A converted C4 detector of detectron2's gives the detections and losses of detectron2's own definitions.
+"""A converted C4 detector of detectron2's gives the detections, masks and losses of detectron2's own definitions.
 
 The twin is written from these definitions in plain functions, on the original state dict; nothing of ours computes in it.
 """
@@ -18,12 +18,15 @@ from detection.config import load_config
 from detection.structures import Batch, Target
 from detection.weights.conversion import convert
 from detection.weights.detectron2_detectors import DETECTRON2_SETTINGS
-from tests.foreign_weights import arrays_of, detectron2_detector
+from tests.foreign_weights import arrays_of, detectron2_detector, detectron2_mask_head
+from tests.inference.test_pasting import by_grid
+from tests.matching import same_masks
+from tests.shapes import ellipses
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"
 SIZE_HW = (70, 105)
 # Fewer proposals than the config's, to be quick, and so large samples that all is in them: nothing is left to chance.
-SMALL = ["rpn.post_nms_test=24", "rpn.post_nms_train=24", "rpn.sample_size=9000", "roi.sample_size=9000"]
+SMALL = ["model.mask=true", "rpn.post_nms_test=24", "rpn.post_nms_train=24", "rpn.sample_size=9000", "roi.sample_size=9000"]
 MEAN = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
 NUM_CLASSES = 80
 
@@ -86,10 +89,24 @@ class Twin:
         boxes, scores = boxes[keep], scores[keep]
         return boxes[nms(boxes, scores, 0.7)[:post_nms]]
 
-    def head(self, features, rois):
+    def maps(self, features, rois):
         indexed = torch.cat([torch.zeros(len(rois), 1), rois], dim=1)
         pooled = roi_align(features, indexed, (14, 14), 1 / 16, sampling_ratio=0, aligned=True)
-        vectors = self.stage(pooled, "roi_heads.res5", 2).mean(dim=[2, 3])
+        return self.stage(pooled, "roi_heads.res5", 2)
+
+    def mask_logits(self, maps, labels):
+        """MaskRCNNConvUpsampleHead, and of each region the mask of its class."""
+        start, x, number = "roi_heads.mask_head", maps, 1
+        while f"{start}.mask_fcn{number}.weight" in self.state:
+            name = f"{start}.mask_fcn{number}"
+            x = F.relu(F.conv2d(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"], padding=1))
+            number += 1
+        x = F.conv_transpose2d(x, self.state[f"{start}.deconv.weight"], self.state[f"{start}.deconv.bias"], stride=2).relu()
+        x = F.conv2d(x, self.state[f"{start}.predictor.weight"], self.state[f"{start}.predictor.bias"])
+        return x[torch.arange(len(labels)), labels]
+
+    def head(self, features, rois):
+        vectors = self.maps(features, rois).mean(dim=[2, 3])
         start = "roi_heads.box_predictor"
         return (
             F.linear(vectors, self.state[f"{start}.cls_score.weight"], self.state[f"{start}.cls_score.bias"]),
@@ -111,7 +128,12 @@ class Twin:
         keep = keep[(boxes[keep, 2:] > boxes[keep, :2]).all(dim=1)]
         return boxes[keep], scores[keep], labels[keep]
 
-    def losses(self, image, gt_boxes, gt_labels, post_nms, rpn_sample):
+    def masks(self, image, boxes, labels):
+        """Probabilities at the pixels' centres (D, H, W)."""
+        probabilities = self.mask_logits(self.maps(self.features(image), boxes), labels).sigmoid()
+        return by_grid(probabilities, boxes, *SIZE_HW)
+
+    def losses(self, image, gt_boxes, gt_labels, gt_masks, post_nms, rpn_sample):
         features = self.features(image)
         logits, deltas, anchors = self.rpn(features)
         iou = box_iou(gt_boxes, anchors)
@@ -132,7 +154,12 @@ class Twin:
         positive = (classes < NUM_CLASSES).nonzero()[:, 0]
         found = box_deltas.view(-1, NUM_CLASSES, 4)[positive, classes[positive]]
         wanted = get_deltas(rois[positive], gt_boxes[matched[positive]], (10, 10, 5, 5))
-        return *rpn, F.cross_entropy(class_logits, classes), (found - wanted).abs().sum() / len(classes)
+        # BitMasks.crop_and_resize
+        indexed = torch.cat([matched[positive, None].float(), rois[positive]], dim=1)
+        cells = roi_align(gt_masks[:, None].float(), indexed, (14, 14), 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+        mask_logits = self.mask_logits(self.maps(features, rois[positive]), classes[positive])
+        masks = F.binary_cross_entropy_with_logits(mask_logits, cells.float())
+        return *rpn, F.cross_entropy(class_logits, classes), (found - wanted).abs().sum() / len(classes), masks
 
 
 def clip(boxes):
@@ -167,9 +194,12 @@ def twins():
     """detectron2's twin, and ours from the same tensors as a zoo file holds them."""
     torch.manual_seed(0)
     state = detectron2_detector(50, NUM_CLASSES)
+    state |= detectron2_mask_head(2048, NUM_CLASSES, 0)
     contents = {"model": arrays_of(state, ["pixel_mean", "pixel_std"]), "__author__": "Detectron2"}
     conversion = convert(contents, "model_final.pkl", overrides=SMALL)
     checkpoint = conversion.checkpoint
+    model, mask = (checkpoint.metadata.config[section] for section in ("model", "mask"))
+    assert (model["mask"], mask["targets"], mask["pasting"]) == (True, "hard", "grid")
     side = min(SIZE_HW)
     config = load_config(CONFIGS / "coco_r50_c4.yaml", [*SMALL, f"test.shorter_side={side}"])
     ours = Detector(config)
@@ -193,6 +223,7 @@ def test_detections(twins, image):
     torch.testing.assert_close(found.labels, labels)
     torch.testing.assert_close(found.scores, scores, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.boxes, boxes, rtol=0, atol=1e-3)
+    same_masks(found.masks.decode(), twin.masks(image, boxes, labels))
 
 
 @torch.no_grad()
@@ -215,9 +246,10 @@ def test_losses(twins, image):
     twin, ours = twins
     gt_boxes = torch.tensor([[5.0, 8.0, 60.0, 66.0], [40.0, 10.0, 100.0, 50.0], [70.0, 40.0, 95.0, 69.0]])
     gt_labels = torch.tensor([3, 79, 0])
-    wanted = twin.losses(image, gt_boxes, gt_labels, 24, 9000)
-    losses = ours(Batch(image[None], [SIZE_HW], [Target(gt_boxes, gt_labels, torch.zeros(0, 4))]))
-    names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"]
+    gt_masks = ellipses(gt_boxes, SIZE_HW)
+    wanted = twin.losses(image, gt_boxes, gt_labels, gt_masks, 24, 9000)
+    losses = ours(Batch(image[None], [SIZE_HW], [Target(gt_boxes, gt_labels, torch.zeros(0, 4), masks=gt_masks)]))
+    names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask"]
     assert all(loss > 1e-3 for loss in wanted)
     torch.testing.assert_close([losses[name] for name in names], list(wanted), rtol=1e-4, atol=1e-5)
 

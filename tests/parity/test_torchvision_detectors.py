@@ -1,4 +1,4 @@
-"""torchvision's pyramid detectors, converted, give what torchvision's own give: detections from the image on, and losses."""
+"""torchvision's pyramid detectors, converted, give what its own give: detections and masks from the image on, and losses."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import detection as theirs_of
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.ops import MultiScaleRoIAlign, misc, roi_align
 
 from backbones import FrozenBatchNorm2d
@@ -24,7 +24,8 @@ from detection.resize import resize_image, resized_size
 from detection.structures import Batch, Target, pad_images
 from detection.weights.conversion import convert
 from detection.weights.torchvision_detectors import UNUSED_CATEGORIES, fold_norms, rules_of
-from tests.matching import same_detections
+from tests.matching import same_detections, same_masks
+from tests.shapes import ellipses
 from tests.there import there
 
 # So large that everything is sampled: the comparison then needs no common random choice.
@@ -71,6 +72,7 @@ def random_detector(name):
             hook.remove()
         for layer, wanted in heads:
             layer.weight *= wanted / torch.cat([out.flatten() for out in outputs[layer]]).std()
+        nn.init.normal_(model.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.1)
         # Rare, so that none of them takes a place among the best; but in the softmax.
         model.roi_heads.box_predictor.cls_score.bias[list(UNUSED_CATEGORIES)] = -3.0
     return model
@@ -83,7 +85,8 @@ def converted(model, overrides=()):
     return ours.eval()
 
 
-@pytest.fixture(scope="module", params=["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"])
+# Those with masks have all that those without have.
+@pytest.fixture(scope="module", params=["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
 def pair(request):
     theirs = random_detector(request.param)
     return theirs, converted(theirs)
@@ -103,13 +106,17 @@ def compare(found, expected):
     used = torch.isin(expected["labels"], torch.tensor(NUMBERS))
     numbers = torch.tensor(NUMBERS)[found.labels]
     assert len(found) == int(used.sum()) > 5
-    same_detections((found.boxes, found.scores, numbers), tuple(expected[key][used] for key in ("boxes", "scores", "labels")))
+    wanted = tuple(expected[key][used] for key in ("boxes", "scores", "labels"))
+    counterparts = same_detections((found.boxes, found.scores, numbers), wanted)
+    if found.masks is not None:
+        same_masks(found.masks.decode(), expected["masks"][used][counterparts, 0])
 
 
 @torch.no_grad()
 def test_detections(pair, images):
     theirs, ours = pair
     for image, found in zip(images, ours.predict(images), strict=True):
+        assert found.masks is not None
         compare(found, theirs([floats(image)])[0])
 
 
@@ -137,22 +144,26 @@ def test_losses_and_their_gradients(pair, images):
     boxes = [torch.tensor([[10.0, 12, 70, 80], [60, 5, 115, 90.5]]), torch.tensor([[5.0, 20, 60, 130]])]
     labels = [torch.tensor([0, 79]), torch.tensor([11])]
     none = torch.zeros(0, 4)
+    masks = [ellipses(own, image.shape[:2]).byte() for own, image in zip(boxes, images, strict=True)]
+    given = [
+        {"boxes": own, "labels": torch.tensor(NUMBERS)[own_labels], "masks": own_masks}
+        for own, own_labels, own_masks in zip(boxes, labels, masks, strict=True)
+    ]
     sizes_hw = [resized_size(image.shape[:2], 128, 190, "torchvision") for image in images]
     resized, targets = [], []
-    for image, size_hw, own, own_labels in zip(images, sizes_hw, boxes, labels, strict=True):
+    for image, size_hw, own, own_labels, own_masks in zip(images, sizes_hw, boxes, labels, masks, strict=True):
         resized.append(torch.from_numpy(resize_image(image, size_hw, "torchvision")).permute(2, 0, 1))
         ratio = torch.tensor([size_hw[1] / image.shape[1], size_hw[0] / image.shape[0]] * 2)
-        targets.append(Target(own * ratio, own_labels, none))
+        # Its nearest pixel is that of a pixel's corner, ours that of its middle: the losses are of the same masks.
+        theirs_resized = nn.functional.interpolate(own_masks[:, None].float(), size_hw)[:, 0].bool()
+        targets.append(Target(own * ratio, own_labels, none, masks=theirs_resized))
     found = ours(Batch(pad_images(resized), sizes_hw, targets))
-    numbers = torch.tensor(NUMBERS)
-    expected = theirs(
-        [floats(image) for image in images],
-        [{"boxes": own, "labels": numbers[own_labels]} for own, own_labels in zip(boxes, labels, strict=True)],
-    )
+    expected = theirs([floats(image) for image in images], given)
     names = {
         "loss_rpn_objectness": "loss_objectness", "loss_rpn_box": "loss_rpn_box_reg",
-        "loss_class": "loss_classifier", "loss_box": "loss_box_reg",
+        "loss_class": "loss_classifier", "loss_box": "loss_box_reg", "loss_mask": "loss_mask",
     }  # fmt: skip
+    assert {names[name] for name in found} == set(expected)
     for name, value in found.items():
         assert value > 0
         torch.testing.assert_close(value, expected[names[name]], rtol=1e-4, atol=1e-4, msg=name)
@@ -167,8 +178,18 @@ def test_losses_and_their_gradients(pair, images):
     theirs.eval()
 
 
+def test_without_masks(pair):
+    state = {key: value for key, value in pair[0].state_dict().items() if "mask" not in key}
+    found = convert(state, "theirs.pth").checkpoint
+    assert not found.metadata.config["model"]["mask"]
+    assert {key for key in pair[1].state_dict() if key.startswith("roi_head.mask_head.")} | set(found.state) == set(
+        pair[1].state_dict()
+    )
+
+
 def test_classes_by_name():
     names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    assert MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"] == names
     config = Config.model_validate({"data": {"classes": "coco"}})
     assert tuple(names[number] for number in NUMBERS) == config.data.class_names
     assert {names[number] for number in UNUSED_CATEGORIES} == {"N/A"}
@@ -228,6 +249,7 @@ def test_older_names_are_the_same_layers():
         "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
         "backbone.fpn.inner_blocks.2.bias": "backbone.fpn.inner_blocks.2.0.bias",
         "backbone.fpn.layer_blocks.3.weight": "backbone.fpn.layer_blocks.3.0.weight",
+        "roi_heads.mask_head.mask_fcn4.weight": "roi_heads.mask_head.3.0.weight",
     }
     for old, new in pairs.items():
         (first,), (second,) = (rename({name: torch.zeros(2)}, rules, "x.pth", "torchvision's")[0] for name in (old, new))

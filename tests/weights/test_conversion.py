@@ -10,7 +10,7 @@ from detection.config.class_lists import VOC_CLASSES
 from detection.errors import CheckpointError, ConfigError
 from detection.modeling.anchors import generate_cell_anchors
 from detection.weights.conversion import FORMATS, convert
-from tests.foreign_weights import arrays_of, detectron2_detector, py_faster_rcnn_detector
+from tests.foreign_weights import arrays_of, detectron2_detector, detectron2_mask_head, py_faster_rcnn_detector
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,14 @@ def test_detectron2_on_torchvisions_network(detectron2):
 
 def test_detectron2_without_statistics_and_with_masks(detectron2):
     state = {key: value for key, value in detectron2.items() if "running" not in key}
-    found = convert(state | {"roi_heads.mask_head.predictor.weight": torch.ones(1)}, "model.pkl")
+    masks = detectron2_mask_head(512, 20, 0, channels=16)
+    found = convert(state | masks, "model.pkl")
     assert torch.equal(found.checkpoint.state["trunk.bn1.running_var"], torch.ones(64))
-    assert found.counts["dropped"] == 1 and found.counts["added"] == 2 * 20
+    assert found.counts["dropped"] == 0 and found.counts["added"] == 2 * 20
+    model, mask = (found.checkpoint.metadata.config[section] for section in ("model", "mask"))
+    assert (model["mask"], mask["channels"], mask["targets"], mask["pasting"]) == (True, 16, "hard", "grid")
+    for part in ("deconv.weight", "predictor.bias"):
+        assert torch.equal(found.checkpoint.state[f"roi_head.mask_head.{part}"], masks[f"roi_heads.mask_head.{part}"])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,9 @@ def test_detectron2_without_statistics_and_with_masks(detectron2):
         ({"backbone.fpn_lateral2.norm.weight": (1,)}, [], r"'backbone.fpn_lateral2.norm.weight': norms in the pyramid"),
         ({"backbone.fpn_lateral2.weight": (1,)}, [], "missing keys: 'trunk.backbone.conv1.weight'"),
         ({"roi_heads.box_head.conv1.weight": (1,)}, [], "convolutions before its layers"),
+        ({"roi_heads.mask_head.mask_fcn1.norm.weight": (1,)}, [], "norms in the mask head"),
+        ({"roi_heads.mask_head.predictor.bias": (1,)}, [], "predicts one mask for all classes"),
+        ({"roi_heads.mask_head.predictor.bias": (20,)}, [], "3 missing keys: 'roi_head.mask_head.deconv.weight'"),
         ({"backbone.res5.0.conv1.weight": (1,)}, [], "conv5 in the trunk"),
         ({"roi_heads.box_predictor.0.cls_score.weight": (1,)}, [], "another head"),
         ({"backbone.res3.0.conv2_offset.weight": (1,)}, [], "deformable"),
