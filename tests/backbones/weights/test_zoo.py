@@ -70,7 +70,7 @@ def test_hashes_are_those_in_the_names():
     assert digests["detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"] == Digest("md5", "298dad")
     assert {name for name, digest in digests.items() if digest is None} == {"msra/R-50", "msra/R-101"}
     assert len({entry.url.rpartition("/")[2] for entry in zoo.ZOO.values()}) == len(zoo.ZOO)
-    detectors = ("detectron2/", "torchvision/fasterrcnn")
+    detectors = ("detectron2/", "torchvision/fasterrcnn", "torchvision/maskrcnn")
     assert set(list_weights("detector")) == {name for name in list_weights() if name.startswith(detectors)}
 
 
