@@ -82,6 +82,9 @@ def converted(model, overrides=()):
     checkpoint = convert(model.state_dict(), "theirs.pth", None, [*OVERRIDES, *overrides]).checkpoint
     ours = Detector(parse_config(Config, dict(checkpoint.metadata.config), "theirs.pth"), checkpoint.metadata.preprocessing)
     ours.load_state_dict(checkpoint.state, strict=True)
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0  # as theirs: the losses' test leaves the pair as it was
     return ours.eval()
 
 
