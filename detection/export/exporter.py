@@ -24,7 +24,7 @@ from backbones import Backbone
 from detection.config import TestConfig
 from detection.config.thresholds import thresholds_of_classes
 from detection.errors import CheckpointError, ConfigError
-from detection.export.agreement import Agreement, Outputs, compare_detections, compare_features
+from detection.export.agreement import Agreement, Outputs, both, compare_detections, compare_features, compare_masks, masks_of
 from detection.export.graph import BackboneGraph, DetectorGraph
 from detection.export.pool_shapes import pools_of_any_size
 from detection.files import write_whole
@@ -75,15 +75,19 @@ def exportable_detector(detector: Detector) -> Exportable:
         return DetectorGraph(detector, grouped_nms)
 
     def compare(outputs: Outputs) -> Agreement:
-        boxes, scores, labels, _ = outputs
-        return compare_detections(Detections(boxes, scores, labels), detector.predict(list(image))[0].to("cpu"))
+        boxes, scores, labels, _, *masks = outputs
+        agreement = compare_detections(Detections(boxes, scores, labels), detector.predict(list(image))[0].to("cpu"))
+        if not masks or not len(boxes):
+            return agreement
+        return both(agreement, compare_masks(masks[0], masks_of(detector, image, boxes, labels)))
 
     image = _random_image(config.test.shorter_side, config.test.longer_side)
     metadata = _metadata("detector", config.model.backbone, detector.preprocessing.to_dict())
+    metadata |= {"resizing": config.data.resizing} | ({"pasting": config.mask.pasting} if detector.predicts_masks else {})
     return Exportable(
         graph,
         ("images", "sizes_hw"),
-        ("boxes", "scores", "labels", "image_index"),
+        ("boxes", "scores", "labels", "image_index", "masks")[: 4 + detector.predicts_masks],
         metadata | {"class_names": list(detector.class_names)} | _settings(config.test, detector.class_names),
         shortest_side,
         image,

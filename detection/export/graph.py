@@ -29,6 +29,8 @@ from detection.modeling import FasterRCNN
 from detection.modeling.boxes import clip_boxes_to, decode_boxes, nonempty_boxes
 from detection.modeling.faster_rcnn import pad_to_multiple
 from detection.modeling.levels import levels_of
+from detection.modeling.mask_head import MaskHead, mask_probabilities
+from detection.modeling.roi_head import unaligned_boxes
 
 Network = TypeVar("Network", bound=nn.Module)
 GroupedNms = Callable[[Tensor, Tensor, float, int], Tensor]
@@ -54,7 +56,8 @@ class DetectorGraph(nn.Module):
 
     Images are RGB, resized to the network's size already; smaller ones are padded at the right and bottom with anything, and
     `sizes_hw` are their true sizes. The results are boxes (D, 4) and scores (D,) float32, labels and image_index (D,) int64,
-    image by image and by descending score.
+    image by image and by descending score; of a detector with a mask head also masks (D, M, M) float32, probabilities in the
+    boxes.
     """
 
     def __init__(self, detector: FasterRCNN, nms: GroupedNms = grouped_nms) -> None:
@@ -62,13 +65,15 @@ class DetectorGraph(nn.Module):
         self.detector: FasterRCNN = frozen_copy(detector)
         self.nms = nms
 
-    def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes, scores, labels and image_index of the detections, as the class describes them."""
+    def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, ...]:
+        """Boxes, scores, labels, image_index, and masks if there are any, of the detections, as the class describes them."""
         limits = sizes_hw.flip(1).repeat(1, 2).float()  # (N, 4): width, height, width, height
         features = self.extract(images, sizes_hw)
         proposals, valid = self.propose(features, limits)
         scores, boxes = self.refine_boxes(features, proposals, valid, limits)
-        return self.select(scores, boxes, limits)
+        found = self.select(scores, boxes, limits)
+        mask_head = self.detector.roi_head.mask_head
+        return found if mask_head is None else (*found, self.segment(mask_head, features, found))
 
     def extract(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, ...]:
         """The trunk's feature maps; the padding is zero after normalisation."""
@@ -123,32 +128,53 @@ class DetectorGraph(nn.Module):
 
     def pool(self, features: Sequence[Tensor], regions: Tensor) -> Tensor:
         """The regions' cells (N * P, C, S, S) from L maps (N, C, H, W) and regions (N, P, 4), each from the map of its size."""
-        strides = self.detector.roi_head.strides
         images = torch.arange(regions.shape[0], device=regions.device, dtype=regions.dtype)
         rois = torch.cat([images[:, None, None].expand(-1, regions.shape[1], 1), regions], dim=2).flatten(0, 1)
+        return self.pool_rois(features, rois, self.detector.roi_head.config.pool_size)
+
+    def pool_rois(self, features: Sequence[Tensor], rois: Tensor, pool_size: int) -> Tensor:
+        """The cells (R, C, S, S) of regions of any images. `rois` (R, 5): the image's index, then the box."""
+        strides = self.detector.roi_head.strides
         if len(strides) == 1:
-            return self.pool_map(features[0], rois, strides[0])
+            return self.pool_map(features[0], rois, strides[0], pool_size)
         levels, cells = levels_of(rois[:, 1:], strides), None
         for level, (each, stride) in enumerate(zip(features, strides, strict=False)):  # P6 is not pooled from
             members = (levels == level).nonzero().squeeze(1)
-            pooled = self.pool_map(each, rois[members], stride)
+            pooled = self.pool_map(each, rois[members], stride, pool_size)
             cells = pooled.new_zeros((rois.shape[0], *pooled.shape[1:])) if cells is None else cells
             cells = cells.index_put((members,), pooled)
         assert cells is not None
         return cells
 
-    def pool_map(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """The cells (R, C, S, S) of regions of one map (N, C, H, W). `rois` (R, 5): the image's index, then the box."""
+    def pool_map(self, features: Tensor, rois: Tensor, stride: int, pool_size: int) -> Tensor:
+        """The cells (R, C, S, S) of the regions (R, 5) of one map (N, C, H, W)."""
         config = self.detector.roi_head.config
+        if not config.aligned:
+            rois = torch.cat([rois[:, :1], unaligned_boxes(rois[:, 1:], stride)], dim=1)
         if config.pooling == "max":
-            return ops.roi_pool(features, rois, config.pool_size, 1 / stride)
-        return ops.roi_align(features, rois, config.pool_size, 1 / stride, config.sampling_ratio, aligned=True)
+            return ops.roi_pool(features, rois, pool_size, 1 / stride)
+        return ops.roi_align(features, rois, pool_size, 1 / stride, config.sampling_ratio, aligned=True)
+
+    def segment(self, mask_head: MaskHead, features: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+        """The masks (D, M, M) of what `select` found, as `FasterRCNN.segment`: each box is pooled again."""
+        boxes, _, labels, image_index = found
+        # Two empty regions at the end, whose masks are dropped: not every runtime's convolutions take none.
+        rois = F.pad(torch.cat([image_index[:, None].to(boxes.dtype), boxes], dim=1), (0, 0, 0, 2))
+        head = self.detector.roi_head
+        if mask_head.pool_size is None:
+            maps = head.conv5.maps(self.pool_rois(features, rois, head.config.pool_size))
+        else:
+            maps = self.pool_rois(features, rois, mask_head.pool_size)
+        return mask_probabilities(mask_head(maps), F.pad(labels, (0, 2)))[:-2]
 
     def select(self, scores: Tensor, boxes: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Threshold, NMS in each class and the top detections of each image, as `detection.inference.select.select`."""
         test, num_classes = self.detector.config.test, scores.shape[2]
         boxes = clip_boxes_to(boxes, limits[:, None, None])
-        scores = scores.masked_fill(~(scores > self.detector.score_threshold), -torch.inf)
+        eligible = scores > self.detector.score_threshold
+        if test.min_size:
+            eligible = eligible & nonempty_boxes(boxes, test.min_size)
+        scores = scores.masked_fill(~eligible, -torch.inf)
         boxes_by_class = boxes.transpose(1, 2).flatten(0, 1)  # (N * K, P, 4)
         scores_by_class = scores.transpose(1, 2).flatten(0, 1)  # (N * K, P)
         kept = self.nms(boxes_by_class, scores_by_class, test.nms_threshold, test.max_detections)

@@ -82,4 +82,5 @@ def mask_loss(logits: Tensor, labels: Tensor, targets: Tensor, known: Tensor) ->
 
 def mask_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
     """The mask of each region's class: logits (R, K, M, M) and labels (R,) -> (R, M, M) in [0, 1]."""
-    return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+    # Not by `len`, which would fix the number in an exported graph.
+    return logits[torch.arange(labels.shape[0], device=labels.device), labels].sigmoid()
