@@ -32,6 +32,8 @@ from detection.modeling.levels import levels_of
 from detection.modeling.mask_head import MaskHead, mask_probabilities
 from detection.modeling.roi_head import unaligned_boxes
 
+MAX_DETECTIONS = 2**31  # of all images together
+
 Network = TypeVar("Network", bound=nn.Module)
 GroupedNms = Callable[[Tensor, Tensor, float, int], Tensor]
 """NMS in each of G groups: boxes (G, P, 4), scores (G, P) (-inf: no box), IoU threshold, and the most boxes of a group that are
@@ -158,6 +160,8 @@ class DetectorGraph(nn.Module):
     def segment(self, mask_head: MaskHead, features: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
         """The masks (D, M, M) of what `select` found, as `FasterRCNN.segment`: each box is pooled again."""
         boxes, _, labels, image_index = found
+        # With two more than the largest number that torch.export takes D for, ONNX would have a constant beyond 64 bits.
+        torch._check(boxes.shape[0] <= MAX_DETECTIONS)
         # Two empty regions at the end, whose masks are dropped: not every runtime's convolutions take none.
         rois = F.pad(torch.cat([image_index[:, None].to(boxes.dtype), boxes], dim=1), (0, 0, 0, 2))
         head = self.detector.roi_head
