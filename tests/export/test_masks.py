@@ -87,7 +87,8 @@ def test_regions_are_pooled_as_roi_aligned_says(model: Detector) -> None:
             head.config = model.config.roi.model_copy(update={"aligned": aligned})
         pooled.append(graph.pool(features, regions[None]))
         torch.testing.assert_close(pooled[-1], model.roi_head.pool(features, [regions]), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(*pooled, atol=1e-3)
+    aligned_cells, other_cells = pooled
+    assert not torch.allclose(aligned_cells, other_cells, atol=1e-3)
 
 
 @torch.no_grad()
