@@ -27,10 +27,10 @@ NOT_RUN = {
     "convert-weights --format caffe-bvlc ": "a file that the pages do not offer; tests/backbones/weights converts this form",
     "train --track ": "a tracker that runs offline; tests/trackers has the real ones, tests/cli/test_train.py the option",
     "pretrain --track ": "the same",
-    "eval-coco --weights best.pt --type masks": "a detector with masks; tests/evaluation/test_predicted_masks.py measures small ones",
+    "eval-coco --weights best.pt --type masks": "a detector with masks; tests/evaluation has small ones",
     "train --config det40.yaml": "real images of ImageNet; docs/results.md says what the file holds",
     "eval-ilsvrc det --config det40.yaml ": "the same; tests/cli/test_eval_ilsvrc.py evaluates small sets",
-    "train-loc --config loc_": "the same; tests/cli has train-loc on small sets",
+    "train-loc --config loc_": "the same; tests/localisation trains on small sets",
     "eval-ilsvrc loc --config loc_": "the same",
     "export --backbone resnet50 ": "a network; tests/cli/test_export.py exports a backbone",
 }
