@@ -45,10 +45,15 @@ def read_experiment(options: argparse.Namespace) -> Config:
 
 
 def run_training(config: Config, folder: str, settings: Sequence[str], training: Dataset) -> Path:
-    """Train with other settings, "dotted.key=value", in a folder of its own: the last checkpoint."""
+    """Train with other settings, "dotted.key=value", in a folder of its own: the last checkpoint.
+
+    Raises SystemExit where a signal stopped the training: it can be gone on with, and is not to be measured.
+    """
     output = config.output_dir / folder
     own = override_config(config, [*PREDEFINED, *settings, f"output_dir={output}"])
-    train_detector(own, training=training, resume=(output / LAST).exists(), tell=print)
+    result = train_detector(own, training=training, resume=(output / LAST).exists(), tell=print)
+    if result.signal is not None:
+        raise SystemExit(128 + result.signal)
     return output / LAST
 
 
