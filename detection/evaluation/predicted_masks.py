@@ -7,13 +7,16 @@ from typing import Any
 
 from backbones.errors import shorten
 from detection.errors import DatasetError
-from detection.evaluation.coco import CocoResult, evaluate_coco_results, records_as_coco
+from detection.evaluation.coco import COCO_METRICS, CocoResult, evaluate_coco_results, records_as_coco
 from detection.evaluation.voc import check_images
 from detection.masks import Masks
 from detection.structures import DetectionsByImage, Record
 
 PREFIX = "mask_"
 """Before COCO's keys: the metrics of masks are others than those of the same detections' boxes."""
+
+MASK_METRICS = tuple(PREFIX + key for key in COCO_METRICS)
+"""Keys of METRICS, in COCO's order."""
 
 
 def evaluate_predicted_masks(

@@ -100,9 +100,15 @@ class View:
     def context(self) -> Tensor | None:
         """The whole images' vectors (N, D), pooled as any other region is. None where the config asks for no context."""
         if self.detector.config.roi.context and self._context is None:
-            box = whole_image_box(self.size_hw, self.detector.device)
-            self._context = self.region_vectors([box] * len(self.arrays))
+            self._context = self._compute_context()
         return self._context
+
+    def _compute_context(self) -> Tensor | None:
+        count = len(self.arrays)
+        if len(self.test.scales) < 2:
+            [side] = self.test.scales or (self.test.shorter_side,)
+            return self.detector.roi_head.context(self.extract(side, range(count)), [self.sizes_hw[side]] * count)
+        return self.region_vectors([whole_image_box(self.size_hw, self.detector.device)] * count)
 
     def region_vectors(self, regions: Sequence[Tensor]) -> Tensor:
         """conv5's vectors (R, D) of regions in the pixels of the images as seen: where there are several scales, the maximum

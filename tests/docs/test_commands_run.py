@@ -31,7 +31,6 @@ NOT_RUN = {
     "train --config det40.yaml": "real images of ImageNet; docs/results.md says what the file holds",
     "eval-ilsvrc det --config det40.yaml ": "the same; tests/cli/test_eval_ilsvrc.py evaluates small sets",
     "train-loc --config loc_": "the same; tests/localisation trains on small sets",
-    "eval-ilsvrc loc --config loc_": "the same",
     "export --backbone resnet50 ": "a network; tests/cli/test_export.py exports a backbone",
 }
 # The beginning of a line that is a command of another program, and where it is tried.
@@ -101,7 +100,7 @@ def test_a_command_that_is_only_named_explains_itself(command, capsys):
 
 
 def test_few_commands_are_not_run():
-    assert len(RUN) > 70 and len(LEFT_OUT) <= 22
+    assert len(RUN) > 70 and len(LEFT_OUT) <= len(ALL) / 5
     for beginning in NOT_RUN:
         assert any(line_of(command).startswith(beginning) for command in LEFT_OUT), f"no page has '{beginning}'"
 

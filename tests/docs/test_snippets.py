@@ -86,7 +86,7 @@ def test_a_snippet_that_is_not_run_says_why(block):
 def test_few_snippets_are_not_run():
     found = [block for page in PYTHON.values() for block in page]
     assert len(found) >= 14
-    assert sum(block.not_run is not None for block in found) <= 7
+    assert sum(block.not_run is not None for block in found) <= len(found) / 4
 
 
 @pytest.mark.parametrize("block", YAML, ids=str)

@@ -180,7 +180,7 @@ NETWORK = {
     ("roi_head.py", "logits_and_deltas"),
     ("roi_head.py", "context_per_roi"),
     ("views.py", "extract"),
-    ("views.py", "region_vectors"),
+    ("views.py", "_of_regions"),
     ("levels.py", "pool_at_chosen"),
     ("roi_align.py", "roi_align"),
     ("roi_align.py", "_weighted_sums"),

@@ -17,6 +17,7 @@ from detection.errors import ConfigError
 
 FORMATS = (
     "auto",
+    "torchvision-detector",
     "detectron2",
     "jwyang",
     "tf-faster-rcnn",
