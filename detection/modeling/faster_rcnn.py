@@ -20,7 +20,7 @@ from detection.config.thresholds import check_threshold_names, thresholds_of_cla
 from detection.errors import CheckpointError
 from detection.modeling.mask_head import mask_probabilities
 from detection.modeling.parts import build_mask_head, build_parts
-from detection.modeling.roi_head import RoiHead, whole_image_box
+from detection.modeling.roi_head import RoiHead
 from detection.modeling.rpn import RegionProposalNetwork
 from detection.structures import Batch, ScoredRegions
 
@@ -113,11 +113,7 @@ class FasterRCNN(nn.Module):
         """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels."""
         if not any(len(boxes) for boxes in regions):
             return self.no_regions(len(regions))
-        context = None
-        if self.config.roi.context:
-            # Pooled as any other region, so that this equals `View.classify` to the last bit.
-            whole_images = [whole_image_box(size_hw, self.device) for size_hw in sizes_hw]
-            context = self.roi_head.vectors(features, whole_images)
+        context = self.roi_head.context(features, sizes_hw)
         return self.classify_vectors(self.roi_head.vectors(features, regions), regions, context)
 
     def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
