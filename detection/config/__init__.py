@@ -48,21 +48,13 @@ from detection.config.localiser import (
     LocTestConfig,
     LocTrainConfig,
 )
+from detection.config.model_section import FpnConfig, ModelConfig
 from detection.config.packaged import config_file, list_configs
-from detection.config.schema import (
-    Config,
-    FpnConfig,
-    MaskConfig,
-    MaskTargets,
-    ModelConfig,
-    Pasting,
-    Pooling,
-    Precision,
-    RoiConfig,
-    RpnConfig,
-    TestConfig,
-    TrainConfig,
-)
+from detection.config.roi_section import MaskConfig, MaskTargets, Pasting, Pooling, RoiConfig
+from detection.config.rpn_section import RpnConfig
+from detection.config.schema import Config
+from detection.config.test_section import TestConfig
+from detection.config.train_section import Precision, TrainConfig
 
 __all__ = [
     "LOADER_TIMEOUT",

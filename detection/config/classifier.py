@@ -29,7 +29,7 @@ from detection.config.limits import (
     Workers,
     require,
 )
-from detection.config.schema import TrainConfig
+from detection.config.train_section import TrainConfig
 
 
 class ClassifierDataConfig(Section):

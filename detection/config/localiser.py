@@ -37,7 +37,8 @@ from detection.config.limits import (
     Workers,
     require,
 )
-from detection.config.schema import MAX_CELL_ANCHORS, TrainConfig
+from detection.config.rpn_section import MAX_CELL_ANCHORS
+from detection.config.train_section import TrainConfig
 
 OtherClasses = Literal["ignored", "negative", "common"]
 LocViews = Literal["center", "dense"]

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from detection.config import Config, TrainConfig
+from detection.config import Config, ModelConfig, TrainConfig
 from detection.config.localiser import LocModelConfig
-from detection.config.schema import ModelConfig
 from detection.engine.layer_rates import backbone_depths
 
 
