@@ -44,11 +44,19 @@ class Trunk(StagedModule):
     """The full-image part of a detector: normalised images -> the feature maps that the RPN and all regions share."""
 
     channels: int  # of every map
-    strides: tuple[int, ...]  # of the maps, ascending
-    roi_strides: tuple[int, ...]  # of those, the first ones, that regions are pooled from
     size_divisor: int = 1  # the sides of the images must be multiples of it: they are padded with zeros
     preprocessing: Preprocessing
     classifier_keys: tuple[str, ...] = ()  # the whole network's, for `load_c4`
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of the maps, ascending."""
+        raise BackboneError(f"{type(self).__name__} has no strides")
+
+    @property
+    def roi_strides(self) -> tuple[int, ...]:
+        """Those of the first maps, which regions are pooled from: by default all."""
+        return self.strides
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Normalised images (N, 3, H, W) -> a map (N, channels, H/stride, W/stride) for each of `strides`."""
@@ -61,12 +69,7 @@ class C4Trunk(Trunk):
     stride: int
 
     @property
-    def strides(self) -> tuple[int, ...]:  # type: ignore[override]
-        """That of the one map."""
-        return (self.stride,)
-
-    @property
-    def roi_strides(self) -> tuple[int, ...]:  # type: ignore[override]
+    def strides(self) -> tuple[int, ...]:
         """That of the one map."""
         return (self.stride,)
 

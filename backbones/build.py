@@ -52,9 +52,7 @@ def build_backbone(
     """
     options = BackboneOptions(norm, num_classes, stride_in_1x1, freeze_stages, stem_pool)
     network = _build(name, options)
-    if weights is not None:
-        found = read_classifier_weights(classifier_file(weights), name, options, network.preprocessing)
-        load_classifier_weights(network, found, with_classifier=num_classes is not None)
+    _load_weights(network, weights, name, options)
     return network
 
 
@@ -96,11 +94,10 @@ def build_fpn(
     for the strides 4, 8, 16, 32, 64. Raises BackboneError also for a backbone without c2..c5 at strides 4 to 32.
     """
     options = BackboneOptions(norm, None, stride_in_1x1, freeze_stages, stem_pool)
-    trunk = FpnTrunk(_build(name, options), channels, neck_norm)
-    if weights is not None:
-        found = read_classifier_weights(classifier_file(weights), name, options, trunk.preprocessing)
-        load_classifier_weights(trunk.backbone, found, with_classifier=False)
-        trunk.preprocessing = found.preprocessing
+    backbone = _build(name, options)
+    trunk = FpnTrunk(backbone, channels, neck_norm)  # refuses a backbone before its weights are downloaded
+    _load_weights(backbone, weights, name, options)
+    trunk.preprocessing = backbone.preprocessing
     return trunk
 
 
@@ -112,6 +109,13 @@ def _build(name: str, options: BackboneOptions) -> Backbone:
     if not isinstance(network, Backbone):
         raise BackboneError(f"the builder of '{name}' must return a backbones.Backbone, not a {type(network).__name__}")
     return network
+
+
+def _load_weights(network: Backbone, weights: str | Path | None, name: str, options: BackboneOptions) -> None:
+    """Load a classifier's weights, if there are any, and take over their preprocessing. Raises CheckpointError."""
+    if weights is not None:
+        found = read_classifier_weights(classifier_file(weights), name, options, network.preprocessing)
+        load_classifier_weights(network, found, with_classifier=options.num_classes is not None)
 
 
 def _builder(name: str) -> Builder:
