@@ -5,7 +5,7 @@ K classes; torchvision's K + 1 outputs begin with the background. Of COCO's 91 c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,6 +50,44 @@ UNUSED_CATEGORIES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _NORM = rf"1\.{NORM_PARTS}"
 # Layers of which a file has the first form, or, since torchvision 0.13, the second one, which alone may have a norm after it.
 _CONV = r"(?:\.0)?\.(weight|bias)"
+REFUSALS = (
+    RenameRule(r"backbone\.body\.\d+\..*", note="a MobileNet, where only ResNets are here", refuse=True),
+    RenameRule(r"roi_heads\.keypoint_.*", note="keypoints, which are lacking here", refuse=True),
+    RenameRule(r"head\.(classification|regression)_head\..*", note="RetinaNet's or FCOS's head", refuse=True),
+)
+TRUNK_RULES = (
+    RenameRule(r"backbone\.body\.conv1\.weight", "trunk.backbone.conv1.weight"),
+    RenameRule(rf"backbone\.body\.bn1\.{NORM_PARTS}", r"trunk.backbone.bn1.\1"),
+    *[stage_rule(rf"backbone\.body\.layer{layer}", f"trunk.backbone.layer{layer}") for layer in (1, 2, 3, 4)],
+    RenameRule(rf"backbone\.fpn\.inner_blocks\.([0-3]){_CONV}", r"trunk.neck.laterals.\1.0.\2"),
+    RenameRule(rf"backbone\.fpn\.inner_blocks\.([0-3])\.{_NORM}", r"trunk.neck.laterals.\1.1.\2"),
+    RenameRule(rf"backbone\.fpn\.layer_blocks\.([0-3]){_CONV}", r"trunk.neck.outputs.\1.0.\2"),
+    RenameRule(rf"backbone\.fpn\.layer_blocks\.([0-3])\.{_NORM}", r"trunk.neck.outputs.\1.1.\2"),
+)
+RPN_RULES = (
+    RenameRule(r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
+    RenameRule(r"rpn\.head\.conv\.1\.0\.(weight|bias)", r"rpn.more_convs.0.\1"),
+    RenameRule(r"rpn\.head\.cls_logits\.(weight|bias)", r"rpn.objectness.\1"),
+    RenameRule(r"rpn\.head\.bbox_pred\.(weight|bias)", r"rpn.deltas.\1"),
+)
+# Two fully connected layers, or, in the second generation, four convolutions and one.
+BOX_HEAD_RULES = (
+    RenameRule(r"roi_heads\.box_head\.fc6\.(weight|bias)", r"roi_head.conv5.fc1.\1"),
+    RenameRule(r"roi_heads\.box_head\.fc7\.(weight|bias)", r"roi_head.conv5.fc2.\1"),
+    RenameRule(r"roi_heads\.box_head\.([0-3])\.0\.(weight|bias)", r"roi_head.conv5.convs.\1.0.\2"),
+    RenameRule(rf"roi_heads\.box_head\.([0-3])\.{_NORM}", r"roi_head.conv5.convs.\1.1.\2"),
+    RenameRule(r"roi_heads\.box_head\.5\.(weight|bias)", r"roi_head.conv5.fc1.\1"),
+)
+# The newer names number the convolutions from 0, as here, the older ones from 1.
+MASK_HEAD_RULES = (
+    *[
+        RenameRule(rf"roi_heads\.mask_head\.mask_fcn{number + 1}\.(weight|bias)", rf"roi_head.mask_head.convs.{number}.0.\1")
+        for number in range(4)
+    ],
+    RenameRule(r"roi_heads\.mask_head\.([0-3])\.0\.(weight|bias)", r"roi_head.mask_head.convs.\1.0.\2"),
+    RenameRule(rf"roi_heads\.mask_head\.([0-3])\.{_NORM}", r"roi_head.mask_head.convs.\1.1.\2"),
+    RenameRule(r"roi_heads\.mask_predictor\.conv5_mask\.(weight|bias)", r"roi_head.mask_head.deconv.\1"),
+)
 
 
 def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> ForeignDetector:
@@ -80,67 +118,31 @@ def read_torchvision(state: State, extras: Mapping[str, Any], source: str) -> Fo
 
 def rules_of(num_outputs: int) -> list[RenameRule]:
     """What becomes of each tensor. `num_outputs`: of the classifier, background included."""
-    order = _class_order(num_outputs)
-    num_classes = order.index(0)
+    return [*REFUSALS, *TRUNK_RULES, *RPN_RULES, *BOX_HEAD_RULES, *MASK_HEAD_RULES, *_predictor_rules(num_outputs)]
 
-    def rows(x: Tensor) -> Tensor:
+
+def _predictor_rules(num_outputs: int) -> list[RenameRule]:
+    """Those of the last layers, whose outputs, one or four per class, are in another order here."""
+    order = _class_order(num_outputs)
+    classes = order[: order.index(0)]
+
+    def all_rows(x: Tensor) -> Tensor:
         return x[order] if len(x) == num_outputs else x  # the shape of such a one is refused later
 
     def class_rows(x: Tensor) -> Tensor:
-        return x[order[:num_classes]] if len(x) == num_outputs else x
+        return x[classes] if len(x) == num_outputs else x
 
     def box_rows(x: Tensor) -> Tensor:
-        if len(x) != 4 * num_outputs:
-            return x
-        return x.reshape(num_outputs, 4, *x.shape[1:])[order[:num_classes]].flatten(0, 1)
+        return x.reshape(num_outputs, 4, *x.shape[1:])[classes].flatten(0, 1) if len(x) == 4 * num_outputs else x
 
-    only_classes = "without background" + (" and categories that COCO does not use" if _is_coco(num_outputs) else "")
-    fpn, rpn = r"backbone\.fpn", r"rpn\.head"
+    coco = _is_coco(num_outputs)
+    all_note = "background after the classes" + (", then the categories that COCO does not use" if coco else "")
+    class_note = "without background" + (" and categories that COCO does not use" if coco else "")
+    box, mask = r"roi_heads\.box_predictor", r"roi_heads\.mask_predictor"
     return [
-        RenameRule(r"backbone\.body\.\d+\..*", note="a MobileNet, where only ResNets are here", refuse=True),
-        RenameRule(r"roi_heads\.keypoint_.*", note="keypoints, which are lacking here", refuse=True),
-        RenameRule(r"head\.(classification|regression)_head\..*", note="RetinaNet's or FCOS's head", refuse=True),
-        RenameRule(r"backbone\.body\.conv1\.weight", "trunk.backbone.conv1.weight"),
-        RenameRule(rf"backbone\.body\.bn1\.{NORM_PARTS}", r"trunk.backbone.bn1.\1"),
-        *[stage_rule(rf"backbone\.body\.layer{layer}", f"trunk.backbone.layer{layer}") for layer in (1, 2, 3, 4)],
-        RenameRule(rf"{fpn}\.inner_blocks\.([0-3]){_CONV}", r"trunk.neck.laterals.\1.0.\2"),
-        RenameRule(rf"{fpn}\.inner_blocks\.([0-3])\.{_NORM}", r"trunk.neck.laterals.\1.1.\2"),
-        RenameRule(rf"{fpn}\.layer_blocks\.([0-3]){_CONV}", r"trunk.neck.outputs.\1.0.\2"),
-        RenameRule(rf"{fpn}\.layer_blocks\.([0-3])\.{_NORM}", r"trunk.neck.outputs.\1.1.\2"),
-        RenameRule(rf"{rpn}\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
-        RenameRule(rf"{rpn}\.conv\.1\.0\.(weight|bias)", r"rpn.more_convs.0.\1"),
-        RenameRule(rf"{rpn}\.cls_logits\.(weight|bias)", r"rpn.objectness.\1"),
-        RenameRule(rf"{rpn}\.bbox_pred\.(weight|bias)", r"rpn.deltas.\1"),
-        RenameRule(r"roi_heads\.box_head\.fc6\.(weight|bias)", r"roi_head.conv5.fc1.\1"),
-        RenameRule(r"roi_heads\.box_head\.fc7\.(weight|bias)", r"roi_head.conv5.fc2.\1"),
-        RenameRule(r"roi_heads\.box_head\.([0-3])\.0\.(weight|bias)", r"roi_head.conv5.convs.\1.0.\2"),
-        RenameRule(rf"roi_heads\.box_head\.([0-3])\.{_NORM}", r"roi_head.conv5.convs.\1.1.\2"),
-        RenameRule(r"roi_heads\.box_head\.5\.(weight|bias)", r"roi_head.conv5.fc1.\1"),
-        RenameRule(
-            r"roi_heads\.box_predictor\.cls_score\.(weight|bias)",
-            r"roi_head.class_scores.\1",
-            "background after the classes" + (", then the categories that COCO does not use" if _is_coco(num_outputs) else ""),
-            rows,
-        ),
-        RenameRule(
-            r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)",
-            r"roi_head.box_deltas.\1",
-            only_classes,
-            box_rows,
-        ),
-        *_mask_rules(class_rows, only_classes),
-    ]
-
-
-def _mask_rules(class_rows: Callable[[Tensor], Tensor], note: str) -> list[RenameRule]:
-    """Those of the mask head, in whose newer names convolutions are numbered from 0, as here, and from 1 in the older ones."""
-    head, predictor, ours = r"roi_heads\.mask_head", r"roi_heads\.mask_predictor", "roi_head.mask_head"
-    return [
-        *[RenameRule(rf"{head}\.mask_fcn{number + 1}\.(weight|bias)", rf"{ours}.convs.{number}.0.\1") for number in range(4)],
-        RenameRule(rf"{head}\.([0-3])\.0\.(weight|bias)", rf"{ours}.convs.\1.0.\2"),
-        RenameRule(rf"{head}\.([0-3])\.{_NORM}", rf"{ours}.convs.\1.1.\2"),
-        RenameRule(rf"{predictor}\.conv5_mask\.(weight|bias)", rf"{ours}.deconv.\1"),
-        RenameRule(rf"{predictor}\.mask_fcn_logits\.(weight|bias)", rf"{ours}.predictor.\1", note, class_rows),
+        RenameRule(rf"{box}\.cls_score\.(weight|bias)", r"roi_head.class_scores.\1", all_note, all_rows),
+        RenameRule(rf"{box}\.bbox_pred\.(weight|bias)", r"roi_head.box_deltas.\1", class_note, box_rows),
+        RenameRule(rf"{mask}\.mask_fcn_logits\.(weight|bias)", r"roi_head.mask_head.predictor.\1", class_note, class_rows),
     ]
 
 
