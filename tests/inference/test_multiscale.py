@@ -11,7 +11,7 @@ from detection.errors import ConfigError
 from detection.inference.images import network_sizes
 from detection.inference.multiscale import adjacent_scales
 from detection.inference.views import View
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, pyramid
 
 SCALES = {"scales": [32, 64, 128], "scale_area": 24}
 
@@ -49,11 +49,15 @@ def test_sizes_keep_the_proportions_of_an_image_that_longer_side_cuts_down():
     assert network_sizes((200, 1000), test, "opencv") == {600: (200, 1000), 300: (100, 500), 1200: (400, 2000)}
 
 
+@pytest.mark.parametrize("build", [detector, pyramid])
 @pytest.mark.parametrize("merge", ["pool", "conv5"])
-def test_vectors_equal_those_of_regions_pooled_one_by_one(merge):
-    model = detector(test={**SCALES, "scale_merge": merge}).eval()
+def test_vectors_equal_those_of_regions_pooled_one_by_one(build, merge):
+    model = build(test={**SCALES, "scale_merge": merge}).eval()
     arrays = [noise(64, 80).permute(1, 2, 0).numpy() for _ in range(2)]
-    regions = [torch.tensor([[0.0, 0, 60, 60], [3, 5, 12, 17], [20, 20, 50, 40]]), torch.tensor([[30.0, 2, 70, 60]])]
+    regions = [
+        torch.tensor([[0.0, 0, 60, 60], [3, 5, 12, 17], [20, 20, 50, 40], [0, 0, 80, 64]]),
+        torch.tensor([[30.0, 2, 70, 60]]),
+    ]
     head = model.roi_head
     with torch.inference_mode():
         view = View(model, arrays)

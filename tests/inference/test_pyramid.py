@@ -11,7 +11,6 @@ import torch
 from detection import Detector
 from detection.config import Config
 from detection.inference.ensemble import Ensemble
-from detection.inference.multiscale import adjacent_scales
 from detection.inference.refinement import likeliest_boxes
 from detection.inference.select import select
 from detection.inference.views import View
@@ -81,26 +80,6 @@ def test_predict_equals_a_plain_loop(test: dict[str, Any], roi: dict[str, Any]) 
     images = [noise(*SIZE_HW) for _ in range(2)]
     for found, image in zip(model.predict(images), images, strict=True):
         assert_same(found, plain_loop(model, image))
-
-
-@pytest.mark.parametrize("merge", ["pool", "conv5"])
-@torch.inference_mode()
-def test_several_scales_equal_regions_pooled_one_by_one(merge: str) -> None:
-    model = pyramid(test={"scales": [32, 64, 128], "scale_area": 24, "scale_merge": merge}).eval()
-    arrays = [noise(64, 80).permute(1, 2, 0).numpy() for _ in range(2)]
-    regions = [torch.tensor([[0.0, 0, 60, 60], [3, 5, 12, 17], [0, 0, 80, 64]]), torch.tensor([[30.0, 2, 70, 60]])]
-    view, head = View(model, arrays), model.roi_head
-    expected = []
-    for row, boxes in enumerate(regions):
-        for box in boxes:
-            pair = adjacent_scales(box[None], (64, 80), [(32, 40), (64, 80), (128, 160)], 24)[0].tolist()
-            maps = [view.extract([32, 64, 128][index], [row]) for index in pair]
-            cells = [head.pool(image, [box[None] * 2.0 ** (index - 1)]) for image, index in zip(maps, pair, strict=True)]
-            if merge == "pool":
-                expected.append(head.conv5(torch.maximum(*cells)))
-            else:
-                expected.append(torch.maximum(head.conv5(cells[0]), head.conv5(cells[1])))
-    torch.testing.assert_close(view.region_vectors(regions), torch.cat(expected), rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()
