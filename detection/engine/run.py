@@ -18,6 +18,8 @@ from detection.engine.callbacks import CallbackList, LogLine, SavedCheckpoint
 from detection.engine.distributed import World, on_main
 from detection.engine.folder import RunFolder
 from detection.engine.log import RunLog
+from detection.engine.optim import build_ema, build_optimizer
+from detection.engine.precision import build_scaler
 from detection.engine.saved_state import TrainState
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, snapshot
@@ -58,10 +60,9 @@ class Validation:
 
 @dataclass
 class TrainingRun:
-    """Everything that one process needs for its part of a run."""
+    """Everything that one process needs for its part of a run. Raises TrainingError where nothing is to be trained."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
     config: TrainConfig  # scaled
     world: World
     folder: RunFolder
@@ -70,13 +71,20 @@ class TrainingRun:
     log: RunLog
     callbacks: CallbackList
     stop: StopSignals
-    scaler: torch.amp.GradScaler  # of the losses in fp16; with other precisions it is disabled
     dtype: torch.dtype | None = None  # of autocast; None: fp32
-    ema: AveragedModel | None = None  # the moving average of the weights, with train.ema_decay
     warm_up_is_over: WarmUpIsOver | None = None
-    state: TrainState = field(default_factory=TrainState)
+    ema: AveragedModel | None = field(init=False)  # the moving average of the weights, with train.ema_decay
+    optimizer: torch.optim.Optimizer = field(init=False)
+    scaler: torch.amp.GradScaler = field(init=False)  # of the losses in fp16; with other precisions it is disabled
+    state: TrainState = field(init=False)
     window: LogWindow = field(default_factory=LogWindow)
     asked_to_stop: str | None = None  # the callback of rank 0 that all processes stop for, and its reason
+
+    def __post_init__(self) -> None:
+        self.ema = build_ema(self.model, self.config.ema_decay)
+        self.optimizer = build_optimizer(self.model, self.config)
+        self.scaler = build_scaler(self.world.device, self.dtype)
+        self.state = TrainState(warm=self.warm_up_is_over is None)
 
     @property
     def output_dir(self) -> Path:

@@ -26,11 +26,10 @@ from detection.engine.group import process_group
 from detection.engine.jsonl import JsonlLog
 from detection.engine.log import RunLog
 from detection.engine.loop import MakeBatches, run_steps
-from detection.engine.optim import build_ema, build_optimizer, describe_schedule, scale_schedule
-from detection.engine.precision import build_scaler, resolve_precision
+from detection.engine.optim import describe_schedule, scale_schedule
+from detection.engine.precision import resolve_precision
 from detection.engine.result import TrainResult
 from detection.engine.run import TrainingRun, Validation, WarmUpIsOver, save_last
-from detection.engine.saved_state import TrainState
 from detection.engine.signals import StopSignals
 from detection.engine.state import BEST, LAST, read_last_checkpoint, require_no_other_run, restore
 from detection.engine.writing import writing
@@ -78,14 +77,10 @@ def train(
             StopSignals() as stop,
             RunLog(output_dir, enabled=world.is_main, on_closed_output=stop.note_closed_output) as log,
         ):
-            logger.info("%s", describe_schedule(config, scaled))
-            for sentence in advise_schedule(scaled, evaluated=validation is not None) + advise_layer_rates(model, scaled):
-                logger.warning("%s", sentence)
+            _log_schedule(model, config, scaled, evaluated=validation is not None)
             own = (JsonlLog(output_dir, folder.require_intact), TensorBoardLog(output_dir), log)
             run = TrainingRun(
                 model=model,
-                ema=build_ema(model, scaled.ema_decay),
-                optimizer=build_optimizer(model, scaled),
                 config=scaled,
                 world=world,
                 folder=folder,
@@ -94,10 +89,8 @@ def train(
                 log=log,
                 callbacks=CallbackList((*own, *callbacks) if world.is_main else ()),
                 stop=stop,
-                scaler=build_scaler(world.device, dtype),
                 dtype=dtype,
                 warm_up_is_over=warm_up_is_over,
-                state=TrainState(warm=warm_up_is_over is None),
             )
             return _run(run, checkpoint, make_batches)
 
@@ -117,6 +110,13 @@ def _autocast_type(config: TrainConfig, world: World, checkpoint: Checkpoint | N
     dtype = resolve_precision(config.precision, world.device)
     began_in_fp16 = checkpoint is None or checkpoint.training.get("scaler") is not None
     return None if dtype is torch.float16 and config.precision == "auto" and not began_in_fp16 else dtype
+
+
+def _log_schedule(model: nn.Module, nominal: TrainConfig, scaled: TrainConfig, *, evaluated: bool) -> None:
+    """What the schedule is for this number of processes, and what of it is seldom meant."""
+    logger.info("%s", describe_schedule(nominal, scaled))
+    for sentence in advise_schedule(scaled, evaluated=evaluated) + advise_layer_rates(model, scaled):
+        logger.warning("%s", sentence)
 
 
 def _run(run: TrainingRun, checkpoint: Checkpoint | None, make_batches: MakeBatches) -> TrainResult:
