@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torchvision.ops import batched_nms, roi_align
 
 from detection import Detector
-from detection.config import Config, parse_config
+from detection.config import Config, load_config, parse_config
 from detection.errors import CheckpointError
 from detection.weights.conversion import convert
 from tests.foreign_weights import arrays_of, detectron2_mask_head, detectron2_pyramid
 from tests.inference.test_pasting import by_grid
 from tests.matching import same_detections, same_masks
-from tests.parity.test_detectron2_twin import Twin, apply_deltas
+from tests.parity.test_detectron2_twin import CONFIGS, Twin, apply_deltas
 
 SIZE_HW = (70, 105)
 NUM_CLASSES = 20
@@ -167,6 +167,25 @@ def test_masks(state):
     (seen,) = ours.predict([image])
     assert len(seen) > 10
     same_masks(seen.masks.decode(), PyramidTwin(state).masks_in(image, seen.boxes, seen.labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "mask", "steps"),
+    [
+        ("coco_r50_fpn", "resnet50", False, 90_000),
+        ("coco_r101_fpn", "resnet101", False, 270_000),
+        ("coco_r50_fpn_mask", "resnet50", True, 90_000),
+    ],
+)
+def test_configs_say_what_the_conversion_says(state, name, backbone, mask, steps):
+    config = load_config(CONFIGS / f"{name}.yaml")
+    contents = state | (detectron2_mask_head(256, NUM_CLASSES, 4) if mask else {})
+    found = parse_config(Config, convert(contents, "model.pkl").checkpoint.metadata.config, "model.pkl")
+    assert config.model == found.model.model_copy(update={"backbone": backbone})
+    for section in ("fpn", "rpn", "roi", "mask", "test"):
+        assert getattr(config, section) == getattr(found, section), section
+    assert (config.data.resizing, config.data.classes) == (found.data.resizing, "coco")
+    assert (config.train.steps, config.train.batch_size, config.train.learning_rate) == (steps, 16, 0.02)
 
 
 def test_anchors_that_are_others(state):

@@ -26,7 +26,7 @@ from tests.shapes import ellipses
 CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"
 SIZE_HW = (70, 105)
 # Fewer proposals than the config's, to be quick, and so large samples that all is in them: nothing is left to chance.
-SMALL = ["model.mask=true", "rpn.post_nms_test=24", "rpn.post_nms_train=24", "rpn.sample_size=9000", "roi.sample_size=9000"]
+SMALL = ["rpn.post_nms_test=24", "rpn.post_nms_train=24", "rpn.sample_size=9000", "roi.sample_size=9000"]
 MEAN = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
 NUM_CLASSES = 80
 
@@ -201,7 +201,7 @@ def twins():
     model, mask = (checkpoint.metadata.config[section] for section in ("model", "mask"))
     assert (model["mask"], mask["targets"], mask["pasting"]) == (True, "hard", "grid")
     side = min(SIZE_HW)
-    config = load_config(CONFIGS / "coco_r50_c4.yaml", [*SMALL, f"test.shorter_side={side}"])
+    config = load_config(CONFIGS / "coco_r50_c4_mask.yaml", [*SMALL, f"test.shorter_side={side}"])
     ours = Detector(config)
     ours.load_state_dict(checkpoint.state)
     ours.preprocessing = checkpoint.metadata.preprocessing
@@ -255,12 +255,18 @@ def test_losses(twins, image):
 
 
 @pytest.mark.parametrize(
-    ("name", "backbone", "num_classes"),
-    [("coco_r50_c4", "resnet50", 80), ("coco_r101_c4", "resnet101", 80), ("voc_r50_c4", "resnet50", 20)],
+    ("name", "backbone", "num_classes", "mask"),
+    [
+        ("coco_r50_c4", "resnet50", 80, False),
+        ("coco_r101_c4", "resnet101", 80, False),
+        ("voc_r50_c4", "resnet50", 20, False),
+        ("coco_r50_c4_mask", "resnet50", 80, True),
+    ],
 )
-def test_configs_say_what_the_conversion_says(name, backbone, num_classes):
+def test_configs_say_what_the_conversion_says(name, backbone, num_classes, mask):
     config = load_config(CONFIGS / f"{name}.yaml")
     assert (config.model.backbone, len(config.data.class_names)) == (backbone, num_classes)
+    assert (config.model.neck, config.model.mask) == ("none", mask)
     assert (config.model.stride_in_1x1, config.model.stem_pool, config.data.longer_side) == (True, "pad1", 1333)
     assert config.data.resizing == DETECTRON2_SETTINGS["data"]["resizing"] == "pillow"
     for section, values in DETECTRON2_SETTINGS.items():
