@@ -8,14 +8,14 @@ P RoIs of an image, S x S cells, C channels, H x W features. A range of features
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 2**12  # cells at a time, so that what several passes read and write stays in the processor's cache
+CHUNK = 2**17  # numbers at a time, so that what several passes read and write stays in the processor's cache
 
 
 def roi_max_pool(
@@ -63,55 +63,103 @@ def _rectangles(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Maxima(torch.autograd.Function):
-    """The maxima of rectangles of a map."""
+    """The maxima of rectangles of a map. For the gradient the place of each maximum is found with it, see `_place_keys`."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(H, W, C) and the ranges (cells, 2) of both axes -> (cells, C)."""
-        cells = _maxima(maps, rows, columns)
-        ctx.save_for_backward(maps, rows, columns, cells)
+        if not ctx.needs_input_grad[0]:
+            return _fill(maps, rows, columns, [maps.dtype], lambda maxima: [maxima])[0]
+        keys, read = _place_keys(maps)
+        small = maps.shape[0] * maps.shape[1] < 2**15
+        cells, places = _fill(keys, rows, columns, [maps.dtype, torch.int16 if small else torch.int32], read)
+        ctx.shape = maps.shape
+        ctx.save_for_backward(places)
         return cells
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """(cells, C) -> (H, W, C)."""
-        maps, rows, columns, cells = ctx.saved_tensors
-        width, channels = maps.shape[1:]
-        pixels = maps.reshape(-1, channels)
-        exact = torch.promote_types(maps.dtype, torch.float32)
-        total = torch.zeros(pixels.shape, dtype=exact, device=maps.device)
-        for part in _chunks(len(cells)):
-            maxima, left = cells[part], gradient[part].clone()  # what no feature has taken yet
-            shares, takers = [], []
-            for chosen, numbers in _features_by_position(rows[part], columns[part], width):
-                here = left[chosen]
-                shares.append(here * (pixels[numbers] == maxima[chosen]))
-                takers.append(numbers)
-                left[chosen] = here - shares[-1]
-            if shares:  # else no cell of this part has a feature
-                total += _sum_by_pixel(torch.cat(shares), torch.cat(takers), len(pixels))
-        return total.to(gradient.dtype).view(maps.shape), None, None
+        height, width, channels = ctx.shape
+        [places] = ctx.saved_tensors
+        exact = torch.promote_types(gradient.dtype, torch.float32)
+        # A row per channel: sums along rows are the fast ones. Column 0 is for the cells without features.
+        total = torch.zeros((channels, 1 + height * width), dtype=exact, device=gradient.device)
+        for part in _parts(len(places), channels):
+            total.scatter_add_(1, places[part].t().contiguous().long(), gradient[part].to(exact).t().contiguous())
+        return total[:, 1:].t().to(gradient.dtype).reshape(ctx.shape), None, None
 
 
-def _maxima(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _place_keys(maps: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+    """Integers in the order of the features (H, W, C), those that are equal in a channel from the last to the first: so the
+    maximum of keys tells which feature it is. And a function from keys (n, C) to the features and their places, 1 + y W + x.
+
+    A key's upper bits are the feature, the lower ones the place with all bits turned round.
+    """
+    height, width = maps.shape[:2]
+    ranks, value_of = _ranks(maps)
+    bits, kind = (16, torch.int32) if ranks.dtype == torch.int16 and height * width < 2**16 else (32, torch.int64)
+    places = torch.arange(1, height * width + 1, dtype=kind, device=maps.device).view(height, width, 1)
+    lower = 2**bits - 1
+    keys = (ranks.to(kind) << bits) | (~places & lower)
+    return keys, lambda chosen: [value_of(chosen >> bits), ~chosen & lower]
+
+
+def _ranks(maps: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Integers in the order of the features, equal for equal ones, and the function from these integers to the features."""
+    if maps.dtype == torch.float64:  # whose bits would leave none for a place
+        values, ranks = maps.unique(return_inverse=True)
+        return ranks, lambda chosen: values[chosen]
+    kind = torch.int16 if maps.element_size() == 2 else torch.int32
+    magnitude = torch.iinfo(kind).max  # all bits but the sign's: negative numbers have these turned round
+
+    def turn(bits: Tensor) -> Tensor:
+        return bits ^ ((bits >> (torch.iinfo(kind).bits - 1)) & magnitude)
+
+    # The sum makes 0 of -0.
+    return turn((maps + 0).view(kind)), lambda chosen: turn(chosen.to(kind)).view(maps.dtype)
+
+
+def _fill(
+    maps: Tensor, rows: Tensor, columns: Tensor, kinds: Sequence[torch.dtype], read: Callable[[Tensor], list[Tensor]]
+) -> list[Tensor]:
+    """What `read` makes of the maxima (n, C), as tensors (cells, C) of the types `kinds`; 0 where a cell has no feature."""
+    filled = [torch.empty((len(rows), maps.shape[2]), dtype=kind, device=maps.device) for kind in kinds]
+    for numbers, maxima in _maxima_by_part(maps, rows, columns):
+        for whole, own in zip(filled, read(maxima), strict=True):
+            whole.index_copy_(0, numbers, own.to(whole.dtype))
+    empty = (rows[:, 1] <= rows[:, 0]) | (columns[:, 1] <= columns[:, 0])
+    for whole in filled:
+        whole[empty] = 0
+    return filled
+
+
+def _maxima_by_part(maps: Tensor, rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The maxima of the cells that have features, n cells at a time: (H, W, C) and ranges (cells, 2) -> their numbers (n,), and
+    the maxima (n, C)."""
     # All tables are stacked in one matrix whose rows are features, so that one row number selects a window of any size.
     height, width, channels = maps.shape
     tall, wide = _largest_exponent(rows), _largest_exponent(columns)
     windows = _tables(maps, int(tall.max()) if len(tall) else 0, int(wide.max()) if len(wide) else 0)
     table = tall * (len(windows[0]) * height * width) + wide * (height * width)
     pixels = torch.cat([entry for line in windows for entry in line]).view(-1, channels)
-    tops = rows[:, 0].clamp(max=height - 1), (rows[:, 1] - 2**tall).clamp(min=0)
-    lefts = columns[:, 0].clamp(max=width - 1), (columns[:, 1] - 2**wide).clamp(min=0)
-    corners = [table + top * width + left for top in tops for left in lefts]
-    cells = maps.new_empty(len(rows), channels)
-    for part in _chunks(len(cells)):
-        maxima = pixels[corners[0][part]]
-        for corner in corners[1:]:
-            torch.maximum(maxima, pixels[corner[part]], out=maxima)
-        cells[part] = maxima
-    empty = (rows[:, 1] <= rows[:, 0]) | (columns[:, 1] <= columns[:, 0])
-    cells[empty] = 0
-    return cells
+    tops, bottoms = rows[:, 0], rows[:, 1] - 2**tall
+    lefts, rights = columns[:, 0], columns[:, 1] - 2**wide
+    has_features = (rows[:, 1] > rows[:, 0]) & (columns[:, 1] > columns[:, 0])
+    # One window is all of a range whose length is a power of two: most cells need no four of them.
+    for one_row, one_column in product((True, False), repeat=2):
+        chosen = has_features & ((tops == bottoms) == one_row) & ((lefts == rights) == one_column)
+        numbers = chosen.nonzero().squeeze(1)
+        corners = [
+            (table + y * width + x)[numbers]
+            for y in ((tops,) if one_row else (tops, bottoms))
+            for x in ((lefts,) if one_column else (lefts, rights))
+        ]
+        for part in _parts(len(numbers), channels):
+            maxima = pixels[corners[0][part]]
+            for corner in corners[1:]:
+                torch.maximum(maxima, pixels[corner[part]], out=maxima)
+            yield numbers[part], maxima
 
 
 def _largest_exponent(ranges: Tensor) -> Tensor:
@@ -139,22 +187,7 @@ def _double_windows(table: Tensor, step: int, axis: int) -> Tensor:
     return torch.cat([joined, table.narrow(axis, rest, step)], dim=axis)
 
 
-def _features_by_position(rows: Tensor, columns: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each position in a cell, row by row: the cells that have a feature there, and the features' numbers in the map."""
-    tall, wide = rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0]
-    first = rows[:, 0] * width + columns[:, 0]
-    for down in range(int(tall.max())):
-        for across in range(int(wide.max())):
-            chosen = ((tall > down) & (wide > across)).nonzero().squeeze(1)
-            if len(chosen):
-                yield chosen, first[chosen] + (down * width + across)
-
-
-def _sum_by_pixel(values: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """The sum of the rows that have the same number, for numbers 0..count - 1: (rows, C) and (rows,) -> (count, C)."""
-    starts = F.pad(torch.bincount(numbers, minlength=count).cumsum(0), (1, 0))
-    return F.embedding_bag(numbers.argsort(stable=True), values, starts, mode="sum", include_last_offset=True)
-
-
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
+def _parts(count: int, channels: int) -> Iterator[slice]:
+    """Rows of `channels` numbers, CHUNK numbers at a time."""
+    step = max(CHUNK // channels, 1)
+    return (slice(start, start + step) for start in range(0, count, step))
