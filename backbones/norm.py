@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.memo import Memo
 from backbones.modes import restored_modes
 
 TrainableNorm = nn.BatchNorm2d | nn.SyncBatchNorm
@@ -35,16 +36,40 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
+        self._constants: Memo[tuple[Tensor, Tensor]] = Memo()
+        self._folded: Memo[tuple[Tensor, Tensor]] = Memo()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The two (C,) constants, at least in float32: norm(x) = x * scale + shift."""
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        scale = self.weight.to(dtype) * (self.running_var.to(dtype) + self.eps).rsqrt()
-        return scale, self.bias.to(dtype) - self.running_mean.to(dtype) * scale
+        """The two (C,) constants, at least in float32: norm(x) = x * scale + shift. Computed once; not to be written to."""
+        buffers = self.weight, self.bias, self.running_mean, self.running_var
+        return self._constants.get(buffers, lambda: self._compute_constants(*buffers))
+
+    def _compute_constants(self, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        scale = weight.to(dtype) * (var.to(dtype) + self.eps).rsqrt()
+        return scale, bias.to(dtype) - mean.to(dtype) * scale
+
+    def fold_into(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that computes norm(conv(x)), in the type of the convolution's weight.
+
+        Where no gradient is asked for they are in autocast's type, computed once, and not to be written to.
+        """
+        scale, shift = self.scale_and_shift()
+        if _needs_gradient(conv):
+            self._folded.clear()
+            return _fold(conv, scale, shift)
+        kind = conv.weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
+
+        def compute() -> tuple[Tensor, Tensor]:
+            weight, bias = _fold(conv, scale, shift)
+            return weight.to(dtype), bias.to(dtype)
+
+        return self._folded.get([*conv.parameters(), scale, shift], compute, dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.pop(prefix + "num_batches_tracked", None)
@@ -63,14 +88,14 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
-    scale, shift = norm.scale_and_shift()
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
-    if _has_fewer_pixels_than_weights(conv, x):
+    if _needs_gradient(conv) and _has_fewer_pixels_than_weights(conv, x):
+        scale, shift = norm.scale_and_shift()
+        if conv.bias is not None:
+            shift = shift + conv.bias * scale
         out = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
         return torch.addcmul(_by_channel(shift, out), out, _by_channel(scale, out))
-    weight = _scaled_weight(conv, scale)
-    return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, conv.groups)
+    weight, bias = norm.fold_into(conv)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def conv1x1_before_pooling(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
@@ -79,11 +104,7 @@ def conv1x1_before_pooling(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -
     A linear pooling such as RoIAlign may follow, and then `norm_after_pooling`. The convolution's stride is left to the
     pooling; the scale of a frozen norm is in the weight.
     """
-    weight = conv.weight
-    if isinstance(norm, FrozenBatchNorm2d):
-        scale, _ = norm.scale_and_shift()
-        weight = _scaled_weight(conv, scale)
-    return F.conv2d(features, weight)
+    return F.conv2d(features, norm.fold_into(conv)[0] if isinstance(norm, FrozenBatchNorm2d) else conv.weight)
 
 
 def norm_after_pooling(norm: nn.Module, cells: Tensor) -> Tensor:
@@ -95,8 +116,14 @@ def norm_after_pooling(norm: nn.Module, cells: Tensor) -> Tensor:
     return cells + _by_channel(shift, cells)
 
 
-def _scaled_weight(conv: nn.Conv2d, scale: Tensor) -> Tensor:
-    return (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+def _needs_gradient(conv: nn.Conv2d) -> bool:
+    return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in conv.parameters())
+
+
+def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    return (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype), shift.to(conv.weight.dtype)
 
 
 def _has_fewer_pixels_than_weights(conv: nn.Conv2d, x: Tensor) -> bool:

@@ -30,7 +30,7 @@ LEVELS = (
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
     {"errors"},
-    {"files", "modes", "preprocessing"},
+    {"files", "memo", "modes", "preprocessing"},
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},
