@@ -190,7 +190,7 @@ class DataConfig(Section):
     partial_labels: Flag = Field(
         True,
         description="training: a class that an image's annotations do not know (a source's known_classes, ImageNet DET's train "
-        "images of 2013) is left out of its loss; false: what is not annotated is background",
+        "images of 2013) is left out of the loss of its background; false: what is not annotated is background",
     )
     tile: TileSide = Field(
         0, description="training: larger images are cut into tiles with sides of so many of their own pixels; 0: none is"

@@ -193,7 +193,7 @@ class RoiHead(nn.Module):
         """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs; with a mask head
         its loss, too, averaged over those of them whose masks are known.
 
-        Classes that a RoI's image does not know are no part of its softmax, see `mask_unknown`.
+        Classes that its image does not know are no part of the softmax of a RoI of background, see `mask_unknown`.
         """
         samples = [self.sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         rois, labels, gt_boxes, _ = (list(part) for part in zip(*samples, strict=True))
@@ -235,8 +235,8 @@ class RoiHead(nn.Module):
 
 
 def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:
-    """The logits (R, C) with -inf for the classes that a RoI's image does not know: that it shows one of these is neither
-    right nor wrong, so they get no gradient. The RoI's own class and background always count.
+    """The logits (R, C) with -inf, in background's RoIs, for the classes that their image does not know: that one of these is
+    there is neither right nor wrong, so they get no gradient. A RoI with an object shows no other class, known or not.
 
     `labels`: N x (P,) of the RoIs; `known`: N x (K,) bool, or None for all classes. The same tensor where all images know all.
     """
@@ -247,7 +247,7 @@ def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tenso
     rows = [F.pad(every if mask is None else mask, (0, num_others), value=True) for mask in known]
     # `expand` takes the numbers of RoIs from the shapes: on a GPU nothing is waited for.
     counted = torch.cat([row.expand(len(own), -1) for row, own in zip(rows, labels, strict=True)])
-    counted = counted.scatter(1, torch.cat(list(labels))[:, None], True)
+    counted |= (torch.cat(list(labels)) < len(masks[0]))[:, None]
     return logits.masked_fill(~counted, float("-inf"))
 
 

@@ -34,9 +34,9 @@ def loss_and_gradient(labels: list[list[int]], known: list[Tensor | None]) -> tu
     [
         pytest.param(2, None, 6 / 3, [1 / 6, 2 / 6, 3 / 6 - 1], id="background, all known"),
         pytest.param(2, mask(True, False), 4 / 3, [1 / 4, 0, 3 / 4 - 1], id="background, dog unknown"),
-        pytest.param(0, mask(True, False), 4 / 1, [1 / 4 - 1, 0, 3 / 4], id="cat, dog unknown"),
+        pytest.param(0, mask(True, False), 6 / 1, [1 / 6 - 1, 2 / 6, 3 / 6], id="cat, dog unknown: a cat is no dog"),
         pytest.param(1, mask(True, False), 6 / 2, [1 / 6, 2 / 6 - 1, 3 / 6], id="the RoI's own label counts"),
-        pytest.param(1, mask(False, False), 5 / 2, [0, 2 / 5 - 1, 3 / 5], id="all unknown, an object"),
+        pytest.param(1, mask(False, False), 6 / 2, [1 / 6, 2 / 6 - 1, 3 / 6], id="all unknown, an object"),
         pytest.param(2, mask(False, False), 1, [0, 0, 0], id="all unknown, background"),
     ],
 )
@@ -50,8 +50,8 @@ def test_by_hand(label, known, loss, gradient):
 def test_each_roi_has_the_mask_of_its_own_image():
     # Images with two, no and one RoI: 2 x cat alone known, then all.
     loss, gradient = loss_and_gradient([[2, 0], [], [2]], [mask(True, False), mask(False, False), None])
-    torch.testing.assert_close(loss, torch.tensor(math.log(4 / 3) + math.log(4) + math.log(2)))
-    torch.testing.assert_close(gradient, torch.tensor([[1 / 4, 0, -1 / 4], [-3 / 4, 0, 3 / 4], [1 / 6, 2 / 6, -1 / 2]]))
+    torch.testing.assert_close(loss, torch.tensor(math.log(4 / 3) + math.log(6) + math.log(2)))
+    torch.testing.assert_close(gradient, torch.tensor([[1 / 4, 0, -1 / 4], [-5 / 6, 2 / 6, 3 / 6], [1 / 6, 2 / 6, -1 / 2]]))
     assert mask_unknown(torch.zeros(0, 3), [torch.zeros(0, dtype=torch.long)], [mask(True, False)]).shape == (0, 3)
 
 
@@ -75,9 +75,8 @@ def test_a_plain_loop_over_rois_gives_the_same(seed, num_classes, num_images):
     losses, row = [logits.sum() * 0], 0
     for own, image_known in zip(labels, known, strict=True):
         for label in own.tolist():
-            counted = [
-                k for k in range(num_classes + 1) if k in (label, num_classes) or image_known is None or bool(image_known[k])
-            ]
+            all_count = label < num_classes or image_known is None
+            counted = [k for k in range(num_classes + 1) if k == num_classes or all_count or bool(image_known[k])]
             losses.append(logits[row, counted].exp().sum().log() - logits[row, label])
             row += 1
     expected = torch.stack(losses).sum()
@@ -89,7 +88,7 @@ def test_a_plain_loop_over_rois_gives_the_same(seed, num_classes, num_images):
 
 
 def test_the_head_divides_by_all_rois(monkeypatch):
-    """Two images of two RoIs, K = 2; the first image knows no dogs: (ln 4/3 + ln 4 + ln 2 + ln 3) / 4."""
+    """Two images of two RoIs, K = 2; the first image knows no dogs: (ln 4/3 + ln 6 + ln 2 + ln 3) / 4."""
     head = detector().roi_head
     samples = iter([torch.tensor([2, 0]), torch.tensor([2, 1])])
 
@@ -102,7 +101,7 @@ def test_the_head_divides_by_all_rois(monkeypatch):
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
     targets = [Target(*nothing, known=mask(True, False)), Target(*nothing)]
     losses = head.losses([torch.zeros(2, 1, 1, 1)], [torch.zeros(0, 4)] * 2, [(9, 9)] * 2, targets)
-    torch.testing.assert_close(losses["loss_class"], torch.tensor(math.log(4 / 3 * 4 * 2 * 3) / 4))
+    torch.testing.assert_close(losses["loss_class"], torch.tensor(math.log(4 / 3 * 6 * 2 * 3) / 4))
 
 
 def losses_and_class_gradient(known: Tensor | None, boxes: list[list[float]]) -> tuple[dict[str, Tensor], Tensor]:
@@ -128,11 +127,11 @@ def test_all_known_is_no_mask_bit_by_bit():
 
 @pytest.mark.parametrize("boxes", [[], [[8.0, 8, 40, 40]]], ids=["no object", "a cat"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_an_unknown_class_is_not_trained(boxes, precision):
+def test_background_does_not_train_an_unknown_class(boxes, precision):
     with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
         losses, gradient = losses_and_class_gradient(mask(True, False), boxes)
     assert all(loss.isfinite() for loss in losses.values()) and gradient.isfinite().all()
-    assert (gradient[1] == 0).all() and gradient[0].abs().max() > 0 and gradient[2].abs().max() > 0
+    assert (gradient[1] == 0).all() == (not boxes) and gradient[0].abs().max() > 0 and gradient[2].abs().max() > 0
     whole, _ = losses_and_class_gradient(None, boxes)
     for name in ("loss_rpn_objectness", "loss_rpn_box"):  # which know no classes
         torch.testing.assert_close(losses[name].float(), whole[name], rtol=0.05, atol=0.01)
