@@ -199,9 +199,10 @@ def detect_plainly(detector: FasterRCNN, arrays: Sequence[np.ndarray]) -> list[D
     batch = batch_of_size(arrays, size_hw, resizing).to(detector.device)
     features = detector.extract(batch)
     proposals = detector.propose(features, batch.sizes_hw)
-    regions = detector.classify(features, proposals, batch.sizes_hw)
+    begun = detector.roi_head.begin(features)
+    regions = detector.classify(features, proposals, batch.sizes_hw, begun)
     image_sizes = [array.shape[:2] for array in arrays]
-    segment = partial(detector.segment, features) if detector.predicts_masks else None
+    segment = partial(detector.segment, features, begun=begun) if detector.predicts_masks else None
     pasting = detector.config.mask.pasting
     return select_detections(regions, size_hw, image_sizes, test, detector.score_threshold, segment, pasting)
 

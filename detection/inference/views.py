@@ -21,12 +21,13 @@ from detection.modeling import FasterRCNN
 from detection.modeling.boxes import mirror_boxes, scale_boxes
 from detection.modeling.faster_rcnn import resolve_score_threshold
 from detection.modeling.levels import pool_at_chosen
-from detection.modeling.roi_head import whole_image_box
+from detection.modeling.roi_head import Begun, whole_image_box
 from detection.structures import ScoredRegions
 
 
 class View:
-    """N images (H, W, 3) uint8 RGB as one detector sees them. It keeps every feature map, proposal and context it computes.
+    """N images (H, W, 3) uint8 RGB as one detector sees them. It keeps every feature map, proposal and context it computes, and
+    what conv5 makes of the maps before pooling.
 
     `test` says which scales are used, and how: the detector's own settings, or others by `with_settings`.
     """
@@ -36,6 +37,8 @@ class View:
         self.arrays = [np.ascontiguousarray(array[:, ::-1]) for array in arrays] if mirrored else list(arrays)
         self.mirrored = mirrored
         self._features: dict[tuple[tuple[int, int], int], tuple[Tensor, ...]] = {}
+        # Of all images together: the features, stacked, and what conv5 makes of them before pooling.
+        self._begun: dict[tuple[int, int], tuple[tuple[Tensor, ...], Begun | None]] = {}
         self._proposals: dict[tuple[int, int], list[Tensor]] = {}
         self._apply_settings(detector.config.test)
 
@@ -68,6 +71,14 @@ class View:
             self._features |= {(size_hw, index): own for index, own in zip(missing, zip(*maps, strict=True), strict=True)}
         same_map = zip(*(self._features[size_hw, index] for index in indices), strict=True)
         return tuple(map(torch.stack, same_map))
+
+    def _extract_and_begin(self, shorter_side: int) -> tuple[tuple[Tensor, ...], Begun | None]:
+        """The feature maps of all images at one scale, and what conv5 makes of them before pooling."""
+        size_hw = self.sizes_hw[shorter_side]
+        if size_hw not in self._begun:
+            features = self.extract(shorter_side, range(len(self.arrays)))
+            self._begun[size_hw] = features, self.detector.roi_head.begin(features)
+        return self._begun[size_hw]
 
     def propose(self) -> list[Tensor]:
         """The detector's proposals at the scale of `test.shorter_side`, N x (P, 4)."""
@@ -127,15 +138,15 @@ class View:
     def _of_regions(
         self,
         regions: Sequence[Tensor],
-        at_one_scale: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor],
+        at_one_scale: Callable[[Sequence[Tensor], Sequence[Tensor], Begun | None], Tensor],
         after_pooling: Callable[[Tensor], Tensor],
         pool_size: int | None,
     ) -> Tensor:
         test, head = self.test, self.detector.roi_head
         sides = test.scales or (test.shorter_side,)
         if len(sides) == 1:
-            features = self.extract(sides[0], range(len(self.arrays)))
-            return at_one_scale(features, self._at_scale(regions, sides[0]))
+            features, begun = self._extract_and_begin(sides[0])
+            return at_one_scale(features, self._at_scale(regions, sides[0]), begun)
 
         def pool(scale: int, indices: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
             return head.pool(self.extract(sides[scale], indices), self._at_scale(boxes, sides[scale]), pool_size=pool_size)

@@ -20,7 +20,7 @@ from detection.config.thresholds import check_threshold_names, thresholds_of_cla
 from detection.errors import CheckpointError
 from detection.modeling.mask_head import mask_probabilities
 from detection.modeling.parts import build_mask_head, build_parts
-from detection.modeling.roi_head import RoiHead
+from detection.modeling.roi_head import Begun, RoiHead
 from detection.modeling.rpn import RegionProposalNetwork
 from detection.structures import Batch, ScoredRegions
 
@@ -108,13 +108,20 @@ class FasterRCNN(nn.Module):
         return self.rpn.test_proposals(output, sizes_hw)
 
     def classify(
-        self, features: Sequence[Tensor], regions: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]
+        self,
+        features: Sequence[Tensor],
+        regions: Sequence[Tensor],
+        sizes_hw: Sequence[tuple[int, int]],
+        begun: Begun | None = None,
     ) -> ScoredRegions:
-        """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels."""
+        """Class probabilities and boxes of the regions N x (P, 4), which are proposals or any other boxes in input pixels.
+
+        `begun` is what `roi_head.begin` gives for the features, where `segment` or another call needs it too.
+        """
         if not any(len(boxes) for boxes in regions):
             return self.no_regions(len(regions))
         context = self.roi_head.context(features, sizes_hw)
-        return self.classify_vectors(self.roi_head.vectors(features, regions), regions, context)
+        return self.classify_vectors(self.roi_head.vectors(features, regions, begun), regions, context)
 
     def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
         """The rest of `classify` after conv5: from the vectors (R, D) of the regions N x (P, 4).
@@ -133,14 +140,16 @@ class FasterRCNN(nn.Module):
         """Whether there is a mask head."""
         return self.roi_head.mask_head is not None
 
-    def segment(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+    def segment(
+        self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor], begun: Begun | None = None
+    ) -> list[Tensor]:
         """The mask of each found object in its box: N x (D, 4) and N x (D,) -> N x (D, M, M) probabilities, float32.
 
-        The boxes are pooled again. Raises CheckpointError where the head gives NaN or infinity.
+        The boxes are pooled again; `begun` as in `classify`. Raises CheckpointError where the head gives NaN or infinity.
         """
         if not any(len(each) for each in boxes):
             return self.segment_maps(None, labels)
-        return self.segment_maps(self.roi_head.mask_maps(features, boxes), labels)
+        return self.segment_maps(self.roi_head.mask_maps(features, boxes, begun), labels)
 
     def segment_maps(self, maps: Tensor | None, labels: Sequence[Tensor]) -> list[Tensor]:
         """The rest of `segment` after pooling: from what the mask head works on (R, C, S, S), None for no object."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import RegionHead
+from backbones.base import MapToPool, RegionHead
 from backbones.blocks import global_average
 from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
@@ -28,6 +28,9 @@ from detection.modeling.matching import POSITIVE, ignore_covered, match_proposal
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
 from detection.structures import Target
+
+Begun = list[tuple[MapToPool, ...]]
+"""What conv5 makes of the feature maps before pooling: for each of its own maps, that of every level."""
 
 
 class SampledRois(NamedTuple):
@@ -72,30 +75,38 @@ class RoiHead(nn.Module):
         vectors = self.vectors(features, rois)
         return self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
 
-    def vectors(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
-        """conv5's vector of each RoI: L maps (N, C, H, W) and N x (P, 4) -> (R, D)."""
-        return self._of_rois(features, rois, self.conv5, self.conv5.after_pooling)
+    def begin(self, features: Sequence[Tensor]) -> Begun | None:
+        """What conv5 makes of L maps (N, C, H, W) before pooling; None where all of it comes after pooling.
 
-    def maps(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        `vectors`, `maps` and `mask_maps` of the same maps take it, so that it is computed once for all of them.
+        """
+        if self.config.pooling != "align" or features[0].device.type != "cpu":
+            return None
+        # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
+        levels = [self.conv5.before_pooling(each) for each in features[: len(self.strides)]]
+        return list(zip(*levels, strict=True))
+
+    def vectors(self, features: Sequence[Tensor], rois: Sequence[Tensor], begun: Begun | None = None) -> Tensor:
+        """conv5's vector of each RoI: L maps (N, C, H, W) and N x (P, 4) -> (R, D). `begun`: what `begin` gave, if asked."""
+        return self._of_rois(features, rois, begun, self.conv5, self.conv5.after_pooling)
+
+    def maps(self, features: Sequence[Tensor], rois: Sequence[Tensor], begun: Begun | None = None) -> Tensor:
         """conv5's maps of each RoI, (R, D, S, S), of which `vectors` are the averages. Raises BackboneError if it has none."""
-        return self._of_rois(features, rois, self.conv5.maps, self.conv5.maps_after_pooling)
+        return self._of_rois(features, rois, begun, self.conv5.maps, self.conv5.maps_after_pooling)
 
     def _of_rois(
         self,
         features: Sequence[Tensor],
         rois: Sequence[Tensor],
+        begun: Begun | None,
         whole: Callable[[Tensor], Tensor],
         rest: Callable[[Sequence[Tensor]], Tensor],
     ) -> Tensor:
         """What conv5 makes of the RoIs: as a whole after pooling, or the rest of it where some of it comes before pooling."""
-        if self.config.pooling == "align" and features[0].device.type == "cpu":
-            # RoIAlign is linear, so conv5 may begin before it. (The GPU's operator cannot leave out cells.)
-            begun = [self.conv5.before_pooling(each) for each in features[: len(self.strides)]]
-            cells = [
-                self.pool([part.features for part in parts], rois, parts[0].cell_stride) for parts in zip(*begun, strict=True)
-            ]
-            return rest(cells)
-        return whole(self.pool(features, rois))
+        begun = self.begin(features) if begun is None else begun
+        if begun is None:
+            return whole(self.pool(features, rois))
+        return rest([self.pool([level.features for level in levels], rois, levels[0].cell_stride) for levels in begun])
 
     def pool(
         self, features: Sequence[Tensor], rois: Sequence[Tensor], cell_stride: int = 1, pool_size: int | None = None
@@ -149,11 +160,11 @@ class RoiHead(nn.Module):
         boxes = decode_boxes(deltas, rois[:, None], self.config.delta_std)
         return logits.softmax(dim=1)[:, : self.num_classes], boxes
 
-    def mask_maps(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+    def mask_maps(self, features: Sequence[Tensor], rois: Sequence[Tensor], begun: Begun | None = None) -> Tensor:
         """What the mask head works on: conv5's maps of each RoI, or cells of its own, (R, C, S, S)."""
         assert self.mask_head is not None, "asked for by nobody else"
         if self.mask_head.pool_size is None:
-            return self.maps(features, rois)
+            return self.maps(features, rois, begun)
         return self.pool(features, rois, pool_size=self.mask_head.pool_size)
 
     def mask_loss(

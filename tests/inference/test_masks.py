@@ -11,7 +11,7 @@ from detection.inference.select import select
 from detection.inference.tiling import merge_windows
 from detection.inference.views import segment_in_views
 from detection.masks import Masks
-from detection.structures import Detections
+from detection.structures import Batch, Detections
 from detection.tiles import Window
 from tests.modeling.test_mask_head import C4, FORMS, PYRAMID
 from tests.small_detector import detector, noise
@@ -47,6 +47,41 @@ def test_the_masks_of_the_final_boxes(sections, images):
         logits = there(model.roi_head.mask_head)(model.roi_head.mask_maps(features, [chosen.boxes]))
         each = logits.sigmoid()[range(8), chosen.labels]
     assert paste_masks(each, chosen.boxes, (64, 80)) == found[1].masks
+
+
+@pytest.mark.parametrize(
+    ("sections", "test", "views"),
+    [
+        (C4, {}, 1),
+        (C4, {"refinement_passes": 2}, 1),
+        (C4, {"refinement_passes": 1, "flip": True}, 2),
+        (PYRAMID, {"refinement_passes": 1}, 1),
+    ],
+)
+def test_conv5_begins_once_for_each_map(sections, test, views, images, monkeypatch):
+    """What comes before pooling is shared by all passes over the boxes and by the masks."""
+    model = model_of(sections, batch_size=2, **test)
+    conv5 = model.roi_head.conv5
+    before_pooling, seen = conv5.before_pooling, []
+
+    def counted(features):
+        seen.append(features.shape)
+        return before_pooling(features)
+
+    monkeypatch.setattr(conv5, "before_pooling", counted)
+    assert all(each.masks for each in model.predict(images))
+    assert len(seen) == views * len(model.roi_head.strides)
+
+
+@torch.inference_mode()
+def test_what_has_begun_changes_no_bit():
+    model = detector(model={"backbone": "resnet50", "mask": True}).eval()
+    features = model.extract(Batch(torch.stack([noise(64, 80), noise(64, 80)]), [(64, 80)] * 2))
+    boxes = [torch.tensor([[3.0, 5, 40, 30], [0, 0, 80, 64]]), torch.tensor([[20.0, 8, 70, 60]])]
+    begun = model.roi_head.begin(features)
+    assert begun is not None and len(begun) == 2, "a bottleneck's first convolution and its shortcut"
+    assert torch.equal(model.roi_head.vectors(features, boxes, begun), model.roi_head.vectors(features, boxes))
+    assert torch.equal(model.roi_head.mask_maps(features, boxes, begun), model.roi_head.mask_maps(features, boxes))
 
 
 @FORMS

@@ -43,7 +43,7 @@ def test_conv5_may_begin_before_the_pooling(monkeypatch):
         return losses, found.boxes, found.scores, found.labels  # gradients: in double, with the head's own tests
 
     fast = compute()
-    monkeypatch.setattr(RoiHead, "vectors", lambda self, features, rois: self.conv5(self.pool(features, rois)))
+    monkeypatch.setattr(RoiHead, "begin", lambda self, features: None)
     torch.testing.assert_close(fast, compute(), rtol=1e-4, atol=1e-4)
 
 

@@ -133,17 +133,19 @@ class Stopwatch:
 
 def time_steps(model: Detector, watch: Stopwatch) -> None:
     """Make this one model's named steps take the watch's time, and the backward passes of those that have one."""
+    head = "conv5" if isinstance(model.roi_head.conv5, C4Head) else "two-layer head"
     forward_only: list[tuple[nn.Module, str, str]] = [
         (model, "extract", "normalisation"),  # the trunk within it is a span of its own
         (model.rpn, "proposals", "proposals"),
         (model.rpn, "suppress", "NMS of proposals"),
         (model.rpn, "losses", "RPN losses"),
         (model.roi_head, "sample_rois", "sampling of RoIs"),
+        (model.roi_head, "begin", head),  # in training within `vectors`, whose backward pass has it too
     ]
     with_backward: list[tuple[nn.Module, str, str]] = [
         *trunk_steps(model.trunk),
         (model.rpn, "forward", "RPN"),
-        (model.roi_head, "vectors", "conv5" if isinstance(model.roi_head.conv5, C4Head) else "two-layer head"),
+        (model.roi_head, "vectors", head),
         (model.roi_head, "pool", "RoI pooling"),
     ]
     if model.roi_head.mask_head is not None:
@@ -176,8 +178,10 @@ def timed_inference(model: Detector, case: DetectorCase, watch: Stopwatch) -> Ca
                 batch = batch.to(model.device)
             features = model.extract(batch)
             proposals = model.propose(features, batch.sizes_hw)
-            regions = model.classify(features, proposals, batch.sizes_hw)
-            segment = partial(_in_span(model.segment, "rest of masks", watch), features) if model.predicts_masks else None
+            begun = model.roi_head.begin(features)
+            regions = model.classify(features, proposals, batch.sizes_hw, begun)
+            masks = _in_span(model.segment, "rest of masks", watch)
+            segment = partial(masks, features, begun=begun) if model.predicts_masks else None
             with watch.span("selection, NMS per class, pasting" if segment else "selection, NMS per class"):
                 return select_detections(
                     regions, case.size_hw, batch.sizes_hw, model.config.test, model.score_threshold, segment
