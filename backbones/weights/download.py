@@ -101,16 +101,10 @@ def fetch(
     what vouches for it, before it takes its name. A damaged one is replaced when the new one is whole. To be called inside
     `locked(file)`, where several processes may want it. Raises DownloadError, or OSError where the file cannot be read.
     """
-    fault = "absent"
-    if file.is_file():
-        fault = mismatch(file, digest) or ""
-        if not fault:
-            try:
-                return None if read is None else read(file)
-            except CheckpointError as error:
-                if digest is not None:
-                    raise
-                fault = str(error)
+    try:
+        return _read_present(file, digest, read)
+    except _NotPresentError as error:
+        fault = str(error)
     part = part_file(file)
     if digest is None and _read_etag(_etag_file(part)) is None:
         discard(part)  # nothing would tell whether the rest is of the same version
@@ -119,10 +113,9 @@ def fetch(
         download(url, part, report, limits)
     except UnreachableError as error:
         raise UnreachableError(f"{fault}; {error}" if file.is_file() else str(error)) from None
-    fault = mismatch(part, digest) or ""
-    if fault:
+    if unlike := mismatch(part, digest):
         discard(part)
-        raise DownloadError(f"{fault}; it came from {_shown(url)} and has been deleted")
+        raise DownloadError(f"{unlike}; it came from {_shown(url)} and has been deleted")
     if digest is not None:
         finish(part, file)
         return None if read is None else read(file)
@@ -133,6 +126,25 @@ def fetch(
         raise DownloadError(f"what came from {_shown(url)} cannot be used and has been deleted: {error}") from None
     finish(part, file)
     return made
+
+
+class _NotPresentError(Exception):
+    """The published file is not there, or what is there in its place is not that file."""
+
+
+def _read_present(file: Path, digest: Digest | None, read: Callable[[Path], Any] | None) -> Any:
+    """What `read` makes of the file that is there. Raises _NotPresentError, and CheckpointError for a published file that
+    cannot be used."""
+    if not file.is_file():
+        raise _NotPresentError("absent")
+    if fault := mismatch(file, digest):
+        raise _NotPresentError(fault)
+    try:
+        return None if read is None else read(file)
+    except CheckpointError as error:
+        if digest is not None:
+            raise
+        raise _NotPresentError(str(error)) from None
 
 
 def part_file(file: Path) -> Path:

@@ -38,6 +38,8 @@ COCO_CAP = 100
 MAX_CATEGORIES = 20_000
 """With objects, in one evaluation; it takes up to a gigabyte for the tables of 2000 and some 60 kB for each further one."""
 
+_CAPS = (1, 10, COCO_CAP)
+
 _CATEGORIES_AT_A_TIME = 2000
 
 _MAX_PAIRS = 10_000_000  # of an image and a category, of which the algorithm makes a list; 200 bytes each
@@ -109,16 +111,38 @@ def evaluate_coco_results(
     an object is as large as it is annotated, a detection as its mask. Raises DatasetError where more categories than
     MAX_CATEGORIES have objects."""
     classes = _class_numbers(dataset)
-    annotated = {classes.by_id[each["category_id"]] for each in dataset["annotations"]}
-    wanted = (
-        {classes.by_name[name] for name in class_names if name in classes.by_name} if class_names is not None else annotated
-    )
-    # A category without objects has no AP and is in no mean; thousands of them would fill the memory.
-    kept = sorted(wanted & annotated)
-    if len(kept) > MAX_CATEGORIES:
-        raise DatasetError(f"{len(kept)} categories have objects; at most {MAX_CATEGORIES} can be evaluated together")
+    kept = _classes_with_objects(dataset, classes, class_names)
+    with_cap = max_detections > COCO_CAP
     if not kept:
-        return CocoResult(dict.fromkeys(COCO_METRICS + (CAPPED_METRICS if max_detections > COCO_CAP else ()), -1.0), {})
+        return CocoResult(dict.fromkeys(COCO_METRICS + (CAPPED_METRICS if with_cap else ()), -1.0), {})
+    evaluation = _comparison(dataset, results, classes, iou_type)
+    evaluation.params.maxDets = [*_CAPS, max_detections] if with_cap else [*_CAPS]
+    try:
+        tables = _evaluate_classes(evaluation, kept, len(dataset["images"]))
+        numbers = _twelve_numbers(evaluation, tables, kept)
+    except MemoryError:
+        raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
+    if with_cap:
+        numbers |= zip(CAPPED_METRICS, map(_mean, (tables.capped_precision, tables.capped_recall)), strict=True)
+    names = {number: name for name, number in classes.by_name.items()}
+    return CocoResult(numbers, _class_ap(tables.precision, [names[number] for number in kept]))
+
+
+def _classes_with_objects(dataset: Mapping[str, Any], classes: _ClassNumbers, class_names: Sequence[str] | None) -> list[int]:
+    """The numbers of the classes that count, ascending. Raises DatasetError for more than MAX_CATEGORIES."""
+    # A category without objects has no AP and is in no mean; thousands of them would fill the memory.
+    annotated = {classes.by_id[each["category_id"]] for each in dataset["annotations"]}
+    if class_names is not None:
+        annotated &= {classes.by_name[name] for name in class_names if name in classes.by_name}
+    if len(annotated) > MAX_CATEGORIES:
+        raise DatasetError(f"{len(annotated)} categories have objects; at most {MAX_CATEGORIES} can be evaluated together")
+    return sorted(annotated)
+
+
+def _comparison(
+    dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]], classes: _ClassNumbers, iou_type: IouType
+) -> COCOeval_faster:
+    """The algorithm, given the annotations and results of both files; it has not run yet."""
     images = _image_numbers(dataset)
     region_of = _mask if iou_type == "masks" else _box
     truth = [
@@ -127,22 +151,16 @@ def evaluate_coco_results(
     found = [region_of(each) | _detection(each, number, images, classes) for number, each in enumerate(results, 1)]
     entries = _image_entries(dataset, images, iou_type)
     indices = (_index(each, entries, classes) for each in (truth, found))
-    evaluation = COCOeval_faster(*indices, "segm" if iou_type == "masks" else "bbox")
-    caps = [1, 10, COCO_CAP]
-    evaluation.params.maxDets = [*caps, max_detections] if max_detections > COCO_CAP else caps
-    try:
-        tables = _evaluate_classes(evaluation, kept, len(images))
-        precision = np.broadcast_to(tables.precision, (*tables.precision.shape[:-1], len(caps)))
-        evaluation.eval = {"precision": precision, "recall": tables.recall}
-        evaluation.params.catIds, evaluation.params.maxDets = kept, caps
-        evaluation.summarize()
-    except MemoryError:
-        raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
-    numbers = dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
-    if max_detections > COCO_CAP:
-        numbers |= zip(CAPPED_METRICS, map(_mean, (tables.capped_precision, tables.capped_recall)), strict=True)
-    names = {number: name for name, number in classes.by_name.items()}
-    return CocoResult(numbers, _class_ap(tables.precision, [names[number] for number in kept]))
+    return COCOeval_faster(*indices, "segm" if iou_type == "masks" else "bbox")
+
+
+def _twelve_numbers(evaluation: COCOeval_faster, tables: _Tables, kept: Sequence[int]) -> dict[str, float]:
+    """The numbers by the keys of COCO_METRICS, summarised by the reference from tables of all the classes."""
+    precision = np.broadcast_to(tables.precision, (*tables.precision.shape[:-1], len(_CAPS)))
+    evaluation.eval = {"precision": precision, "recall": tables.recall}
+    evaluation.params.catIds, evaluation.params.maxDets = kept, [*_CAPS]
+    evaluation.summarize()
+    return dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
 
 
 class _Tables(NamedTuple):

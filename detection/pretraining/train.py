@@ -128,10 +128,15 @@ def _train_classifier(
     if config.bn_images > 0:
         _recompute_bn(model, train_split, config, training.steps * config.train.accumulate)
     folder.require_intact()
-    remove_leftovers(trained)
-    require_finite(Checkpoint(metadata, model.state_dict()), training.steps, trained)
-    write_checkpoint(metadata, model.state_dict(), trained)
+    _write_model(Checkpoint(metadata, model.state_dict()), training.steps, trained)
     return PretrainResult(trained, evaluate_split([model], val_split, config), training)
+
+
+def _write_model(checkpoint: Checkpoint, steps: int, path: Path) -> None:
+    """Write a trained classifier. Raises TrainingError where a number in it is not finite."""
+    remove_leftovers(path)
+    require_finite(checkpoint, steps, path)
+    write_checkpoint(checkpoint.metadata, checkpoint.state, path)
 
 
 def _validation(split: ImageFolder, config: ClassifierConfig) -> Validation:
