@@ -19,15 +19,20 @@ from detection.errors import TrainingError
 RATE_FACTOR = "rate_factor"
 """Key of a parameter group: what the run's learning rate is multiplied by for it."""
 
+FUSED_ON = ("cpu", "cuda")
+"""Devices whose fused optimizers the oldest supported torch has."""
+
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """`train.optimizer` over the parameters that require a gradient. Raises TrainingError where nothing is to be trained."""
     groups = parameter_groups(model, config)
     if not groups:
         raise TrainingError("the model has no trainable parameter; lower model.freeze_stages")
+    # One pass over the weights per step, where the device has it; the plain optimizers take four to eight.
+    fused = all(parameter.device.type in FUSED_ON for group in groups for parameter in group["params"])
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

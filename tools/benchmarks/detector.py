@@ -18,8 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from detection.config import Config
+from detection.config import Config, TrainConfig
 from detection.engine.loop import total_loss
+from detection.engine.optim import build_optimizer
 from detection.engine.precision import autocast, resolve_precision
 from detection.inference.detector import Detector
 from detection.structures import Batch, Target
@@ -260,9 +261,13 @@ def torchvision_work(case: DetectorCase) -> Work:
 
 
 def _training_step(model: nn.Module, loss: Callable[[], Tensor], case: DetectorCase, span: Span = no_span) -> Work:
-    """Forward, backward and SGD, as in the training loop."""
+    """Forward, backward and SGD: ours is that of the training loop, torchvision's that of its reference scripts."""
     model.train()
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, weight_decay=1e-4)
+    if isinstance(model, Detector):
+        optimizer = build_optimizer(model, TrainConfig(learning_rate=1e-6))
+    else:
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(weights, lr=1e-6, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
         optimizer.zero_grad()
