@@ -75,8 +75,11 @@ def test_a_plain_loop_over_rois_gives_the_same(seed, num_classes, num_images):
     losses, row = [logits.sum() * 0], 0
     for own, image_known in zip(labels, known, strict=True):
         for label in own.tolist():
-            all_count = label < num_classes or image_known is None
-            counted = [k for k in range(num_classes + 1) if k == num_classes or all_count or bool(image_known[k])]
+            counted = [
+                k
+                for k in range(num_classes + 1)
+                if k == num_classes or label < num_classes or image_known is None or bool(image_known[k])
+            ]
             losses.append(logits[row, counted].exp().sum().log() - logits[row, label])
             row += 1
     expected = torch.stack(losses).sum()
