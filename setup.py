@@ -20,8 +20,10 @@ def long_description(readme: str) -> str:
 EXTRAS = {
     # scikit-learn bundles the handwritten digits and photographs of the sample data.
     "sample": ["scikit-learn>=1.4"],
-    # What tools/export.py writes ONNX with, and runs it with to check it.
+    # What tools/export.py writes ONNX with, runs it with to check it, and quantises it with; `resdet predict --runtime onnx`.
     "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    # `resdet predict --runtime openvino`: its CPU kernels for exported detectors, in float32, bfloat16 and int8.
+    "openvino": ["openvino>=2025.0", "onnx>=1.16"],
     # Its classification networks as backbones: `backbone: timm/resnet50d`.
     "timm": ["timm>=1.0"],
     # Detections as `supervision.Detections`. Its older releases ask for opencv-python.

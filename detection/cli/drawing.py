@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbones.errors import printable
+from backbones.errors import printable, shorten
 from detection.cli.arguments import any_path, output_folder, threshold, whole_number
 from detection.cli.main import SOME_FAILED, USER_MISTAKE
 from detection.cli.options import QUICKSTART_WEIGHTS, is_override
@@ -22,6 +22,8 @@ from detection.terminal import new_console, print_error
 if TYPE_CHECKING:
     from detection.data.frames import TimedFrame
     from detection.data.media import MediaInput
+    from detection.export.exported import ExportedDetector
+    from detection.export.runtimes import RuntimeName
     from detection.inference.detector import Detector
     from detection.inference.painting import Tracking
 
@@ -152,6 +154,21 @@ def _load(weights: Path, adapt: Callable[[Config], Config], remark: str) -> Dete
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_detector(weights, adapt, device, find_weights=partial(fetch_weights, kind="detector"))
     say(f"weights: {weights}{remark}")
+    return model
+
+
+def load_exported(weights: Path | None, adapt: Callable[[Config], Config], runtime: RuntimeName) -> ExportedDetector:
+    """The detector of a file that `resdet export` wrote, by what `adapt` makes of its settings, run by another program.
+
+    Raises ConfigError or CheckpointError.
+    """
+    if weights is None or weights.suffix != ".onnx":
+        given = "" if weights is None else f", not {shorten(str(weights))}"
+        raise ConfigError(f"--runtime {runtime} runs what `resdet export` writes: give --weights FILE.onnx{given}")
+    from detection.export import load_exported
+
+    model = load_exported(weights, adapt, runtime=runtime)
+    say(f"weights: {weights}, run by {'onnxruntime' if runtime == 'onnx' else 'OpenVINO'}")
     return model
 
 

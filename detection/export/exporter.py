@@ -27,6 +27,7 @@ from detection.errors import CheckpointError, ConfigError
 from detection.export.agreement import Agreement, Outputs, both, compare_detections, compare_features, compare_masks, masks_of
 from detection.export.graph import BackboneGraph, DetectorGraph
 from detection.export.pool_shapes import pools_of_any_size
+from detection.export.runtimes import onnx_runtime
 from detection.files import write_whole
 from detection.inference.detector import Detector
 from detection.resize import resized_size
@@ -83,7 +84,8 @@ def exportable_detector(detector: Detector) -> Exportable:
 
     image = _random_image(config.test.shorter_side, config.test.longer_side)
     metadata = _metadata("detector", config.model.backbone, detector.preprocessing.to_dict())
-    metadata |= {"resizing": config.data.resizing} | ({"pasting": config.mask.pasting} if detector.predicts_masks else {})
+    metadata |= {"resizing": config.data.resizing, "shortest_side": shortest_side}
+    metadata |= {"pasting": config.mask.pasting} if detector.predicts_masks else {}
     return Exportable(
         graph,
         ("images", "sizes_hw"),
@@ -265,18 +267,8 @@ def _program(exportable: Exportable) -> bytes:
 
 
 def _run_onnx(contents: bytes, exportable: Exportable) -> Outputs:
-    import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented, RuntimeException
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    inputs = [tensor.numpy() for tensor in exportable.inputs(exportable.image)]
-    try:
-        session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
-        outputs = session.run(list(exportable.output_names), dict(zip(exportable.input_names, inputs, strict=True)))
-    except (Fail, InvalidGraph, NotImplemented, RuntimeException) as error:
-        raise CheckpointError(f"onnxruntime {onnxruntime.__version__} cannot run the model: {_first_line(error)}") from error
-    return [torch.from_numpy(output) for output in outputs]
+    run = onnx_runtime(contents)
+    return [torch.from_numpy(output) for output in run(*(tensor.numpy() for tensor in exportable.inputs(exportable.image)))]
 
 
 def _run_program(contents: bytes, exportable: Exportable) -> Outputs:

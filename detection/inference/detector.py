@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 _BATCHES_AT_A_TIME = 4
 
+Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
+"""From images (H, W, 3) that have the same sizes for the networks to what is in them; boxes in each image's own pixels."""
+
 
 class Detector(FasterRCNN):
     """A Faster R-CNN that predicts: `model(batch)` gives losses, `model.predict(images)` detections."""
@@ -112,15 +115,24 @@ def predict_each(
     detectors: Sequence[FasterRCNN], images: ImageInputs, on_error: ReportError | None = None
 ) -> Iterator[ImageDetections]:
     """Objects in each image, boxes in its own pixels, by one or several detectors. Raises what `Detector.predict` does."""
-    config = detectors[0].config
-    waiting = each_image(images, config.data.max_pixels, on_error)
+    return predict_each_by(partial(detect_in_evaluation, detectors), [each.config for each in detectors], images, on_error)
+
+
+def predict_each_by(
+    detect_alike: Detect, configs: Sequence[Config], images: ImageInputs, on_error: ReportError | None = None
+) -> Iterator[ImageDetections]:
+    """`predict_each` by whatever detects in images that have the same sizes for the networks of these configs.
+
+    The first config has the class names and all settings but the sizes.
+    """
+    waiting = each_image(images, configs[0].data.max_pixels, on_error)
     # More images than a batch at a time, so that some of equal size are found to run together.
-    while some := list(islice(waiting, _BATCHES_AT_A_TIME * config.test.batch_size)):
+    while some := list(islice(waiting, _BATCHES_AT_A_TIME * configs[0].test.batch_size)):
         if on_error is None:
-            with out_of_memory_as(lambda: ConfigError(_describe_lack(config))):
-                found = _predict_some(detectors, some)
+            with out_of_memory_as(lambda: ConfigError(_describe_lack(configs[0]))):
+                found = _predict_some(detect_alike, configs, some)
         else:
-            found = _past_memory(detectors, some, on_error)
+            found = _past_memory(detect_alike, configs, some, on_error)
         yield from found
 
 
@@ -133,26 +145,28 @@ def _describe_lack(config: Config) -> str:
     )
 
 
-def _past_memory(detectors: Sequence[FasterRCNN], images: Sequence[InputImage], on_error: ReportError) -> list[ImageDetections]:
+def _past_memory(
+    detect_alike: Detect, configs: Sequence[Config], images: Sequence[InputImage], on_error: ReportError
+) -> list[ImageDetections]:
     """The detections of the images that fit into the memory, if not together then alone."""
     try:
-        return _predict_some(detectors, images)
+        return _predict_some(detect_alike, configs, images)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         if len(images) == 1:
             on_error(DatasetError(f"{images[0].source or 'an image'} is too large for the memory"))
             return []
-    return [found for image in images for found in _past_memory(detectors, [image], on_error)]
+    return [found for image in images for found in _past_memory(detect_alike, configs, [image], on_error)]
 
 
-def _predict_some(detectors: Sequence[FasterRCNN], images: Sequence[InputImage]) -> list[ImageDetections]:
+def _predict_some(detect_alike: Detect, configs: Sequence[Config], images: Sequence[InputImage]) -> list[ImageDetections]:
     one_thread_after_fork()
-    names, test = tuple(detectors[0].class_names), detectors[0].config.test
+    names, test = tuple(configs[0].data.class_names), configs[0].test
     windows = [windows_of(image.pixels.shape[:2], test) for image in images]
     parts = [window.crop(image.pixels) for image, own in zip(images, windows, strict=True) for window in own]
-    with own_defaults(), torch.inference_mode(), evaluating(detectors):
-        found = iter(detect_each(detectors, parts))
+    with own_defaults(), torch.inference_mode():
+        found = iter(detect_each(detect_alike, configs, parts))
         return [
             _of_image(merge_windows(list(islice(found, len(own))), own, image.pixels.shape[:2], test), names, image)
             for image, own in zip(images, windows, strict=True)
@@ -166,21 +180,26 @@ def _of_image(found: Detections, class_names: tuple[str, ...], image: InputImage
     )
 
 
-def detect_each(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:
+def detect_each(detect_alike: Detect, configs: Sequence[Config], arrays: Sequence[np.ndarray]) -> list[Detections]:
     """Objects in each image (H, W, 3), boxes in its own pixels: images of equal sizes for the networks together, up to
     `test.batch_size`."""
     groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
     for index, array in enumerate(arrays):
-        configs = [detector.config for detector in detectors]
         sizes = [network_sizes(array.shape[:2], config.test, config.data.resizing) for config in configs]
         groups[tuple(size for by_side in sizes for size in by_side.values())].append(index)
-    batch_size = detectors[0].config.test.batch_size
+    batch_size = configs[0].test.batch_size
     found: dict[int, Detections] = {}
     for indices in groups.values():
         for start in range(0, len(indices), batch_size):
             members = indices[start : start + batch_size]
-            found |= zip(members, detect(detectors, [arrays[index] for index in members]), strict=True)
+            found |= zip(members, detect_alike([arrays[index] for index in members]), strict=True)
     return [found[index] for index in range(len(arrays))]
+
+
+def detect_in_evaluation(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:
+    """`detect` with the detectors in evaluation mode."""
+    with evaluating(detectors):
+        return detect(detectors, arrays)
 
 
 def detect(detectors: Sequence[FasterRCNN], arrays: Sequence[np.ndarray]) -> list[Detections]:

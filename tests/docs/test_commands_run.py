@@ -32,6 +32,7 @@ NOT_RUN = {
     "eval-ilsvrc det --config det40.yaml ": "the same; tests/cli/test_eval_ilsvrc.py evaluates small sets",
     "train-loc --config loc_": "the same; tests/localisation trains on small sets",
     "export --backbone resnet50 ": "a network; tests/cli/test_export.py exports a backbone",
+    "predict photos --format coco --weights detector": "an exported file; tests/export/test_runtimes.py labels images with one",
 }
 # The beginning of a line that is a command of another program, and where it is tried.
 OTHER_PROGRAMS = {

@@ -179,10 +179,10 @@ def test_commands_stream_files(tmp_path: Path) -> None:
 def test_what_does_not_fit_into_the_memory_together_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, predict_window = detector(test={"batch_size": 4}).eval(), detector_module._predict_some
 
-    def small_memory(detectors, images: list[InputImage]):
+    def small_memory(detect, configs, images: list[InputImage]):
         if len(images) > 1 or images[0].pixels.shape[0] > 40:
             raise MemoryError
-        return predict_window(detectors, images)
+        return predict_window(detect, configs, images)
 
     monkeypatch.setattr(detector_module, "_predict_some", small_memory)
     errors: list[DatasetError] = []

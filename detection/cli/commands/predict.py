@@ -22,6 +22,8 @@ from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console, print_error
 
 if TYPE_CHECKING:
+    from detection.config import Config
+    from detection.inference.predictor import Predictor
     from detection.inference.prelabel import Prelabels
 
 
@@ -36,7 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         type=any_path,
         metavar="FILE",
-        help="a detector's checkpoint or a name of the zoo (docs/weights.md); default: as of `resdet demo`",
+        help="a detector's checkpoint or a name of the zoo (docs/weights.md), with --runtime an .onnx file of `resdet export`; "
+        "default: as of `resdet demo`",
+    )
+    parser.add_argument(
+        "--runtime", choices=("onnx", "openvino"), help="what runs an exported detector: onnxruntime or OpenVINO, on the CPU"
     )
     parser.add_argument(
         "--output", type=output_folder, default=Path("runs/predict"), metavar="DIR", help="default: %(default)s"
@@ -64,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_inputs = len(files) + len(problems)
     if not files:
         raise DatasetError("; ".join(problems))
-    model = drawing.load(options.weights, adapt)
+    model = load(options, adapt)
     from detection.inference.prelabel import prelabel
 
     try:
@@ -85,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in problems:
             print_error(f"error: {problem}")
     return drawing.exit_code(len(problems), num_inputs, "labelled")
+
+
+def load(options: argparse.Namespace, adapt: Callable[[Config], Config]) -> Predictor:
+    """The detector of --weights, run by --runtime. Raises ConfigError or CheckpointError."""
+    if options.runtime is not None:
+        return drawing.load_exported(options.weights, adapt, options.runtime)
+    if options.weights is not None and options.weights.suffix == ".onnx":
+        name = printable(str(options.weights))
+        raise ConfigError(f"{name} is an exported graph: say what runs it, --runtime onnx or --runtime openvino")
+    return drawing.load(options.weights, adapt)
 
 
 def below(text: str) -> str:
