@@ -61,18 +61,41 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not shows_bars(console))
 
 
+@contextmanager
+def evaluating_processes() -> Iterator[Console]:
+    """Connect the processes of torchrun for the time of an evaluation; the console of all but rank 0's is quiet."""
+    from detection.engine.distributed import World
+    from detection.engine.group import process_group
+
+    world = World.from_environment()
+    with process_group(world):
+        yield new_console(quiet=not world.is_main)
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what several of torchrun's have found."""
+    from detection.engine.distributed import World
+
+    return World.from_environment().is_main
+
+
 def predict_split(
     model: Detector | Ensemble, weights: str, records: Sequence[Record], console: Console
 ) -> dict[ImageId, Detections]:
-    """Print which `weights` see how many images, and predict with a bar. Raises DatasetError for an unreadable image."""
-    from detection.inference.dataset import predict_dataset
+    """Print which `weights` see how many images, and predict with a bar, each process of several its share.
+
+    Raises DatasetError for an unreadable image.
+    """
+    from detection.engine.distributed import World
+    from detection.inference.dataset import predict_together
 
     say(f"{weights}: {len(records)} images", console)
     with progress_bar(console) as progress:
         task = progress.add_task("detecting", total=len(records))
-        return predict_dataset(
+        return predict_together(
             model,
             records,
+            World.from_environment(),
             workers=model.config.data.workers,
             report=lambda done: progress.update(task, completed=done),
         )

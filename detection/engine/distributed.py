@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run. Rank 0 writes files and evaluates."""
+    """The processes of a run, or of an evaluation. Rank 0 writes files and prints."""
 
     rank: int
     size: int
@@ -38,6 +38,10 @@ class World:
     def is_main(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of the items: every `size`-th, from number `rank` on."""
+        return items[self.rank :: self.size]
 
     @staticmethod
     def from_environment() -> World:
@@ -110,6 +114,32 @@ def all_gather(world: World, value: T) -> list[T]:
     values: list[Any] = [None] * world.size
     dist.all_gather_object(values, value)
     return values
+
+
+def on_all(world: World, work: Callable[[], T]) -> list[T]:
+    """Do `work` on each process; all get all results, by rank, or all raise the first error, by rank.
+
+    On the other processes its cause is OtherProcessError: the one that raised it tells it.
+    """
+    if world.size == 1:
+        return [work()]
+    mine: tuple[Any, Exception | None]
+    try:
+        mine = (work(), None)
+    except USER_ERRORS as error:
+        mine = (None, error)
+    done: list[tuple[Any, Exception | None]] = all_gather(world, mine)
+    for rank, (_, failure) in enumerate(done):
+        if failure is not None:
+            raise failure from None if rank == world.rank else OtherProcessError(f"rank {rank} raised it")
+    return [result for result, _ in done]
+
+
+def share_buffers(world: World, module: nn.Module) -> None:
+    """Give all processes rank 0's buffers, such as the running statistics of norms: each has those of its own images."""
+    if world.size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def on_main(world: World, work: Callable[[], T]) -> T:

@@ -46,16 +46,35 @@ class TrainBatch(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """How a run measures its model while it trains, on rank 0. The model is in eval mode then.
+    """How a run measures its model while it trains. The model is in eval mode then.
 
-    best.pt holds the weights with the best `best_metric` of the metrics, the highest value or the lowest, as
-    `higher_is_better` says. `batches` are those of the validation losses, the same at each call.
+    Each process does its `share`, and rank 0 gets the metrics from what all give, by rank: `measure`. best.pt holds the
+    weights with the best `best_metric` of the metrics, the highest value or the lowest, as `higher_is_better` says. `batches`
+    are those of the validation losses, the same at each call.
     """
 
-    evaluate: Callable[[nn.Module], dict[str, float]]
+    share: Callable[[nn.Module, World], Any]
+    measure: Callable[[list[Any]], dict[str, float]]
     best_metric: str | None = None
     higher_is_better: bool = True
     batches: Callable[[], Iterable[TrainBatch]] | None = None
+
+    @staticmethod
+    def on_main(
+        evaluate: Callable[[nn.Module], dict[str, float]],
+        best_metric: str | None = None,
+        higher_is_better: bool = True,
+        batches: Callable[[], Iterable[TrainBatch]] | None = None,
+    ) -> Validation:
+        """One that rank 0 does alone, while the others wait."""
+
+        def share(model: nn.Module, world: World) -> dict[str, float]:
+            return evaluate(model) if world.is_main else {}
+
+        def measure(shares: list[dict[str, float]]) -> dict[str, float]:
+            return shares[0]
+
+        return Validation(share, measure, best_metric, higher_is_better, batches)
 
 
 @dataclass

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from detection.engine.callbacks import Evaluation
-from detection.engine.distributed import on_main, reduce_max
+from detection.engine.distributed import on_all, on_main, reduce_max, share_buffers
 from detection.engine.precision import autocast
 from detection.engine.run import TrainBatch, TrainingRun, Validation, save_best, save_last
 from detection.engine.saved_state import BestEvaluation
 from detection.engine.state import seed_everything, unmoved_generators
 from detection.engine.window import LOG_ONLY_PREFIX
+
+T = TypeVar("T")
 
 
 def evaluation_due(run: TrainingRun) -> bool:
@@ -30,11 +34,11 @@ def evaluation_due(run: TrainingRun) -> bool:
 
 
 def evaluate_run(run: TrainingRun) -> None:
-    """Evaluate on rank 0, keep the best weights, and save. If a signal breaks it off, the resumed run does it again."""
+    """Evaluate, keep the best weights, and save. If a signal breaks it off, the resumed run does it again."""
     assert run.validation is not None
     state, validation = run.state, run.validation
     started = time.perf_counter()
-    measured = on_main(run.world, lambda: _evaluate(run, validation))
+    measured = _evaluate(run, validation)
     if measured is None:
         run.stop.agreed = reduce_max(run.world, [run.stop.received or 0])[0]
         return
@@ -49,14 +53,29 @@ def evaluate_run(run: TrainingRun) -> None:
 
 
 def _evaluate(run: TrainingRun, validation: Validation) -> Evaluation | None:
-    """The metrics and losses, or None where a signal broke the evaluation off."""
+    """The metrics and losses, or None where a signal broke the evaluation off, on whichever process."""
+    world = run.world
+    share_buffers(world, run.evaluated_model)  # all share the work: with rank 0's norms, as if it did all
+    shares = on_all(world, lambda: _in_evaluation(run, lambda model: (validation.share(model, world),)))
+    done = [share[0] for share in shares if share is not None]
+    if len(done) < world.size:
+        return None
+
+    def measure(model: nn.Module) -> Evaluation:
+        metrics = {name: float(value) for name, value in validation.measure(done).items()}
+        losses = {} if validation.batches is None else _validation_losses(run, validation.batches())
+        return Evaluation(run.state.step, metrics, validation.best_metric, losses=losses)
+
+    return on_main(world, lambda: _in_evaluation(run, measure))
+
+
+def _in_evaluation(run: TrainingRun, work: Callable[[nn.Module], T]) -> T | None:
+    """What `work` returns for the model in eval mode, or None where a signal broke it off."""
     model = run.evaluated_model
     model.eval()
     try:
         with run.stop.raising_at_once(), torch.no_grad():
-            metrics = {name: float(value) for name, value in validation.evaluate(model).items()}
-            losses = {} if validation.batches is None else _validation_losses(run, validation.batches())
-            return Evaluation(run.state.step, metrics, validation.best_metric, losses=losses)
+            return work(model)
     except KeyboardInterrupt:
         if run.stop.received is None:
             raise

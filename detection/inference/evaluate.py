@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detection.config import MAX_PIXELS
 from detection.data.catalog import Dataset
+from detection.engine.distributed import World
 from detection.engine.run_curves import RunCurves, read_run
 from detection.evaluation.coco import COCO_CAP, evaluate_coco_records
 from detection.evaluation.known import ignore_unknown, without_unknown
@@ -16,7 +17,7 @@ from detection.evaluation.metrics import METRICS
 from detection.evaluation.predicted_masks import PREFIX, evaluate_predicted_masks
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
-from detection.inference.dataset import predict_dataset
+from detection.inference.dataset import predict_together
 from detection.inference.latency import LatencyMeter
 from detection.inference.predictor import Predictor
 from detection.report.page import write_report
@@ -73,18 +74,21 @@ def evaluate(
     *,
     workers: int | None = None,
     report: Callable[[int], None] | None = None,
+    world: World | None = None,
 ) -> EvaluationResult:
     """Run a detector, or several as one, on each image of a data set, and compare what it finds with the ground truth.
 
     `dataset` defaults to the test split of the model's config (`data.test`, or else `data.val`), `workers`, the loader's
     processes, to the config's. `report` hears how many images are done. How long `model.predict` took per image, without
-    reading the file, is the result's `latency`. Raises ConfigError where the config names no such split, DatasetError for
+    reading the file, is the result's `latency`. In each process of a `world`, whose group is connected, a call detects in its
+    share of the images, and all get the same metrics. Raises ConfigError where the config names no such split, DatasetError for
     annotations or images that cannot be read.
     """
     data = load_evaluation_split(model.config).dataset if dataset is None else dataset
     workers = model.config.data.workers if workers is None else workers
     meter = LatencyMeter()
-    found = predict_dataset(model, data.records, workers=workers, report=report, on_timed=meter.add)
+    alone = World(0, 1, model.device)
+    found = predict_together(model, data.records, world or alone, workers=workers, report=report, on_timed=meter.add)
     result = evaluate_detections(data, found, model.config.test.max_detections)
     return replace(result, latency=meter.latency(model.device), max_pixels=model.config.data.max_pixels)
 

@@ -66,7 +66,7 @@ def train_rpn(
         config.rpn_train,
         output_dir,
         metadata=loc_metadata(model, "loc_rpn"),
-        validation=Validation(
+        validation=Validation.on_main(
             evaluate,
             best_metric=BEST_METRIC,
             higher_is_better=METRICS[BEST_METRIC].higher_is_better,
@@ -117,7 +117,7 @@ def train_rcnn(
         config.rcnn_train,
         output_dir,
         metadata=loc_metadata(model, "loc_rcnn"),
-        validation=Validation(evaluate, best_metric=BEST_METRIC, higher_is_better=METRICS[BEST_METRIC].higher_is_better),
+        validation=Validation.on_main(evaluate, BEST_METRIC, METRICS[BEST_METRIC].higher_is_better),
         resume=resume,
         callbacks=callbacks,
     )

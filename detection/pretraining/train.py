@@ -141,7 +141,7 @@ def _write_model(checkpoint: Checkpoint, steps: int, path: Path) -> None:
 
 def _validation(split: ImageFolder, config: ClassifierConfig) -> Validation:
     """How the run measures the classifier on the validation split."""
-    return Validation(
+    return Validation.on_main(
         evaluate=lambda network: evaluate_split([_as_classifier(network)], split, config),
         best_metric=BEST_METRIC,
         higher_is_better=METRICS[BEST_METRIC].higher_is_better,

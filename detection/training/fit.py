@@ -28,9 +28,10 @@ from detection.engine.train import train
 from detection.errors import ConfigError, DatasetError
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.split import warn_of_crowded
+from detection.inference.dataset import joined, predict_dataset
 from detection.inference.detector import Detector
-from detection.inference.evaluate import evaluate
-from detection.structures import Batch
+from detection.inference.evaluate import evaluate_detections
+from detection.structures import Batch, Detections, ImageId
 from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
@@ -146,8 +147,15 @@ def fit(
 def _validation(dataset: Dataset, config: Config) -> Validation:
     """How the run measures the detector on the validation split."""
     with_losses = config.train.validation_losses > 0 and len(dataset) > 0
+
+    def share(network: nn.Module, world: World) -> dict[ImageId, Detections]:
+        return predict_dataset(_as_detector(network), world.share(dataset.records), workers=config.data.workers)
+
     return Validation(
-        evaluate=lambda network: evaluate(_as_detector(network), dataset).metrics,
+        share=share,
+        measure=lambda shares: (
+            evaluate_detections(dataset, joined(dataset.records, shares), config.test.max_detections).metrics
+        ),
         best_metric=BEST_METRIC,
         higher_is_better=METRICS[BEST_METRIC].higher_is_better,
         batches=partial(validation_batches, dataset, config) if with_losses else None,

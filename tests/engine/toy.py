@@ -114,7 +114,9 @@ def run(
         config,
         output_dir,
         metadata=toy_metadata({"train": config.model_dump(mode="json"), **(settings or {})}),
-        validation=None if evaluate is None else Validation(evaluate, best_metric, higher_is_better, validation_batches),
+        validation=None
+        if evaluate is None
+        else Validation.on_main(evaluate, best_metric, higher_is_better, validation_batches),
         resume=resume,
         callbacks=callbacks,
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from detection.cli.arguments import CommandParser, any_path, output_file, output_folder
 from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
-from detection.cli.output import predict_split, say
+from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
 from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -73,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_boxes(options)
     require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
     require_report_output(options, ["annotations", "detections", "json", "write_detections"])
-    evaluated = Evaluated(evaluate_files(options)) if files else evaluate_model(options, console)
+    if files:
+        evaluated: Evaluated | None = Evaluated(evaluate_files(options))
+    else:
+        with evaluating_processes() as console:
+            evaluated = evaluate_model(options, console)
     if evaluated is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
@@ -130,8 +134,9 @@ def as_reported(options: argparse.Namespace, evaluated: Evaluated) -> ReportedDe
 def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated | None:
     """The result of a model on its test split; its detections are written where --write-detections says.
 
-    None for a split without annotations. All that can be refused is refused before the first image, and the detections are
-    written before they are evaluated. Raises ConfigError if such a run would leave nothing.
+    None for a split without annotations, and on all but rank 0 of several processes. All that can be refused is refused before
+    the first image, and the detections are written before they are evaluated. Raises ConfigError if such a run would leave
+    nothing.
     """
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.known import without_unknown
@@ -147,6 +152,8 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
         require_masks(model, split.dataset)
     ground_truth = coco_ground_truth(split)
     detections = predict_split(model, weights, split.records, console)
+    if not is_main_process():
+        return None
     if options.write_detections:
         write_json(options.write_detections, as_coco_results(ground_truth, detections, split.class_names))
         say(f"detections: {options.write_detections}", console)

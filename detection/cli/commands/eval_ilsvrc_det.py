@@ -26,7 +26,7 @@ from detection.cli.options import (
     require_distinct,
     require_nothing_replaced,
 )
-from detection.cli.output import predict_split, say
+from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console, plain
 
@@ -60,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_distinct(options, ["config", "weights", "detections", "json", "write_detections"])
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["split", "annotations"])
-    result = evaluate_files(options) if files else evaluate_model(options, console)
+    if files:
+        result: DetResult | None = evaluate_files(options)
+    else:
+        with evaluating_processes() as console:
+            result = evaluate_model(options, console)
     if result is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
@@ -89,8 +93,9 @@ def evaluate_files(options: argparse.Namespace) -> DetResult:
 def evaluate_model(options: argparse.Namespace, console: Console) -> DetResult | None:
     """The result of a model on its test split; its detections are written where --write-detections says.
 
-    None for a split without annotations. All that can be refused is refused before the first image, and the detections are
-    written before they are evaluated. Raises ConfigError if such a run would leave nothing.
+    None for a split without annotations, and on all but rank 0 of several processes. All that can be refused is refused before
+    the first image, and the detections are written before they are evaluated. Raises ConfigError if such a run would leave
+    nothing.
     """
     from detection.evaluation.ilsvrc_records import evaluate_det_records
     from detection.evaluation.ilsvrc_split import submission_numbers, unevaluated_of, write_submission
@@ -106,6 +111,8 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> DetResult |
     numbers = submission_numbers(split) if options.write_detections else None
     unevaluated = unevaluated_of(split)
     detections = predict_split(model, weights, split.records, console)
+    if not is_main_process():
+        return None
     if numbers is not None:
         write_submission(options.write_detections, split, numbers, detections)
         say(f"detections: {options.write_detections}", console)

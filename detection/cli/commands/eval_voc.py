@@ -21,7 +21,7 @@ from detection.cli.options import (
     require_distinct,
     require_nothing_replaced,
 )
-from detection.cli.output import predict_split, say
+from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
 from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_report_output(options, ["detections", "devkit", "json", "write_detections"])
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
-    evaluation = read_files(options) if files else predict(options, console)
+    if files:
+        evaluation: VocEvaluation | None = read_files(options)
+    else:
+        with evaluating_processes() as console:
+            evaluation = predict(options, console)
     if evaluation is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
@@ -98,8 +102,8 @@ def read_files(options: argparse.Namespace) -> VocEvaluation:
 def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | None:
     """Run a model on its test split; its detections are written where --write-detections says, before they are evaluated.
 
-    None for a split without annotations. Raises ConfigError or DatasetError before the first image: for names that no
-    detection file can have, and if such a run would leave nothing.
+    None for a split without annotations, and on all but rank 0 of several processes. Raises ConfigError or DatasetError before
+    the first image: for names that no detection file can have, and if such a run would leave nothing.
     """
     from detection.evaluation.detection_files import check_voc_names, write_voc_detections
     from detection.evaluation.split import as_voc_evaluation, load_evaluation_split, voc_ground_truth
@@ -115,6 +119,8 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
     if num_objects(ground_truth) == 0 and not options.write_detections:
         raise DatasetError(NOTHING_TO_MEASURE)
     detections = predict_split(model, weights, split.records, console)
+    if not is_main_process():
+        return None
     if options.write_detections:
         write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
         say(f"detections: {options.write_detections}", console)
