@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backbones.errors import printable, shorten
 from detection.cli.arguments import any_path, output_folder, threshold, whole_number
@@ -20,12 +20,13 @@ from detection.files import find_trained_weights
 from detection.terminal import new_console, print_error
 
 if TYPE_CHECKING:
-    from detection.data.frames import TimedFrame
     from detection.data.media import MediaInput
     from detection.export.exported import ExportedDetector
     from detection.export.runtimes import RuntimeName
     from detection.inference.detector import Detector
     from detection.inference.painting import Tracking
+
+T = TypeVar("T")
 
 DEFAULT_THRESHOLD = 0.5
 """Of what is drawn or labelled: the lower one of evaluation is for the metrics."""
@@ -172,7 +173,7 @@ def load_exported(weights: Path | None, adapt: Callable[[Config], Config], runti
     return model
 
 
-def frame_bar(frames: Iterator[TimedFrame], total: int | None, name: str) -> Iterable[TimedFrame]:
+def frame_bar(frames: Iterator[T], total: int | None, name: str) -> Iterable[T]:
     """A bar on a terminal, nothing elsewhere."""
     with progress_bar(new_console(stderr=True)) as progress:
         yield from progress.track(frames, total, description=printable(name))

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from detection.data.frames import TimedFrame, open_film
+from detection.data.ahead import read_ahead
+from detection.data.frames import open_film
 from detection.data.images import each_frame, read_image
 from detection.data.media import MOST_PAGES, MediaInput, drawing_paths, look_into, page_path
 from detection.data.video_writer import FrameWriter, has_h264
@@ -28,13 +29,14 @@ from detection.errors import DatasetError
 from detection.files import write_json
 from detection.inference.painting import FoundObject, FramePainter, Tracking, TrackPainter, draw_detections
 from detection.inference.predictor import Predictor
+from detection.inference.tracking import predict_frame, predict_frames
 from detection.out_of_memory import is_out_of_memory
 from detection.visualize import save_image
 
 logger = logging.getLogger(__name__)
 
-FrameProgress = Callable[[Iterator[TimedFrame], int | None, str], Iterable[TimedFrame]]
-"""Takes a video's frames, their number if known, and the video's name; gives the frames back while it shows the progress."""
+FrameProgress = Callable[[Iterator[Any], int | None, str], Iterable[Any]]
+"""Takes what comes of a video's frames, their number if known, and the video's name; gives it back, and shows the progress."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,20 @@ def draw_media(
     inputs = [look_into(source) for source in inputs]
     results: list[DrawnImage | DrawnVideo] = []
     try:
-        for source, drawing in zip(inputs, drawing_paths(inputs, folder), strict=True):
-            try:
-                for result in _draw(model, source, drawing, max_frames, tracking, progress):
-                    results.append(result)
-                    if on_drawn is not None:
-                        on_drawn(result)
-                    if isinstance(result, DrawnVideo) and result.problem is not None:
-                        raise DatasetError(result.problem)
-            except DatasetError as error:
-                if on_error is None:
-                    raise
-                on_error(error)
+        # Pictures are decoded while the model looks at those before, and these are drawn.
+        with closing(read_ahead(_decode(source, model.config.data.max_pixels) for source in inputs)) as pictures:
+            for source, picture, drawing in zip(inputs, pictures, drawing_paths(inputs, folder), strict=True):
+                try:
+                    for result in _draw(model, source, picture, drawing, max_frames, tracking, progress):
+                        results.append(result)
+                        if on_drawn is not None:
+                            on_drawn(result)
+                        if isinstance(result, DrawnVideo) and result.problem is not None:
+                            raise DatasetError(result.problem)
+                except DatasetError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error)
     finally:
         images = [result.as_json() for result in results if isinstance(result, DrawnImage)]
         if images or tracking is None:
@@ -125,9 +129,20 @@ def draw_media(
     return results
 
 
+def _decode(source: MediaInput, max_pixels: int) -> np.ndarray | Exception | None:
+    """The pixels of a picture, or why there are none; None for what is no single picture."""
+    if source.is_film or source.kind == "pages":
+        return None
+    try:
+        return read_image(source.path, max_pixels)
+    except Exception as error:  # it is raised when the picture's turn has come
+        return error
+
+
 def _draw(
     model: Predictor,
     source: MediaInput,
+    picture: np.ndarray | Exception | None,
     drawing: Path,
     max_frames: int | None,
     tracking: Tracking | None,
@@ -139,8 +154,10 @@ def _draw(
             yield from draw_pages(model, source, drawing, max_frames)
         elif source.is_film:
             yield draw_video(model, source, drawing, max_frames, tracking, progress)
-        else:
-            yield draw_image_file(model, source, drawing)
+        elif isinstance(picture, np.ndarray):
+            yield draw_picture(model, source, picture, drawing)
+        elif picture is not None:
+            raise picture
 
 
 @contextmanager
@@ -161,23 +178,19 @@ def _as_utf8(source: MediaInput) -> str:
     return os.fsencode(str(source)).decode(errors="backslashreplace")
 
 
-def draw_image_file(model: Predictor, source: MediaInput, drawing: Path) -> DrawnImage:
-    """Draw one image. Raises DatasetError where it cannot be read."""
-    return _draw_image(model, source, read_image(source.path, model.config.data.max_pixels), drawing)
-
-
 def draw_pages(model: Predictor, source: MediaInput, drawing: Path, max_pages: int | None = None) -> Iterator[DrawnImage]:
     """Draw the pages of a TIFF, each into a file of its own (see `page_path`). Raises DatasetError at one that is damaged."""
     most = MOST_PAGES if max_pages is None else min(max_pages, MOST_PAGES)
     pages = each_frame(source.path, model.config.data.max_pixels)
     for number, page in enumerate(islice(pages, most), start=1):
-        yield _draw_image(model, source, page.pixels, page_path(drawing, number), number)
+        yield draw_picture(model, source, page.pixels, page_path(drawing, number), number)
     if most == MOST_PAGES and next(pages, None) is not None:
         raise DatasetError(f"{source} has more than {MOST_PAGES} pages, of which these are drawn: cut it up")
 
 
-def _draw_image(model: Predictor, source: MediaInput, image: np.ndarray, drawing: Path, page: int | None = None) -> DrawnImage:
-    drawn, objects = draw_detections(model, image)
+def draw_picture(model: Predictor, source: MediaInput, image: np.ndarray, drawing: Path, page: int | None = None) -> DrawnImage:
+    """Draw what the model finds in one image, or one page of several."""
+    drawn, objects = draw_detections(image, predict_frame(model, image), model.class_names)
     save_image(drawing, drawn)
     return DrawnImage(source, drawing, (image.shape[0], image.shape[1]), objects, page)
 
@@ -198,17 +211,20 @@ def draw_video(
     frames = islice(film.timed_frames(), max_frames)
     counts: Counter[str] = Counter()
     with closing(film):
-        painter = FramePainter(model) if tracking is None else TrackPainter(model, film.frames_per_second, tracking)
+        names, rate = model.class_names, film.frames_per_second
+        painter = FramePainter(names) if tracking is None else TrackPainter(names, rate, tracking)
         with (
+            closing(predict_frames(model, frames, source)) as predicted,
             closing(FrameWriter(drawing, film.size_hw, film.frames_per_second)) as writer,
             drawing.with_suffix(".jsonl").open("w", encoding="utf-8") as lines,
         ):
             try:
-                for frame in frames if progress is None else progress(frames, film.promised_frames, str(source)):
-                    drawn, objects = painter.draw(frame.pixels)
+                shown = predicted if progress is None else progress(predicted, film.promised_frames, str(source))
+                for index, (frame, detections) in enumerate(shown):
+                    drawn, objects = painter.draw(frame.pixels, detections)
                     counts.update(each.class_name for each in objects)
                     found = [each.as_json() for each in objects]
-                    line = {"frame": film.num_frames - 1, "seconds": round(frame.seconds, 3), "detections": found}
+                    line = {"frame": index, "seconds": round(frame.seconds, 3), "detections": found}
                     lines.write(json.dumps(line) + "\n")
                     writer.write(drawn, frame.until)
             except KeyboardInterrupt:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from backbones.errors import printable, shorten
 from detection.config import MAX_PIXELS, Resizing, TestConfig
+from detection.data.ahead import read_ahead
 from detection.data.images import LoadedImage, describe_more_frames, load_image, pillow_pixels
 from detection.data.media import VIDEO_SUFFIXES, find_inputs
 from detection.data.urls import is_url, load_url
 from detection.errors import DatasetError
-from detection.files import exists
+from detection.files import exists, is_file
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch
 
@@ -43,30 +45,53 @@ class InputImage:
 
     pixels: np.ndarray  # (H, W, 3) uint8 RGB
     source: Source
+    more_frames: bool = False  # the file has more frames or pages than the one that is used
 
 
 def each_image(
     images: ImageInputs, max_pixels: int = MAX_PIXELS, on_error: Callable[[DatasetError], None] | None = None
 ) -> Iterator[InputImage]:
-    """The images one after the other, each read when it is asked for. Of a file with several frames it is the first, which is
-    logged at the end.
+    """The images one after the other. Of a file with several frames it is the first, which is logged at the end.
 
-    Raises DatasetError, naming the file, for a path that leads to no image or to one of more than `max_pixels`; with
-    `on_error` that is called instead, and the others follow. Raises ValueError for pixels of another form.
+    Several files are read ahead, a few at a time, while the caller works; anything else when it is asked for. Raises
+    DatasetError, naming the file, for a path that leads to no image or to one of more than `max_pixels`; with `on_error` that
+    is called instead, and the others follow. Raises ValueError for pixels of another form.
     """
+    found = _each_found(images, max_pixels)
     more_frames = []
-    for image in each_input(images, on_error):
+    with closing(read_ahead(found) if _are_files(images) else found) as waiting:
+        for image in waiting:
+            if not isinstance(image, DatasetError):
+                more_frames += [str(image.source)] if image.more_frames else []
+                yield image
+            elif on_error is None:
+                raise image
+            else:
+                on_error(image)
+    if more_frames:
+        logger.warning("%s", describe_more_frames(more_frames))
+
+
+def _each_found(images: ImageInputs, max_pixels: int) -> Generator[InputImage | DatasetError, None, None]:
+    """The images, and in their places what is wrong with those that cannot be read."""
+    problems: list[DatasetError] = []
+    for image in each_input(images, problems.append):
+        yield from problems
+        problems.clear()
         try:
             loaded = read_input(image, max_pixels)
         except DatasetError as error:
-            if on_error is None:
-                raise
-            on_error(error)
+            yield error
             continue
-        more_frames += [str(image)] if loaded.more_frames else []
-        yield InputImage(loaded.pixels, image if isinstance(image, str | Path) else None)
-    if more_frames:
-        logger.warning("%s", describe_more_frames(more_frames))
+        yield InputImage(loaded.pixels, image if isinstance(image, str | Path) else None, loaded.more_frames)
+    yield from problems
+
+
+def _are_files(images: ImageInputs) -> bool:
+    """Whether several files are given, or a folder: an iterator may be anything, and its owner's thread is to ask it."""
+    if isinstance(images, list | tuple):
+        return len(images) > 1 and all(isinstance(image, str | Path) for image in images)
+    return isinstance(images, str | Path) and not is_url(images) and not is_file(images)
 
 
 def each_input(images: ImageInputs, on_error: Callable[[DatasetError], None] | None = None) -> Iterator[ImageInput]:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.inference.predictor import Predictor
-from detection.inference.tracking import ObjectTracker, predict_frame
+from detection.inference.tracking import ObjectTracker
 from detection.structures import Detections
 from detection.visualize import draw_boxes, draw_masks, draw_trails
 
@@ -50,12 +49,12 @@ class FramePainter:
 
     num_tracks: int | None = None
 
-    def __init__(self, model: Predictor) -> None:
-        self._model = model
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = class_names
 
-    def draw(self, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
+    def draw(self, image: np.ndarray, found: Detections) -> tuple[np.ndarray, list[FoundObject]]:
         """A drawn copy of the next frame, and what was found in it, best first."""
-        return draw_detections(self._model, image)
+        return draw_detections(image, found, self._class_names)
 
 
 class TrackPainter:
@@ -64,8 +63,8 @@ class TrackPainter:
     Raises ConfigError where norfair is not installed.
     """
 
-    def __init__(self, model: Predictor, frames_per_second: float, tracking: Tracking) -> None:
-        self._model, self._tracker = model, ObjectTracker(frames_per_second, tracking.keep_seconds)
+    def __init__(self, class_names: Sequence[str], frames_per_second: float, tracking: Tracking) -> None:
+        self._class_names, self._tracker = class_names, ObjectTracker(frames_per_second, tracking.keep_seconds)
         self._trail_frames = round(tracking.trail_seconds * frames_per_second)
         self._frame = 0
         self._trails: dict[int, list[tuple[int, float, float]]] = defaultdict(list)  # number -> (frame, x, y) of the last ones
@@ -76,14 +75,13 @@ class TrackPainter:
         """How many objects have got a number so far."""
         return len(self._seen)
 
-    def draw(self, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
+    def draw(self, image: np.ndarray, found: Detections) -> tuple[np.ndarray, list[FoundObject]]:
         """A drawn copy of the next frame, and what was found in it, best first."""
-        found = predict_frame(self._model, image)
         tracks = self._tracker.update(found)
         self._seen |= {number for number in tracks if number is not None}
         self._extend_trails(found, tracks)
         trails = {number: [(x, y) for _, x, y in points] for number, points in self._trails.items()}
-        names = self._model.class_names
+        names = self._class_names
         image = image if found.masks is None else draw_masks(image, found.masks, found.labels, tracks)
         drawn = draw_boxes(draw_trails(image, trails), found.boxes, found.labels, names, found.scores, tracks)
         return drawn, found_objects(found, names, tracks)
@@ -98,12 +96,11 @@ class TrackPainter:
         self._trails = defaultdict(list, {number: points for number, points in recent.items() if points})
 
 
-def draw_detections(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, list[FoundObject]]:
-    """A drawn copy of the image, and what was found in it, best first. The model's config decides the precision."""
-    found = predict_frame(model, image)
+def draw_detections(image: np.ndarray, found: Detections, class_names: Sequence[str]) -> tuple[np.ndarray, list[FoundObject]]:
+    """A drawn copy of the image, and what was found in it as plain values, best first."""
     image = image if found.masks is None else draw_masks(image, found.masks, found.labels)
-    drawn = draw_boxes(image, found.boxes, found.labels, model.class_names, found.scores)
-    return drawn, found_objects(found, model.class_names)
+    drawn = draw_boxes(image, found.boxes, found.labels, class_names, found.scores)
+    return drawn, found_objects(found, class_names)
 
 
 def found_objects(

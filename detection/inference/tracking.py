@@ -5,17 +5,18 @@ An object of a frame continues the object of the same class whose box, moved on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detection.data.frames import open_film
+from detection.data.ahead import read_ahead
+from detection.data.frames import TimedFrame, open_film
 from detection.data.media import MediaInput
 from detection.engine.precision import autocast, resolve_precision
-from detection.errors import ConfigError
+from detection.errors import ConfigError, DatasetError
 from detection.inference.predictor import Predictor
 from detection.inference.results import ImageDetections
 from detection.structures import Detections
@@ -82,9 +83,48 @@ def track(model: Predictor, source: MediaInput, *, keep_seconds: float = 1.0) ->
     """
     with closing(open_film(source, model.config.data.max_pixels)) as film:
         tracker = ObjectTracker(film.frames_per_second, keep_seconds)
-        for index, frame in enumerate(film.timed_frames()):
-            detections = predict_frame(model, frame.pixels)
-            yield TrackedFrame(index, frame.seconds, frame.pixels, detections, tracker.update(detections))
+        with closing(predict_frames(model, film.timed_frames(), source)) as found:
+            for index, (frame, detections) in enumerate(found):
+                yield TrackedFrame(index, frame.seconds, frame.pixels, detections, tracker.update(detections))
+
+
+def predict_frames(
+    model: Predictor, frames: Iterable[TimedFrame], source: MediaInput
+) -> Generator[tuple[TimedFrame, ImageDetections], None, None]:
+    """Each frame of a film with what the model finds in it, on the CPU, at the precision that its config asks for.
+
+    Frames are decoded ahead, while the model computes, and `test.batch_size` of them run together; those of a camera come one
+    by one. After `close()` nothing more is read of the film.
+    """
+    live, config = source.kind == "camera", model.config
+    precision, batch_size = resolve_precision(config.train.precision, model.device), 1 if live else config.test.batch_size
+    with closing(_one_by_one(frames) if live else read_ahead(frames)) as waiting:
+        for some in _in_batches(waiting, batch_size):
+            with autocast(model.device, precision):
+                found = model.predict([frame.pixels for frame in some])
+            for frame, detections in zip(some, found, strict=True):
+                yield frame, detections.to("cpu")
+
+
+def _in_batches(frames: Iterable[TimedFrame], size: int) -> Iterator[list[TimedFrame]]:
+    """So many frames at a time, and at the end, or before an error, those that are left."""
+    some: list[TimedFrame] = []
+    try:
+        for frame in frames:
+            some.append(frame)
+            if len(some) == size:
+                yield some
+                some = []
+    except DatasetError:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
+
+
+def _one_by_one(frames: Iterable[TimedFrame]) -> Generator[TimedFrame, None, None]:
+    yield from frames
 
 
 def predict_frame(model: Predictor, pixels: np.ndarray) -> ImageDetections:

@@ -100,14 +100,14 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_done(stub, tmp_path, cap
 
 def test_what_was_done_before_an_interruption_is_kept(stub, tmp_path, monkeypatch):
     pictures = [write_picture(tmp_path / name) for name in ("a.jpg", "b.jpg")]
-    draw_image_file = drawing.draw_image_file
+    draw_picture = drawing.draw_picture
 
-    def interrupted(model, source, path):
+    def interrupted(model, source, image, path):
         if source.stem == "b":
             raise KeyboardInterrupt
-        return draw_image_file(model, source, path)
+        return draw_picture(model, source, image, path)
 
-    monkeypatch.setattr(drawing, "draw_image_file", interrupted)
+    monkeypatch.setattr(drawing, "draw_picture", interrupted)
     assert run(*pictures, folder=tmp_path / "out") == 130
     assert len(read_json(tmp_path / "out")) == 1
 

@@ -1,19 +1,24 @@
 """Drawing detections from a program: pictures and videos, plain data, what cannot be read."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
-from detection.data.frames import FrameReader
-from detection.data.media import find_all_inputs
+from detection.data.frames import FrameReader, TimedFrame
+from detection.data.media import MediaInput, find_all_inputs
 from detection.errors import DatasetError
 from detection.inference.drawing import DrawnImage, DrawnVideo, draw_media
 from detection.inference.painting import found_objects
+from detection.inference.results import ImageDetections
+from detection.inference.tracking import predict_frames
 from detection.structures import Detections
 from tests.media_files import write_picture, write_video
-from tests.small_detector import detector
+from tests.small_detector import detector, noise
 
 
 def test_pictures_and_videos_of_a_folder_are_drawn(tmp_path: Path) -> None:
@@ -49,6 +54,41 @@ def test_a_video_that_breaks_off_is_drawn_and_reported(tmp_path: Path, monkeypat
     (video,) = draw_media(detector().eval(), inputs, tmp_path / "out", on_error=errors.append)
     assert isinstance(video, DrawnVideo) and video.num_frames == 2
     assert [str(error) for error in errors] == [f"{tmp_path / 'film.mp4'} is cut short"]
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("video", [3, 3, 1]), ("camera", [1] * 7)])
+def test_frames_that_run_together_give_what_each_alone_gives(
+    kind: Literal["video", "camera"], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = detector(test={"batch_size": 3, "max_detections": 5}, train={"precision": "fp32"}).eval()
+    frames = [TimedFrame(number, noise(40, 60).permute(1, 2, 0).numpy(), number) for number in range(7)]
+    expected = [model.predict([frame.pixels])[0] for frame in frames]
+    predict, seen = model.predict, list[int]()
+
+    def counted(images: Sequence[np.ndarray]) -> list[ImageDetections]:
+        seen.append(len(images))
+        return predict(images)
+
+    monkeypatch.setattr(model, "predict", counted)
+    found = list(predict_frames(model, iter(frames), MediaInput(kind, Path("film.mp4"))))
+    assert seen == sizes and [frame.seconds for frame, _ in found] == list(range(7))
+    for (_, ours), theirs in zip(found, expected, strict=True):
+        assert len(theirs) and ours.labels.tolist() == theirs.labels.tolist()
+        torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-5)
+
+
+def test_what_comes_before_a_damaged_frame_is_found() -> None:
+    def frames() -> Iterator[TimedFrame]:
+        for number in range(4):
+            yield TimedFrame(number, noise(40, 60).permute(1, 2, 0).numpy(), number)
+        raise DatasetError("frame 5 is damaged")
+
+    model, found = detector(test={"batch_size": 3}).eval(), list[float]()
+    with pytest.raises(DatasetError, match="frame 5"):
+        for frame, _ in predict_frames(model, frames(), MediaInput("video", Path("film.mp4"))):
+            found.append(frame.seconds)
+    assert found == [0, 1, 2, 3]
 
 
 def test_detections_as_plain_values() -> None:
