@@ -167,7 +167,10 @@ class Watch(TorchDispatchMode):
         values = result if isinstance(result, tuple | list) else [result]
         if any(isinstance(value, Tensor) and value.dtype == torch.bfloat16 for value in values):
             frame: FrameType | None = sys._getframe()
-            while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+            # A comprehension is a frame of its own up to Python 3.11.
+            while frame is not None and (
+                not frame.f_code.co_filename.startswith(OURS) or frame.f_code.co_name in ("<listcomp>", "<genexpr>")
+            ):
                 frame = frame.f_back
             if frame is not None:
                 self.found.add((Path(frame.f_code.co_filename).name, frame.f_code.co_name))

@@ -63,7 +63,8 @@ def test_fast_rcnn_learns_from_the_proposals_of_its_proposer(separate: bool) -> 
     torch.manual_seed(1)
     found = model(batch)
     maker = proposer or model
-    proposals = maker.rpn.training_proposals(maker.rpn(maker.extract(batch)), batch.sizes_hw)
+    with torch.no_grad():
+        proposals = maker.rpn.training_proposals(maker.rpn(maker.extract(batch)), batch.sizes_hw)
     torch.manual_seed(1)
     expected = model.roi_head.losses(model.extract(batch), proposals, batch.sizes_hw, batch.targets)
     assert found.keys() == {"loss_class", "loss_box"}
