@@ -1,4 +1,5 @@
-"""Instance masks of one image as run lengths (RLE), COCO's form: a few hundred bytes each, where a bitmap has H x W.
+"""Instance masks of one image as run lengths (RLE), COCO's form: a few hundred bytes each, where a bitmap has H x W; those of
+annotation files' polygons as polygons, until their pixels are asked for.
 
 N masks of one image of H x W pixels. pycocotools rasterises, measures and compares; its C code trusts what it is given and
 crashes on some of it, so whatever comes from a file is looked at here first. Boxes: xyxy pixels, continuous.
@@ -19,14 +20,11 @@ from torch import Tensor
 
 from backbones.errors import shorten
 from detection.errors import DatasetError
+from detection.polygons import is_packed, pack_polygons, rasterise_polygons, read_polygons, unpack_polygons
 
 MAX_MASK_PIXELS = 2**28
 """Of an image with masks: pycocotools takes 4 bytes for each where it unites or encodes them. Cut larger images into tiles."""
 
-MAX_OUTLINE = 2**22
-"""px, the outlines of a mask's polygons together; pycocotools takes some 80 bytes for each."""
-
-_MAX_COORDINATE = 1e8  # px; pycocotools multiplies by five and keeps the product in 32 bits
 _MAX_DIGITS = 6  # of a run in COCO's text, five bits each: enough for differences of runs up to MAX_MASK_PIXELS
 
 Part = tuple[slice, slice]
@@ -50,7 +48,7 @@ class Masks:
     """
 
     size_hw: tuple[int, int]  # of the image
-    counts: tuple[bytes, ...] = ()  # N, as in Rle
+    counts: tuple[bytes, ...] = ()  # N: each as in Rle, or polygons as `pack_polygons` gives them
 
     @classmethod
     def of(cls, rles: Sequence[Rle], size_hw: tuple[int, int]) -> Masks:
@@ -79,8 +77,20 @@ class Masks:
 
     @property
     def rles(self) -> list[Rle]:
-        """N masks as pycocotools takes them."""
-        return [Rle(size=list(self.size_hw), counts=counts) for counts in self.counts]
+        """N masks as pycocotools takes them. Polygons are rasterised, each time: see `rasterised`."""
+        return [_as_rle(counts, self.size_hw) for counts in self.counts]
+
+    def rasterised(self) -> Masks:
+        """The same N masks, all as run lengths."""
+        return Masks(self.size_hw, tuple(rle["counts"] for rle in self.rles)) if any(map(is_packed, self.counts)) else self
+
+    @property
+    def known(self) -> Tensor:
+        """(N,) bool: those that have a pixel, or are polygons, most of which have some: nothing is rasterised."""
+        runs = [mask for mask in self.counts if not is_packed(mask)]
+        areas = iter(Masks(self.size_hw, tuple(runs)).areas.tolist())
+        known = [is_packed(mask) or next(areas) > 0 for mask in self.counts]
+        return torch.tensor(known, dtype=torch.bool, device="cpu")
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -94,7 +104,7 @@ class Masks:
 
     def as_json(self) -> list[dict[str, Any]]:
         """N masks as COCO's files have them: `segmentation` of a result."""
-        return [{"size": list(self.size_hw), "counts": counts.decode("ascii")} for counts in self.counts]
+        return [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in self.rles]
 
     @property
     def areas(self) -> Tensor:
@@ -116,7 +126,7 @@ class Masks:
 
     def decode_part(self, row: int, part: Part) -> npt.NDArray[np.bool_]:
         """(h, w) of one mask: what a part (y, x), two slices, of the image shows of it."""
-        bitmap = mask_api.decode(Rle(size=list(self.size_hw), counts=self.counts[row]))
+        bitmap = mask_api.decode(_as_rle(self.counts[row], self.size_hw))
         return np.ascontiguousarray(bitmap[part]).view(np.bool_)
 
     def union(self) -> Masks:
@@ -147,7 +157,12 @@ def mask_iou(masks_a: Masks, masks_b: Masks, crowd_b: Tensor | None = None) -> T
 
 
 def rasterise(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
-    """A mask as a JSON file has it -> run lengths for an image of (height, width) pixels.
+    """A mask as a JSON file has it -> run lengths for an image of (height, width) pixels. Takes and raises as `compact`."""
+    return _as_rle(compact(segmentation, size_hw), size_hw)
+
+
+def compact(segmentation: Any, size_hw: tuple[int, int]) -> bytes:
+    """A mask as a JSON file has it -> as `Masks` of an image of (height, width) pixels keeps it: polygons are not rasterised.
 
     COCO's three forms: polygons, a list of lists [x1, y1, x2, y2, ...] in continuous pixels, whose insides are united and may
     reach out of the image; run lengths {"size": [height, width], "counts": [...]} as numbers; and the same as COCO's text.
@@ -155,7 +170,7 @@ def rasterise(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     """
     size = _checked_size(size_hw)
     if isinstance(segmentation, list):
-        return _from_polygons(segmentation, size)
+        return pack_polygons(read_polygons(segmentation))
     if not isinstance(segmentation, dict):
         raise DatasetError(
             f"a mask must be a list of polygons or an object with size and counts, found {shorten(segmentation)}"
@@ -163,7 +178,12 @@ def rasterise(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     found = segmentation.get("size")
     if not isinstance(found, list | tuple) or list(found) != list(size):
         raise DatasetError(f"a mask's 'size' must be that of its image, {list(size)} (height, width), found {shorten(found)}")
-    return _from_counts(segmentation.get("counts"), size)
+    return _from_counts(segmentation.get("counts"), size)["counts"]
+
+
+def _as_rle(mask: bytes, size_hw: tuple[int, int]) -> Rle:
+    counts = rasterise_polygons(unpack_polygons(mask), size_hw) if is_packed(mask) else mask
+    return Rle(size=list(size_hw), counts=counts)
 
 
 def _require_one_size(masks_a: Masks, masks_b: Masks) -> None:
@@ -181,44 +201,6 @@ def _checked_size(size_hw: Sequence[int]) -> tuple[int, int]:
 
 def _text(size_hw: Sequence[int]) -> str:
     return f"{shorten(size_hw[0])} x {shorten(size_hw[1])}"
-
-
-def _from_polygons(polygons: list[Any], size: tuple[int, int]) -> Rle:
-    if not polygons:
-        raise DatasetError("a mask has no polygon: its list is empty")
-    parts = [_polygon(part, f"polygon {number} of {len(polygons)}") for number, part in enumerate(polygons, 1)]
-    outline = sum(map(_outline, parts))
-    if outline > MAX_OUTLINE:
-        raise DatasetError(f"the outlines of a mask's polygons have {outline:.3g} px; at most {MAX_OUTLINE} can be rasterised")
-    rles = mask_api.frPyObjects(parts, *size)
-    united: Rle = mask_api.merge(rles) if len(rles) > 1 else rles[0]
-    return united
-
-
-def _polygon(part: Any, name: str) -> npt.NDArray[np.float64]:
-    """The corners of one polygon, x and y in turn."""
-    if not isinstance(part, list) or not all(type(value) in (int, float) for value in part):
-        raise DatasetError(f"{name} of a mask must be a list of numbers, found {shorten(part)}")
-    if len(part) < 6 or len(part) % 2:
-        box = ", which pycocotools would take for a box" if len(part) == 4 else ""
-        raise DatasetError(f"{name} of a mask must have x and y of at least 3 corners, found {len(part)} numbers{box}")
-    try:
-        corners = np.array(part, dtype=np.float64)
-    except OverflowError:  # a whole number that no float holds
-        corners = np.array([np.inf])
-    # Not the other way round: NaN is not greater either.
-    if not np.abs(corners).max() <= _MAX_COORDINATE:
-        bad = next(value for value in part if not abs(value) <= _MAX_COORDINATE)
-        raise DatasetError(
-            f"{name} of a mask must have finite coordinates up to {_MAX_COORDINATE:.0e} px, found {shorten(bad)}"
-        )
-    return corners
-
-
-def _outline(corners: npt.NDArray[np.float64]) -> float:
-    """The length of a closed polygon in px, where an edge is as long as its greater side."""
-    points = corners.reshape(-1, 2)
-    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _from_counts(counts: Any, size: tuple[int, int]) -> Rle:

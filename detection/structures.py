@@ -39,6 +39,7 @@ class Record:
     masks: Masks | None = (
         None  # G, of all of the image, size_hw; one without a pixel: the object has none. None: the image has none
     )
+    void: Masks | None = None  # one, with masks: pixels that are no object's and not background either; None: none
     window: Window | None = None  # the part of the image that is meant, with boxes in its pixels; None: all of the image
 
     @property

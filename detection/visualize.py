@@ -68,7 +68,7 @@ def draw_masks(
 
     Masks without a pixel are passed over. Draw them before the boxes, whose labels they would hide.
     """
-    canvas = image.copy()
+    canvas, masks = image.copy(), masks.rasterised()
     numbers = [None] * len(masks) if tracks is None else tracks
     colors = [_box_color(int(label), number, tracks is not None) for label, number in zip(labels, numbers, strict=True)]
     boxes, areas, width = masks.boxes().int().tolist(), masks.areas.tolist(), max(font_size(image.shape[:2]) // 8, 1)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 # Rooms of `detection`, the lowest first: each may import itself and those on lines above its own.
 LEVELS = (
     {"errors"},
+    {"polygons"},
     {"config", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
     {"structures", "resize", "rows"},
     {"visualize"},

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
 from detection.errors import DatasetError
-from detection.masks import MAX_MASK_PIXELS, MAX_OUTLINE, Masks, mask_iou, rasterise
+from detection.masks import MAX_MASK_PIXELS, Masks, compact, mask_iou, rasterise
+from detection.polygons import MAX_OUTLINE, is_packed, unpack_polygons
 
 SQUARE: list[float] = [1, 1, 3, 1, 3, 3, 1, 3]
 
@@ -190,6 +191,27 @@ def test_polygons_are_pycocotools(seed):
     parts = [(random.random(2 * int(random.integers(3, 9))) * 30 - 5).tolist() for _ in range(int(random.integers(1, 4)))]
     expected = mask_api.merge(mask_api.frPyObjects(parts, 17, 23))
     assert rasterise(parts, (17, 23)) == expected
+
+
+@few
+@seeds
+def test_polygons_stay_such_until_pixels_are_asked_for(seed):
+    """To the last bit, with two decimals as in COCO and with all of them."""
+    random = np.random.default_rng(seed)
+    parts = [random.random(2 * int(random.integers(3, 9))) * 30 - 5 for _ in range(int(random.integers(1, 4)))]
+    parts = [part.round(2) for part in parts] if seed % 2 else parts
+    written = [part.tolist() for part in parts]
+    mask = compact(written, (17, 23))
+    assert is_packed(mask) and [each.tolist() for each in unpack_polygons(mask)] == written
+    numbers = sum(map(len, parts))
+    assert len(mask) == 6 + 4 * len(parts) + (4 if seed % 2 else 8) * numbers
+    lazy, eager = Masks((17, 23), (mask, Masks.empty((17, 23)))), [rasterise(written, (17, 23)), rle([17 * 23], (17, 23))]
+    assert lazy.known.tolist() == [True, False] and pickle.loads(pickle.dumps(lazy)) == lazy
+    expected = Masks.of([rasterise(each, (17, 23)) for each in eager], (17, 23))
+    assert lazy.rasterised() == expected == expected.rasterised() and lazy.rles == expected.rles
+    assert lazy.decode().equal(expected.decode()) and lazy.areas.equal(expected.areas) and lazy.boxes().equal(expected.boxes())
+    assert (lazy.decode_part(0, (slice(2, 9), slice(5))) == expected.decode()[0, 2:9, :5].numpy()).all()
+    assert lazy.as_json() == expected.as_json() and lazy[1:] == expected[1:] and lazy.union() == expected.union()
 
 
 def rle(counts: Any, size: Any = (3, 4)) -> dict[str, Any]:

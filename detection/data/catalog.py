@@ -43,7 +43,7 @@ class Dataset:
 def load_split(data: DataConfig, name: SplitName, *, masks: bool = False) -> Dataset:
     """One of a config's splits; what had to be repaired is logged as one warning per kind.
 
-    `masks`: read the masks of objects too, as `model.mask` asks for; rasterising polygons takes some 0.2 ms each.
+    `masks`: read the masks of objects too, as `model.mask` asks for; polygons stay such until their pixels are used.
 
     Raises DatasetError, with `data.strict` also for what would have been repaired; ConfigError where the config's classes or
     sources have yet to be settled (`detection.data.settle.settle_config`).
@@ -113,7 +113,7 @@ def load_dataset(
     `classes` are names, or "voc", "coco" or "ilsvrc_det"; `masks` as `load_split`. Raises DatasetError, if `strict` for
     what would be repaired too.
     """
-    faults = Faults(strict=strict)
+    faults = Faults(strict=strict, thorough=strict)
     class_map = ClassMap.to(classes)
     weights: dict[ImageId, float] = {}
     records = read_sources(sources, class_map, faults, weights, masks=masks)

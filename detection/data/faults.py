@@ -41,12 +41,14 @@ class Faults:
     """The faults found so far. `strict`: a repairable fault is an error too. `collect`: errors are kept instead of raised.
 
     `skip_missing`, `skip_bad`: an image that is not there, or cannot be read, is a fault that is repaired by leaving it out.
+    `thorough`: faults that take long to find are looked for, too, as `check-dataset` and strictness do.
     """
 
     strict: bool = False
     collect: bool = False
     skip_missing: bool = False
     skip_bad: bool = False
+    thorough: bool = False
     notes: list[RepairedFault] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
@@ -57,7 +59,8 @@ class Faults:
     @classmethod
     def of(cls, data: DataConfig, collect: bool = False) -> Faults:
         """None yet, to be dealt with as a config says."""
-        return cls(data.strict, collect, data.on_missing_image == "skip", data.on_bad_image == "skip")
+        skip_missing, skip_bad = data.on_missing_image == "skip", data.on_bad_image == "skip"
+        return cls(data.strict, collect, skip_missing, skip_bad, thorough=collect or data.strict)
 
     def note(self, where: str, fault: str, repair: str, box: tuple[float, float, float, float] | None = None) -> None:
         """Add a fault that is repaired, e.g. ("a.xml, object 3", "inverted box", "dropped"), of a box of `image` if given.

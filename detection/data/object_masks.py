@@ -1,19 +1,20 @@
 """The masks of a data set's objects, as its readers find them. What is wrong with a mask is noted; its object keeps its box.
 
-A mask is run lengths as COCO's text, as in `detection.masks`. G objects of one image of (height, width) pixels.
+A mask is kept as in `detection.masks`: run lengths as COCO's text, or polygons, which are rasterised where they are used and
+not while annotations are read, unless all faults are looked for. G objects of one image of (height, width) pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from backbones.errors import printable
 from detection.data.faults import Faults
 from detection.data.records import AnnotatedObject, Box
 from detection.errors import DatasetError
-from detection.masks import Masks, rasterise
+from detection.masks import Masks, compact
+from detection.polygons import is_packed, polygon_bounds, unpack_polygons
 from detection.structures import Record
 
 MIN_FIT = 0.5
@@ -23,33 +24,42 @@ _BORDER = 1.0  # px by which polygons may reach out of the image without a note:
 
 
 def read_segmentation(value: Any, size_hw: tuple[int, int], where: str, faults: Faults) -> bytes | None:
-    """COCO's `segmentation` of an object, in any of its forms; None where it has none, or one that is noted in `faults`."""
+    """COCO's `segmentation` of an object, in any of its forms; None where it has none, or one that is noted in `faults`.
+
+    That polygons have no pixel is found where `faults.thorough` has them rasterised; without it, if they are beside the image.
+    """
     if value is None or value == []:
         return None
     try:
-        rle = rasterise(value, size_hw)
+        masks = Masks(size_hw, (compact(value, size_hw),))
     except DatasetError as error:
         faults.note(f"{where}: {printable(str(error))}", "mask that cannot be read", "left out")
         return None
     size = f"a {size_hw[1]}x{size_hw[0]} image"
-    if not Masks.of([rle], size_hw).areas[0]:
-        beyond = "outside the image" if isinstance(value, list) and _beyond(value, size_hw) else "without a pixel"
-        faults.note(f"{where} in {size}", f"mask {beyond}", "left out")
+    inside, distance = _reach(masks.counts[0], size_hw)
+    masks = masks.rasterised() if faults.thorough else masks
+    if not inside or not masks.known[0]:
+        faults.note(f"{where} in {size}", f"mask {'outside the image' if distance else 'without a pixel'}", "left out")
         return None
-    if isinstance(value, list) and (distance := _beyond(value, size_hw)) > _BORDER:
+    if distance > _BORDER:
         faults.note(f"{where} in {size}, by {distance:.4g} px", "mask reaching out of the image", "clipped")
-    return rle["counts"]
+    return masks.counts[0]
 
 
-def _beyond(polygons: list[list[float]], size_hw: tuple[int, int]) -> float:
-    """How far polygons reach out of the image, in px; 0 where they do not."""
-    across, down = (list(chain.from_iterable(part[first::2] for part in polygons)) for first in (0, 1))
-    return max(-min(across), -min(down), max(across) - size_hw[1], max(down) - size_hw[0], 0.0)
+def _reach(mask: bytes, size_hw: tuple[int, int]) -> tuple[bool, float]:
+    """Whether the box around polygons meets the image, and how far it reaches out of it in px; run lengths never do."""
+    if not is_packed(mask):
+        return True, 0.0
+    (height, width), (x1, y1, x2, y2) = size_hw, polygon_bounds(unpack_polygons(mask))
+    meets = x2 > -_BORDER and y2 > -_BORDER and x1 < width + _BORDER and y1 < height + _BORDER
+    return meets, max(-x1, -y1, x2 - width, y2 - height, 0.0)
 
 
 def note_misfit(each: AnnotatedObject, size_hw: tuple[int, int], where: str, faults: Faults) -> None:
-    """Note an object's box that is not the one around its mask, by MIN_FIT, and how far it is off; crowds may be coarse."""
-    if each.mask is None or each.crowd:
+    """Note an object's box that is not the one around its mask, by MIN_FIT, and how far it is off; crowds may be coarse.
+
+    Of polygons only where all faults are looked for."""
+    if each.mask is None or each.crowd or is_packed(each.mask):
         return
     x1, y1, x2, y2 = Masks(size_hw, (each.mask,)).boxes()[0].tolist()
     if x2 > x1 and _iou(each.box, (x1, y1, x2, y2)) < MIN_FIT:
@@ -73,7 +83,7 @@ def describe_masks(name: str, records: Sequence[Record], *, needed: bool) -> str
 
     Raises DatasetError where no object has one and they are `needed`, to learn from.
     """
-    images = [record for record in records if record.masks is not None and bool(record.masks.areas.any())]
+    images = [record for record in records if record.masks is not None and bool(record.masks.known.any())]
     if not images:
         if needed:
             raise DatasetError(
@@ -82,7 +92,7 @@ def describe_masks(name: str, records: Sequence[Record], *, needed: bool) -> str
             )
         return f"{name}: no object has a mask: masks are not measured, boxes are"
     bare = len(records) - len(images)
-    objects = sum(int((record.masks.areas == 0).sum()) for record in images if record.masks is not None)
+    objects = sum(int((~record.masks.known).sum()) for record in images if record.masks is not None)
     if not bare and not objects:
         return None
     return (

@@ -143,4 +143,5 @@ def _turn(record: Record, header: ImageHeader) -> Record:
     boxes = [turn_box((x1, y1, x2, y2), header.stored_hw, header.orientation) for x1, y1, x2, y2 in record.boxes.tolist()]
     turned = torch.tensor(boxes, dtype=torch.float32, device="cpu").reshape(-1, 4)
     masks = None if record.masks is None else turn_masks(record.masks, header.orientation)
-    return replace(record, size_hw=header.size_hw, boxes=turned, masks=masks)
+    void = None if record.void is None else turn_masks(record.void, header.orientation)
+    return replace(record, size_hw=header.size_hw, boxes=turned, masks=masks, void=void)

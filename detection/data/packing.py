@@ -35,7 +35,7 @@ class PackedRecords:
     known: np.ndarray  # (M, K) bool: the different sets of known classes
     known_of: np.ndarray  # (N,) int: the image's row in `known`, -1 where it knows all classes
     has_masks: np.ndarray  # (N,) bool
-    rles: np.ndarray  # (bytes,) uint8: the run lengths of all objects' masks as COCO's text, one after the other
+    rles: np.ndarray  # (bytes,) uint8: all objects' masks as `Masks` keeps them, one after the other
     rle_ends: np.ndarray  # (B + 1,) int: the end in `rles` of what stands before each box; (0,) where no image has masks
 
     @classmethod

@@ -35,7 +35,7 @@ class AnnotatedObject:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None  # px^2; None: the box's area
-    mask: bytes | None = None  # run lengths as in `Masks`, of the image's size; None: it has none
+    mask: bytes | None = None  # as `Masks` of the image's size keeps it; None: it has none
 
 
 def make_record(
@@ -44,8 +44,9 @@ def make_record(
     size_hw: tuple[int, int],
     objects: Sequence[AnnotatedObject],
     known: torch.Tensor | None = None,
+    void: Masks | None = None,
 ) -> Record:
-    """The record of one image; its tensors have length 0 where it has no objects. `known` as `Record`."""
+    """The record of one image; its tensors have length 0 where it has no objects. `known` and `void` as `Record`."""
     areas = [(item.box[2] - item.box[0]) * (item.box[3] - item.box[1]) if item.area is None else item.area for item in objects]
     return Record(
         image_id,
@@ -58,6 +59,7 @@ def make_record(
         areas=torch.tensor(areas, dtype=torch.float32, device="cpu"),
         known=known,
         masks=_masks(objects, size_hw),
+        void=void,
     )
 
 

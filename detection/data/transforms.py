@@ -40,6 +40,7 @@ def with_masks(target: Target, masks: Masks, window: Window | None) -> Target:
 
     Objects of whose mask the window shows nothing are left out.
     """
+    masks = masks.rasterised()
     seen = Window.whole(masks.size_hw) if window is None else window
     part = slice(seen.y, seen.y + seen.height), slice(seen.x, seen.x + seen.width)
     bitmaps = np.zeros((len(masks), *seen.size_hw), dtype=bool)

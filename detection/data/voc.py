@@ -22,11 +22,10 @@ from detection.data.faults import Faults
 from detection.data.images import image_size, is_image_name, looks_like_image, require_kind_that_is_read
 from detection.data.object_masks import note_misfit
 from detection.data.records import AnnotatedObject, list_files, make_record, needs_no_repair, repair_box
-from detection.data.voc_masks import MASK_FOLDER, read_voc_masks
+from detection.data.voc_masks import MASK_FOLDER, MaskTruth, read_voc_masks
 from detection.data.voc_xml import describe_box, parse_xml, read_box, read_difficult, read_name, read_size
 from detection.errors import DatasetError, MissingImageError
 from detection.files import exists, fold_name, is_file, read_text
-from detection.masks import Masks
 from detection.structures import Record
 
 MAX_SPLIT_BYTES = 1 << 28
@@ -232,33 +231,33 @@ def read_annotation(folder: VocFolder, entry: SplitEntry, faults: Faults) -> Rec
     file = find_image(folder, entry, tree.findtext("filename") or "") if folder.images else find_elsewhere(folder, entry, tree)
     size_hw = read_size(tree, path, faults) or image_size(file)
     faults.image, objects, elements = file, [], tree.findall("object")
-    masks = _read_masks(folder, path.stem, len(elements), size_hw, faults)
+    truth = _read_masks(folder, path.stem, len(elements), size_hw, faults)
     for number, element in enumerate(elements, start=1):
         where = f"{path}, object {number}"
         with faults.guard():
             annotated = _read_object(element, folder.classes, size_hw, where, faults)
-            if annotated is not None and masks is not None:
-                annotated = replace(annotated, mask=masks.counts[number - 1])
+            if annotated is not None and truth is not None:
+                annotated = replace(annotated, mask=truth.masks.counts[number - 1])
                 note_misfit(annotated, size_hw, where, faults)
             objects += [] if annotated is None else [annotated]
-    return make_record(entry.stem, file, size_hw, objects)
+    return make_record(entry.stem, file, size_hw, objects, void=None if truth is None else truth.void)
 
 
-def _read_masks(folder: VocFolder, stem: str, num_objects: int, size_hw: tuple[int, int], faults: Faults) -> Masks | None:
+def _read_masks(folder: VocFolder, stem: str, num_objects: int, size_hw: tuple[int, int], faults: Faults) -> MaskTruth | None:
     """The masks of all objects of an image's XML, or None where it has no picture of them, or one that is noted in `faults`."""
     if f"{stem}.png" not in folder.mask_pictures:
         return None
     picture = folder.root / MASK_FOLDER / f"{stem}.png"
     try:
-        masks = read_voc_masks(picture, num_objects).masks
+        truth = read_voc_masks(picture, num_objects)
     except DatasetError as error:
         faults.note(printable(str(error)), "picture of masks that cannot be read", "left out")
         return None
-    if masks.size_hw != size_hw:
-        sizes = [f"{width}x{height}" for height, width in (masks.size_hw, size_hw)]
+    if truth.masks.size_hw != size_hw:
+        sizes = [f"{width}x{height}" for height, width in (truth.masks.size_hw, size_hw)]
         faults.note(f"{picture} is {sizes[0]}, its image {sizes[1]}", "picture of masks of another size", "left out")
         return None
-    return masks
+    return truth
 
 
 def _read_object(

@@ -7,9 +7,8 @@ of an object, five pixels wide, where nobody can tell. The numbers are those of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,7 +28,7 @@ class MaskTruth:
     """The ground truth of an image beside its record's: G masks, and the pixels that count neither way."""
 
     masks: Masks  # G, as the record's objects; without a pixel where the data have none of an object
-    void: Masks  # any number
+    void: Masks  # one
 
 
 def read_voc_masks(file: Path, num_objects: int) -> MaskTruth:
@@ -48,8 +47,8 @@ def read_voc_masks(file: Path, num_objects: int) -> MaskTruth:
     return MaskTruth(Masks.of(rles[:-1], size_hw), Masks.of(rles[-1:], size_hw))
 
 
-def read_mask_truth(folder: Path, records: Sequence[Record]) -> dict[Any, MaskTruth]:
-    """By image id the masks of the records that have a picture in `folder`/SegmentationObject.
+def read_mask_truth(folder: Path, records: Sequence[Record]) -> list[Record]:
+    """Those of the records that have a picture in `folder`/SegmentationObject, with their objects' masks and void pixels.
 
     The records' objects must be all of the XML's, as `read_devkit` gives them without `class_names`.
 
@@ -57,16 +56,18 @@ def read_mask_truth(folder: Path, records: Sequence[Record]) -> dict[Any, MaskTr
     """
     place = folder / MASK_FOLDER
     pictures = list_files(place)
-    found = {each.image_id: each for each in records if f"{each.image_id}.png" in pictures}
+    found = [(record, place / f"{record.image_id}.png") for record in records if f"{record.image_id}.png" in pictures]
     if not found:
         raise DatasetError(f"{printable(str(place))} has no picture of the {len(records)} images, as of {_first(records)}")
-    truth = {key: read_voc_masks(place / f"{key}.png", len(record.labels)) for key, record in found.items()}
-    for key, each in truth.items():
-        size_hw = found[key].size_hw
-        if size_hw not in ((0, 0), each.masks.size_hw):
-            sizes = [f"{width}x{height}" for height, width in (each.masks.size_hw, size_hw)]
-            raise DatasetError(f"{printable(str(place / f'{key}.png'))} is {sizes[0]}, its image {sizes[1]}")
-    return truth
+    return [_with_masks(record, picture) for record, picture in found]
+
+
+def _with_masks(record: Record, picture: Path) -> Record:
+    truth = read_voc_masks(picture, len(record.labels))
+    if record.size_hw not in ((0, 0), truth.masks.size_hw):
+        sizes = [f"{width}x{height}" for height, width in (truth.masks.size_hw, record.size_hw)]
+        raise DatasetError(f"{printable(str(picture))} is {sizes[0]}, its image {sizes[1]}")
+    return replace(record, size_hw=truth.masks.size_hw, masks=truth.masks, void=truth.void)
 
 
 def _first(records: Sequence[Record]) -> str:

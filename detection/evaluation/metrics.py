@@ -47,6 +47,9 @@ METRICS = {
     # Pascal VOC's mean over the classes at IoU 0.5, in [0, 1]; NaN where no class has objects. See VocMetric.
     "voc_area": MetricInfo("VOC mAP@.5, area"),
     "voc07": MetricInfo("VOC mAP@.5, 11-point"),
+    # The same with the IoU of masks, AP^r, as the area under the curve, where detector and data have masks.
+    "mask_voc50": MetricInfo("VOC mask AP^r@.5"),
+    "mask_voc70": MetricInfo("VOC mask AP^r@.7"),
     # A classifier's, as fractions of the images.
     "top1_error": MetricInfo("top-1 error", higher_is_better=False),
     "top5_error": MetricInfo("top-5 error", higher_is_better=False),

@@ -20,6 +20,7 @@ from detection.evaluation.devkit import find_year, read_devkit
 from detection.evaluation.known import ignore_unknown, without_unknown
 from detection.evaluation.voc import split_by_class
 from detection.evaluation.voc_files import VocEvaluation
+from detection.evaluation.voc_masks import evaluate_predicted_voc_masks
 from detection.structures import DetectionsByImage, Record
 
 logger = logging.getLogger(__name__)
@@ -129,13 +130,15 @@ def as_voc_evaluation(
 ) -> VocEvaluation:
     """A model's detections beside the ground truth of the split, by VOC's classes, without those of unknown classes.
 
+    Masks are compared with those of the split's own records.
     `records` is `voc_ground_truth(split)` where that was read before the detections were made. Raises DatasetError for
     detections of an image that the split does not hold.
     """
     records, source = voc_ground_truth(split) if records is None else records, next(iter(split.sources), None)
     year = source.year if isinstance(source, VocSource) else None
     counted = without_unknown(split.records, detections)
-    return VocEvaluation(records, split.class_names, split_by_class(records, counted, split.class_names), year)
+    masks = evaluate_predicted_voc_masks(split.records, counted, split.class_names)
+    return VocEvaluation(records, split.class_names, split_by_class(records, counted, split.class_names), year, masks)
 
 
 def require_objects(split: EvaluationSplit) -> None:

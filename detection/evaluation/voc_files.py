@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detection.evaluation.detection_files import find_voc_detections, read_voc_detections
@@ -22,6 +22,7 @@ class VocEvaluation:
     class_names: Sequence[str]  # what the records' labels mean
     detections: Mapping[str, ClassDetections]
     year: str | None = None  # of the challenge, if the data are one's
+    masks: Mapping[str, VocResult] = field(default_factory=dict)  # AP^r by VOC_MASK_IOUS' keys, of what has masks
 
     @property
     def classes_without_file(self) -> list[str]:

@@ -8,50 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
 
-from backbones.errors import shorten
-from detection.data.voc_masks import MaskTruth
-from detection.errors import DatasetError
 from detection.evaluation.metrics import VocMetric
+from detection.evaluation.predicted_masks import comparable, masks_of
 from detection.evaluation.voc import (
     Floats,
     Ints,
     Regions,
     VocResult,
+    check_images,
     evaluate_voc_regions,
     objects_by_class,
     split_by_class,
 )
 from detection.masks import Masks
-from detection.structures import DetectionsByImage, ImageId, Record
+from detection.structures import Detections, DetectionsByImage, Record
+
+VOC_MASK_IOUS = {"mask_voc50": 0.5, "mask_voc70": 0.7}
+"""Keys of METRICS and the IoU from which a mask is a true positive."""
 
 
 def evaluate_voc_masks(
     records: Sequence[Record],
-    truth: Mapping[Any, MaskTruth],
     detections: DetectionsByImage,
-    masks: Mapping[Any, Masks],
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
     metric: VocMetric = "area",
 ) -> VocResult:
-    """AP^r of N records. `masks`: by image, of its detections in their order; the boxes of neither side are looked at.
+    """AP^r of those of N records that have masks, and of their detections' masks; the boxes of neither side are looked at.
 
     Objects that are difficult, and those without a pixel, are not to be found. An image that `detections` lacks counts as one
-    without. Raises DatasetError for a record without `truth`, detections of an image without a record, and where the masks
-    of an image are not as many, or not as large, as what they belong to.
+    without. Raises DatasetError for detections of an image without a record, and where their masks are not as many, or not as
+    large, as what they belong to.
     """
-    found = split_by_class(records, detections, class_names)
-    objects = objects_by_class(records, class_names)
-    detected = [record.image_id for record in records if record.image_id in detections]
-    true_masks = [_of(truth, record.image_id, len(record.labels)) for record in records]
-    found_masks = [_found(truth[key], masks, key, len(detections[key])) for key in detected]
+    check_images(records, detections)
+    records = [replace(record, masks=record.masks.rasterised()) for record in records if record.masks is not None]
+    detected = {record.image_id: detections[record.image_id] for record in records if record.image_id in detections}
+    true_masks = [record.masks for record in records if record.masks is not None]
+    found_masks = [_counted_pixels(record, detected[record.image_id]) for record in records if record.image_id in detected]
     labels = np.concatenate([record.labels.numpy() for record in records] or [np.zeros(0)])
-    found_labels = np.concatenate([detections[key].labels.cpu().numpy() for key in detected] or [np.zeros(0)])
+    found_labels = np.concatenate([found.labels.cpu().numpy() for found in detected.values()] or [np.zeros(0)])
+    found, objects = split_by_class(records, detected, class_names), objects_by_class(records, class_names)
     with_masks = {
         name: replace(found[name], boxes=region) for name, region in _by_class(found_masks, found_labels, class_names).items()
     }
@@ -62,6 +62,17 @@ def evaluate_voc_masks(
     return evaluate_voc_regions(to_find, with_masks, iou_threshold, metric, aligned_mask_iou)
 
 
+def evaluate_predicted_voc_masks(
+    records: Sequence[Record], detections: DetectionsByImage, class_names: Sequence[str]
+) -> Mapping[str, VocResult]:
+    """AP^r by the keys of VOC_MASK_IOUS, as the area under the curve; nothing where there are no masks to compare."""
+    check_images(records, detections)
+    with_masks = comparable(records, detections)
+    found = {record.image_id: detections[record.image_id] for record in with_masks if record.image_id in detections}
+    measured = VOC_MASK_IOUS.items() if with_masks else ()
+    return {key: evaluate_voc_masks(with_masks, found, class_names, least) for key, least in measured}
+
+
 def aligned_mask_iou(masks_a: Regions, masks_b: Regions) -> Floats:
     """IoU pair by pair: P Rle and P Rle -> (P,). Masks that do not overlap give -1, as boxes do."""
     pairs = zip(masks_a, masks_b, strict=True)
@@ -69,24 +80,10 @@ def aligned_mask_iou(masks_a: Regions, masks_b: Regions) -> Floats:
     return np.where(iou > 0, iou, -1.0)
 
 
-def _of(truth: Mapping[Any, MaskTruth], key: ImageId, num_objects: int) -> Masks:
-    if key not in truth:
-        raise DatasetError(f"image {shorten(key)} has no masks to compare with: leave it out")
-    return _counted(truth[key].masks, key, num_objects, "objects")
-
-
-def _found(truth: MaskTruth, masks: Mapping[Any, Masks], key: ImageId, num_detections: int) -> Masks:
-    found = _counted(masks.get(key, Masks(truth.void.size_hw)), key, num_detections, "detections")
-    try:
-        return found.without(truth.void)
-    except DatasetError as error:
-        raise DatasetError(f"detections of image {shorten(key)}: {error}") from None
-
-
-def _counted(masks: Masks, key: ImageId, number: int, what: str) -> Masks:
-    if len(masks) != number:
-        raise DatasetError(f"image {shorten(key)} has {number} {what} and {len(masks)} masks of them")
-    return masks
+def _counted_pixels(record: Record, found: Detections) -> Masks:
+    """The masks of an image's detections without the pixels that are void."""
+    masks = masks_of(record, found)
+    return masks if record.void is None else masks.without(record.void)
 
 
 def _by_class(masks: Sequence[Masks], labels: Ints | Floats, class_names: Sequence[str]) -> dict[str, Regions]:

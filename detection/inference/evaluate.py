@@ -17,6 +17,7 @@ from detection.evaluation.metrics import METRICS
 from detection.evaluation.predicted_masks import PREFIX, evaluate_predicted_masks
 from detection.evaluation.split import load_evaluation_split
 from detection.evaluation.voc import evaluate_voc
+from detection.evaluation.voc_masks import evaluate_predicted_voc_masks
 from detection.inference.dataset import predict_together
 from detection.inference.latency import LatencyMeter
 from detection.inference.predictor import Predictor
@@ -35,9 +36,11 @@ class EvaluationResult:
     `print` shows all metrics, and the classes by their AP; `report` writes the page that says what is wrong.
     """
 
-    # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07; the twelve of masks if there are any
+    # COCO's twelve numbers, APcap and ARcap if test.max_detections > 100, voc_area, voc07; if there are masks their twelve,
+    # mask_voc50 and mask_voc70
     metrics: dict[str, float]
-    # "AP", "voc_area", "voc07", and "mask_AP" if there are masks -> class name -> AP, of the classes that have objects
+    # "AP", "voc_area", "voc07", and if there are masks "mask_AP", "mask_voc50", "mask_voc70" -> class name -> AP, of the
+    # classes that have objects
     class_ap: dict[str, dict[str, float]]
     detections: DetectionsByImage = field(repr=False)  # by image, in its own pixels, on the CPU
     dataset: Dataset = field(repr=False)  # the ground truth that they were compared with
@@ -108,8 +111,11 @@ def evaluate_detections(dataset: Dataset, detections: DetectionsByImage, max_det
     area = evaluate_voc(records, detections, class_names, metric="area")
     voc07 = evaluate_voc(records, detections, class_names, metric="voc07")
     masks = evaluate_predicted_masks(records, detections, class_names)
+    voc_masks = evaluate_predicted_voc_masks(records, detections, class_names)
     mask_numbers = {} if masks is None else {f"{PREFIX}{key}": value for key, value in masks.numbers.items()}
+    mask_numbers |= {key: result.mean_ap for key, result in voc_masks.items()}
     mask_ap = {} if masks is None else {f"{PREFIX}AP": masks.class_ap}
+    mask_ap |= {key: result.ap for key, result in voc_masks.items()}
     return EvaluationResult(
         {**coco.numbers, "voc_area": area.mean_ap, "voc07": voc07.mean_ap, **mask_numbers},
         {"AP": coco.class_ap, "voc_area": area.ap, "voc07": voc07.ap, **mask_ap},

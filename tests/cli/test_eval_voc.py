@@ -1,18 +1,28 @@
 """tools/eval_voc.py on files and on a model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from detection import evaluate, load_detector
 from detection.cli.commands import eval_voc
 from detection.cli.main import main, run
+from detection.config import VocSource
+from detection.data.catalog import load_dataset
 from detection.evaluation.detection_files import write_voc_detections
-from detection.structures import Record
-from tests.cli.trained import write_trained
+from detection.evaluation.split import load_evaluation_split
+from detection.inference.evaluate import evaluate_detections
+from detection.masks import Masks
+from detection.structures import Detections, Record
+from tests.cli.trained import write_checkpoint, write_trained
 from tests.evaluation import devkit
 from tests.evaluation.scenes import jittered, make_detections, make_record, random_scene, write_devkit
+from tests.there import there
 
 NAMES = ["cat", "dog", "cow"]
 
@@ -212,3 +222,48 @@ def test_a_split_without_annotations_is_detected_in_for_the_server(trained, caps
     assert "test server" in capsys.readouterr().out
     assert main(arguments) == 2
     assert "--write-detections" in capsys.readouterr().err
+
+
+def test_masks_of_a_model_are_measured_on_the_images_that_have_them(tmp_path, capsys):
+    folder = write_trained(tmp_path)
+    pixels = np.zeros((200, 200), np.uint8)
+    pixels[10:50, 10:35], pixels[:20, 50:80], pixels[20:22, 50:80] = 1, 2, 255
+    picture = Image.fromarray(pixels)
+    picture.putpalette([0, 0, 0] * 256)
+    (folder / "data/SegmentationObject").mkdir()
+    picture.save(folder / "data/SegmentationObject/im1.png")
+    text = (folder / "config.yaml").read_text().replace("{backbone: resnet18}", "{backbone: resnet18, mask: true}")
+    (folder / "config.yaml").write_text(text)
+    config = write_checkpoint(folder / "best.pt", folder / "config.yaml")
+    command = ["eval-voc", "--weights", str(folder / "best.pt"), "--report", str(folder / "report")]
+    assert main([*command, "--json", str(folder / "out.json")]) == 0
+    out, printed = json.loads((folder / "out.json").read_text()), capsys.readouterr().out
+    expected = evaluate(load_detector(folder / "best.pt"))
+    split = load_evaluation_split(config)
+    assert [record.masks is not None for record in split.records] == [False, True, False]
+    assert there(split.records[1].void).areas.tolist() == [60] and there(split.records[1].masks).areas.tolist() == [1000, 600]
+    for key, least in (("mask_voc50", "0.5"), ("mask_voc70", "0.7")):
+        assert out[key] == pytest.approx(expected.metrics[key]) and set(out["class_ap"][key]) == {"cat", "dog"}
+        assert f"mask AP^r {out[key]:.4f} (VOC10+ area under the curve, IoU of masks {least}" in printed
+        assert json.loads((folder / "report/report.json").read_text())["metrics"][key] == pytest.approx(out[key])
+
+
+def test_perfect_masks_of_real_images(real_data):
+    """What the loader reads of VOC's pictures, void pixels included, found as it is and moved by 8 pixels."""
+    source = VocSource(format="voc", root=real_data / "voc12_animals/VOCdevkit/VOC2012", split="val")
+    dataset = load_dataset([source], "voc", masks=True)
+    masked = [record for record in dataset.records if record.masks is not None]
+    assert 20 < len(masked) < len(dataset.records)
+    sure = {each.image_id: there(each.masks).areas > 0 for each in masked}
+    found = {
+        each.image_id: Detections(each.boxes, torch.ones(len(each.labels)), each.labels, masks=each.masks)[sure[each.image_id]]
+        for each in masked
+    }
+    metrics = evaluate_detections(dataset, found).metrics
+    assert metrics["mask_voc50"] == metrics["mask_voc70"] == 1
+    moved = {
+        key: replace(each, masks=Masks.from_bitmaps(there(each.masks).decode().roll((8, 8), (1, 2))))
+        for key, each in found.items()
+    }
+    metrics = evaluate_detections(dataset, moved).metrics
+    assert 0.3 < metrics["mask_voc70"] < metrics["mask_voc50"] < 1

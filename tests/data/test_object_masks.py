@@ -19,6 +19,7 @@ from detection.data.faults import Faults
 from detection.data.findings import examine_data
 from detection.data.object_masks import describe_masks
 from detection.data.orientation import turn_box, turn_masks
+from detection.data.transforms import make_target
 from detection.data.voc import read_voc
 from detection.data.writers.dataset import write_dataset
 from detection.errors import DatasetError
@@ -31,15 +32,17 @@ BOX = [10, 5, 30, 5, 30, 25, 10, 25]  # the outline of the first object, in an i
 
 
 def read(
-    root: Path, *segmentations: Any, masks: bool = True, strict: bool = False, **first: Any
+    root: Path, *segmentations: Any, masks: bool = True, strict: bool = False, thorough: bool = True, **first: Any
 ) -> tuple[list[Record], Faults]:
-    """The four pictures, with segmentations of the first objects; `first`: what else the first object says."""
+    """The four pictures, with segmentations of the first objects; `first`: what else the first object says.
+
+    As `check-dataset` reads them, or, not `thorough`, as training does."""
     content = coco_content()
     for annotation, value in zip(content["annotations"], segmentations, strict=False):
         annotation["segmentation"] = value
     content["annotations"][0] |= first
     write_coco(root, content=content)
-    faults = Faults(strict=strict)
+    faults = Faults(strict=strict, thorough=thorough)
     return read_coco(coco_source(root), root, ClassMap.to(CLASSES), faults, masks=masks), faults
 
 
@@ -85,6 +88,40 @@ def test_an_object_with_a_faulty_mask_keeps_its_box(tmp_path, value, kind, told)
     assert len(first.boxes) == 2 and first.masks is None
     with pytest.raises(DatasetError, match="data.strict"):
         read(tmp_path, value, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "told", "has_mask"),
+    [
+        ([[10, 5, 30, 5]], ["mask that cannot be read, left out"], False),
+        ([[10, 5, 30, 5, 30, 25, 10]], ["mask that cannot be read, left out"], False),
+        ([[100, 100, 120, 100, 120, 120]], ["mask outside the image, left out"], False),
+        ([[10, -7, 30, 5, 30, 25, 10, 25]], ["mask reaching out of the image, clipped"], True),
+        ({"size": [40, 60], "counts": [2400]}, ["mask without a pixel, left out"], False),
+        ([[10, 5, 10, 5, 10, 5]], [], True),  # it has no pixel
+        ([BOX], [], True),
+    ],
+)
+def test_training_is_told_at_its_start_of_all_that_needs_no_pixels(tmp_path, monkeypatch, value, told, has_mask):
+    with monkeypatch.context() as patched:
+        patched.setattr("detection.polygons.mask_api", None)  # it would rasterise
+        (first, *_), faults = read(tmp_path, value, thorough=False)
+        assert (describe_masks("train", [first], needed=False) or "") == (
+            "train: 0 of 1 images have no masks, and 1 objects of the others: of these only boxes count"
+            if has_mask
+            else "train: no object has a mask: masks are not measured, boxes are"
+        )
+    assert [note.kind for note in faults.notes] == told and (first.masks is not None) == has_mask
+    (same, *_), _ = read(tmp_path, value)
+    if same.masks is not None:
+        assert there(first.masks).rasterised() == same.masks and first.masks != same.masks
+        assert make_target(first).masks.equal(there(make_target(same).masks))
+
+
+def test_strict_training_looks_for_all_faults():
+    data = Config.model_validate({"data": {"classes": ["cat"], "strict": True}}).data
+    assert Faults.of(data).thorough and not Faults.of(data.model_copy(update={"strict": False})).thorough
+    assert Faults.of(data.model_copy(update={"strict": False}), collect=True).thorough
 
 
 def test_a_mask_that_reaches_out_of_the_image_is_clipped_and_told_how_far(tmp_path):

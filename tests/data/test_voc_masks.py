@@ -11,6 +11,7 @@ from detection.data.voc_masks import read_mask_truth, read_voc_masks
 from detection.errors import DatasetError
 from detection.evaluation.devkit import read_devkit
 from tests.evaluation.scenes import make_record
+from tests.there import there
 
 PIXELS = [[0, 1, 1, 255, 0], [0, 1, 255, 255, 3], [0, 255, 0, 3, 3]]
 
@@ -62,7 +63,8 @@ def test_only_images_with_a_picture_have_masks(tmp_path):
     records = [type(record)(**(vars(record) | {"size_hw": (3, 5)})) for record in records]
     write_picture(tmp_path / "SegmentationObject/b.png")
     truth = read_mask_truth(tmp_path, records)
-    assert list(truth) == ["b"] and truth["b"].masks.areas.tolist() == [3, 0, 3]
+    assert [each.image_id for each in truth] == ["b"] and there(truth[0].masks).areas.tolist() == [3, 0, 3]
+    assert there(truth[0].void).areas.tolist() == [4]
     with pytest.raises(DatasetError, match=r"SegmentationObject has no picture of the 1 images, as of 'a\.png'"):
         read_mask_truth(tmp_path, records[:1])
     with pytest.raises(DatasetError, match="cannot list the folder"):
@@ -78,10 +80,9 @@ def test_the_picture_must_be_as_large_as_the_image(tmp_path):
 def test_voc_s_own_pictures_fit_their_boxes(real_data: Path):
     folder = real_data / "voc_mini/VOCdevkit/VOC2012"
     devkit = read_devkit(folder, "val")
-    truth = read_mask_truth(folder, devkit.records)
-    records = [record for record in devkit.records if record.image_id in truth]
+    records = read_mask_truth(folder, devkit.records)
     assert 30 < len(records) < len(devkit.records)
-    masks = [truth[record.image_id].masks for record in records]
+    masks = [there(record.masks) for record in records]
     assert all(bool((each.areas > 0).all()) for each in masks)  # also of difficult objects
     boxes, annotated = torch.cat([each.boxes() for each in masks]), torch.cat([record.boxes for record in records]).float()
     # The mask has no border: its box is a little smaller. A few objects are in parts, of which others hide some.

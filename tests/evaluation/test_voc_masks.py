@@ -10,16 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection.data.voc_masks import MaskTruth, read_mask_truth
+from detection.data.catalog import Dataset
+from detection.data.voc_masks import read_mask_truth
 from detection.errors import DatasetError
 from detection.evaluation.devkit import read_devkit
 from detection.evaluation.metrics import VocMetric
 from detection.evaluation.voc import VocResult, evaluate_voc
-from detection.evaluation.voc_masks import evaluate_voc_masks
+from detection.evaluation.voc_masks import evaluate_predicted_voc_masks, evaluate_voc_masks
+from detection.inference.evaluate import evaluate_detections
 from detection.masks import Masks
 from detection.structures import Detections, ImageId, Record
 from tests.evaluation import devkit
 from tests.evaluation.scenes import make_detections, make_record
+from tests.there import there
 
 NAMES = ["cat", "dog", "cow"]
 SIZE = (12, 15)
@@ -34,16 +37,22 @@ def rectangle(top: int, left: int, bottom: int, right: int) -> Bitmaps:
     return bitmap
 
 
-def truth_of(bitmaps: Bitmaps, void: Bitmaps | None = None) -> MaskTruth:
-    return MaskTruth(Masks.from_bitmaps(bitmaps), Masks(SIZE) if void is None else Masks.from_bitmaps(void))
+def with_masks(record: Record, bitmaps: Bitmaps, void: Bitmaps | None = None) -> Record:
+    """The record with its objects' masks; without void pixels it has none, or one without a pixel."""
+    unknown = None if void is None else Masks.from_bitmaps(void)
+    return replace(record, size_hw=SIZE, masks=Masks.from_bitmaps(bitmaps), void=unknown)
 
 
 def one_image(objects: Bitmaps, found: Bitmaps, void: Bitmaps | None = None, least: float = 0.5) -> float:
     """AP^r of one class in one image; the detections by falling score."""
-    record = make_record("a", [BOX] * len(objects))
-    scores = torch.linspace(0.9, 0.1, len(found)).tolist()
-    detections, masks = {"a": make_detections([BOX] * len(found), scores)}, {"a": Masks.from_bitmaps(found)}
-    return evaluate_voc_masks([record], {"a": truth_of(objects, void)}, detections, masks, ["cat"], least).mean_ap
+    record = with_masks(make_record("a", [BOX] * len(objects)), objects, void)
+    return evaluate_voc_masks([record], {"a": detected(found)}, ["cat"], least).mean_ap
+
+
+def detected(bitmaps: Bitmaps) -> Detections:
+    """Detections of one class with these masks, by falling score."""
+    scores = torch.linspace(0.9, 0.1, len(bitmaps)).tolist()
+    return replace(make_detections([BOX] * len(bitmaps), scores), masks=Masks.from_bitmaps(bitmaps))
 
 
 def test_masks_decide_and_not_their_boxes():
@@ -68,24 +77,41 @@ def test_void_pixels_count_neither_way():
 def test_objects_without_a_pixel_are_not_to_be_found():
     objects = torch.cat([rectangle(0, 0, 4, 4), rectangle(0, 0, 0, 0)])
     assert one_image(objects, rectangle(0, 0, 4, 4)) == 1
-    record = make_record("a", [BOX])
-    result = evaluate_voc_masks([record], {"a": truth_of(rectangle(0, 0, 0, 0))}, {}, {}, ["cat"])
+    result = evaluate_voc_masks([with_masks(make_record("a", [BOX]), rectangle(0, 0, 0, 0))], {}, ["cat"])
     assert result.absent == ("cat",) and np.isnan(result.mean_ap)
 
 
 def test_difficult_objects_are_neither_wanted_nor_wrong():
     objects = torch.cat([rectangle(0, 0, 4, 4), rectangle(6, 6, 10, 10)])
-    record = make_record("a", [BOX, BOX], difficult=[True, False])
-    detections = {"a": make_detections([BOX, BOX], [0.9, 0.8])}
-    result = evaluate_voc_masks([record], {"a": truth_of(objects)}, detections, {"a": Masks.from_bitmaps(objects)}, ["cat"])
+    record = with_masks(make_record("a", [BOX, BOX], difficult=[True, False]), objects)
+    result = evaluate_voc_masks([record], {"a": detected(objects)}, ["cat"])
     assert result.mean_ap == 1 and result.curves["cat"].num_objects == 1
 
 
 def test_nothing_found():
     objects = rectangle(0, 0, 4, 4)
     assert one_image(objects, objects[:0]) == 0
-    assert evaluate_voc_masks([make_record("a", [BOX])], {"a": truth_of(objects)}, {}, {}, ["cat"]).mean_ap == 0
-    assert np.isnan(evaluate_voc_masks([], {}, {}, {}, ["cat"]).mean_ap)
+    assert evaluate_voc_masks([with_masks(make_record("a", [BOX]), objects)], {}, ["cat"]).mean_ap == 0
+    assert np.isnan(evaluate_voc_masks([], {}, ["cat"]).mean_ap)
+
+
+def test_images_without_masks_do_not_count():
+    objects = rectangle(0, 0, 4, 4)
+    records = [with_masks(make_record("a", [BOX]), objects), make_record("b", [BOX])]
+    wrong = rectangle(6, 6, 10, 10)
+    result = evaluate_voc_masks(records, {"a": detected(objects), "b": detected(wrong)}, ["cat"])
+    assert result.mean_ap == 1 and result.curves["cat"].num_objects == 1
+
+
+def test_both_numbers_of_what_has_masks_and_none_without():
+    frame, square = rectangle(0, 0, 10, 10) & ~rectangle(2, 2, 10, 8), rectangle(0, 0, 10, 10)  # IoU 0.52
+    record = with_masks(make_record("a", [BOX]), frame)
+    result = evaluate_detections(Dataset(("cat",), [record]), {"a": detected(square)})
+    assert (result.metrics["mask_voc50"], result.metrics["mask_voc70"]) == (1, 0)
+    assert (result.class_ap["mask_voc50"], result.class_ap["mask_voc70"]) == ({"cat": 1.0}, {"cat": 0.0})
+    assert "VOC mask AP^r@.7" in str(result)
+    assert evaluate_predicted_voc_masks([record], {"a": replace(detected(square), masks=None)}, ["cat"]) == {}
+    assert evaluate_predicted_voc_masks([make_record("a", [BOX])], {"a": detected(square)}, ["cat"]) == {}
 
 
 Scene = tuple[list[Record], dict[Any, Bitmaps], dict[Any, Bitmaps], dict[Any, Detections], dict[Any, Bitmaps]]
@@ -161,9 +187,9 @@ def plain_ap(scene: Scene, label: int, metric: VocMetric, least: float) -> float
 
 def evaluate(scene: Scene, least: float, metric: VocMetric) -> VocResult:
     records, objects, voids, detections, found = scene
-    truth = {key: truth_of(objects[key], voids[key]) for key in objects}
-    masks = {key: Masks.from_bitmaps(each) for key, each in found.items()}
-    return evaluate_voc_masks(records, truth, detections, masks, NAMES, least, metric)
+    truth = [with_masks(record, objects[record.image_id], voids[record.image_id]) for record in records]
+    masked = {key: replace(each, masks=Masks.from_bitmaps(found[key])) for key, each in detections.items()}
+    return evaluate_voc_masks(truth, masked, NAMES, least, metric)
 
 
 @settings(max_examples=40)
@@ -202,41 +228,32 @@ def test_masks_that_fill_their_boxes_give_what_the_boxes_give():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("detections", "message"),
     [
-        ({"truth": {}}, "image 'a' has no masks to compare with: leave it out"),
-        ({"truth": {"a": truth_of(rectangle(0, 0, 4, 4)[[0, 0]])}}, "image 'a' has 1 objects and 2 masks of them"),
-        ({"masks": {}}, "image 'a' has 1 detections and 0 masks of them"),
-        ({"masks": {"a": Masks((12, 15), ())}}, "image 'a' has 1 detections and 0 masks of them"),
-        ({"masks": {"a": Masks((9, 9)).union()}}, "detections of image 'a': masks of 9 x 9 and of 12 x 15 px are not of one"),
-        ({"detections": {"b": Detections.empty()}}, "detections of image 'b'"),
+        ({"a": replace(detected(rectangle(0, 0, 4, 4)), masks=None)}, r"image 'a' has 1 detections with 0 masks"),
+        ({"a": replace(detected(rectangle(0, 0, 4, 4)), masks=Masks(SIZE))}, r"image 'a' has 1 detections with 0 masks"),
+        ({"a": replace(detected(rectangle(0, 0, 4, 4)), masks=Masks((9, 9)).union())}, r"1 masks of \(9, 9\); its own size is"),
+        ({"b": Detections.empty()}, "detections of image 'b'"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
-    given = {
-        "records": [make_record("a", [BOX])],
-        "truth": {"a": truth_of(rectangle(0, 0, 4, 4))},
-        "detections": {"a": make_detections([BOX], [0.5])},
-        "masks": {"a": Masks.from_bitmaps(rectangle(0, 0, 4, 4))},
-    }
+def test_what_does_not_fit_is_refused(detections, message):
     with pytest.raises(DatasetError, match=message):
-        evaluate_voc_masks(**(given | change), class_names=["cat"])
+        evaluate_voc_masks([with_masks(make_record("a", [BOX]), rectangle(0, 0, 4, 4))], detections, ["cat"])
 
 
 def test_voc_s_own_masks(real_data: Path):
     folder = real_data / "voc_mini/VOCdevkit/VOC2012"
     annotated = read_devkit(folder, "val")
-    truth = read_mask_truth(folder, annotated.records)
-    records = [record for record in annotated.records if record.image_id in truth]
+    records = read_mask_truth(folder, annotated.records)
     random = np.random.default_rng(0)
     detections = {
-        each.image_id: Detections(each.boxes, torch.from_numpy(random.random(len(each.labels))), each.labels)
+        each.image_id: Detections(each.boxes, torch.from_numpy(random.random(len(each.labels))), each.labels, masks=each.masks)
         for each in records
     }
-    perfect = {key: each.masks for key, each in truth.items()}
-    assert evaluate_voc_masks(records, truth, detections, perfect, annotated.class_names).mean_ap == 1
-    moved = {key: Masks.from_bitmaps(each.decode().roll((6, 6), (1, 2))) for key, each in perfect.items()}
-    half, strict = (
-        evaluate_voc_masks(records, truth, detections, moved, annotated.class_names, least).mean_ap for least in (0.5, 0.7)
-    )
+    assert evaluate_voc_masks(records, detections, annotated.class_names).mean_ap == 1
+    moved = {
+        key: replace(each, masks=Masks.from_bitmaps(there(each.masks).decode().roll((6, 6), (1, 2))))
+        for key, each in detections.items()
+    }
+    half, strict = (evaluate_voc_masks(records, moved, annotated.class_names, least).mean_ap for least in (0.5, 0.7))
     assert 0.3 < strict < half < 0.95

@@ -1,4 +1,5 @@
-"""Pascal VOC's average precision, of a model on its config's test split or of detection files.
+"""Pascal VOC's average precision, of a model on its config's test split or of detection files; that of masks, too, of a model
+that predicts them.
 
 With no option at all: of the last quickstart run, on the sample data.
 """
@@ -7,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,11 +29,22 @@ from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
 
 if TYPE_CHECKING:
+    from detection.data.catalog import Dataset
     from detection.evaluation.voc import VocResult
     from detection.evaluation.voc_files import VocEvaluation
     from detection.report.reported import ReportedDetector
+    from detection.structures import DetectionsByImage
 
 NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What is compared, and for a model's report, which knows all metrics, where that comes from."""
+
+    evaluation: VocEvaluation
+    dataset: Dataset | None = None
+    detections: DetectionsByImage | None = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--metric", choices=("voc07", "area"), help="11-point or area; default: voc07 for the year 2007, else area"
     )
     parser.add_argument("--iou-threshold", type=fraction, default=0.5, metavar="T", help="default: 0.5")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write mAP, AP by class (0 to 1) and metric")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write mAP, AP by class (0 to 1), metric; of masks too"
+    )
     parser.add_argument("--write-detections", type=output_folder, metavar="DIR", help="write comp4_det_SPLIT_CLASS.txt")
     parser.add_argument(
         "--report", type=output_folder, metavar="DIR", help="write a page that says what is wrong, as `resdet report` does"
@@ -66,25 +81,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = new_console()
     files = detections_given(options, "devkit", "DIR", ["year", "split"])
     if files:
-        evaluation: VocEvaluation | None = read_files(options)
+        evaluated: Evaluated | None = Evaluated(read_files(options))
     else:
         with evaluating_processes() as console:
-            evaluation = predict(options, console)
-    if evaluation is None:
+            evaluated = predict(options, console)
+    if evaluated is None:
         say("the split has no annotations: the detections are for the test server", console)
         return 0
 
     from detection.files import write_json
 
+    evaluation = evaluated.evaluation
     result = evaluation.evaluate(options.iou_threshold, options.metric)
     if math.isnan(result.mean_ap):
         raise DatasetError(NOTHING_TO_MEASURE)
     # The file first: a terminal or a plot may fail.
     if options.json:
-        write_json(options.json, result.as_json())
+        write_json(options.json, result.as_json() | masks_as_json(evaluation.masks))
     print_result(console, result, evaluation.classes_without_file)
+    for line in mask_lines(evaluation.masks):
+        say(line, console)
     if options.report:
-        write_page(options.report, as_reported(options, evaluation), console)
+        write_page(options.report, as_reported(options, evaluated), console)
     return 0
 
 
@@ -99,7 +117,7 @@ def read_files(options: argparse.Namespace) -> VocEvaluation:
     return read_voc_files(options.devkit, options.detections, options.year, options.split or "test")
 
 
-def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | None:
+def predict(options: argparse.Namespace, console: Console) -> Evaluated | None:
     """Run a model on its test split; its detections are written where --write-detections says, before they are evaluated.
 
     None for a split without annotations, and on all but rank 0 of several processes. Raises ConfigError or DatasetError before
@@ -124,7 +142,9 @@ def predict(options: argparse.Namespace, console: Console) -> VocEvaluation | No
     if options.write_detections:
         write_voc_detections(options.write_detections, detections, split.class_names, split.voc_name)
         say(f"detections: {options.write_detections}", console)
-    return None if split.unannotated else as_voc_evaluation(split, detections, ground_truth)
+    if split.unannotated:
+        return None
+    return Evaluated(as_voc_evaluation(split, detections, ground_truth), split.dataset, detections)
 
 
 def print_result(console: Console, result: VocResult, without_file: Sequence[str]) -> None:
@@ -142,13 +162,35 @@ def print_result(console: Console, result: VocResult, without_file: Sequence[str
     say(f"mAP {result.mean_ap:.4f} ({title})", console)
 
 
-def as_reported(options: argparse.Namespace, evaluation: VocEvaluation) -> ReportedDetector:
-    """The same detections on the same ground truth, with all metrics."""
+def masks_as_json(masks: Mapping[str, VocResult]) -> dict[str, object]:
+    """The means by the keys of METRICS, and `class_ap`: those of the classes; nothing without masks."""
+    if not masks:
+        return {}
+    means = {key: result.mean_ap for key, result in masks.items()}
+    return {**means, "class_ap": {key: result.ap for key, result in masks.items()}}
+
+
+def mask_lines(masks: Mapping[str, VocResult]) -> list[str]:
+    """The mean of masks at each IoU, a line each."""
+    from detection.evaluation.metrics import VOC_METRIC_TITLES
+
+    return [
+        f"mask AP^r {result.mean_ap:.4f} ({VOC_METRIC_TITLES[result.metric]}, IoU of masks {result.iou_threshold:g}, "
+        f"{len(result.ap)} classes, of the images that have masks)"
+        for result in masks.values()
+    ]
+
+
+def as_reported(options: argparse.Namespace, evaluated: Evaluated) -> ReportedDetector:
+    """The same detections with all metrics: a model's on the ground truth of its data, those of files on the kit's."""
     from detection.analysis.report_truth import with_size
     from detection.data.catalog import Dataset
     from detection.evaluation.by_image import group_by_image
     from detection.inference.evaluate import evaluate_detections
 
+    if evaluated.dataset is not None and evaluated.detections is not None:
+        return evaluate_detections(evaluated.dataset, evaluated.detections).reported(name_of_evaluated(options))
+    evaluation = evaluated.evaluation
     dataset = Dataset(tuple(evaluation.class_names), [with_size(record) for record in evaluation.records])
     found = group_by_image(dataset.records, evaluation.detections, dataset.class_names)
     return evaluate_detections(dataset, found).reported(name_of_evaluated(options))

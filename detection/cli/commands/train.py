@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from detection.engine.result import TrainResult
     from detection.trackers import Tracker
 
-SHOWN_METRICS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc_area", "voc07")
+SHOWN_METRICS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc_area", "voc07", "mask_voc50")
 
 
 def build_parser() -> argparse.ArgumentParser:

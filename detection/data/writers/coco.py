@@ -43,9 +43,8 @@ class JsonList:
 
 def _segmentation(mask: bytes | None, size_hw: tuple[int, int]) -> Any:
     """Run lengths as COCO has them; the empty list, which other programs write too, where an object has no mask."""
-    if mask is None or mask == Masks.empty(size_hw):
-        return []
-    return Masks(size_hw, (mask,)).as_json()[0]
+    masks = Masks(size_hw, () if mask is None else (mask,))
+    return masks.as_json()[0] if masks.areas.any() else []
 
 
 class CocoWriter:
