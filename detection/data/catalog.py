@@ -132,7 +132,7 @@ def read_sources(
     """Read and join sources. Raises DatasetError, or collects it in `faults`.
 
     `weights` gets the weight of the source of each image, where that is not 1.
-    With `masks` records have those of sources in COCO's and VOC's format.
+    With `masks` records have those of sources in COCO's and VOC's format, and polygons of labelme and YOLO.
     """
     if not sources:
         raise DatasetError("no source of images is given: set data.train, data.val or data.test in the config")
@@ -168,7 +168,7 @@ def _read_source(source: Source, classes: ClassMap, faults: Faults, masks: bool)
     if isinstance(source, IlsvrcDetSource):
         devkit = resolve_devkit(source, root)
         return turn_records(read_ilsvrc_det(source, root, devkit, classes, faults), source.boxes_in, faults)
-    return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults)
+    return to_records(read_folder(source, root, faults), classes, source.boxes_in, faults, masks=masks)
 
 
 def _with_ids_of_their_own(records: Sequence[Record], seen: Mapping[ImageId, Path]) -> list[Record]:

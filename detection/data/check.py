@@ -53,6 +53,7 @@ class SplitStatistics:
     num_objects: int
     num_difficult: int  # objects
     num_crowd: int  # objects
+    num_with_masks: int  # objects whose masks have a pixel
     objects_by_class: dict[str, int]
     box_sizes: dict[int, int]  # percentile -> square root of the box's area; empty without boxes
 
@@ -119,6 +120,7 @@ def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitSt
         num_objects=sum(len(record.labels) for record in records),
         num_difficult=sum(int(record.difficult.sum()) for record in records),
         num_crowd=sum(int(record.crowd.sum()) for record in records),
+        num_with_masks=sum(int(record.masks.known.sum()) for record in records if record.masks is not None),
         objects_by_class=count_classes(records, class_names),
         box_sizes=box_size_percentiles(records),
     )
@@ -126,6 +128,7 @@ def split_statistics(split: CheckedSplit, class_names: Sequence[str]) -> SplitSt
 
 def overview(splits: Sequence[CheckedSplit], statistics: Sequence[SplitStatistics]) -> dict[str, list[int]]:
     """The numbers of images, objects and faults by what they are of, one of each for each split."""
+    with_masks = [each.num_with_masks for each in statistics]
     return {
         "images": [each.num_images for each in statistics],
         "landscape or square": [each.num_landscape for each in statistics],
@@ -133,6 +136,7 @@ def overview(splits: Sequence[CheckedSplit], statistics: Sequence[SplitStatistic
         "objects": [each.num_objects for each in statistics],
         "difficult": [each.num_difficult for each in statistics],
         "crowd": [each.num_crowd for each in statistics],
+        **({"with masks": with_masks} if any(with_masks) else {}),
         "faults refused": [len(split.faults.errors) for split in splits],
         "faults repaired": [len(split.faults.notes) for split in splits],
     }

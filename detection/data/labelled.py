@@ -10,13 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from detection.config import BoxesIn, FolderSource
 from detection.data.classes import ClassMap
 from detection.data.faults import Faults
 from detection.data.images import ImageHeader, read_header
-from detection.data.orientation import Turned, turn_box
+from detection.data.object_masks import read_segmentation
+from detection.data.orientation import Turned, turn_box, turn_masks
 from detection.data.records import AnnotatedObject, Box, make_record, needs_no_repair, repair_box
 from detection.errors import BadImageError, DatasetError
+from detection.masks import Masks
+from detection.polygons import unpack_polygons
 from detection.structures import ImageId, Record
 
 
@@ -30,6 +35,7 @@ class LabelledObject:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None  # px^2; None: the box's
+    polygons: bytes | None = None  # its outline in the box's unit, as `pack_polygons` gives it; None: it has none
 
 
 @dataclass(frozen=True)
@@ -52,20 +58,24 @@ is one without.
 """
 
 
-def to_records(images: Sequence[LabelledImage], classes: ClassMap, boxes_in: BoxesIn, faults: Faults) -> list[Record]:
+def to_records(
+    images: Sequence[LabelledImage], classes: ClassMap, boxes_in: BoxesIn, faults: Faults, *, masks: bool = False
+) -> list[Record]:
     """Labelled images -> records: classes mapped, boxes in the displayed frame, faulty ones repaired or dropped.
 
-    Raises DatasetError, or collects it in `faults`.
+    `masks`: polygons become masks, by the rules for COCO's. Raises DatasetError, or collects it in `faults`.
     """
     records, turned = [], Turned()
     for image in images:
         with faults.guard():
-            records.append(_to_record(image, classes, boxes_in, faults, turned))
+            records.append(_to_record(image, classes, boxes_in, faults, turned, masks))
     turned.inform(faults)
     return records
 
 
-def _to_record(image: LabelledImage, classes: ClassMap, boxes_in: BoxesIn, faults: Faults, turned: Turned) -> Record:
+def _to_record(
+    image: LabelledImage, classes: ClassMap, boxes_in: BoxesIn, faults: Faults, turned: Turned, masks: bool
+) -> Record:
     header = _read_header(image)
     is_stored = bool(image.objects) and turned.is_stored(boxes_in, image.size_hw, header, image.file)
     drawn_hw = header.stored_hw if is_stored else header.size_hw
@@ -79,7 +89,10 @@ def _to_record(image: LabelledImage, classes: ClassMap, boxes_in: BoxesIn, fault
             kept = _repair(_in_pixels(each.box, drawn_hw) if image.relative else each.box, drawn_hw, each.where, faults)
             if kept is not None:
                 box = turn_box(kept, drawn_hw, header.orientation) if is_stored else kept
-                objects.append(AnnotatedObject(box, label, each.difficult, each.crowd, each.area))
+                mask = _read_mask(each, image.relative, drawn_hw, faults) if masks else None
+                if mask is not None and is_stored:
+                    (mask,) = turn_masks(Masks(drawn_hw, (mask,)), header.orientation).counts
+                objects.append(AnnotatedObject(box, label, each.difficult, each.crowd, each.area, mask))
     return make_record(image.image_id, image.file, header.size_hw, objects)
 
 
@@ -100,6 +113,14 @@ def _repair(box: Box, size_hw: tuple[int, int], where: str, faults: Faults) -> B
     if needs_no_repair(box, size_hw):
         return box
     return repair_box(box, size_hw, f"{where}, box {' '.join(f'{value:g}' for value in box)}", faults)
+
+
+def _read_mask(each: LabelledObject, relative: bool, size_hw: tuple[int, int], faults: Faults) -> bytes | None:
+    if each.polygons is None:
+        return None
+    scale = np.array(size_hw[::-1] if relative else (1, 1), dtype=np.float64)
+    polygons = [(part.reshape(-1, 2) * scale).reshape(-1).tolist() for part in unpack_polygons(each.polygons)]
+    return read_segmentation(polygons, size_hw, each.where, faults)
 
 
 def _in_pixels(box: Box, size_hw: tuple[int, int]) -> Box:

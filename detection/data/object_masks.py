@@ -14,7 +14,7 @@ from detection.data.faults import Faults
 from detection.data.records import AnnotatedObject, Box
 from detection.errors import DatasetError
 from detection.masks import Masks, compact
-from detection.polygons import is_packed, polygon_bounds, unpack_polygons
+from detection.polygons import is_packed, polygon_bounds
 from detection.structures import Record
 
 MIN_FIT = 0.5
@@ -36,21 +36,22 @@ def read_segmentation(value: Any, size_hw: tuple[int, int], where: str, faults: 
         faults.note(f"{where}: {printable(str(error))}", "mask that cannot be read", "left out")
         return None
     size = f"a {size_hw[1]}x{size_hw[0]} image"
-    inside, distance = _reach(masks.counts[0], size_hw)
+    inside, distance = _reach(value, size_hw)
     masks = masks.rasterised() if faults.thorough else masks
-    if not inside or not masks.known[0]:
+    (mask,) = masks.counts
+    if not inside or not (is_packed(mask) or masks.areas[0]):
         faults.note(f"{where} in {size}", f"mask {'outside the image' if distance else 'without a pixel'}", "left out")
         return None
     if distance > _BORDER:
         faults.note(f"{where} in {size}, by {distance:.4g} px", "mask reaching out of the image", "clipped")
-    return masks.counts[0]
+    return mask
 
 
-def _reach(mask: bytes, size_hw: tuple[int, int]) -> tuple[bool, float]:
+def _reach(value: Any, size_hw: tuple[int, int]) -> tuple[bool, float]:
     """Whether the box around polygons meets the image, and how far it reaches out of it in px; run lengths never do."""
-    if not is_packed(mask):
+    if not isinstance(value, list):
         return True, 0.0
-    (height, width), (x1, y1, x2, y2) = size_hw, polygon_bounds(unpack_polygons(mask))
+    (height, width), (x1, y1, x2, y2) = size_hw, polygon_bounds(value)
     meets = x2 > -_BORDER and y2 > -_BORDER and x1 < width + _BORDER and y1 < height + _BORDER
     return meets, max(-x1, -y1, x2 - width, y2 - height, 0.0)
 
@@ -88,7 +89,8 @@ def describe_masks(name: str, records: Sequence[Record], *, needed: bool) -> str
         if needed:
             raise DatasetError(
                 f"{name}: model.mask is true, and no object of its {len(records)} images has a mask: name data with masks "
-                "(COCO's `segmentation`, or SegmentationObject/ beside VOC's Annotations/), or set model.mask to false"
+                "(COCO's `segmentation`, SegmentationObject/ beside VOC's Annotations/, polygons of labelme or YOLO), or set "
+                "model.mask to false"
             )
         return f"{name}: no object has a mask: masks are not measured, boxes are"
     bare = len(records) - len(images)

@@ -36,6 +36,7 @@ class DetectedTable:
     labels: Ints  # (D,)
     scores: Floats  # (D,)
     boxes: Floats  # (D, 4)
+    places: Ints  # (D,) among the detections of the image as they were given
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -152,6 +153,7 @@ def match(
             _joined([image.labels for image in images], np.int64),
             _joined([image.scores for image in images], np.float64),
             _joined([image.boxes for image in images], np.float64, 4),
+            _joined([image.places for image in images], np.int64),
         ),
         ObjectTable(
             np.repeat(order, [len(image.object_labels) for image in images]).astype(np.int64),
@@ -170,6 +172,7 @@ class _Image(NamedTuple):
     labels: Ints
     scores: Floats
     boxes: Floats
+    places: Ints
     object_labels: Ints
     object_boxes: Floats
     object_areas: Floats
@@ -183,9 +186,10 @@ class _Image(NamedTuple):
         kept = order[_rank_in_class(labels[order]) < max_detections]
         boxes = found.boxes.double().numpy()[kept]
         if record is None:
-            return cls(labels[kept], scores[kept], boxes, np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool))
+            nothing = np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool)
+            return cls(labels[kept], scores[kept], boxes, kept, *nothing)
         objects = (record.labels.numpy(), record.boxes.double().numpy(), record.areas.double().numpy())
-        return cls(labels[kept], scores[kept], boxes, *objects, (~record.trainable).numpy())
+        return cls(labels[kept], scores[kept], boxes, kept, *objects, (~record.trainable).numpy())
 
 
 class _ImageMatches(NamedTuple):

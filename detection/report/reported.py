@@ -34,7 +34,7 @@ class ReportedDetector:
     dataset: Dataset
     detections: DetectionsByImage
     metrics: Mapping[str, float]  # by the keys of METRICS
-    class_ap: Mapping[str, Mapping[str, float]]  # "AP", "voc_area" and "voc07" -> class name -> AP
+    class_ap: Mapping[str, Mapping[str, float]]  # "AP", "voc_area", "voc07", "mask_AP", ... -> class name -> AP
     latency: Latency | None = None  # None where only the detections are known
     run: RunCurves | None = None  # what the run logged, if it is one
     max_pixels: int = MAX_PIXELS  # of an image's file that is read, as `data.max_pixels` has it

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from detection.engine.run_curves import MetricCurve, RunCurves
 
 MAX_POINTS = 300
-SHOWN_METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "voc_area": "VOC mAP, area", "voc07": "VOC mAP, 11-point"}
+SHOWN_METRICS = {
+    "AP": "AP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "mask_AP": "mask AP",
+    "voc_area": "VOC mAP, area",
+    "voc07": "VOC mAP, 11-point",
+}
 """Metrics of the evaluations by their keys, and what a legend calls them."""
 
 _TOTAL, _VALIDATION = "loss", "val_loss"

@@ -96,7 +96,7 @@ def test_the_report_of_a_model_has_its_numbers(tmp_path):
         (lambda folder: arguments(folder, "--write-detections", "x"), "--write-detections goes with --weights"),
         (lambda folder: arguments(folder)[:3], "--annotations goes with --detections"),
         (lambda folder: ["eval-coco", "--detections", "x"], "--detections needs --annotations"),
-        (lambda folder: arguments(folder, "--type", "masks", "--report", f"{folder}/r"), "--report shows boxes"),
+        (lambda folder: arguments(folder, "--type", "masks", "--report", f"{folder}/r"), "--report of files shows boxes"),
         (lambda folder: arguments(folder, "--type", "masks"), "annotations.json: image 11 must have its 'height' and 'width'"),
         (lambda folder: ["eval-coco", "--weights", str(folder / "no.pt")], "no.pt"),
         (lambda folder: [*arguments(folder)[:-1], str(folder / "no.json")], "no.json: No such file"),

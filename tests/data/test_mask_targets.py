@@ -1,6 +1,7 @@
 """Masks follow their image and their boxes: through augmentation, resize, tiles, packing and the loader."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from detection.data.paper_transforms import PAPER_TRANSFORMS
 from detection.data.tiles import tile_dataset, tile_record
 from detection.data.transforms import augment, make_target, mask_boxes, resize
 from detection.errors import ConfigError
-from detection.masks import Masks
+from detection.masks import Masks, compact
 from detection.structures import Batch, Record, Target
 from detection.tiles import Window
 from tests.there import there
@@ -247,6 +248,36 @@ def test_packed_masks_are_those_of_the_records():
     assert torch.equal(there(found.masks), there(make_target(record).masks)) and torch.equal(
         found.boxes, make_target(record).boxes
     )
+
+
+def polygon_records(folder: Path) -> list[Record]:
+    """Two images of two objects as an annotation file has them: an L with a corner between pixels, and two triangles."""
+    l_shape = [5.25, 5.5, 20.1, 5.5, 20.1, 20.9, 50.3, 20.9, 50.3, 35.75, 5.25, 35.75]
+    triangles = [[30.0, 2.0, 40.0, 2.0, 35.0, 12.0], [45.0, 2.0, 58.0, 2.0, 58.0, 15.0]]
+    masks = Masks((40, 60), (compact([l_shape], (40, 60)), compact(triangles, (40, 60))))
+    records = []
+    for number in range(2):
+        file = folder / f"{number}.png"
+        Image.fromarray(pixels(40, 60)).save(file)
+        records.append(replace(record_of(masks.decode(), file), masks=masks))
+    return records
+
+
+def test_polygons_travel_to_the_loader_and_become_the_targets_of_their_bitmaps(tmp_path):
+    lazy = polygon_records(tmp_path)
+    eager = [replace(record, masks=there(record.masks).rasterised()) for record in lazy]
+    packed = [pickle.loads(pickle.dumps(PackedRecords.pack(records))).target(1) for records in (lazy, eager)]
+    assert torch.equal(there(packed[0].masks), there(packed[1].masks)) and there(packed[0].masks).any(dim=(1, 2)).all()
+    window, data = Window(18, 0, 30, 25), DataConfig(classes=("a", "b", "c"), tile=32, tile_cut="clip")
+    tiles = [PackedRecords.pack([tile_record(records[0], window, data)]).target(0) for records in (lazy, eager)]
+    assert torch.equal(there(tiles[0].masks), there(tiles[1].masks)) and torch.equal(tiles[0].boxes, tiles[1].boxes)
+    batches = []
+    for records, workers in ((lazy, 1), (eager, 0)):
+        loader = train_loader(Dataset(("a", "b", "c"), records), config(tmp_path, workers))
+        batches.append(next(loader))
+        loader.close()
+    for one, other in zip(*(batch.targets for batch in batches), strict=True):
+        assert torch.equal(there(one.masks), there(other.masks)) and torch.equal(one.boxes, other.boxes)
 
 
 def test_records_without_masks_pack_no_byte_for_them():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from detection.config import CocoSource, Config, DataConfig, VocSource
 from detection.data.catalog import Dataset, load_dataset, load_split
-from detection.data.check import check_data, draw_ground_truth
+from detection.data.check import check_data, draw_ground_truth, overview
 from detection.data.classes import ClassMap
 from detection.data.coco import read_coco
 from detection.data.faults import Faults
@@ -115,7 +115,7 @@ def test_training_is_told_at_its_start_of_all_that_needs_no_pixels(tmp_path, mon
     (same, *_), _ = read(tmp_path, value)
     if same.masks is not None:
         assert there(first.masks).rasterised() == same.masks and first.masks != same.masks
-        assert make_target(first).masks.equal(there(make_target(same).masks))
+        assert there(make_target(first).masks).equal(there(make_target(same).masks))
 
 
 def test_strict_training_looks_for_all_faults():
@@ -243,6 +243,7 @@ def test_faults_of_masks_are_found_and_masks_are_drawn(tmp_path):
         findings = examine_data(config_of(tmp_path, mask=mask))
         assert [note.kind for note in findings.splits[0].faults.notes] == ["mask that cannot be read, left out"]
     assert findings.num_refused == 0
+    assert overview(findings.splits, list(findings.statistics.values()))["with masks"] == [1]
     assert examine_data(config_of(tmp_path, strict=True, mask=True)).num_refused == 1
     assert examine_data(config_of(tmp_path, strict=True)).num_refused == 0, "training does not read them"
     record = findings.splits[0].records[0]

@@ -145,7 +145,7 @@ def test_a_thousand_classes_in_a_browser(open_page, tmp_path):
     names = [f"{number} {'alongname' * (number % 20)}" for number in range(1000)]
     source = {"format": "coco", "root": str(tmp_path), "annotations": "instances.json", "images": "images"}
     config = parse_config(Config, {"data": {"classes": names, "train": [source]}}, "mine.yaml")
-    counts = SplitStatistics(0, 0, 0, 0, 0, 0, {name: number % 700 for number, name in enumerate(names)}, {})
+    counts = SplitStatistics(0, 0, 0, 0, 0, 0, 0, {name: number % 700 for number, name in enumerate(names)}, {})
     findings = Findings([CheckedSplit("train", [], Faults(), [])], {"train": counts}, [], [], suggest_anchors([], config))
     page = open_page(written(dataset_report("many", findings, config), tmp_path), 390)
     assert page.locator(".bars tbody th:visible").all_inner_texts()[0] == names[699]

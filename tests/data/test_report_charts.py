@@ -15,7 +15,7 @@ from tests.report.scenes import scene
 
 
 def statistics(counts: dict[str, int]) -> SplitStatistics:
-    return SplitStatistics(1, 1, 0, sum(counts.values()), 0, 0, counts, {})
+    return SplitStatistics(1, 1, 0, sum(counts.values()), 0, 0, 0, counts, {})
 
 
 def test_bars_by_hand():

@@ -29,7 +29,7 @@ def one_class_matches(found: np.ndarray, scores: np.ndarray, iou_thresholds: np.
     elsewhere = boxes + np.where(found, 0.0, 50.0)[:, None]
     none = np.full(len(found), NONE)
     objects = ObjectTable(images, np.zeros_like(images), boxes, np.full(len(found), 100.0), np.zeros(len(found), bool))
-    detections = DetectedTable(images, np.zeros_like(images), scores, elsewhere)
+    detections = DetectedTable(images, np.zeros_like(images), scores, elsewhere, np.arange(len(images)))
     object_of = np.tile(np.where(found, images, NONE), (len(iou_thresholds), 1))
     return Matches(
         ("cat",), len(found), iou_thresholds, detections, objects, object_of, object_of[0], found * 1.0, none, found * 0.0

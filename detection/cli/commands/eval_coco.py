@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_with_overrides(build_parser(), argv)
     console = new_console()
     files = detections_given(options, "annotations", "FILE", ["images"])
-    require_boxes(options)
+    require_boxes(options, files)
     require_distinct(options, ["config", "weights", "annotations", "detections", "json", "write_detections"])
     require_report_output(options, ["annotations", "detections", "json", "write_detections"])
     if files:
@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def require_boxes(options: argparse.Namespace) -> None:
-    """Raise ConfigError for --type masks with the report, which has only boxes."""
-    if options.type == "masks" and options.report:
-        raise ConfigError("--report shows boxes: leave out --type masks, or --report")
+def require_boxes(options: argparse.Namespace, files: bool) -> None:
+    """Raise ConfigError for --type masks with the report of files, which has only boxes."""
+    if files and options.type == "masks" and options.report:
+        raise ConfigError("--report of files shows boxes: leave out --type masks, or --report")
 
 
 def require_masks(model: Detector | Ensemble, dataset: Dataset) -> None:

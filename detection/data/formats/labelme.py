@@ -1,7 +1,7 @@
 """labelme: a JSON file for each image, with its size and shapes in pixels from 0.
 
 Polygons, circles, masks and turned rectangles become the boxes around them; what has no extent (points, lines) is left out,
-with a count. Shapes of one label and one group are one object, of which some parts are hidden.
+with a count. Shapes of one label and one group are one object, of which some parts are hidden. Polygons are its mask, too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from detection.data.labelled import LabelledImage, LabelledObject
 from detection.data.records import Box
 from detection.errors import DatasetError, MissingImageError
 from detection.files import read_json
+from detection.polygons import pack_polygons, unpack_polygons
 
 Json = dict[str, Any]
 
@@ -104,12 +106,15 @@ def _groups(shapes: Sequence[Any], counts: _Counts) -> list[list[tuple[int, Any]
 
 
 def _joined(objects: Sequence[LabelledObject]) -> list[LabelledObject]:
-    """The one object that some are parts of, in the box around them; none of none."""
+    """The one object that some are parts of, in the box around them; none of none. It has a polygon if all parts have."""
     if len(objects) < 2:
         return list(objects)
     x1, y1, x2, y2 = zip(*(each.box for each in objects), strict=True)
     first, difficult = objects[0], any(each.difficult for each in objects)
-    return [LabelledObject(first.class_name, (min(x1), min(y1), max(x2), max(y2)), first.where, difficult)]
+    parts = [unpack_polygons(each.polygons) for each in objects if each.polygons is not None]
+    polygons = pack_polygons(list(chain.from_iterable(parts))) if len(parts) == len(objects) else None
+    box = min(x1), min(y1), max(x2), max(y2)
+    return [LabelledObject(first.class_name, box, first.where, difficult, polygons=polygons)]
 
 
 def _read_shape(shape: Any, where: str, counts: _Counts, faults: Faults) -> LabelledObject | None:
@@ -126,7 +131,15 @@ def _read_shape(shape: Any, where: str, counts: _Counts, faults: Faults) -> Labe
         faults.note(f"{where}: {shorten(kind)} {shorten(shape.get('points'))}", "shape without its numbers", "dropped")
     if name is None or box is None:
         return None
-    return LabelledObject(name, box, f"{where} ({shorten(name)})", difficult=shape.get("difficult") is True)
+    polygons = _polygons(shape["points"]) if kind == "polygon" else None
+    where = f"{where} ({shorten(name)})"
+    return LabelledObject(name, box, where, difficult=shape.get("difficult") is True, polygons=polygons)
+
+
+def _polygons(points: Sequence[Sequence[Any]]) -> bytes | None:
+    """The outline of points that have a box."""
+    numbers = read_numbers(value for point in points for value in point)
+    return None if numbers is None else pack_polygons([numbers])
 
 
 def _box(kind: Any, points: Any) -> Box | None:

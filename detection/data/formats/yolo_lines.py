@@ -19,6 +19,7 @@ from detection.data.labelled import LabelledObject
 from detection.data.records import Box, parse_number
 from detection.errors import DatasetError
 from detection.files import read_text
+from detection.polygons import pack_polygons
 
 MAX_LABEL_BYTES = 1 << 26
 MAX_FRACTION = 2.0
@@ -62,7 +63,8 @@ class LineReader:
                 f"{where}: {shorten(' '.join(texts[1:5]))} are no fractions of the image's width and height, but pixels? "
                 f"YOLO's numbers are centre x, centre y, width and height, each divided by the image's width or height"
             )
-        return LabelledObject(name, box, where)
+        polygons = pack_polygons([numbers]) if self._is_polygon(len(numbers)) else None
+        return LabelledObject(name, box, where, polygons=polygons)
 
     def _class_name(self, text: str, where: str) -> str:
         number = parse_number(text)
@@ -75,16 +77,22 @@ class LineReader:
             raise DatasetError(f"{where}: there is no class {int(number)}: the names of {len(self.names)} classes are {names}")
         return self.names[int(number)]
 
+    def _has_key_points(self, count: int) -> bool:
+        return self.data.key_point_fields > 0 and count == 4 + self.data.key_point_fields
+
+    def _is_polygon(self, count: int) -> bool:
+        return count >= 6 and count % 2 == 0 and not self._has_key_points(count)
+
     def _box(self, numbers: Sequence[float]) -> Box | None:
         """The box of the numbers after the id, in fractions; None where they are none."""
         count = len(numbers)
-        if count in (4, 5) or (self.data.key_point_fields and count == 4 + self.data.key_point_fields):
+        if count in (4, 5) or self._has_key_points(count):
             self.counts["lines have key points, which are left out"] += count > 5
             self.counts["lines have a sixth number, a score, which is left out"] += count == 5
             x, y, width, height = numbers[:4]
             return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-        if count >= 6 and count % 2 == 0:
-            self.counts["polygons and turned boxes are taken as the boxes around them"] += 1
+        if self._is_polygon(count):
+            self.counts["lines are polygons or turned boxes: their boxes are those around them"] += 1
             return points_box(numbers[0::2], numbers[1::2])
         return None
 

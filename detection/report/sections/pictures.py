@@ -19,6 +19,8 @@ from detection.evaluation.errors import FOREGROUND, objects_at
 from detection.evaluation.lost_ap import lost_ap_of_images
 from detection.evaluation.matches import NONE, values_at
 from detection.evaluation.voc import Floats, Ints, aligned_iou
+from detection.masks import Masks
+from detection.report.outlines import pack_outlines
 from detection.report.packed import NOTHING, packed, packed_shares
 from detection.report.reported import Analysis
 from detection.report.sections.confusion import NUM_LEVELS
@@ -45,6 +47,7 @@ class ShownObjects:
     states: str  # FOUND, BESIDE, MISSED or IGNORED
     found_by: str  # the detection, by its place in the image
     scores: str  # of the detection of any class that took it in the confusion matrix
+    masks: str  # as `pack_outlines` gives them
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class ShownDetections:
     objects: str  # the object that it found or is taken for an error at, by its place in the image
     ious: str  # with that, in hundredths
     true_labels: str  # of the confusion matrix: K for background
+    masks: str  # as `pack_outlines` gives them
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,19 @@ def build(analysis: Analysis, folder: Path) -> PicturesData:
         [height for height, _ in sizes_hw],
         lost[numbers].round(6).tolist(),
         faults,
-        _pack_objects(analysis, objects, detections, sides),
-        _pack_detections(analysis, objects, detections, sides),
+        _pack_objects(analysis, objects, detections, sides, [_shown_masks(record, record.masks) for record in records]),
+        _pack_detections(analysis, objects, detections, sides, [_found_masks(analysis, record) for record in records]),
     )
+
+
+def _found_masks(analysis: Analysis, record: Record) -> Masks | None:
+    found = analysis.reported.detections.get(record.image_id)
+    return None if found is None else _shown_masks(record, found.masks)
+
+
+def _shown_masks(record: Record, masks: Masks | None) -> Masks | None:
+    """The masks where they are those of the picture: of a tile they are of its image."""
+    return masks if masks is not None and record.window is None and masks.size_hw == tuple(record.size_hw) else None
 
 
 def image_lost_ap(analysis: Analysis) -> Floats:
@@ -167,7 +181,9 @@ def _rows_shown(analysis: Analysis, numbers: Ints) -> tuple[_Shown, _Shown]:
     )
 
 
-def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: Floats) -> ShownObjects:
+def _pack_objects(
+    analysis: Analysis, shown: _Shown, detections: _Shown, sides: Floats, masks: Sequence[Masks | None]
+) -> ShownObjects:
     matches, rows = analysis.matches, shown.rows
     found_by = matches.detection_of(matches.at(FOREGROUND))
     states = np.select(
@@ -181,10 +197,13 @@ def _pack_objects(analysis: Analysis, shown: _Shown, detections: _Shown, sides: 
         packed(states[rows], "u1"),
         packed(values_at(detections.places, found_by[rows]), "u2"),
         packed(values_at(_scores_in_steps(analysis), analysis.confusion.found_by[rows]), "u2"),
+        pack_outlines(masks, shown.images, shown.places[rows]),
     )
 
 
-def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: Floats) -> ShownDetections:
+def _pack_detections(
+    analysis: Analysis, objects: _Shown, shown: _Shown, sides: Floats, masks: Sequence[Masks | None]
+) -> ShownDetections:
     matches, rows = analysis.matches, shown.rows
     boxes, at = matches.detections.boxes[rows], objects_at(matches, analysis.errors)[rows]
     ious = np.where(at == NONE, 0.0, aligned_iou(boxes, values_at(matches.objects.boxes, at)).clip(min=0))
@@ -198,6 +217,7 @@ def _pack_detections(analysis: Analysis, objects: _Shown, shown: _Shown, sides: 
         packed(values_at(objects.places, at), "u2"),
         packed(np.rint(100 * ious), "u1"),
         packed(analysis.confusion.true_labels[rows], "u2"),
+        pack_outlines(masks, shown.images, matches.detections.places[rows]),
     )
 
 

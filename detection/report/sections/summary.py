@@ -51,6 +51,8 @@ def head_numbers(analysis: Analysis) -> Iterator[HeadNumber]:
     yield HeadNumber("AP50", metric_text(metrics.get("AP50")), "at IoU 0.5")
     yield HeadNumber("AP75", metric_text(metrics.get("AP75")), "at IoU 0.75")
     yield _voc_number(metrics)
+    if "mask_AP" in metrics:
+        yield _mask_number(metrics)
     if analysis.reported.latency is not None:
         yield _latency_number(analysis.reported.latency)
     counts = Counts.of(analysis)
@@ -67,6 +69,12 @@ def _voc_number(metrics: Mapping[str, float]) -> HeadNumber:
         metric_text(metrics.get("voc_area")),
         f"at IoU 0.5, area under the curve; 11-point {metric_text(metrics.get('voc07'))}",
     )
+
+
+def _mask_number(metrics: Mapping[str, float]) -> HeadNumber:
+    """COCO's AP of masks, and in small print those at IoU 0.5, COCO's and VOC's."""
+    at_half, voc = metric_text(metrics.get("mask_AP50")), metric_text(metrics.get("mask_voc50"))
+    return HeadNumber("mask AP", metric_text(metrics["mask_AP"]), f"COCO, of masks; at IoU 0.5 {at_half}, VOC's AP^r {voc}")
 
 
 def _latency_number(latency: Latency) -> HeadNumber:

@@ -154,7 +154,8 @@
   function boxesOf(image, judged) {
     const { objects, detections } = pictures, boxes = [];
     const add = (table, row, kind) => {
-      if (judged.wants(kind)) boxes.push({ sides: picturesData.box(table, row), kind, strength: "plain" });
+      const shape = { sides: picturesData.box(table, row), mask: table.masks[row] };
+      if (judged.wants(kind)) boxes.push({ ...shape, kind, strength: "plain" });
     };
     for (let row = objects.starts[image]; row < objects.starts[image + 1]; row++) {
       if (judged.object(row) === MISSED) add(objects, row, MISSED);

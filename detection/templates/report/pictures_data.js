@@ -18,10 +18,27 @@ const picturesData = (() => {
     return Uint16Array.from({ length: raw.length / 2 }, (_, index) => view.getUint16(2 * index, true));
   }
 
+  function sum(counts) {
+    return counts.reduce((total, count) => total + count, 0);
+  }
+
   // Counts of each image -> where the rows of each begin, and after the last one where they end.
   function starts(counts) {
     let sum = 0;
     return Int32Array.from([0, ...counts.map((count) => (sum += count))]);
+  }
+
+  // The outlines of `outlines.py`: of each row its polygons, of each of these its corners as shares of the image's sides.
+  function outlines(text, rows) {
+    const numbers = text === "" ? null : report.unpack(text), GRID = 1023;
+    let at = 0;
+    const next = () => numbers[at++];
+    const step = () => { const number = next(); return number % 2 ? -(number + 1) / 2 : number / 2; };
+    const polygon = () => {
+      let [x, y] = [0, 0];
+      return Array.from({ length: next() }, () => { x += step(); y += step(); return [x / GRID, y / GRID]; });
+    };
+    return Array.from({ length: rows }, () => (numbers ? Array.from({ length: next() }, polygon) : []));
   }
 
   function read(raw) {
@@ -39,13 +56,13 @@ const picturesData = (() => {
       objects: {
         starts: starts(objects.counts), labels: column(objects.labels, 2), boxes: column(objects.boxes, 2),
         sizes: column(objects.sizes, 1), states: column(objects.states, 1), foundBy: column(objects.found_by, 2),
-        scores: column(objects.scores, 2),
+        scores: column(objects.scores, 2), masks: outlines(objects.masks, sum(objects.counts)),
       },
       detections: {
         starts: starts(detections.counts), labels: column(detections.labels, 2), scores: column(detections.scores, 2),
         boxes: column(detections.boxes, 2), sizes: column(detections.sizes, 1), kinds: column(detections.kinds, 1),
         objects: column(detections.objects, 2), ious: column(detections.ious, 1),
-        trueLabels: column(detections.true_labels, 2),
+        trueLabels: column(detections.true_labels, 2), masks: outlines(detections.masks, sum(detections.counts)),
       },
     };
   }

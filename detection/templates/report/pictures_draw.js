@@ -31,7 +31,8 @@ const picturesDraw = (() => {
     return Object.fromEntries(names.map((name) => [name, report.themed(name)]));
   }
 
-  // Draw boxes: {sides, kind, text, strength: "faint", "plain" or "strong"}; with `labels` their texts, the first boxes' first.
+  // Draw boxes and masks: {sides, mask, kind, text, strength: "faint", "plain" or "strong"}; with `labels` the texts, the first
+  // boxes' first.
   function draw(place, boxes, { labels = false } = {}) {
     const canvas = place.querySelector("canvas"), scale = window.devicePixelRatio || 1;
     canvas.width = Math.round(place.clientWidth * scale);
@@ -40,6 +41,7 @@ const picturesDraw = (() => {
     pen.scale(scale, scale);
     if (!place.querySelector("img")) drawEmpty(pen, inside, theme);
     const placed = boxes.map((each) => ({ ...each, ...pixels(each.sides, inside) }));
+    for (const each of [...placed].reverse()) drawMask(pen, each, inside, theme);
     for (const strength of ["faint", "plain", "strong"]) {
       const drawn = placed.filter((box) => box.strength === strength).reverse();
       for (const each of drawn) drawBox(pen, each, theme, labels ? 2 : 1.5);
@@ -57,6 +59,23 @@ const picturesDraw = (() => {
   function pixels([x1, y1, x2, y2], inside) {
     const x = inside.x + x1 * inside.width, y = inside.y + y1 * inside.height;
     return { x, y, width: (x2 - x1) * inside.width, height: (y2 - y1) * inside.height };
+  }
+
+  // The polygons of a mask, translucent with a line around; none where masks are not known.
+  function drawMask(pen, { mask, kind, strength }, inside, theme) {
+    pen.beginPath();
+    for (const polygon of mask) {
+      polygon.forEach(([x, y], corner) => {
+        pen[corner ? "lineTo" : "moveTo"](inside.x + x * inside.width, inside.y + y * inside.height);
+      });
+      pen.closePath();
+    }
+    pen.fillStyle = pen.strokeStyle = theme[KINDS[kind].color];
+    pen.globalAlpha = { faint: 0.08, plain: 0.3, strong: 0.5 }[strength];
+    pen.fill("evenodd");
+    pen.lineWidth = 1;
+    pen.stroke();
+    pen.globalAlpha = 1;
   }
 
   // A seam in the page's colour under each line keeps it apart from any photograph.

@@ -17,7 +17,8 @@ const picturesViewer = (() => {
         `detected with an error${kind === MISSED ? " that is not shown" : `: ${KINDS[kind].name}`}`, "missed", "ignored: not counted",
       ][objects.states[row]];
       return {
-        table: "objects", row, kind, sides: picturesData.box(objects, row), text: pictures.class_names[objects.labels[row]],
+        table: "objects", row, kind, sides: picturesData.box(objects, row), mask: objects.masks[row],
+        text: pictures.class_names[objects.labels[row]],
         note: `${note} · ${["small", "medium", "large"][objects.sizes[row]]}`, wanted: judged.wants(judged.object(row)),
       };
     });
@@ -26,7 +27,8 @@ const picturesViewer = (() => {
   function detectionBoxes(pictures, image, judged) {
     const { detections } = pictures;
     return rows(detections, image).filter((row) => detections.scores[row] >= judged.least).map((row) => ({
-      table: "detections", row, kind: detections.kinds[row], sides: picturesData.box(detections, row),
+      table: "detections", row, kind: detections.kinds[row],
+      sides: picturesData.box(detections, row), mask: detections.masks[row],
       text: `${pictures.class_names[detections.labels[row]]} ${(detections.scores[row] / pictures.score_steps).toFixed(2)}`,
       note: explain(pictures, image, row), wanted: judged.wants(judged.detection(row)),
     }));

@@ -191,7 +191,7 @@ def test_key_points_are_left_out_where_the_data_file_tells_of_them(tmp_path: Pat
     ("line", "told"),
     [
         ("0 0.5 0.5 0.5 0.5 0.9", "1 lines have a sixth number, a score, which is left out"),
-        ("0 .2 .2 .2 .4 .4 .4 .4 .2", "1 polygons and turned boxes are taken as the boxes around them"),
+        ("0 .2 .2 .2 .4 .4 .4 .4 .2", "1 lines are polygons or turned boxes: their boxes are those around them"),
     ],
 )
 def test_what_is_no_plain_box_is_told(tmp_path: Path, line: str, told: str) -> None:
