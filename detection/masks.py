@@ -8,7 +8,7 @@ crashes on some of it, so whatever comes from a file is looked at here first. Bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -109,8 +109,7 @@ class Masks:
     @property
     def areas(self) -> Tensor:
         """(N,) int64, in pixels."""
-        areas = np.asarray(mask_api.area(self.rles), dtype=np.int64) if self.counts else np.zeros(0, np.int64)
-        return torch.from_numpy(areas)
+        return torch.from_numpy(rle_areas(self.rles))
 
     def boxes(self) -> Tensor:
         """(N, 4) float32 xyxy: the smallest box around each mask; four zeros around one without a pixel."""
@@ -142,6 +141,12 @@ class Masks:
         # A run of no length at the beginning makes background of objects and the other way round.
         outside = _encoded([0, *runs.tolist()], self.size_hw)
         return Masks.of([mask_api.merge([rle, outside], intersect=True) for rle in self.rles], self.size_hw)
+
+
+def rle_areas(rles: Iterable[Rle]) -> npt.NDArray[np.int64]:
+    """(N,) in pixels, also of masks of different images."""
+    # One by one: given a list, pycocotools keeps its length in a byte, which above 255 is an error with NumPy 2.
+    return np.array([mask_api.area(rle) for rle in rles], dtype=np.int64)
 
 
 def mask_iou(masks_a: Masks, masks_b: Masks, crowd_b: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
 from detection.errors import DatasetError
-from detection.masks import MAX_MASK_PIXELS, Masks, compact, mask_iou, rasterise
+from detection.masks import MAX_MASK_PIXELS, Masks, compact, mask_iou, rasterise, rle_areas
 from detection.polygons import MAX_OUTLINE, is_packed, unpack_polygons
 
 SQUARE: list[float] = [1, 1, 3, 1, 3, 3, 1, 3]
@@ -212,6 +212,13 @@ def test_polygons_stay_such_until_pixels_are_asked_for(seed):
     assert lazy.decode().equal(expected.decode()) and lazy.areas.equal(expected.areas) and lazy.boxes().equal(expected.boxes())
     assert (lazy.decode_part(0, (slice(2, 9), slice(5))) == expected.decode()[0, 2:9, :5].numpy()).all()
     assert lazy.as_json() == expected.as_json() and lazy[1:] == expected[1:] and lazy.union() == expected.union()
+
+
+def test_more_masks_than_a_byte_counts():
+    bitmaps = torch.arange(300)[:, None, None] > torch.arange(20).reshape(4, 5)
+    masks = Masks.from_bitmaps(bitmaps)
+    assert masks.areas.tolist() == [min(number, 20) for number in range(300)] == rle_areas(masks.rles).tolist()
+    assert masks.boxes()[-1].tolist() == [0, 0, 5, 4] and mask_iou(masks, masks)[299, 298] == 1
 
 
 def rle(counts: Any, size: Any = (3, 4)) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from detection.evaluation.voc import (
     objects_by_class,
     split_by_class,
 )
-from detection.masks import Masks
+from detection.masks import Masks, rle_areas
 from detection.structures import Detections, DetectionsByImage, Record
 
 VOC_MASK_IOUS = {"mask_voc50": 0.5, "mask_voc70": 0.7}
@@ -56,7 +56,7 @@ def evaluate_voc_masks(
         name: replace(found[name], boxes=region) for name, region in _by_class(found_masks, found_labels, class_names).items()
     }
     to_find = {
-        name: replace(objects[name], boxes=region, ignored=objects[name].ignored | (_areas(region) == 0))
+        name: replace(objects[name], boxes=region, ignored=objects[name].ignored | (rle_areas(region) == 0))
         for name, region in _by_class(true_masks, labels, class_names).items()
     }
     return evaluate_voc_regions(to_find, with_masks, iou_threshold, metric, aligned_mask_iou)
@@ -90,7 +90,3 @@ def _by_class(masks: Sequence[Masks], labels: Ints | Floats, class_names: Sequen
     """The masks of all images, one after the other, of each class."""
     rles = np.array([rle for each in masks for rle in each.rles], dtype=object)
     return {name: rles[labels == label] for label, name in enumerate(class_names)}
-
-
-def _areas(rles: Regions) -> Ints:
-    return np.asarray(mask_api.area(list(rles)) if len(rles) else [], dtype=np.int64)

@@ -88,6 +88,12 @@ def test_difficult_objects_are_neither_wanted_nor_wrong():
     assert result.mean_ap == 1 and result.curves["cat"].num_objects == 1
 
 
+def test_a_class_of_hundreds_of_objects():
+    records = [with_masks(make_record(key, [BOX]), rectangle(0, 0, 4, 4)) for key in range(300)]
+    found = {key: detected(rectangle(0, 0, 4, 4)) for key in range(150)}
+    assert evaluate_voc_masks(records, found, ["cat"]).mean_ap == 0.5
+
+
 def test_nothing_found():
     objects = rectangle(0, 0, 4, 4)
     assert one_image(objects, objects[:0]) == 0
