@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from backbones.constants import constant
 from backbones.errors import shorten
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -32,8 +33,7 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """RGB in 0..255, uint8 or float32, (N, 3, H, W) or (3, H, W) -> float32 in the weights' order and scale."""
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=torch.float32, device=images.device).view(3, 1, 1)
+        mean, std = (constant(values, images.device).view(3, 1, 1) for values in (self.mean, self.std))
         if self.channel_order == "bgr":
             images = images.flip(-3)
         return images.to(torch.float32).sub(mean).div_(std)

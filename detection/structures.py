@@ -122,6 +122,9 @@ class ScoredRegions:
 
     scores: list[Tensor]  # N x (P, K): class probabilities, background left out
     boxes: list[Tensor]  # N x (P, K, 4): one box per class, not clipped
+    finite: Tensor | None = (
+        None  # () bool: whether the network's outputs were, which the selection requires. None: there are none
+    )
 
 
 AnyDetections = TypeVar("AnyDetections", bound="Detections")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detection import Detector, build_detector
-from detection.config import Config
+from detection.config import Config, TestConfig
+from detection.inference.select import select
+from detection.structures import Detections, ScoredRegions
 
 SMALL: dict[str, dict[str, Any]] = {
     "model": {"backbone": "resnet18"},
@@ -34,6 +37,14 @@ def detector(**sections: dict[str, Any]) -> Detector:
 def noise(*size_hw: int) -> torch.Tensor:
     """A random image (3, H, W)."""
     return torch.randint(0, 256, (3, *size_hw), dtype=torch.uint8)
+
+
+def select_one(
+    scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig, threshold: float | Tensor
+) -> Detections:
+    """`select` of one image alone: scores (P, K) and boxes (P, K, 4)."""
+    [found] = select(ScoredRegions([scores], [boxes]), size_hw, test, threshold)
+    return found
 
 
 PYRAMID: dict[str, dict[str, Any]] = {

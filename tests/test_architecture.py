@@ -31,7 +31,8 @@ LEVELS = (
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
     {"errors"},
-    {"files", "memo", "modes", "preprocessing"},
+    {"files", "memo", "modes", "constants"},
+    {"preprocessing"},
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from backbones.constants import constant
 from detection.modeling.boxes import box_areas
 
 
@@ -20,7 +21,7 @@ def adjacent_scales(boxes: Tensor, size_hw: tuple[int, int], sizes_hw: Sequence[
     index is the scale at which the region's area is closest to scale_area^2, the second is the better of its neighbours.
     """
     growth = [(height * width) / (size_hw[0] * size_hw[1]) for height, width in sizes_hw]
-    distance = (box_areas(boxes)[:, None] * boxes.new_tensor(growth) - scale_area**2).abs()  # (P, L)
+    distance = (box_areas(boxes)[:, None] * constant(tuple(growth), boxes.device, boxes.dtype) - scale_area**2).abs()  # (P, L)
     best = distance.argmin(dim=1, keepdim=True)
     if len(sizes_hw) == 1:
         return best

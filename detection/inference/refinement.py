@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detection.modeling.boxes import clip_boxes, nonempty_boxes
+from detection.modeling.fixed_sizes import all_of_them
 from detection.structures import ScoredRegions
 
 Classify = Callable[[Sequence[Tensor]], ScoredRegions]
@@ -31,6 +32,7 @@ def refine_boxes(classify: Classify, proposals: Sequence[Tensor], size_hw: tuple
     return ScoredRegions(
         [torch.cat(parts) for parts in zip(*(each.scores for each in rounds), strict=True)],
         [torch.cat(parts) for parts in zip(*(each.boxes for each in rounds), strict=True)],
+        all_of_them(each.finite for each in rounds),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from detection.config import Pasting, TestConfig
 from detection.inference.pasting import paste_masks
 from detection.inference.voting import vote
 from detection.modeling.boxes import clip_boxes, nonempty_boxes, scale_boxes
+from detection.modeling.fixed_sizes import counts_of_finite, places_of
 from detection.modeling.nms import batched_nms
 from detection.structures import Detections, ScoredRegions
 
@@ -36,8 +38,7 @@ def select_detections(
 
     With `segment` they have masks, which are made for the final boxes alone and pasted as `mask.pasting` says.
     """
-    parts = zip(regions.scores, regions.boxes, strict=True)
-    found = [select(scores, boxes, size_hw, test, score_threshold) for scores, boxes in parts]
+    found = select(regions, size_hw, test, score_threshold)
     moved = [to_image_pixels(each, size_hw, image_hw) for each, image_hw in zip(found, image_sizes, strict=True)]
     if segment is None:
         return moved
@@ -49,27 +50,57 @@ def select_detections(
 
 
 def select(
-    scores: Tensor, boxes: Tensor, size_hw: tuple[int, int], test: TestConfig, score_threshold: float | Tensor
-) -> Detections:
-    """One image's detections from scores (P, K) and boxes (P, K, 4): threshold, NMS in each class, top detections.
+    regions: ScoredRegions, size_hw: tuple[int, int], test: TestConfig, score_threshold: float | Tensor
+) -> list[Detections]:
+    """The detections in N images, in the pixels of the regions: threshold, NMS in each class, top detections.
 
-    `score_threshold` is that of `test`, as `FasterRCNN.score_threshold` has it ready on the device.
+    `score_threshold` is that of `test`, as `FasterRCNN.score_threshold` has it ready on the device. Raises CheckpointError
+    where the network's outputs were not finite.
 
     Boxes that clipping leaves empty overlap nothing, so NMS keeps them; as in detectron2 they count among the top detections,
     and are dropped after that, unless `test.min_size` drops them before.
     """
-    boxes = clip_boxes(boxes, size_hw)
-    eligible = scores > score_threshold
+    found = [
+        _candidates(scores, clip_boxes(boxes, size_hw), test, score_threshold)
+        for scores, boxes in zip(regions.scores, regions.boxes, strict=True)
+    ]
+    # The numbers of all images at once: a GPU is waited for once.
+    sums = [mask.sum() for each in found for mask in (each.eligible, each.eligible & ~each.nonempty)]
+    numbers = counts_of_finite(sums, regions.finite)
+    return [
+        _best(candidates, eligible, empty, test)
+        for candidates, eligible, empty in zip(found, numbers[0::2], numbers[1::2], strict=True)
+    ]
+
+
+class _Candidates(NamedTuple):
+    """One image's boxes."""
+
+    boxes: Tensor  # (P, K, 4), clipped
+    scores: Tensor  # (P, K)
+    nonempty: Tensor  # (P, K) bool: those with an area
+    eligible: Tensor  # (P, K) bool: those that NMS chooses from
+
+
+def _candidates(scores: Tensor, boxes: Tensor, test: TestConfig, score_threshold: float | Tensor) -> _Candidates:
+    eligible, nonempty = scores > score_threshold, nonempty_boxes(boxes)
     if test.min_size:
         eligible = eligible & nonempty_boxes(boxes, test.min_size)
-    rows, labels = eligible.nonzero(as_tuple=True)
-    found = Detections(boxes[rows, labels], scores[rows, labels], labels)
+    return _Candidates(boxes, scores, nonempty, eligible)
+
+
+def _best(candidates: _Candidates, num_eligible: int, num_empty: int, test: TestConfig) -> Detections:
+    """One image's detections; of its candidates so many are eligible, and so many of these empty."""
+    boxes, scores, nonempty, eligible = candidates
+    places = places_of(eligible.flatten(), num_eligible)
+    labels = places % scores.shape[1]
+    found = Detections(boxes.flatten(0, 1)[places], scores.flatten()[places], labels)
     kept = found[batched_nms(found.boxes, found.scores, labels, test.nms_threshold)[: test.max_detections]]
-    kept = kept[nonempty_boxes(kept.boxes).nonzero().squeeze(1)]
+    if num_empty:
+        kept = kept[nonempty_boxes(kept.boxes).nonzero().squeeze(1)]
     if not test.voting:
         return kept
-    usable = nonempty_boxes(boxes)
-    voters = usable if test.voting_candidates == "all" else usable & eligible
+    voters = nonempty if test.voting_candidates == "all" else nonempty & eligible
     return vote(kept, scores * voters, boxes, test.voting_iou)
 
 

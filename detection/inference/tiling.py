@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from backbones.constants import constant
 from detection.config import TestConfig
 from detection.inference.mask_windows import masks_in_image
 from detection.inference.voting import vote
@@ -52,7 +53,7 @@ def merge_windows(
     pairs = list(zip(found, windows, strict=True))
     cut = torch.cat([cut_boxes(each.boxes, window, size_hw) for each, window in pairs])
     joined = Detections(
-        torch.cat([each.boxes + each.boxes.new_tensor([window.x, window.y] * 2) for each, window in pairs]),
+        torch.cat([each.boxes + constant((window.x, window.y) * 2, each.boxes.device) for each, window in pairs]),
         torch.cat([each.scores for each in found]),
         torch.cat([each.labels for each in found]),
     )

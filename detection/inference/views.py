@@ -20,6 +20,7 @@ from detection.inference.multiscale import adjacent_scales
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import mirror_boxes, scale_boxes
 from detection.modeling.faster_rcnn import resolve_score_threshold
+from detection.modeling.fixed_sizes import all_of_them
 from detection.modeling.levels import pool_at_chosen
 from detection.modeling.roi_head import Begun, whole_image_box
 from detection.structures import ScoredRegions
@@ -96,7 +97,7 @@ class View:
             return self.detector.no_regions(len(regions))
         seen = self._mirror(regions)
         found = self.detector.classify_vectors(self.region_vectors(seen), seen, self.context())
-        return ScoredRegions(found.scores, self._mirror(found.boxes))
+        return ScoredRegions(found.scores, self._mirror(found.boxes), found.finite)
 
     def segment(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
         """The masks of found objects in their boxes: N x (D, 4) and N x (D,) -> N x (D, M, M) probabilities.
@@ -184,7 +185,9 @@ def classify_in_views(views: Sequence[View], regions: Sequence[Tensor]) -> Score
         for view, each in zip(views, found, strict=True)
     ]
     return ScoredRegions(
-        [_mean(parts) for parts in zip(*scores, strict=True)], [_mean(parts) for parts in zip(*boxes, strict=True)]
+        [_mean(parts) for parts in zip(*scores, strict=True)],
+        [_mean(parts) for parts in zip(*boxes, strict=True)],
+        all_of_them(each.finite for each in found),
     )
 
 

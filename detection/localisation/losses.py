@@ -16,7 +16,8 @@ from torch import Tensor
 
 from detection.config.localiser import LocRpnConfig
 from detection.modeling.boxes import encode_boxes
-from detection.modeling.matching import match_anchors, sample_matches
+from detection.modeling.fixed_sizes import counts_of_finite
+from detection.modeling.matching import POSITIVE, match_anchors, sample_matches
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ def sample_anchors(anchors: Tensor, boxes: Sequence[Tensor], config: LocRpnConfi
 def _sample_of_image(anchors: Tensor, boxes: Tensor, config: LocRpnConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Indices (S,) of sampled anchors, which of them are positive (S,), and the deltas (P, 4) of these."""
     match_labels, matched = match_anchors(anchors, boxes, config.positive_iou, config.negative_iou)
-    positive, negative = sample_matches(match_labels, config.sample_size, config.positive_fraction)
-    chosen = torch.cat([positive, negative])
-    is_positive = torch.arange(len(chosen), device=chosen.device) < len(positive)
+    chosen, sampled = sample_matches(match_labels, config.sample_size, config.positive_fraction)
+    is_positive = (match_labels[chosen] == POSITIVE) & sampled
+    num_sampled, num_positive = counts_of_finite([sampled.sum(), is_positive.sum()], None)
+    chosen, is_positive, positive = chosen[:num_sampled], is_positive[:num_sampled], chosen[:num_positive]
     # Without objects there is none to take, and no positive that would want one.
     targets = encode_boxes(boxes[matched[positive]], anchors[positive]) if len(positive) else anchors[:0]
     return chosen, is_positive, targets

@@ -25,7 +25,7 @@ from detection.localisation.class_head import ClassHead
 from detection.localisation.losses import box_loss, sample_anchors, score_loss, score_loss_of_all_classes
 from detection.modeling.anchors import generate_cell_anchors, grid_anchors
 from detection.modeling.boxes import decode_boxes, encode_boxes
-from detection.modeling.faster_rcnn import require_finite
+from detection.modeling.fixed_sizes import require_finite
 
 STRIDE = 32
 """Of c5: pixels per cell."""

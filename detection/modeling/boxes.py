@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from backbones.constants import constant
+
 # Larger dw and dh are cut off: a side grows at most from 16 px to 1000 px, and exp() never overflows.
 MAX_LOG_RATIO = math.log(1000 / 16)
 
@@ -44,16 +46,18 @@ def pairwise_coverage(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """Deltas that turn anchors into boxes, divided by `std`: (N, 4) and (N, 4) -> (N, 4). All boxes have an area."""
-    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    shifts = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / anchor_sizes
-    return torch.cat([shifts, torch.log(sizes / anchor_sizes)], dim=1) / boxes.new_tensor(std)
+    """Deltas that turn anchors into boxes, divided by `std`: (..., 4) and (..., 4) -> (..., 4). All boxes have an area."""
+    anchor_sizes = anchors[..., 2:] - anchors[..., :2]
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    shifts = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / 2 / anchor_sizes
+    deltas = torch.cat([shifts, torch.log(sizes / anchor_sizes)], dim=-1)
+    return deltas if _is_one(std) else deltas / constant(tuple(std), deltas.device, deltas.dtype)
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
     """Boxes from deltas and anchors, the inverse of `encode_boxes`: (..., 4) and (..., 4), broadcast -> (..., 4)."""
-    deltas = deltas * deltas.new_tensor(std)
+    if not _is_one(std):
+        deltas = deltas * constant(tuple(std), deltas.device, deltas.dtype)
     anchor_sizes = anchors[..., 2:] - anchors[..., :2]
     centers = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * anchor_sizes
     half_sizes = anchor_sizes * deltas[..., 2:].clamp(max=MAX_LOG_RATIO).exp() / 2
@@ -63,15 +67,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, std: Sequence[float] = (1, 1, 
 def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Cut (..., 4) boxes off at the border of one image; a box that lies outside becomes empty."""
     height, width = size_hw
-    return torch.stack(
-        [
-            boxes[..., 0].clamp(0, width),
-            boxes[..., 1].clamp(0, height),
-            boxes[..., 2].clamp(0, width),
-            boxes[..., 3].clamp(0, height),
-        ],
-        dim=-1,
-    )
+    return _join_axes(boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height))
 
 
 def clip_boxes_to(boxes: Tensor, limits: Tensor) -> Tensor:
@@ -85,12 +81,22 @@ def scale_boxes(boxes: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int])
     if from_hw == to_hw:
         return boxes
     ratio_y, ratio_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
-    return boxes * boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+    # Not by a tensor of the ratios: its copy to a GPU would make the host wait.
+    return _join_axes(boxes[..., 0::2] * ratio_x, boxes[..., 1::2] * ratio_y)
 
 
 def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
     """Boxes (..., 4) of an image of this width, in the image mirrored left to right. Its own inverse."""
     return torch.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], dim=-1)
+
+
+def _join_axes(x: Tensor, y: Tensor) -> Tensor:
+    """Both x (..., 2) and both y (..., 2) of boxes -> (..., 4)."""
+    return torch.stack([x, y], dim=-1).flatten(-2)
+
+
+def _is_one(std: Sequence[float]) -> bool:
+    return all(value == 1 for value in std)
 
 
 def nonempty_boxes(boxes: Tensor, min_size: float = 0) -> Tensor:

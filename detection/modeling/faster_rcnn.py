@@ -17,7 +17,7 @@ from backbones.build import load_classifier_into
 from backbones.modes import one_thread_after_fork, own_defaults
 from detection.config import Config, TestConfig
 from detection.config.thresholds import check_threshold_names, thresholds_of_classes
-from detection.errors import CheckpointError
+from detection.modeling.fixed_sizes import are_finite, require_finite
 from detection.modeling.mask_head import mask_probabilities
 from detection.modeling.parts import build_mask_head, build_parts
 from detection.modeling.roi_head import Begun, RoiHead
@@ -96,16 +96,15 @@ class FasterRCNN(nn.Module):
         """The L feature maps (N, C, H/stride, W/stride) of the images; padding is zero after normalisation."""
         images = self.preprocessing.normalize(batch.images)
         for image, (height, width) in zip(images, batch.sizes_hw, strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
+            if (height, width) != image.shape[1:]:
+                image[:, height:] = 0
+                image[:, :, width:] = 0
         images = pad_to_multiple(images, self.trunk.size_divisor)
         return self.trunk.feature_maps(images.contiguous(memory_format=torch.channels_last))
 
     def propose(self, features: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Proposals for inference, by descending objectness: N x (P, 4). Raises CheckpointError for NaN and infinity."""
-        output = self.rpn(features)
-        require_finite([output.logits, output.deltas])
-        return self.rpn.test_proposals(output, sizes_hw)
+        return self.rpn.test_proposals(self.rpn(features), sizes_hw)
 
     def classify(
         self,
@@ -126,14 +125,12 @@ class FasterRCNN(nn.Module):
     def classify_vectors(self, vectors: Tensor, regions: Sequence[Tensor], context: Tensor | None) -> ScoredRegions:
         """The rest of `classify` after conv5: from the vectors (R, D) of the regions N x (P, 4).
 
-        `context` (N, D) are the vectors of the whole images, None where the config asks for none. Raises CheckpointError where
-        the head gives NaN or infinity.
+        `context` (N, D) are the vectors of the whole images, None where the config asks for none.
         """
         logits, deltas = self.roi_head.logits_and_deltas(vectors, self.roi_head.context_per_roi(context, regions))
-        require_finite([logits, deltas])
         scores, boxes = self.roi_head.decode(logits, deltas, torch.cat(list(regions)))
         counts = [len(image_regions) for image_regions in regions]
-        return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)))
+        return ScoredRegions(list(scores.split(counts)), list(boxes.split(counts)), are_finite([logits, deltas]))
 
     @property
     def predicts_masks(self) -> bool:
@@ -185,11 +182,3 @@ def resolve_score_threshold(test: TestConfig, class_names: Sequence[str], device
     if not isinstance(setting, Mapping):
         return setting
     return torch.tensor(thresholds_of_classes(setting, class_names), dtype=torch.float32, device=device)
-
-
-def require_finite(values: Sequence[Tensor]) -> None:
-    """Raise CheckpointError where a network's outputs hold NaN or infinity: comparisons with them would find nothing."""
-    if not bool(torch.stack([each.isfinite().all() for each in values]).all()):
-        raise CheckpointError(
-            "the network's outputs are not finite: its weights are damaged or their training diverged; use another checkpoint"
-        )

@@ -33,16 +33,17 @@ def pool_at_chosen(pool: PoolChosen, regions: Sequence[Tensor], choices: Sequenc
     """
     if not any(len(boxes) for boxes in regions):
         return pool(0, range(len(regions)), regions)
-    starts = torch.tensor([0, *(len(boxes) for boxes in regions)], device="cpu").cumsum(0).tolist()
-    places, parts = [], []
-    for number in range(num_choices):
-        members = [(choice == number).nonzero().squeeze(1) for choice in choices]
-        images = [index for index, chosen in enumerate(members) if len(chosen)]
+    numbers = torch.arange(num_choices, device=choices[0].device)[:, None]
+    # One copy for all images: each would wait for a GPU.
+    counts = torch.stack([(own == numbers).sum(dim=1) for own in choices], dim=1).tolist()  # of each choice, of each image
+    order = torch.cat(list(choices)).argsort(stable=True)
+    grouped = torch.cat(list(regions))[order].split([sum(sizes) for sizes in counts])
+    parts = []
+    for number, (sizes, boxes) in enumerate(zip(counts, grouped, strict=True)):
+        images = [index for index, size in enumerate(sizes) if size]
         if images:
-            parts.append(pool(number, images, [regions[index][members[index]] for index in images]))
-            places.append(torch.cat([members[index] + starts[index] for index in images]))
-    order = torch.cat(places).argsort()
-    return torch.cat(parts)[order]
+            parts.append(pool(number, images, boxes.split([sizes[index] for index in images])))
+    return torch.cat(parts)[order.argsort()]
 
 
 def levels_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:

@@ -13,23 +13,32 @@ from detection.modeling.boxes import pairwise_coverage, pairwise_iou
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def match_anchors(anchors: Tensor, gt_boxes: Tensor, positive_iou: float, negative_iou: float) -> tuple[Tensor, Tensor]:
+def match_anchors(
+    anchors: Tensor, gt_boxes: Tensor, positive_iou: float, negative_iou: float, usable: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Match labels (N,), POSITIVE / NEGATIVE / IGNORED, of anchors (N, 4), and the index (N,) of each one's box among (G, 4).
 
     Positive: IoU >= positive_iou, or the best anchor of a box (all of them, where several tie). Negative: IoU < negative_iou
-    with every box. Without boxes all anchors are negative, and the indices are 0.
+    with every box. Without boxes all anchors are negative, and the indices are 0. Anchors that are not `usable` (N,) are
+    ignored, and no box's best one.
     """
     match_labels = torch.full((len(anchors),), IGNORED, device=anchors.device)
+    matched = torch.zeros_like(match_labels)
     if len(gt_boxes) == 0 or len(anchors) == 0:
-        return match_labels.fill_(NEGATIVE), torch.zeros_like(match_labels)
-    iou = pairwise_iou(anchors, gt_boxes)
-    best_iou, best_box = iou.max(dim=1)
-    match_labels[best_iou < negative_iou] = NEGATIVE
-    match_labels[best_iou >= positive_iou] = POSITIVE
-    # A box that no anchor overlaps has no best anchor: 0 == 0 would make every anchor positive.
-    best_of_box = iou.max(dim=0).values
-    match_labels[((iou == best_of_box) & (best_of_box > 0)).any(dim=1)] = POSITIVE
-    return match_labels, best_box
+        match_labels.fill_(NEGATIVE)
+    else:
+        iou = pairwise_iou(anchors, gt_boxes)
+        if usable is not None:
+            iou = iou.masked_fill(~usable[:, None], 0)
+        best_iou, matched = iou.max(dim=1)
+        match_labels[best_iou < negative_iou] = NEGATIVE
+        match_labels[best_iou >= positive_iou] = POSITIVE
+        # A box that no anchor overlaps has no best anchor: 0 == 0 would make every anchor positive.
+        best_of_box = iou.amax(dim=0)
+        match_labels[((iou == best_of_box) & (best_of_box > 0)).any(dim=1)] = POSITIVE
+    if usable is not None:
+        match_labels[~usable] = IGNORED
+    return match_labels, matched
 
 
 def match_proposals(
@@ -58,15 +67,17 @@ def ignore_covered(match_labels: Tensor, candidates: Tensor, regions: Tensor, co
 
 
 def sample_matches(match_labels: Tensor, size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
-    """Random indices of positives and of negatives: at most `size` in all, and at most `size * positive_fraction` positives.
+    """A random sample of the candidates of each row: at most `size`, and at most `size * positive_fraction` positives.
 
-    Negatives take the places of missing positives, never the other way round.
+    Match labels (..., N) -> indices (..., S) and which of them are sampled (..., S) bool, S being `size` or N. Positives come
+    first, then negatives, in random order, then what fills the rest. Negatives take the places of missing positives, never the
+    other way round.
     """
-    positive = _choose((match_labels == POSITIVE).nonzero().squeeze(1), int(size * positive_fraction))
-    negative = _choose((match_labels == NEGATIVE).nonzero().squeeze(1), size - len(positive))
-    return positive, negative
-
-
-def _choose(indices: Tensor, count: int) -> Tensor:
-    """`count` of the indices, or all if there are fewer, in random order."""
-    return indices[torch.randperm(len(indices), device=indices.device)[:count]]
+    # The largest of random keys are a random sample, and their number is known beforehand: a GPU need not be asked for it.
+    keys = torch.rand(match_labels.shape, dtype=torch.float32, device=match_labels.device)
+    num_candidates = match_labels.shape[-1]
+    positive = keys.masked_fill(match_labels != POSITIVE, -1).topk(min(int(size * positive_fraction), num_candidates))
+    above_all = torch.where(positive.values >= 0, positive.values + 1, -1)
+    keys = keys.masked_fill(match_labels != NEGATIVE, -1).scatter_reduce(-1, positive.indices, above_all, "amax")
+    values, chosen = keys.topk(min(size, num_candidates))
+    return chosen, values >= 0

@@ -22,6 +22,7 @@ from backbones.base import MapToPool, RegionHead
 from backbones.blocks import global_average
 from detection.config import Pooling, RoiConfig
 from detection.modeling.boxes import decode_boxes, encode_boxes
+from detection.modeling.fixed_sizes import counts_of_finite, masked_smooth_l1
 from detection.modeling.levels import levels_of, pool_at_chosen
 from detection.modeling.mask_head import MaskHead, mask_loss, mask_targets
 from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
@@ -119,8 +120,10 @@ class RoiHead(nn.Module):
         size = config.pool_size if pool_size is None else pool_size
 
         def pool(level: int, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
-            maps = features[level] if len(images) == len(features[level]) else features[level][list(images)]
-            stride = self.strides[level]
+            # Every map, and no region of the other images: to choose maps by number, the numbers would go to the GPU.
+            maps, stride = features[level], self.strides[level]
+            of_image = dict(zip(images, boxes, strict=True))
+            boxes = [of_image.get(image, boxes[0][:0]) for image in range(len(maps))]
             if not config.aligned:
                 boxes = [unaligned_boxes(each, stride) for each in boxes]
             return pool_rois(maps, boxes, size, stride, config.pooling, config.sampling_ratio, cell_stride)
@@ -142,8 +145,10 @@ class RoiHead(nn.Module):
         """Each RoI's vector of its whole image: (N, D) and N x (P, 4) -> (R, D). None stays None."""
         if context is None:
             return None
-        counts = torch.tensor([len(boxes) for boxes in rois], device=context.device)
-        return context.repeat_interleave(counts, dim=0)
+        rows = []  # by `expand`, which takes the numbers of RoIs from the shapes: on a GPU nothing is waited for
+        for vector, boxes in zip(context, rois, strict=True):
+            rows.append(vector.expand(len(boxes), -1))
+        return torch.cat(rows)
 
     def logits_and_deltas(self, vectors: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sibling layers: (R, D) and, with context, (R, D) -> logits (R, C) and deltas (R, K, 4), float32."""
@@ -206,16 +211,15 @@ class RoiHead(nn.Module):
 
         Classes that its image does not know are no part of the softmax of a RoI of background, see `mask_unknown`.
         """
-        samples = [self.sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        samples = self.sample_rois(proposals, targets)
         rois, labels, gt_boxes, _ = (list(part) for part in zip(*samples, strict=True))
         maps = self.maps(features, rois) if self.mask_head and self.mask_head.pool_size is None else None
         vectors = self.vectors(features, rois) if maps is None else global_average(maps)
         logits, deltas = self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
         truth = torch.cat(labels)
-        positive = (truth < self.num_classes).nonzero().squeeze(1)
-        wanted = encode_boxes(torch.cat(gt_boxes)[positive], torch.cat(rois)[positive], self.config.delta_std)
-        found = deltas[positive, truth[positive]]
-        box_loss = F.smooth_l1_loss(found, wanted, beta=self.config.smooth_l1_beta, reduction="sum")
+        wanted = encode_boxes(torch.cat(gt_boxes), torch.cat(rois), self.config.delta_std)
+        found = deltas.gather(1, truth.clamp(max=self.num_classes - 1)[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        box_loss = masked_smooth_l1(found, wanted, truth < self.num_classes, self.config.smooth_l1_beta)
         # An image may leave nothing to sample; the sum over no RoI is a zero that still has a gradient.
         num_sampled = max(len(truth), 1)
         logits = mask_unknown(logits, labels, [target.known for target in targets])
@@ -226,23 +230,28 @@ class RoiHead(nn.Module):
         return losses
 
     @torch.no_grad()
-    def sample_rois(self, proposals: Tensor, target: Target) -> SampledRois:
-        """The RoIs of one image that enter the loss.
+    def sample_rois(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[SampledRois]:
+        """The RoIs of each image that enter the loss, from proposals N x (P, 4).
 
         The ground-truth boxes are proposals too: early in training they are the only good ones.
         """
+        drawn = [self._draw_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        # conv5 works on none but sampled ones; a GPU is asked for all images' numbers at once.
+        counts = counts_of_finite([sampled.sum() for _, sampled in drawn], None)
+        return [SampledRois(*(part[:count] for part in rois)) for (rois, _), count in zip(drawn, counts, strict=True)]
+
+    def _draw_rois(self, proposals: Tensor, target: Target) -> tuple[SampledRois, Tensor]:
+        """RoIs of one image, and which of them are sampled (T,): the first ones."""
         config = self.config
         proposals = torch.cat([proposals, target.boxes])
         match_labels, matched = match_proposals(proposals, target.boxes, config.positive_iou, config.negative_iou)
         match_labels = ignore_covered(match_labels, proposals, target.ignored, config.ignore_coverage)
-        positive, negative = sample_matches(match_labels, config.sample_size, config.positive_fraction)
-        chosen = torch.cat([positive, negative])
+        chosen, sampled = sample_matches(match_labels, config.sample_size, config.positive_fraction)
+        rois, matched = proposals[chosen], matched[chosen]
         if len(target.boxes) == 0:
-            background = torch.full_like(chosen, self.num_classes)
-            return SampledRois(proposals[chosen], background, proposals[chosen], torch.zeros_like(chosen))
-        labels = target.labels[matched[chosen]]
-        labels = torch.where(match_labels[chosen] == POSITIVE, labels, self.num_classes)
-        return SampledRois(proposals[chosen], labels, target.boxes[matched[chosen]], matched[chosen])
+            return SampledRois(rois, torch.full_like(chosen, self.num_classes), rois, matched), sampled
+        labels = torch.where(match_labels[chosen] == POSITIVE, target.labels[matched], self.num_classes)
+        return SampledRois(rois, labels, target.boxes[matched], matched), sampled
 
 
 def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:
@@ -272,7 +281,10 @@ def unaligned_boxes(rois: Tensor, stride: int) -> Tensor:
 def whole_image_box(size_hw: tuple[int, int], device: torch.device) -> Tensor:
     """The box of a whole image, (1, 4) float32."""
     height, width = size_hw
-    return torch.tensor([[0.0, 0.0, width, height]], dtype=torch.float32, device=device)
+    box = torch.zeros((1, 4), dtype=torch.float32, device=device)
+    box[:, 2].fill_(width)
+    box[:, 3].fill_(height)
+    return box
 
 
 def pool_rois(

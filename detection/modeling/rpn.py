@@ -6,6 +6,7 @@ anchors per image: H * W * A of each map, map by map. Boxes: xyxy pixels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from detection.config import RpnConfig
 from detection.modeling.anchors import anchors_of_maps, centered_on_image, grid_anchors, inside_image
 from detection.modeling.boxes import clip_boxes, decode_boxes, encode_boxes, nonempty_boxes
+from detection.modeling.fixed_sizes import are_finite, counts_of_finite, masked_smooth_l1, places_of
 from detection.modeling.levels import joined
-from detection.modeling.matching import IGNORED, POSITIVE, ignore_covered, match_anchors, sample_matches
+from detection.modeling.matching import POSITIVE, ignore_covered, match_anchors, sample_matches
 from detection.modeling.nms import batched_nms, nms
 from detection.structures import Target
 
@@ -30,6 +32,16 @@ class RpnOutput:
     deltas: Tensor  # (N, M, 4) float32
     anchors: Tensor  # (M, 4)
     counts: tuple[int, ...]  # L: how many of the M are of each map
+
+
+@dataclass(frozen=True)
+class RpnCandidates:
+    """What may enter NMS of one image, C boxes."""
+
+    boxes: Tensor  # (C, 4), clipped
+    scores: Tensor  # (C,): objectness before the sigmoid
+    levels: Tensor | None  # (C,): the map of each; None where there is one
+    valid: Tensor  # (C,) bool: large enough, and not on padding
 
 
 class RegionProposalNetwork(nn.Module):
@@ -87,27 +99,47 @@ class RegionProposalNetwork(nn.Module):
         return self.proposals(output, sizes_hw, self.config.pre_nms_train, self.config.post_nms_train)
 
     def test_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """The proposals that inference classifies: N x (P, 4), P <= config.post_nms_test."""
-        return self.proposals(output, sizes_hw, self.config.pre_nms_test, self.config.post_nms_test)
+        """The proposals that inference classifies: N x (P, 4), P <= config.post_nms_test. Raises CheckpointError for an output
+        that is not finite."""
+        finite = are_finite([output.logits, output.deltas])
+        return self.proposals(output, sizes_hw, self.config.pre_nms_test, self.config.post_nms_test, finite)
 
     @torch.no_grad()
-    def proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], pre_nms: int, post_nms: int) -> list[Tensor]:
-        """The best boxes of each image after NMS, by descending score: N x (P, 4) with P <= post_nms."""
-        return [
-            self._proposals_of_image(RpnOutput(logits, deltas, output.anchors, output.counts), size_hw, pre_nms, post_nms)
+    def proposals(
+        self,
+        output: RpnOutput,
+        sizes_hw: Sequence[tuple[int, int]],
+        pre_nms: int,
+        post_nms: int,
+        finite: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The best boxes of each image after NMS, by descending score: N x (P, 4) with P <= post_nms.
+
+        Raises CheckpointError where `finite`, (), is given and false.
+        """
+        found = [
+            self._candidates(RpnOutput(logits, deltas, output.anchors, output.counts), size_hw, pre_nms)
             for logits, deltas, size_hw in zip(output.logits, output.deltas, sizes_hw, strict=True)
         ]
+        # The numbers of all images at once: a GPU is waited for once.
+        counts = counts_of_finite([candidates.valid.sum() for candidates in found], finite)
+        return [self._survivors(candidates, count, post_nms) for candidates, count in zip(found, counts, strict=True)]
 
-    def _proposals_of_image(self, output: RpnOutput, size_hw: tuple[int, int], pre_nms: int, post_nms: int) -> Tensor:
-        """The proposals of one image, whose output has no first axis: the best `pre_nms` of each map enter NMS."""
+    def _candidates(self, output: RpnOutput, size_hw: tuple[int, int], pre_nms: int) -> RpnCandidates:
+        """What may enter NMS of one image, whose output has no first axis: the best `pre_nms` of each map."""
         height, width = size_hw
         logits = self.mask_padding(output.logits, output.anchors, height, width)
         best, levels = best_of_maps(logits, output.counts, pre_nms)
         boxes = clip_boxes(decode_boxes(output.deltas[best], output.anchors[best]), size_hw)
         scores = logits[best]
-        valid = nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf)
-        boxes, scores = boxes[valid], scores[valid]
-        return boxes[self.suppress(boxes, scores, None if levels is None else levels[valid])[:post_nms]]
+        return RpnCandidates(boxes, scores, levels, nonempty_boxes(boxes, self.config.min_size) & (scores > -torch.inf))
+
+    def _survivors(self, candidates: RpnCandidates, count: int, post_nms: int) -> Tensor:
+        """The best `post_nms` after NMS among the `count` valid candidates of an image: (P, 4)."""
+        chosen = places_of(candidates.valid, count)
+        boxes, scores = candidates.boxes[chosen], candidates.scores[chosen]
+        levels = None if candidates.levels is None else candidates.levels[chosen]
+        return boxes[self.suppress(boxes, scores, levels)[:post_nms]]
 
     def suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor | None = None) -> Tensor:
         """NMS among proposals (P, 4), of each map by themselves where `levels` (P,) says which they are of: indices of those
@@ -128,42 +160,47 @@ class RegionProposalNetwork(nn.Module):
 
     def losses(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Objectness (logistic) and box regression (smooth L1), both averaged over the sampled anchors."""
-        logits, truths, box_loss = [], [], output.deltas.sum() * 0  # a zero with a gradient, where no anchor is positive
-        for row, (size_hw, target) in enumerate(zip(sizes_hw, targets, strict=True)):
-            match_labels, matched = self.match(output.anchors, target, size_hw)
-            positive, negative = sample_matches(match_labels, self.config.sample_size, self.config.positive_fraction)
-            chosen = torch.cat([positive, negative])
-            logits.append(output.logits[row, chosen])
-            truths.append((match_labels[chosen] == POSITIVE).float())
-            if len(target.boxes):
-                wanted = encode_boxes(target.boxes[matched[positive]], output.anchors[positive])
-                box_loss = box_loss + F.smooth_l1_loss(
-                    output.deltas[row, positive], wanted, beta=self.config.smooth_l1_beta, reduction="sum"
-                )
+        config = self.config
+        matches = [self.match(output.anchors, target, size_hw) for target, size_hw in zip(targets, sizes_hw, strict=True)]
+        match_labels, matched = (torch.stack(parts) for parts in zip(*matches, strict=True))
+        chosen, sampled = sample_matches(match_labels, config.sample_size, config.positive_fraction)
+        positive = (match_labels.gather(1, chosen) == POSITIVE) & sampled
+        # What is not sampled weighs nothing. To leave it out, a GPU would have to be asked how much that is.
+        objectness = F.binary_cross_entropy_with_logits(
+            output.logits.gather(1, chosen), positive.float(), weight=sampled.float(), reduction="sum"
+        )
+        box_loss = self._box_loss(output, chosen, positive, matched.gather(1, chosen), targets)
         # Divide by the sample size, not the positive count: both terms keep one scale.
-        num_sampled = max(sum(len(truth) for truth in truths), 1)
-        if self.config.average_over == "sample_size":
-            num_sampled = self.config.sample_size * len(truths)
-        objectness = F.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(truths), reduction="sum")
+        fixed = config.average_over == "sample_size"
+        num_sampled = config.sample_size * len(targets) if fixed else sampled.sum().clamp(min=1)
         return {"loss_rpn_objectness": objectness / num_sampled, "loss_rpn_box": box_loss / num_sampled}
+
+    def _box_loss(
+        self, output: RpnOutput, chosen: Tensor, positive: Tensor, matched: Tensor, targets: Sequence[Target]
+    ) -> Tensor:
+        """Smooth L1 of the positive ones, summed, among anchors (N, S) that were chosen, each matched to a box of its image."""
+        boxes = torch.cat([target.boxes for target in targets])
+        if not len(boxes):
+            return output.deltas.sum() * 0  # a zero with a gradient
+        starts = itertools.accumulate((len(target.boxes) for target in targets[:-1]), initial=0)
+        rows = [own + start for own, start in zip(matched, starts, strict=True)]
+        # An image without boxes has no positive: any box stands for its own.
+        wanted = encode_boxes(boxes[torch.stack(rows).clamp(max=len(boxes) - 1)], output.anchors[chosen])
+        found = output.deltas.gather(1, chosen[..., None].expand(-1, -1, 4))
+        return masked_smooth_l1(found, wanted, positive, self.config.smooth_l1_beta)
 
     def match(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The match label (M,) of each anchor, and the index (M,) of its box in the target."""
-        usable = self._usable(anchors, size_hw)
-        match_labels = torch.full((len(anchors),), IGNORED, device=anchors.device)
-        matched = torch.zeros_like(match_labels)
-        # Unusable anchors must not be a box's best one either, so they are left out before matching.
-        candidates = anchors[usable]
-        found, matched[usable] = match_anchors(candidates, target.boxes, self.config.positive_iou, self.config.negative_iou)
-        match_labels[usable] = ignore_covered(found, candidates, target.ignored, self.config.ignore_coverage)
-        return match_labels, matched
+        config, usable = self.config, self._usable(anchors, size_hw)
+        match_labels, matched = match_anchors(anchors, target.boxes, config.positive_iou, config.negative_iou, usable)
+        return ignore_covered(match_labels, anchors, target.ignored, config.ignore_coverage), matched
 
-    def _usable(self, anchors: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """Which anchors may enter the loss: (M, 4) -> (M,) bool."""
+    def _usable(self, anchors: Tensor, size_hw: tuple[int, int]) -> Tensor | None:
+        """Which anchors may enter the loss: (M, 4) -> (M,) bool. None: all."""
         if self.config.ignore_straddling:
             return inside_image(anchors, size_hw)
         if self.config.anchors_on_padding:
-            return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+            return None
         height, width = size_hw
         return centered_on_image(anchors, height, width)
 

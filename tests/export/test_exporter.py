@@ -16,9 +16,8 @@ from detection.export import export_backbone, export_detector, graph
 from detection.export import exporter as exporting
 from detection.export.agreement import Agreement, compare_detections
 from detection.export.exporter import Exportable, export, exportable_detector
-from detection.inference.select import select
 from detection.structures import Batch, Detections, pad_images
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, select_one
 
 NEW_ENOUGH = torch.__version__ >= exporting.OLDEST_TORCH
 pytestmark = pytest.mark.skipif(not NEW_ENOUGH, reason=f"exporting needs torch {exporting.OLDEST_TORCH} or newer")
@@ -54,7 +53,7 @@ def detections_of_steps(model, batch: Batch) -> list[Detections]:
     features = model.extract(batch)
     regions = model.classify(features, model.propose(features, batch.sizes_hw), batch.sizes_hw)
     parts = zip(regions.scores, regions.boxes, batch.sizes_hw, strict=True)
-    return [select(scores, boxes, size_hw, model.config.test, model.score_threshold) for scores, boxes, size_hw in parts]
+    return [select_one(scores, boxes, size_hw, model.config.test, model.score_threshold) for scores, boxes, size_hw in parts]
 
 
 @pytest.fixture(scope="module")

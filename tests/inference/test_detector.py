@@ -8,12 +8,12 @@ from PIL import Image
 from detection import Detector, Ensemble
 from detection.errors import CheckpointError, ConfigError, DatasetError
 from detection.inference.detector import detect_in_views, views_of
-from detection.inference.select import select, to_image_pixels
+from detection.inference.select import to_image_pixels
 from detection.inference.views import View, classify_in_views
 from detection.modeling.boxes import mirror_boxes
 from detection.resize import resize_image, resized_size
 from detection.structures import Batch, Detections
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, select_one
 
 EVERYTHING = {
     "refinement_passes": 1,
@@ -49,7 +49,7 @@ def test_predict_is_the_composition_of_the_steps():
     with torch.inference_mode():
         features = model.extract(batch)
         regions = model.classify(features, model.propose(features, [size_hw]), [size_hw])
-        found = select(regions.scores[0], regions.boxes[0], size_hw, model.config.test, model.score_threshold)
+        found = select_one(regions.scores[0], regions.boxes[0], size_hw, model.config.test, model.score_threshold)
         expected = to_image_pixels(found, size_hw, (70, 50))
     assert_same(model.predict([image])[0], expected, exactly=True)
 

@@ -7,14 +7,13 @@ import torch.nn.functional as F
 from detection import Ensemble
 from detection.inference.detector import Detector, detect_plainly, views_of
 from detection.inference.pasting import paste_masks
-from detection.inference.select import select
 from detection.inference.tiling import merge_windows
 from detection.inference.views import segment_in_views
 from detection.masks import Masks
 from detection.structures import Batch, Detections
 from detection.tiles import Window
 from tests.modeling.test_mask_head import C4, FORMS, PYRAMID
-from tests.small_detector import detector, noise
+from tests.small_detector import detector, noise, select_one
 from tests.there import there
 
 
@@ -43,7 +42,7 @@ def test_the_masks_of_the_final_boxes(sections, images):
         (view,) = views_of([model], images)
         regions = view.classify(view.propose())
         features = view.extract(64, [1])
-        chosen = select(regions.scores[1], regions.boxes[1], (64, 80), model.config.test, 0.0)
+        chosen = select_one(regions.scores[1], regions.boxes[1], (64, 80), model.config.test, 0.0)
         logits = there(model.roi_head.mask_head)(model.roi_head.mask_maps(features, [chosen.boxes]))
         each = logits.sigmoid()[range(8), chosen.labels]
     assert paste_masks(each, chosen.boxes, (64, 80)) == found[1].masks
@@ -109,7 +108,7 @@ def test_one_view_gives_what_the_plain_way_gives(sections, images):
     with torch.inference_mode():
         plain = detect_plainly(model, images)
         (view,) = views_of([model], images)
-        chosen = [select(s, b, (64, 80), model.config.test, 0.0) for s, b in zip(*_parts(view), strict=True)]
+        chosen = [select_one(s, b, (64, 80), model.config.test, 0.0) for s, b in zip(*_parts(view), strict=True)]
         masks = segment_in_views([view], (64, 80), [each.boxes for each in chosen], [each.labels for each in chosen])
     for each, own, found in zip(chosen, masks, plain, strict=True):
         assert paste_masks(own, each.boxes, (64, 80)) == found.masks

@@ -12,13 +12,12 @@ from detection import Detector
 from detection.config import Config
 from detection.inference.ensemble import Ensemble
 from detection.inference.refinement import likeliest_boxes
-from detection.inference.select import select
 from detection.inference.views import View
 from detection.modeling.boxes import clip_boxes, nonempty_boxes
 from detection.modeling.levels import levels_of
 from detection.modeling.roi_head import pool_rois
 from detection.structures import Batch, Detections
-from tests.small_detector import detector, noise, pyramid
+from tests.small_detector import detector, noise, pyramid, select_one
 
 SIZE_HW = (70, 90)
 AS_IT_IS: dict[str, Any] = {"shorter_side": 70, "longer_side": 100, "max_detections": 30}
@@ -55,7 +54,7 @@ def plain_loop(model: Detector, image: torch.Tensor) -> Detections:
         regions = clip_boxes(likeliest_boxes(scores, boxes), SIZE_HW)
         regions = regions[nonempty_boxes(regions)]
     all_scores, all_boxes = (torch.cat(parts) for parts in zip(*rounds, strict=True))
-    return select(all_scores, all_boxes, SIZE_HW, model.config.test, model.score_threshold)
+    return select_one(all_scores, all_boxes, SIZE_HW, model.config.test, model.score_threshold)
 
 
 def assert_same(found: Detections, expected: Detections) -> None:
@@ -109,7 +108,7 @@ def test_an_ensemble_of_c4_and_pyramid(order: tuple[Callable[..., Detector], ...
         scores.append(found.scores[0])
         boxes.append(found.boxes[0])
     config: Config = members[0].config
-    expected = select(
+    expected = select_one(
         torch.stack(scores).mean(dim=0), torch.stack(boxes).mean(dim=0), SIZE_HW, config.test, members[0].score_threshold
     )
     assert_same(Ensemble(members).predict([image])[0], expected)

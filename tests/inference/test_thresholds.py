@@ -16,12 +16,11 @@ from detection.config import Config, override_config
 from detection.config import TestConfig as Settings
 from detection.errors import ConfigError
 from detection.inference.detector import detect_in_views
-from detection.inference.select import select
 from detection.inference.views import View
 from detection.structures import Detections
 from detection.weights.checkpoint import detector_metadata, write_checkpoint
 from tests.inference.test_detector import assert_same, confident
-from tests.small_detector import SMALL, detector, noise
+from tests.small_detector import SMALL, detector, noise, select_one
 
 HOSTILE = ("1e5", "yes", "a: b", "家", "[key]")
 
@@ -53,13 +52,13 @@ def test_equals_a_plain_loop(rectangles, thresholds, seed, max_detections):
     numbers = torch.randperm(100, generator=torch.Generator().manual_seed(seed))[: 3 * len(boxes)]
     scores = (numbers.double() / 100).float().reshape(-1, 3)
     test = Settings(max_detections=max_detections, nms_threshold=0.29317)  # which is the IoU of no two of these boxes
-    found = select(scores, boxes, (50, 50), test, torch.tensor(thresholds))
+    found = select_one(scores, boxes, (50, 50), test, torch.tensor(thresholds))
     expected = plain_select(scores, boxes, test, tuple(thresholds))
     assert list(zip(found.boxes.tolist(), found.labels.tolist(), strict=True)) == [
         (boxes[row, label].tolist(), label) for row, label in expected
     ]
-    alike = select(scores, boxes, (50, 50), test, torch.full((3,), thresholds[0]))
-    one = select(scores, boxes, (50, 50), test, thresholds[0])
+    alike = select_one(scores, boxes, (50, 50), test, torch.full((3,), thresholds[0]))
+    one = select_one(scores, boxes, (50, 50), test, thresholds[0])
     assert (
         torch.equal(alike.boxes, one.boxes) and torch.equal(alike.scores, one.scores) and torch.equal(alike.labels, one.labels)
     )
@@ -69,7 +68,7 @@ def test_voters_above_the_threshold_are_above_that_of_their_class():
     test = Settings(voting=True, voting_candidates="above_threshold", nms_threshold=0.5)
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8]])[:, None].expand(2, 2, 4)
     scores = torch.tensor([[0.9, 0.9], [0.3, 0.3]])
-    found = select(scores, boxes, (20, 20), test, torch.tensor([0.2, 0.5]))
+    found = select_one(scores, boxes, (20, 20), test, torch.tensor([0.2, 0.5]))
     assert sorted(found.labels.tolist()) == [0, 1]
     torch.testing.assert_close(found.boxes[found.labels == 0], torch.tensor([[0.0, 0, 10, 9.5]]))
     assert found.boxes[found.labels == 1].tolist() == [[0, 0, 10, 10]]

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.config import TestConfig as Settings
-from detection.inference.select import select
 from detection.inference.voting import vote
 from detection.structures import Detections
+from tests.small_detector import select_one
 
 Box = tuple[float, float, float, float]
 
@@ -48,15 +48,15 @@ def test_candidates_are_all_boxes_or_those_above_the_threshold():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8]])[:, None]
     scores = torch.tensor([[0.9], [0.1]])
     chosen = Settings(voting=True, score_threshold=0.3)
-    every = select(scores, boxes, (20, 20), chosen, 0.3)
-    above = select(scores, boxes, (20, 20), chosen.model_copy(update={"voting_candidates": "above_threshold"}), 0.3)
+    every = select_one(scores, boxes, (20, 20), chosen, 0.3)
+    above = select_one(scores, boxes, (20, 20), chosen.model_copy(update={"voting_candidates": "above_threshold"}), 0.3)
     torch.testing.assert_close(every.boxes, torch.tensor([[0.0, 0, 10, 9.8]]))
     assert above.boxes.tolist() == [[0, 0, 10, 10]]
 
 
 def test_no_detection():
     assert len(vote(Detections.empty(), torch.zeros(0, 3), torch.zeros(0, 3, 4), 0.5)) == 0
-    assert len(select(torch.zeros(0, 3), torch.zeros(0, 3, 4), (9, 9), Settings(voting=True), 0.05)) == 0
+    assert len(select_one(torch.zeros(0, 3), torch.zeros(0, 3, 4), (9, 9), Settings(voting=True), 0.05)) == 0
 
 
 corners = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20))

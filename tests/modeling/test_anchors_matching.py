@@ -1,6 +1,8 @@
 """Anchors and their assignment: by hand and against torchvision."""
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -106,11 +108,76 @@ def test_negatives_in_a_crowd_are_ignored():
     assert ignore_covered(match_labels, boxes, crowd[:0], 0.5) is match_labels
 
 
+def test_unusable_anchors_are_as_if_they_were_not_there():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        anchors, gt, usable = random_boxes(200), random_boxes(5), torch.rand(200) < 0.6
+        match_labels, matched = match_anchors(anchors, gt, 0.7, 0.3, usable)
+        alone, matched_alone = match_anchors(anchors[usable], gt, 0.7, 0.3)
+        assert torch.equal(match_labels[usable], alone) and torch.equal(matched[usable], matched_alone)
+        assert (match_labels[~usable] == IGNORED).all()
+    match_labels, _ = match_anchors(anchors, gt[:0], 0.7, 0.3, usable)
+    assert torch.equal(match_labels == NEGATIVE, usable)
+
+
+def plain_sample(match_labels: torch.Tensor, size: int, positive_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `sample_matches` draws of one row, by lists of places and permutations: positives and negatives."""
+    positive = (match_labels == POSITIVE).nonzero().squeeze(1)
+    positive = positive[torch.randperm(len(positive))[: int(size * positive_fraction)]]
+    negative = (match_labels == NEGATIVE).nonzero().squeeze(1)
+    return positive, negative[torch.randperm(len(negative))[: size - len(positive)]]
+
+
+def sample(match_labels: torch.Tensor, size: int, positive_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen, sampled = sample_matches(match_labels, size, positive_fraction)
+    assert chosen.shape == sampled.shape == (min(size, len(match_labels)),)
+    count = int(sampled.sum())
+    assert sampled[:count].all(), "the sampled ones come first"
+    num_positive = int((match_labels[chosen[:count]] == POSITIVE).sum())
+    return chosen[:num_positive], chosen[num_positive:count]
+
+
 def test_sample_fills_up_with_negatives_only():
     match_labels = torch.tensor([POSITIVE] * 3 + [NEGATIVE] * 20 + [IGNORED] * 5)
-    positive, negative = sample_matches(match_labels, 16, 0.5)
+    positive, negative = sample(match_labels, 16, 0.5)
     assert sorted(positive.tolist()) == [0, 1, 2] and len(negative) == 13
     match_labels = torch.tensor([POSITIVE] * 20 + [NEGATIVE] * 3)
-    positive, negative = sample_matches(match_labels, 16, 0.5)
+    positive, negative = sample(match_labels, 16, 0.5)
     assert len(positive) == 8 and sorted(negative.tolist()) == [20, 21, 22]
     assert len(set(positive.tolist())) == 8
+
+
+MATCH_LABELS = st.lists(st.sampled_from([POSITIVE, NEGATIVE, IGNORED]), max_size=60)
+
+
+@given(MATCH_LABELS, st.integers(1, 40), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_a_sample_is_as_large_as_the_plain_one_and_of_the_same_candidates(match_labels, size, fraction):
+    labels = torch.tensor(match_labels, dtype=torch.long)
+    samples = zip(sample(labels, size, fraction), plain_sample(labels, size, fraction), strict=True)
+    for kind, (ours, plain) in zip((POSITIVE, NEGATIVE), samples, strict=True):
+        assert len(ours) == len(plain) == len(set(ours.tolist())) and (labels[ours] == kind).all()
+
+
+def test_rows_are_sampled_each_by_itself():
+    labels = torch.tensor([[POSITIVE, NEGATIVE, IGNORED], [IGNORED, IGNORED, POSITIVE], [NEGATIVE] * 3])
+    chosen, sampled = sample_matches(labels, 2, 0.5)
+    assert sampled.sum(dim=1).tolist() == [2, 1, 2] and chosen[0].tolist() == [0, 1] and chosen[1, 0] == 2
+
+
+def test_candidates_are_drawn_as_often_as_by_the_plain_form():
+    """Each of its kind equally often, and pairs too: chi-square of 4,000 draws below its 99.9 % point."""
+    match_labels = torch.tensor([POSITIVE] * 6 + [IGNORED] * 2 + [NEGATIVE] * 6)
+    for draw in (sample, plain_sample):
+        torch.manual_seed(0)
+        counts = torch.zeros(14, 14)
+        for _ in range(4000):
+            drawn = torch.zeros(14)
+            drawn[torch.cat(draw(match_labels, 4, 0.5))] = 1
+            counts += drawn[:, None] * drawn
+        pairs = torch.combinations(torch.arange(6))
+        for first in (0, 8):
+            assert counts.diag()[first : first + 6].sum() == 2 * 4000
+            of_pairs = counts[pairs[:, 0] + first, pairs[:, 1] + first]  # one of 15 in each draw
+            expected = 4000 / 15
+            assert ((of_pairs - expected) ** 2 / expected).sum() < 36.1  # 14 degrees of freedom
+        assert counts[6:8].sum() == 0

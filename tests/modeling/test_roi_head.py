@@ -93,12 +93,9 @@ def test_a_plain_loop_over_rois_gives_the_same(seed, num_classes, num_images):
 def test_the_head_divides_by_all_rois(monkeypatch):
     """Two images of two RoIs, K = 2; the first image knows no dogs: (ln 4/3 + ln 6 + ln 2 + ln 3) / 4."""
     head = detector().roi_head
-    samples = iter([torch.tensor([2, 0]), torch.tensor([2, 1])])
-
-    def sample(boxes: Tensor, target: Target) -> SampledRois:
-        return SampledRois(torch.rand(2, 4), next(samples), torch.rand(2, 4), torch.zeros(2, dtype=torch.long))
-
-    monkeypatch.setattr(head, "sample_rois", sample)
+    labels = [torch.tensor([2, 0]), torch.tensor([2, 1])]
+    samples = [SampledRois(torch.rand(2, 4), own, torch.rand(2, 4), torch.zeros(2, dtype=torch.long)) for own in labels]
+    monkeypatch.setattr(head, "sample_rois", lambda *_: samples)
     monkeypatch.setattr(head, "vectors", lambda *_: torch.zeros(4, 1))
     monkeypatch.setattr(head, "logits_and_deltas", lambda *_: (torch.tensor([LN] * 4), torch.zeros(4, 2, 4)))
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))

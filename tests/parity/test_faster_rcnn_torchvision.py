@@ -9,9 +9,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from detection.config import Config
-from detection.inference.select import select
 from detection.modeling import FasterRCNN
 from detection.structures import Batch, Target
+from tests.small_detector import select_one
 
 NUM_CLASSES = 3
 SIZE_HW = (96, 128)
@@ -164,7 +164,7 @@ def test_detections(ours, batch):
         expected, _ = theirs.roi_heads({"0": features[0]}, proposals, [SIZE_HW] * 2)
         regions = ours.classify(features, proposals, batch.sizes_hw)
     for index, theirs_of_image in enumerate(expected):
-        found = select(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test, ours.score_threshold)
+        found = select_one(regions.scores[index], regions.boxes[index], SIZE_HW, ours.config.test, ours.score_threshold)
         assert len(found) == len(theirs_of_image["scores"]) > 0
         torch.testing.assert_close(found.scores, theirs_of_image["scores"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.labels, theirs_of_image["labels"] - 1)

@@ -16,7 +16,7 @@ from detection import Detector
 from detection.config import override_config, parse_config
 from detection.config.schema import Config
 from detection.errors import CheckpointError
-from detection.inference.select import select, to_image_pixels
+from detection.inference.select import to_image_pixels
 from detection.modeling.anchors import anchors_of_maps
 from detection.modeling.roi_align import roi_align as our_roi_align
 from detection.modeling.roi_head import unaligned_boxes
@@ -26,6 +26,7 @@ from detection.weights.conversion import convert
 from detection.weights.torchvision_detectors import UNUSED_CATEGORIES, fold_norms, rules_of
 from tests.matching import same_detections, same_masks
 from tests.shapes import ellipses
+from tests.small_detector import select_one
 from tests.there import there
 
 # So large that everything is sampled: the comparison then needs no common random choice.
@@ -133,7 +134,7 @@ def test_detections_in_a_batch_of_two_sizes(pair, images):
     regions = ours.classify(features, ours.propose(features, sizes_hw), sizes_hw)
     expected = theirs([floats(image) for image in images])
     for index, (image, size_hw) in enumerate(zip(images, sizes_hw, strict=True)):
-        found = select(regions.scores[index], regions.boxes[index], size_hw, ours.config.test, ours.score_threshold)
+        found = select_one(regions.scores[index], regions.boxes[index], size_hw, ours.config.test, ours.score_threshold)
         compare(to_image_pixels(found, size_hw, image.shape[:2]), expected[index])
 
 
