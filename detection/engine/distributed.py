@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones.errors import shorten
+from backbones.norm import TrainableNorm
 from detection.errors import USER_ERRORS, ConfigError, OtherProcessError
 
 T = TypeVar("T")
@@ -86,7 +87,10 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """The module whose forward and backward average gradients over the processes; the model itself for one."""
     if world.size == 1:
         return model
-    return DistributedDataParallel(model, device_ids=[world.device.index] if world.device.type == "cuda" else None)
+    # Rank 0's buffers would travel before every forward pass; only the statistics of norms that train ever change.
+    trains_norms = any(isinstance(module, TrainableNorm) for module in model.modules())
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=trains_norms)
 
 
 def reduce_max(world: World, values: Sequence[int]) -> list[int]:

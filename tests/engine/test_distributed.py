@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from backbones import FrozenBatchNorm2d
+from detection.engine import distributed
 from detection.engine.distributed import World
 from detection.errors import ConfigError, TrainingError
 from tests.engine.test_resume import ROOT, assert_same_run, child_environment, logged
@@ -89,3 +92,12 @@ def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="nproc_per_node must be at most 2"):
         World.from_environment()
+
+
+@pytest.mark.parametrize("norm", ["frozen_bn", "bn"])
+def test_buffers_travel_only_where_a_norm_trains(monkeypatch, norm):
+    seen = {}
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, **options: seen.update(options))
+    layer = nn.BatchNorm2d(4) if norm == "bn" else FrozenBatchNorm2d(4)
+    distributed.data_parallel(nn.Sequential(nn.Conv2d(3, 4, 1), layer), World(0, 2, torch.device("cpu")))
+    assert seen["broadcast_buffers"] is (norm == "bn")

@@ -16,8 +16,9 @@ from detection.cli.main import run
 from detection.errors import TrainingError
 from detection.structures import Batch
 from docs import benchmark_page
+from tests.pretended_gpu import pretended_gpu, to_host
 from tests.tools.implementations import ending, failing, huge_pages, sleeper, waiting
-from tools.benchmarks import cost, scaling, start_up
+from tools.benchmarks import cost, operators, scaling, start_up
 from tools.benchmarks.benchmark import Benchmark, Result, ratios, shares_of_peak
 from tools.benchmarks.command import batch_sizes, main, show, to_dict
 from tools.benchmarks.detector import (
@@ -218,6 +219,34 @@ def test_a_profiled_inference_detects_what_predict_does():
     assert len(expected)
     for name in ("boxes", "scores", "labels"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+
+
+def test_the_stopwatch_of_a_gpu_is_that_gpus_own(monkeypatch):
+    recorded = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            recorded.append(stream)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    Stopwatch(torch.device("cuda:1")).now()
+    assert recorded == ["stream of cuda:1"]
+
+
+@pytest.mark.parametrize("who", ["ours", "torchvision"])
+@pytest.mark.parametrize("kind", operators.NAMES)
+def test_pooling_alone_is_measured_on_the_device_that_is_asked_for(monkeypatch, kind, who):
+    monkeypatch.setattr(operators, "MAP", (2, 38, 50))
+    setup = partial(pooling_work, who, kind=kind, direction="forward", dtype=torch.float32, num_rois=3)
+    expected: Any = setup()()
+    with pretended_gpu() as gpu:
+        found: Any = setup(device="cuda:0")()
+        assert found.device.type == "cuda" and gpu.launches.total() > 0
+        torch.testing.assert_close(to_host(found), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_waits_for_a_gpu_are_counted_by_place(monkeypatch):

@@ -11,8 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detection.modeling.roi_align import roi_align
-from detection.modeling.roi_max_pool import roi_max_pool
+from detection.modeling.roi_head import pool_rois
 from tools.benchmarks.benchmark import Benchmark, Setup, Work
 from tools.benchmarks.parts import Options
 
@@ -27,7 +26,7 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 def benchmarks(options: Options, folder: Path) -> Iterator[Benchmark]:
     """RoI pooling alone. On a CPU torchvision's operators have no bf16: ours is compared with their fp32."""
     for kind, direction in product(NAMES, DIRECTIONS):
-        setup = partial(pooling_work, kind=kind, direction=direction, num_rois=options.rois)
+        setup = partial(pooling_work, kind=kind, direction=direction, num_rois=options.rois, device=options.device)
         implementations: dict[str, Setup] = {
             "torchvision fp32": partial(setup, "torchvision", dtype=torch.float32),
             "ours fp32": partial(setup, "ours", dtype=torch.float32),
@@ -51,19 +50,26 @@ def regions(num_rois: int) -> Tensor:
 
 
 def pooling_work(
-    who: Literal["ours", "torchvision"], *, kind: Pooling, direction: Direction, dtype: torch.dtype, num_rois: int
+    who: Literal["ours", "torchvision"],
+    *,
+    kind: Pooling,
+    direction: Direction,
+    dtype: torch.dtype,
+    num_rois: int,
+    device: str = "cpu",
 ) -> Work:
-    """14 x 14 cells per RoI of a 38 x 50 map, RoIAlign with two samples per axis; forward alone or its gradient alone."""
+    """14 x 14 cells per RoI of a 38 x 50 map, RoIAlign with two samples per axis; forward alone or its gradient alone.
+
+    Ours is what the detector does on that device: on a GPU torchvision's operators, between casts and to its own layout.
+    """
     numbers = torch.Generator().manual_seed(1)
     layout = torch.channels_last if who == "ours" else torch.contiguous_format  # each in that of its detector
-    features = torch.randn(1, *MAP, generator=numbers).to(dtype).contiguous(memory_format=layout)
-    rois = regions(num_rois)
+    features = torch.randn(1, *MAP, generator=numbers).to(device, dtype).contiguous(memory_format=layout)
+    rois = regions(num_rois).to(device)
 
     def forward() -> Tensor:
-        if who == "ours" and kind == "align":
-            return roi_align(features, [rois], SIZE, 1 / 16, 2)
         if who == "ours":
-            return roi_max_pool(features, [rois], SIZE, 1 / 16)
+            return pool_rois(features, [rois], SIZE, 16, kind, 2)
         from torchvision import ops
 
         if kind == "align":
@@ -74,5 +80,5 @@ def pooling_work(
         return torch.no_grad()(forward)
     features.requires_grad_()
     pooled = forward()
-    gradient = torch.randn(pooled.shape, generator=numbers).to(dtype).contiguous(memory_format=layout)
+    gradient = torch.randn(pooled.shape, generator=numbers).to(device, dtype).contiguous(memory_format=layout)
     return lambda: torch.autograd.grad(pooled, features, gradient, retain_graph=True)

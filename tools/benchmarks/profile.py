@@ -127,7 +127,7 @@ class Stopwatch:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # not the first GPU's
         return event
 
 
