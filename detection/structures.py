@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from detection.device import to_device
 from detection.tiles import Window
 
 if TYPE_CHECKING:
@@ -79,11 +80,11 @@ class Target:
     def to(self, device: torch.device | str) -> Target:
         """The same target on another device."""
         return Target(
-            self.boxes.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.ignored.to(device, non_blocking=True),
-            None if self.known is None else self.known.to(device, non_blocking=True),
-            None if self.masks is None else self.masks.to(device, non_blocking=True),
+            to_device(self.boxes, device),
+            to_device(self.labels, device),
+            to_device(self.ignored, device),
+            None if self.known is None else to_device(self.known, device),
+            None if self.masks is None else to_device(self.masks, device),
         )
 
 
@@ -102,7 +103,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; the images stay as they are until the model normalises them."""
         return Batch(
-            self.images.to(device, non_blocking=True),
+            to_device(self.images, device),
             self.sizes_hw,
             [target.to(device) for target in self.targets],
             self.files,

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = (
     {"errors"},
     {"polygons"},
-    {"config", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
+    {"config", "device", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
     {"structures", "resize", "rows"},
     {"visualize"},
     {"modeling", "data"},

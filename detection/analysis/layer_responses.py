@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backbones.modes import evaluating
 from detection.analysis.plots import curve_colors, new_figure, save_figure
 from detection.config import ClassifierConfig
+from detection.device import find_device
 from detection.errors import CheckpointError, DatasetError
 from detection.fonts import plot_families, plot_text
 from detection.pretraining.data import ImageBatch, test_loader, validation_split
@@ -105,11 +106,12 @@ def even_selection(count: int, at_most: int) -> list[int]:
 
 
 def responses_of_checkpoints(
-    paths: Sequence[Path], config: ClassifierConfig, max_images: int
+    paths: Sequence[Path], config: ClassifierConfig, max_images: int, device: str = "auto"
 ) -> tuple[int, list[list[LayerResponse]]]:
     """The number of images, and the layer responses of each checkpoint's own network to them.
 
-    The images are an even selection of at most `max_images` validation images. Raises CheckpointError naming the file that
+    The images are an even selection of at most `max_images` validation images; the networks compute on `device`. Raises
+    ConfigError for one that cannot be used, CheckpointError naming the file that
     cannot be used, all being loaded before the first is measured; DatasetError for bad data.
     """
     split = validation_split(config)
@@ -119,11 +121,11 @@ def responses_of_checkpoints(
         models.append(load_classifier(path, config.model, split.class_names, as_recorded=True))
         with _naming(path):
             _measurable_layers(models[-1])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = find_device(device)
     found = []
     for path, model in zip(paths, models, strict=True):
         with _naming(path):
-            found.append(layer_responses(model.to(device), test_loader(selected, config)))
+            found.append(layer_responses(model.to(place), test_loader(selected, config)))
         model.cpu()
     return len(selected), found
 

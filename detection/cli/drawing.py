@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from backbones.errors import printable, shorten
 from detection.cli.arguments import any_path, output_folder, threshold, whole_number
 from detection.cli.main import SOME_FAILED, USER_MISTAKE
-from detection.cli.options import QUICKSTART_WEIGHTS, is_override
+from detection.cli.options import QUICKSTART_WEIGHTS, add_device_argument, is_override
 from detection.cli.output import fetch_weights, progress_bar, say
 from detection.config import Config, override_config, read_thresholds
 from detection.config.thresholds import thresholds_of_classes
@@ -44,6 +44,7 @@ def add_drawing_arguments(parser: argparse.ArgumentParser, inputs: str, output: 
     )
     parser.add_argument("--output", type=output_folder, default=output, metavar="DIR", help="default: %(default)s")
     add_threshold_argument(parser)
+    add_device_argument(parser)
     parser.add_argument(
         "--max-frames", type=whole_number(1), metavar="N", help="of each video or camera; default: to the end, or Ctrl-C"
     )
@@ -102,7 +103,7 @@ def draw_all(
     num_absent = len(problems)
     if not inputs:
         raise DatasetError("; ".join(problems))
-    model = load(options.weights, adapt)
+    model = load(options.weights, adapt, options.device)
     from detection.inference.drawing import draw_media
 
     try:
@@ -131,28 +132,25 @@ def exit_code(num_failed: int, num_inputs: int, done: str = "drawn") -> int:
     return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
 
 
-def load(weights: Path | None, adapt: Callable[[Config], Config]) -> Detector:
-    """The detector to draw with, by what `adapt` makes of its config. Raises ConfigError or CheckpointError."""
+def load(weights: Path | None, adapt: Callable[[Config], Config], device: str) -> Detector:
+    """The detector to draw with, by what `adapt` makes of its config, on that device. Raises ConfigError or CheckpointError."""
     if weights is not None:
-        return _load(weights, adapt, "")
+        return _load(weights, adapt, device, "")
     trained = find_trained_weights(QUICKSTART_WEIGHTS.parent)
     if trained is not None:
-        return _load(trained, adapt, ", the quickstart's (--weights names others)")
+        return _load(trained, adapt, device, ", the quickstart's (--weights names others)")
     # Only now: torch is slow to load.
     from detection.weights.zoo import STANDARD_DETECTOR
 
     try:
-        return _load(Path(STANDARD_DETECTOR), adapt, " (--weights names others)")
+        return _load(Path(STANDARD_DETECTOR), adapt, device, " (--weights names others)")
     except CheckpointError as error:
         raise CheckpointError(f"{error}; or train the quickstart's detector with `make run`") from None
 
 
-def _load(weights: Path, adapt: Callable[[Config], Config], remark: str) -> Detector:
-    import torch
-
+def _load(weights: Path, adapt: Callable[[Config], Config], device: str, remark: str) -> Detector:
     from detection.inference.detector import load_detector
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_detector(weights, adapt, device, find_weights=partial(fetch_weights, kind="detector"))
     say(f"weights: {weights}{remark}")
     return model

@@ -49,7 +49,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a detector's checkpoint or a name of the zoo, or several as an ensemble; default: the config's best.pt, or else "
         "last.pt",
     )
+    add_device_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.score_threshold=0.01")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """--device, a word that `detection.device.find_device` takes."""
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1, mps, xpu; default: auto, the GPU if there is one"
+    )
 
 
 def training_parser(tool: str, description: str | None, weights_help: str) -> argparse.ArgumentParser:
@@ -219,21 +227,20 @@ def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
 
 
 def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -> tuple[list[Detector], list[Path]]:
-    """The detectors that --config, --weights and overrides ask for, on the best device, and their files.
+    """The detectors that --config, --weights and overrides ask for, on --device, and their files.
 
     Neither option: the quickstart's. A single file has to be the network of --config; of several, or with `own_networks`,
     each stays the one that it was trained as, and --config gives them `data`, `test` and the precision. Raises ConfigError
     or CheckpointError, also where their classes differ.
     """
-    import torch
-
     from detection.data.settle import settle_config
+    from detection.device import find_device
     from detection.inference.detector import load_detector
     from detection.weights.checkpoint import require_same_classes
 
     config = settle_config(load_config(options.config, options.overrides)) if options.config else None
     files = options.weights or [_default_weights(config)]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(options.device)
 
     def adapted(own: Config) -> Config:
         if config is None:

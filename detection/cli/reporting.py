@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backbones.errors import printable, shorten
 from detection.cli.arguments import any_path
-from detection.cli.options import QUICKSTART_WEIGHTS, is_override
+from detection.cli.options import QUICKSTART_WEIGHTS, add_device_argument, is_override
 from detection.cli.output import fetch_weights, progress_bar, say
 from detection.errors import ConfigError
 from detection.files import exists
@@ -34,6 +34,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=any_path, metavar="FILE", help="whose test split all are measured on; default: each detector's own"
     )
+    add_device_argument(parser)
     coco = parser.add_argument_group("the ground truth of COCO result files")
     coco.add_argument("--annotations", type=any_path, metavar="FILE", help="e.g. instances_val2017.json")
     coco.add_argument("--images", type=any_path, metavar="DIR", help="the pictures; without it they may be missing")
@@ -103,10 +104,9 @@ def load_sources(options: argparse.Namespace) -> list[ReportedDetector]:
 
     Raises ConfigError, DatasetError or CheckpointError.
     """
-    import torch
-
     from detection.analysis.report_truth import TruthFiles
     from detection.analysis.reporting import load_reported
+    from detection.device import find_device
 
     console = new_console()
     with progress_bar(console) as progress:
@@ -120,7 +120,7 @@ def load_sources(options: argparse.Namespace) -> list[ReportedDetector]:
             truth=TruthFiles(options.annotations, options.images, options.devkit, options.year, options.split),
             config=options.config,
             overrides=[text for text in options.sources if is_override(text)],
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=find_device(options.device),
             find_weights=lambda path: fetch_weights(path, kind="detector"),
             tell=lambda line: say(line, console),
             progress=show,

@@ -19,6 +19,7 @@ import torch
 from backbones.modes import evaluating, one_thread_after_fork, own_defaults
 from backbones.weights.files import load_state, without_prefix
 from detection.config import Config
+from detection.device import find_device
 from detection.errors import ConfigError, DatasetError
 from detection.inference.images import ImageInputs, InputImage, batch_of_size, each_image, network_sizes
 from detection.inference.predictor import ReportError
@@ -95,9 +96,11 @@ def load_detector(
 
     `path` may be a name of the zoo, such as "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x". Without `config` the
     checkpoint's own is used; a function gets that one and returns the one to use. `find_weights` turns `path` into a file.
-    Raises CheckpointError where the file is no detector's, or its classes or architecture are not those of `config`.
+    `device`: cpu, cuda, cuda:1, mps, xpu, or auto for the GPU if there is one. Raises CheckpointError where the file is no
+    detector's, or its classes or architecture are not those of `config`; ConfigError for a device that cannot be used.
     """
     one_thread_after_fork()
+    place = find_device(device)
     path = find_weights(Path(path))
     checkpoint = read_checkpoint(path, "detector")
     own = checkpoint_config(checkpoint, path)
@@ -108,7 +111,7 @@ def load_detector(
     require_fitting_heads(state, own, path)
     model = Detector(used, checkpoint.metadata.preprocessing)
     load_state(model, state, str(path))
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def predict_each(

@@ -19,6 +19,7 @@ from detection.config import LocConfig, LocDataConfig
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler
 from detection.data.workers import load
+from detection.device import to_device
 from detection.errors import ConfigError, DatasetError
 from detection.localisation.images import LocImages
 from detection.localisation.samples import Crop, Proposals, RandomCrops, RoiDraws, WarpedRoi, WarpedRois
@@ -40,9 +41,9 @@ class RpnBatch:
     def to(self, device: torch.device | str) -> RpnBatch:
         """The same batch on another device; the images stay uint8 until the model normalises them."""
         return RpnBatch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            [boxes.to(device, non_blocking=True) for boxes in self.boxes],
+            to_device(self.images, device),
+            to_device(self.labels, device),
+            [to_device(boxes, device) for boxes in self.boxes],
             self.files,
         )
 
@@ -67,7 +68,7 @@ class RoiBatch:
 
     def to(self, device: torch.device | str) -> RoiBatch:
         """The same batch on another device; the images stay uint8 until the model normalises them."""
-        return self._map(lambda each: each.to(device, non_blocking=True))
+        return self._map(lambda each: to_device(each, device))
 
     def pin_memory(self) -> RoiBatch:
         """The same batch in page-locked memory, for an asynchronous copy to a GPU (the DataLoader calls it)."""

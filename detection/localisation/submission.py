@@ -15,6 +15,7 @@ import torch
 
 from detection.config import LocConfig
 from detection.data.catalog import resolve_root
+from detection.device import find_device
 from detection.evaluation.ilsvrc import LocGuesses, LocResult
 from detection.evaluation.ilsvrc_devkit import data_folder, read_classes
 from detection.evaluation.ilsvrc_files import write_loc_guesses
@@ -57,23 +58,24 @@ def evaluate_localiser(
     rcnns: Sequence[Path] = (),
     classifiers: Sequence[Path] = (),
     *,
+    device: str = "auto",
     report: Report = lambda action, done, total: None,
 ) -> LocEvaluation:
     """The errors on `data.val` of an RPN, or several as one, with R-CNNs or without, in the views of `config.test`.
 
     Each network is as its file records it. The best five classes of the classifiers are localised, and the true class of each
-    image. On the GPU where there is one. Raises CheckpointError where files are of other classes than the data or do not fit
+    image. The networks compute on `device`. Raises CheckpointError where files are of other classes than the data or do not fit
     together; ConfigError, DatasetError.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = find_device(device)
     images = read_loc_images(config.data, config.data.val)
-    rpn_models = [load_rpn(path).to(device) for path in rpns]
-    rcnn_models = [load_rcnn(path).to(device) for path in rcnns]
+    rpn_models = [load_rpn(path).to(place) for path in rpns]
+    rcnn_models = [load_rcnn(path).to(place) for path in rcnns]
     for path, model in zip([*rpns, *rcnns], [*rpn_models, *rcnn_models], strict=True):
         require_same_classes(model.class_names, images.class_names, path)
     classes = true_classes(images)
     if classifiers:
-        models = [model.to(device) for model in load_classifiers(classifiers, config, images.class_names)]
+        models = [model.to(place) for model in load_classifiers(classifiers, config, images.class_names)]
         guessed = classify(models, images, config, report=lambda done: report("classifying", done, len(images)))
         classes = torch.cat([classes, guessed], dim=1)
     found = localise_images(

@@ -22,6 +22,7 @@ from detection.data.catalog import resolve_root
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.workers import load
+from detection.device import to_device
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining.folders import ImageFolder, LabelFile, decode_ahead, load_folders
 
@@ -42,7 +43,7 @@ class ImageBatch:
 
     def to(self, device: torch.device | str) -> ImageBatch:
         """The same batch on another device; the images stay uint8 until the model normalises them."""
-        return ImageBatch(self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), self.files)
+        return ImageBatch(to_device(self.images, device), to_device(self.labels, device), self.files)
 
     def pin_memory(self) -> ImageBatch:
         """The same batch in page-locked memory, for an asynchronous copy to a GPU (called by the DataLoader)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backbones.modes import evaluating
 from detection.config import ClassifierConfig
+from detection.device import find_device, to_device
 from detection.engine.precision import autocast, resolve_precision
 from detection.errors import DatasetError
 from detection.pretraining.data import ImageBatch, check_transforms, test_loader, validation_split
@@ -20,18 +21,19 @@ from detection.pretraining.model import ClassificationModel, load_classifier
 from detection.pretraining.views import ViewBatch, view_loader
 
 
-def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig) -> dict[str, float]:
-    """The errors of one file's classifier, or of an ensemble of several, on `data.val`, on the GPU where there is one.
+def evaluate_checkpoints(paths: Sequence[Path], config: ClassifierConfig, device: str = "auto") -> dict[str, float]:
+    """The errors of one file's classifier, or of an ensemble of several, on `data.val`, computed on that device.
 
-    Raises CheckpointError where one is of another architecture or for other classes, DatasetError for bad data.
+    Raises ConfigError for a device that cannot be used, CheckpointError where one is of another architecture or for other
+    classes, DatasetError for bad data.
     """
     check_transforms(config.data)
     split = validation_split(config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = find_device(device)
     # An ensemble's members may be of different depths: each is the network that its checkpoint records.
     several = len(paths) > 1
     members = [load_classifier(path, config.model, split.class_names, as_recorded=several) for path in paths]
-    return evaluate_split([member.to(device) for member in members], split, config)
+    return evaluate_split([member.to(place) for member in members], split, config)
 
 
 def evaluate_split(models: Sequence[ClassificationModel], split: ImageFolder, config: ClassifierConfig) -> dict[str, float]:
@@ -82,12 +84,12 @@ def _scores(model: ClassificationModel, batch: ImageBatch | ViewBatch, precision
     device = next(model.parameters()).device
     if isinstance(batch, ImageBatch):
         with autocast(device, precision):
-            return model.logits(batch.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
+            return model.logits(to_device(batch.images, device)).softmax(dim=1).cpu()
     total = torch.zeros((len(batch), len(model.class_names)), dtype=torch.float32, device="cpu")
     weights = torch.zeros(len(batch), dtype=torch.float32, device="cpu")
     for views in batch.groups:
         with autocast(device, precision):
-            scores = model.dense_logits(views.images.to(device, non_blocking=True)).softmax(dim=1).cpu()
+            scores = model.dense_logits(to_device(views.images, device)).softmax(dim=1).cpu()
         # An image has as many views in each group, so that adding them up gives the groups equal weight.
         total.index_add_(0, views.image_indices, scores)
         weights.index_add_(0, views.image_indices, weights.new_ones(len(views.image_indices)))

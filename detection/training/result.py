@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from detection.engine.result import TrainResult
 from detection.engine.state import BEST, LAST
 from detection.inference.detector import Detector, load_detector
@@ -23,5 +21,4 @@ class DetectorResult(TrainResult):
         Read from `output_dir` when it is first asked for. Raises CheckpointError where the file is gone.
         """
         best = self.output_dir / BEST
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_detector(best if best.exists() else self.output_dir / LAST, device=device)
+        return load_detector(best if best.exists() else self.output_dir / LAST, device="auto")

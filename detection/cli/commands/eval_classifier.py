@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import parse_with_overrides, require_distinct, require_nothing_replaced
+from detection.cli.options import add_device_argument, parse_with_overrides, require_distinct, require_nothing_replaced
 from detection.cli.output import describe_errors, fetch_weights, say
 from detection.config import load_classifier_config
 
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a classifier's checkpoint, or torchvision's state dict; several: the mean of their probabilities",
     )
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write top1_error and top5_error (0..1) there")
+    add_device_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.views=ten_crop")
     return parser
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.files import write_json
     from detection.pretraining.evaluate import evaluate_checkpoints
 
-    metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config)
+    metrics = evaluate_checkpoints([fetch_weights(file, "classifier") for file in options.weights], config, options.device)
     split = config.data.val if config.data.hold_out == 0 else f"{config.data.hold_out} images held out"
     # The file first: a terminal may fail.
     if options.json is not None:

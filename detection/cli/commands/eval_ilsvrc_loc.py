@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detection.cli.arguments import CommandParser, any_path, output_file
-from detection.cli.options import is_override, require_distinct, require_nothing_replaced
+from detection.cli.options import add_device_argument, is_override, require_distinct, require_nothing_replaced
 from detection.cli.output import fetch_weights, progress_bar, say
 from detection.config import load_loc_config, override_config
 from detection.errors import ConfigError
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=output_file, metavar="FILE", help="write the guesses, as they are submitted")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the numbers")
+    add_device_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. test.flip=true")
     return parser
 
@@ -123,7 +124,12 @@ def _evaluate_models(options: argparse.Namespace) -> int:
     console = new_console(stderr=True)
     with _progress(console) as report:
         found = evaluate_localiser(
-            config, rpns, rcnns, [fetch_weights(path, "classifier") for path in classifiers], report=report
+            config,
+            rpns,
+            rcnns,
+            [fetch_weights(path, "classifier") for path in classifiers],
+            device=options.device,
+            report=report,
         )
     if options.output is not None and found.guesses is not None:
         write_submission(options.output, found.guesses, found.images, config)

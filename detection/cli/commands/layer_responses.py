@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from detection.cli.arguments import CommandParser, any_path, output_file, whole_number
-from detection.cli.options import is_override, parse_with_overrides, require_distinct, require_nothing_replaced
+from detection.cli.options import (
+    add_device_argument,
+    is_override,
+    parse_with_overrides,
+    require_distinct,
+    require_nothing_replaced,
+)
 from detection.cli.output import fetch_weights, say
 from detection.config import load_classifier_config
 from detection.terminal import new_console, plain
@@ -33,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot", type=output_file, metavar="FILE", help="draw them, in their order and by magnitude (.png, .svg, .pdf, .jpg)"
     )
+    add_device_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="e.g. data.root=/data/cifar10")
     return parser
 
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.files import write_json
 
     files = [fetch_weights(path, "classifier") for path in options.weights]
-    num_images, responses = responses_of_checkpoints(files, config, options.images)
+    num_images, responses = responses_of_checkpoints(files, config, options.images, options.device)
     networks = dict(zip(labels, responses, strict=True))
     # The file first: a terminal may fail.
     if options.json:

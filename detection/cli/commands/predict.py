@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbones.errors import printable
+from backbones.errors import printable, shorten
 from detection.cli import drawing
 from detection.cli.arguments import CommandParser, any_path, output_folder
-from detection.cli.options import is_override
+from detection.cli.options import add_device_argument, is_override
 from detection.cli.output import progress_bar, say
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console, print_error
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=output_folder, default=Path("runs/predict"), metavar="DIR", help="default: %(default)s"
     )
     drawing.add_threshold_argument(parser)
+    add_device_argument(parser)
     parser.add_argument("--recursive", action="store_true", help="the sub-folders of folders, too")
     parser.add_argument(
         "--images",
@@ -96,11 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load(options: argparse.Namespace, adapt: Callable[[Config], Config]) -> Predictor:
     """The detector of --weights, run by --runtime. Raises ConfigError or CheckpointError."""
     if options.runtime is not None:
+        if options.device not in ("auto", "cpu"):
+            raise ConfigError(f"--runtime computes on the CPU, and --device is {shorten(options.device)}: give one of the two")
         return drawing.load_exported(options.weights, adapt, options.runtime)
     if options.weights is not None and options.weights.suffix == ".onnx":
         name = printable(str(options.weights))
         raise ConfigError(f"{name} is an exported graph: say what runs it, --runtime onnx or --runtime openvino")
-    return drawing.load(options.weights, adapt)
+    return drawing.load(options.weights, adapt, options.device)
 
 
 def below(text: str) -> str:
