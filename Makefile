@@ -1,4 +1,4 @@
-# make run: the whole story in ten minutes    make test: the whole suite    make lint: ruff and mypy    make docs: the site
+# make run: the whole story in ten minutes    make test: the whole suite    make lint: ruff and mypy    make docs: the site    make gpu: a lent GPU
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= auto
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lint docs clean
+.PHONY: run test lint docs gpu clean
 
 run: $(INSTALLED)
 	$(BIN)/python datasets/make_digits.py
@@ -30,6 +30,11 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# The first half hour on a lent GPU, the most valuable first; what is done is not run again. All of it: GPU_ARGS=
+GPU_ARGS ?= --minutes 30
+gpu: $(INSTALLED)
+	$(BIN)/python tools/gpu.py $(GPU_ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

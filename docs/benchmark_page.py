@@ -25,6 +25,9 @@ python tools/benchmark.py detector profile cost scaling roi-pooling classifier l
 python tools/benchmark.py detector profile cost --device cuda --precision bf16 --batch 1,8,16 --rois 128 --json gpu.json
 ```
 
+`make gpu` runs what is worth most on a GPU that is lent for half an hour, this among it;
+`python tools/gpu.py --list` shows the commands.
+
 Each implementation runs in a process of its own, so that its peak memory (the process's, or the GPU's allocations) is its own.
 A round times each once, one after the other; before the first round each does its work once untimed. Times are the median
 over the rounds. *Faster than* is our speed over the other implementation's, the *share of the memory* our peak over its.
