@@ -130,7 +130,8 @@ def test_the_search_for_circles_finds_one():
 def test_tools_are_doors(path):
     assert len(path.read_text().splitlines()) <= 12
     ours = {module for module in imports_of(path) if module.partition(".")[0] not in sys.stdlib_module_names}
-    assert ours <= ({"tools.benchmarks.command"} if path.name == "benchmark.py" else {"detection.cli.main"})
+    rooms = {"benchmark.py": "tools.benchmarks.command", "gpu.py": "tools.benchmarks.gpu_plan"}
+    assert ours <= {rooms.get(path.name, "detection.cli.main")}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class OneCat:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt: OneCat())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt, device: OneCat())
 
 
 def run(*arguments, folder: Path) -> int:
@@ -266,7 +266,7 @@ def test_a_threshold_is_taken_however_it_is_given(command, words, value, tmp_pat
     Path("none.yaml").write_text("{}")
     words = [word.replace("\u00a0", " ") for word in words if word]
 
-    def load(weights, adapt):
+    def load(weights, adapt, device):
         loaded.append(adapt(Config()).test.score_threshold)
         raise DatasetError("enough")
 

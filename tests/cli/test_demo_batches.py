@@ -25,7 +25,7 @@ ODD_NAMES = [
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt: OneCat())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt, device: OneCat())
 
 
 def write_odd_pictures(folder) -> None:

@@ -13,7 +13,7 @@ from tests.media_files import write_picture, write_video
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch):
-    monkeypatch.setattr(drawing, "load", lambda weights, adapt: Finder())
+    monkeypatch.setattr(drawing, "load", lambda weights, adapt, device: Finder())
 
 
 @pytest.fixture

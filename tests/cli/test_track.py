@@ -26,7 +26,7 @@ def squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     pytest.importorskip("norfair", reason="tracking needs the extra 'track'")
     from tests.inference.test_tracking import SquareDetector, frame
 
-    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt: SquareDetector())
+    monkeypatch.setattr(cli_drawing, "load", lambda weights, adapt, device: SquareDetector())
     for index in range(4):
         save_image(tmp_path / f"frames/{index}.png", frame(index))
     return tmp_path / "frames"
