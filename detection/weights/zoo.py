@@ -13,8 +13,8 @@ from backbones.weights.format import Kind
 from backbones.weights.zoo import classifier_checkpoint, converted_file, find_published
 from detection.weights.conversion import convert
 
-STANDARD_DETECTOR = "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"
-"""The strongest detector of the zoo, for COCO's 80 classes."""
+STANDARD_DETECTOR = "torchvision/fasterrcnn_resnet50_fpn_v2"
+"""The strongest detector of boxes in the zoo, for COCO's 80 classes; twice as fast on a CPU as the strongest C4 one."""
 
 
 def resolve_weights(weights: str | Path, kind: Kind | None = None, report: ReportProgress = report_nothing) -> Path:

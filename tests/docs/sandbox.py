@@ -35,7 +35,7 @@ NAMES = {
         *("A.pt", "B.pt", "C.pt", "a/best.pt", "b/best.pt", "c/best.pt", "plain.pt", "runs/bccd_r18/best.pt"),
         *("runs/bccd/s0/best.pt", "runs/coco_r101/best.pt", "runs/mine/best.pt", "runs/pets/best.pt", "runs/voc_r101/last.pt"),
         *("runs/quickstart/detector/best.pt", "runs/quickstart/detector/last.pt", "runs/quickstart_long/detector/last.pt"),
-        *("runs/x/best.pt", "detectron2/COCO-Detection/faster_rcnn_R_101_C4_3x"),
+        *("runs/x/best.pt", "torchvision/fasterrcnn_resnet50_fpn_v2"),
         "detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x",
     ),
     "context/best.pt": (
