@@ -7,27 +7,27 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from backbones.errors import shorten
 from backbones.options import StemPool
 from detection.config.data_section import Augmentation, OnBadImage
 from detection.config.limits import (
     LOADER_TIMEOUT,
     MAX_PIXELS,
+    BatchSize,
     BelowOne,
     FilePath,
     Flag,
     Images,
     ImagesPerDevice,
+    LearningRate,
+    LoaderTimeout,
     MaxPixels,
     Real,
     Section,
     Side,
     Steps,
     Text,
-    Timeout,
-    Whole,
     Workers,
-    require,
+    require_different,
 )
 from detection.config.train_section import TrainConfig
 
@@ -55,12 +55,10 @@ class ClassifierDataConfig(Section):
     test_transforms: tuple[Augmentation, ...] = Field(
         (), max_length=100, description="the same for validation; empty: shorter side to 256/224 of image_size, then the centre"
     )
-    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
-    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
-    workers: Workers = Field(2, description="loader processes per training process")
-    loader_timeout: Timeout = Field(
-        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
-    )
+    on_bad_image: OnBadImage = "error"
+    max_pixels: MaxPixels = MAX_PIXELS
+    workers: Workers = 2
+    loader_timeout: LoaderTimeout = LOADER_TIMEOUT
 
 
 class ClassifierModelConfig(Section):
@@ -77,15 +75,10 @@ class ClassifierModelConfig(Section):
 class ClassifierTrainConfig(TrainConfig):
     """The same solver with the paper's defaults for ImageNet (section 3.4)."""
 
-    batch_size: Whole = Field(
-        256,
-        ge=1,
-        le=1_000_000,
-        description="images per step that learning_rate and steps are meant for; another number scales both linearly",
-    )
+    batch_size: BatchSize = 256
     images_per_device: ImagesPerDevice = Field(32, description="images per process and forward pass")
     steps: Steps = Field(600000, description="optimizer steps")
-    learning_rate: Real = Field(0.1, gt=0, le=1000, description="before the first drop")
+    learning_rate: LearningRate = 0.1
     warmup_until_error: Real | None = Field(
         None, gt=0, le=1, description="warmup_factor of the rate until the training error of a log interval is below this"
     )
@@ -105,8 +98,7 @@ class ClassifierTestConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierTestConfig:
-        different = len(set(self.scales)) == len(self.scales)
-        require(different, f"test.scales lists a value twice, {shorten(list(self.scales))}: leave one out")
+        require_different("test.scales", self.scales)
         return self
 
 

@@ -22,6 +22,7 @@ from detection.config.limits import (
     FilePath,
     Flag,
     Fraction,
+    LoaderTimeout,
     MaxPixels,
     Real,
     Section,
@@ -29,7 +30,6 @@ from detection.config.limits import (
     Text,
     TileOverlap,
     TileSide,
-    Timeout,
     Whole,
     Workers,
     Year,
@@ -45,7 +45,7 @@ FolderFormat = Literal[
 ]
 OnMissingImage = Literal["error", "skip"]
 Resizing = Literal["opencv", "pillow", "torchvision"]
-OnBadImage = Literal["error", "skip"]
+OnBadImage = Annotated[Literal["error", "skip"], Field(description="what to do about an image that cannot be decoded")]
 TileCut = Literal["ignore", "clip"]
 IlsvrcDetSplit = Literal["train", "val", "val1", "val2", "test"]
 SplitName = Literal["train", "val", "test"]
@@ -168,8 +168,8 @@ class DataConfig(Section):
     test: Sources = Field((), max_length=1000, description="evaluated by the eval tools; `val` where it is empty")
     on_missing_image: OnMissingImage = Field("error", description="what to do about a labelled image that is not there")
     strict: Flag = Field(False, description="refuse faulty boxes and tags instead of clipping or dropping them with a count")
-    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
-    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
+    on_bad_image: OnBadImage = "error"
+    max_pixels: MaxPixels = MAX_PIXELS
     shorter_sides: tuple[Side, ...] = Field(
         (600,), min_length=1, max_length=1000, description="training: one is drawn per image"
     )
@@ -208,10 +208,8 @@ class DataConfig(Section):
         0.1, ge=0, le=1000, description="tiles without an object that an epoch draws, for each tile with one, at most"
     )
     aspect_grouping: Flag = Field(True, description="batch landscape with landscape, portrait with portrait")
-    workers: Workers = Field(2, description="loader processes per training process")
-    loader_timeout: Timeout = Field(
-        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
-    )
+    workers: Workers = 2
+    loader_timeout: LoaderTimeout = LOADER_TIMEOUT
 
     @property
     def class_names(self) -> tuple[str, ...]:

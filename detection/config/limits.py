@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from backbones.errors import MAX_NAME_LENGTH, name_fault
+from backbones.errors import MAX_NAME_LENGTH, name_fault, shorten
 from detection.config.class_lists import MAX_CLASSES
 
 MAX_NUMBER = 2**63 - 1
@@ -78,20 +78,41 @@ ByClass = Annotated[dict[Text, Fraction], Field(max_length=MAX_CLASSES)]
 BelowOne = Annotated[Real, Field(ge=0, lt=1)]
 Side = Annotated[Whole, Field(ge=1, le=MAX_SIDE)]
 Seconds = Annotated[Real, Field(gt=0, le=31_536_000)]  # up to a year
-Timeout = Annotated[Real, Field(ge=0, le=31_536_000)]  # seconds; 0: none
 TileSide = Annotated[Whole, Field(ge=0, le=MAX_SIDE)]  # 0: none; see require_tile
 TileOverlap = Annotated[Real, Field(ge=0, le=0.9)]  # with more, a large image would have thousands of tiles
-MaxPixels = Annotated[Whole, Field(ge=1, le=2**30)]  # OpenCV decodes no larger images
 Steps = Annotated[Whole, Field(ge=1, le=MAX_STEPS)]
 StepsOrNone = Annotated[Whole, Field(ge=0, le=MAX_STEPS)]
 ImagesPerDevice = Annotated[Whole, Field(ge=1, le=100_000)]
 Images = Annotated[Whole, Field(ge=0, le=MAX_IMAGES)]
-Workers = Annotated[Whole, Field(ge=0, le=1024)]
 Beta = Annotated[Real, Field(ge=0, le=1000)]
 Boxes = Annotated[Whole, Field(ge=1, le=1_000_000)]
 AnchorSize = Annotated[Real, Field(ge=1, le=100_000)]
 Ratio = Annotated[Real, Field(ge=0.01, le=100)]
 Std = Annotated[Real, Field(ge=1e-3, le=1000)]
+
+# Keys that several sections have, with what they mean; the default is the section's.
+MaxPixels = Annotated[
+    Whole,
+    Field(ge=1, le=2**30, description="an image file with more is refused: three bytes of memory for each"),
+]  # OpenCV decodes no larger images
+Workers = Annotated[Whole, Field(ge=0, le=1024, description="loader processes per training process")]
+LoaderTimeout = Annotated[
+    Real,
+    Field(
+        ge=0,
+        le=31_536_000,
+        description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit",
+    ),
+]
+BatchSize = Annotated[
+    Whole,
+    Field(
+        ge=1,
+        le=1_000_000,
+        description="images per step that learning_rate and steps are meant for; another number scales both linearly",
+    ),
+]
+LearningRate = Annotated[Real, Field(gt=0, le=1000, description="before the first drop")]
 
 
 class Section(BaseModel):
@@ -125,4 +146,18 @@ def require_tile(key: str, side: int) -> None:
     require(
         side == 0 or side >= MIN_TILE,
         f"{key} is {side}: a tile has sides of at least {MIN_TILE} of the image's pixels; raise it, or write 0 for no tiles",
+    )
+
+
+def require_different(key: str, values: Sequence[float]) -> None:
+    """Raise ValueError where a list has a value twice."""
+    require(len(set(values)) == len(values), f"{key} lists a value twice, {shorten(list(values))}: leave one out")
+
+
+def require_ious(section: str, negative: float, positive: float, boxes: str) -> None:
+    """Raise ValueError where a section's negative_iou is above its positive_iou; `boxes`: what they are thresholds of."""
+    require(
+        negative <= positive,
+        f"{section}.negative_iou is {negative}, above {section}.positive_iou, which is {positive}: {boxes} between them would "
+        "be both; lower it",
     )

@@ -7,37 +7,39 @@ does not state (anchors, thresholds, the other classes' outputs, scales, padding
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from backbones.errors import shorten
 from backbones.options import NUM_STAGES, Norm, StemPool
 from detection.config.data_section import Augmentation, OnBadImage
 from detection.config.limits import (
     LOADER_TIMEOUT,
     MAX_PIXELS,
     AnchorSize,
+    BatchSize,
     Beta,
     Boxes,
     FilePath,
     Flag,
     Fraction,
     ImagesPerDevice,
+    LearningRate,
+    LoaderTimeout,
     MaxPixels,
     Ratio,
-    Real,
     Section,
     Side,
     Std,
     Steps,
     Text,
-    Timeout,
     Whole,
     Workers,
     require,
+    require_different,
+    require_ious,
 )
-from detection.config.rpn_section import MAX_CELL_ANCHORS
+from detection.config.rpn_section import require_anchors
 from detection.config.train_section import TrainConfig
 
 OtherClasses = Literal["ignored", "negative", "common"]
@@ -78,12 +80,10 @@ class LocDataConfig(Section):
         max_length=100,
         description="the RPN's training: albumentations by class name; `size`, `height` and `width` default to image_size",
     )
-    on_bad_image: OnBadImage = Field("error", description="what to do about an image that cannot be decoded")
-    max_pixels: MaxPixels = Field(MAX_PIXELS, description="an image file with more is refused: three bytes of memory for each")
-    workers: Workers = Field(2, description="loader processes per training process")
-    loader_timeout: Timeout = Field(
-        LOADER_TIMEOUT, description="longest wait, in seconds, for what the workers load, before it is an error; 0: no limit"
-    )
+    on_bad_image: OnBadImage = "error"
+    max_pixels: MaxPixels = MAX_PIXELS
+    workers: Workers = 2
+    loader_timeout: LoaderTimeout = LOADER_TIMEOUT
 
 
 class LocRpnConfig(Section):
@@ -109,18 +109,8 @@ class LocRpnConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> LocRpnConfig:
-        require(
-            self.negative_iou <= self.positive_iou,
-            f"rpn.negative_iou is {self.negative_iou}, above rpn.positive_iou, which is {self.positive_iou}: an anchor between "
-            "them would be both; lower it",
-        )
-        anchors = len(self.anchor_sizes) * len(self.anchor_ratios)
-        require(
-            anchors <= MAX_CELL_ANCHORS,
-            f"rpn.anchor_sizes and rpn.anchor_ratios make {anchors} anchors per cell, more than {MAX_CELL_ANCHORS}: list fewer",
-        )
-        for name, values in (("sizes", self.anchor_sizes), ("ratios", self.anchor_ratios)):
-            require(len(set(values)) == len(values), f"rpn.anchor_{name} lists a value twice, {shorten(values)}: leave one out")
+        require_ious("rpn", self.negative_iou, self.positive_iou, "an anchor")
+        require_anchors(self.anchor_sizes, self.anchor_ratios)
         return self
 
 
@@ -141,26 +131,32 @@ class LocRcnnConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> LocRcnnConfig:
-        require(
-            self.negative_iou <= self.positive_iou,
-            f"rcnn.negative_iou is {self.negative_iou}, above rcnn.positive_iou, which is {self.positive_iou}: a proposal "
-            "between them would be both; lower it",
-        )
+        require_ious("rcnn", self.negative_iou, self.positive_iou, "a proposal")
         return self
 
 
 class LocTrainConfig(TrainConfig):
-    """The same solver; a batch is 256 images (RPN) or 256 RoIs (R-CNN), as in the paper. Rate and length are ours."""
+    """The same solver, for either stage."""
 
-    batch_size: Whole = Field(
+    batch_size: BatchSize = Field(
         256,
-        ge=1,
-        le=1_000_000,
         description="images or RoIs per step that learning_rate and steps are meant for; another number scales both linearly",
     )
     images_per_device: ImagesPerDevice = Field(32, description="images or RoIs per process and forward pass")
     steps: Steps = Field(60000, description="optimizer steps")
-    learning_rate: Real = Field(0.01, gt=0, le=1000, description="before the first drop")
+    learning_rate: LearningRate = 0.01
+
+
+class LocRpnTrainConfig(LocTrainConfig):
+    """The RPN's solver; a batch is 256 images, as in the paper. Rate and length are ours."""
+
+    key: ClassVar[str] = "rpn_train"
+
+
+class LocRcnnTrainConfig(LocTrainConfig):
+    """The R-CNN's solver; a batch is 256 RoIs, as in the paper. Rate and length are ours."""
+
+    key: ClassVar[str] = "rcnn_train"
 
 
 class LocTestConfig(Section):
@@ -182,8 +178,7 @@ class LocTestConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> LocTestConfig:
-        different = len(set(self.scales)) == len(self.scales)
-        require(different, f"test.scales lists a value twice, {shorten(list(self.scales))}: leave one out")
+        require_different("test.scales", self.scales)
         return self
 
 
@@ -202,9 +197,9 @@ class LocConfig(Section):
     model: LocModelConfig = LocModelConfig()
     data: LocDataConfig = LocDataConfig()
     rpn: LocRpnConfig = LocRpnConfig()
-    rpn_train: LocTrainConfig = LocTrainConfig()
+    rpn_train: LocRpnTrainConfig = LocRpnTrainConfig()
     rcnn: LocRcnnConfig = LocRcnnConfig()
-    rcnn_train: LocTrainConfig = LocTrainConfig()
+    rcnn_train: LocRcnnTrainConfig = LocRcnnTrainConfig()
     test: LocTestConfig = LocTestConfig()
     classifier: LocClassifierConfig = LocClassifierConfig()
     output_dir: FilePath = Field(Path("runs/loc"), description="holds the stages rpn/, proposals/, rcnn/, and results.json")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from backbones.errors import shorten
 from detection.config.limits import (
     MAX_SIDE,
     AnchorSize,
@@ -19,6 +19,8 @@ from detection.config.limits import (
     Section,
     Whole,
     require,
+    require_different,
+    require_ious,
 )
 
 MAX_CELL_ANCHORS = 1000
@@ -72,18 +74,8 @@ class RpnConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RpnConfig:
-        require(
-            self.negative_iou <= self.positive_iou,
-            f"rpn.negative_iou is {self.negative_iou}, above rpn.positive_iou, which is {self.positive_iou}: an anchor between "
-            "them would be both; lower it",
-        )
-        anchors = len(self.anchor_sizes) * len(self.anchor_ratios)
-        require(
-            anchors <= MAX_CELL_ANCHORS,
-            f"rpn.anchor_sizes and rpn.anchor_ratios make {anchors} anchors per cell, more than {MAX_CELL_ANCHORS}: list fewer",
-        )
-        for name, values in (("sizes", self.anchor_sizes), ("ratios", self.anchor_ratios)):
-            require(len(set(values)) == len(values), f"rpn.anchor_{name} lists a value twice, {shorten(values)}: leave one out")
+        require_ious("rpn", self.negative_iou, self.positive_iou, "an anchor")
+        require_anchors(self.anchor_sizes, self.anchor_ratios)
         for phase, before, after in (
             ("train", self.pre_nms_train, self.post_nms_train),
             ("test", self.pre_nms_test, self.post_nms_test),
@@ -94,3 +86,14 @@ class RpnConfig(Section):
                 "it gets; lower the one, or raise the other",
             )
         return self
+
+
+def require_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> None:
+    """Raise ValueError where rpn.anchor_sizes and rpn.anchor_ratios make too many anchors per cell, or one of them twice."""
+    anchors = len(sizes) * len(ratios)
+    require(
+        anchors <= MAX_CELL_ANCHORS,
+        f"rpn.anchor_sizes and rpn.anchor_ratios make {anchors} anchors per cell, more than {MAX_CELL_ANCHORS}: list fewer",
+    )
+    require_different("rpn.anchor_sizes", sizes)
+    require_different("rpn.anchor_ratios", ratios)

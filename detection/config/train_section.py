@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from backbones.errors import shorten
 from detection.config.limits import (
     MAX_NUMBER,
+    BatchSize,
     BelowOne,
     Fraction,
     ImagesPerDevice,
+    LearningRate,
     Real,
     Seconds,
     Section,
@@ -29,18 +31,16 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class TrainConfig(Section):
     """The solver of the classification and the detection stage. Learning rate and steps are meant for `batch_size`."""
 
-    batch_size: Whole = Field(
-        8,
-        ge=1,
-        le=1_000_000,
-        description="images per step that learning_rate and steps are meant for; another number scales both linearly",
-    )
+    key: ClassVar[str] = "train"
+    """What the section is called in a config, for messages."""
+
+    batch_size: BatchSize = 8
     images_per_device: ImagesPerDevice | Literal["auto"] = Field(
         1, description="images per process and forward pass; auto: as many as a GPU's memory takes, on a CPU 1"
     )
     accumulate: Whole = Field(1, ge=1, le=100_000, description="forward passes per step")
     steps: Steps = Field(90000, description="optimizer steps")
-    learning_rate: Real = Field(0.001, gt=0, le=1000, description="before the first drop")
+    learning_rate: LearningRate = 0.001
     schedule: Literal["step", "cosine", "plateau"] = Field(
         "step", description="step: lower from each of lr_drops on; cosine: to zero at the end; plateau: see plateau_patience"
     )
@@ -106,7 +106,7 @@ class TrainConfig(Section):
         """`images_per_device` as a number. Raises ConfigError where it is still to be found out."""
         if isinstance(self.images_per_device, str):
             raise ConfigError(
-                "train.images_per_device is 'auto', which only the training of a detector finds out: give a number"
+                f"{self.key}.images_per_device is 'auto', which only the training of a detector finds out: give a number"
             )
         return self.images_per_device
 
@@ -115,14 +115,14 @@ class TrainConfig(Section):
         ordered = sorted(set(self.lr_drops))
         require(
             ascending(self.lr_drops),
-            f"train.lr_drops must ascend, got {shorten(list(self.lr_drops))}: write {shorten(ordered)}",
+            f"{self.key}.lr_drops must ascend, got {shorten(list(self.lr_drops))}: write {shorten(ordered)}",
         )
         require(
             self.schedule != "plateau" or self.eval_every > 0,
-            "train.schedule 'plateau' follows the evaluations: set train.eval_every",
+            f"{self.key}.schedule 'plateau' follows the evaluations: set {self.key}.eval_every",
         )
         require(
             self.stop_patience == 0 or self.eval_every > 0,
-            f"train.stop_patience {self.stop_patience} counts evaluations: set train.eval_every",
+            f"{self.key}.stop_patience {self.stop_patience} counts evaluations: set {self.key}.eval_every",
         )
         return self
