@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +25,9 @@ from detection.engine.signals import StopSignals
 from detection.engine.state import LAST, require_no_other_run, require_same_settings
 from detection.errors import CheckpointError, ConfigError, TrainingError
 from detection.files import find_trained_weights
-from detection.localisation.checkpoints import LocKind, loc_config_of, loc_metadata
+from detection.localisation.checkpoints import LocKind, Network, loc_config_of, loc_metadata
 from detection.localisation.classes import classify, load_classifiers
-from detection.localisation.fit import Tell, train_rcnn, train_rpn
+from detection.localisation.fit import LocTraining, Tell, train_rcnn, train_rpn
 from detection.localisation.images import LocImages, read_loc_images
 from detection.localisation.networks import LocRcnn, LocRpn, build_rcnn, build_rpn
 from detection.localisation.proposal_store import INDEX, StoredProposals
@@ -50,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 RPN, PROPOSALS, RCNN = "rpn", "proposals", "rcnn"
 """Where the stages lie in the output folder."""
-
-
-Network = TypeVar("Network", LocRpn, LocRcnn)
 
 
 @dataclass(frozen=True)
@@ -120,67 +116,96 @@ def _train_localiser(
     find_weights: Callable[[Path], Path],
 ) -> LocResult:
     """`train_localiser` in a folder that is held."""
-    output_dir = config.output_dir
-    begun = on_main(world, lambda: _find_begun(output_dir, resume))
+    begun = on_main(world, lambda: _find_begun(config.output_dir, resume))
     config = with_weights(config, config.model.weights or begun.weights)
     # Before the data: a wrong name shows at once, not after the annotations are read, or even the stages trained.
     weights = None if config.model.weights is None else find_weights(config.model.weights)
-    classifiers = [find_weights(path) for path in config.classifier.weights]
+    named = [find_weights(path) for path in config.classifier.weights]
+    training, validation = _read_images(config, tell)
+    classifiers = on_main(world, lambda: _usable_classifiers(config, named, weights, training, tell))
+    for sentence in [] if resume else advise_frozen(config.model):
+        tell(sentence)
+    setup = LocTraining(config, training, validation, weights, tell, callbacks, world)
+    rpn = _rpn_stage(setup, begun, resume)
+    if isinstance(rpn, LocResult):
+        return rpn
+    proposals = _proposal_stage(setup, rpn)
+    if isinstance(proposals, LocResult):
+        return proposals
+    rcnn = _rcnn_stage(setup, rpn, proposals, begun)
+    if isinstance(rcnn, LocResult):
+        return rcnn
+    return LocResult(config.output_dir, _evaluation_stage(setup, rpn, rcnn, classifiers, begun))
+
+
+def _read_images(config: LocConfig, tell: Tell) -> tuple[LocImages, LocImages]:
+    """Those of `data.train` and `data.val`. Raises DatasetError."""
     training, validation = read_loc_images(config.data, config.data.train), read_loc_images(config.data, config.data.val)
     for name, images in (("train", training), ("val", validation)):
         tell(f"{name}: {len(images)} images of {len(images.class_names)} classes, {len(images.boxes)} boxes")
-    classifiers = on_main(world, lambda: _usable_classifiers(config, classifiers, weights, training, tell))
+    return training, validation
 
-    for sentence in [] if resume else advise_frozen(config.model):
-        tell(sentence)
 
-    rpn = build_rpn(config, training.class_names)
+def _rpn_stage(setup: LocTraining, begun: _Begun, resume: bool) -> LocRpn | LocResult:
+    """The trained RPN, or how the chain ended before there was one."""
+    config, folder = setup.config, setup.config.output_dir / RPN
+    rpn = build_rpn(config, setup.class_names)
     if begun.proposals:
-        on_main(world, lambda: require_same_settings(output_dir / RPN / LAST, loc_metadata(rpn, "loc_rpn")))
+        on_main(setup.world, lambda: require_same_settings(folder / LAST, loc_metadata(rpn, "loc_rpn")))
     else:
-        tell("stage 1 of 3: the RPN")
-        ended = train_rpn(
-            config,
-            training,
-            validation,
-            output_dir / RPN,
-            weights=weights,
-            resume=resume,
-            tell=tell,
-            callbacks=callbacks,
-        )
+        setup.tell("stage 1 of 3: the RPN")
+        ended = train_rpn(setup, folder, resume=resume)
         if is_stopped(ended):
             return _stopped(config, RPN, ended)
-    rpn = _load_stage(rpn, output_dir / RPN, "loc_rpn", world)
+    return _load_stage(rpn, folder, "loc_rpn", setup.world)
 
-    tell(f"stage 2 of 3: the RPN's proposals, {config.rcnn.num_proposals} of each training image's class")
-    signal = _write_proposals(rpn, training, config, world, tell)
+
+def _proposal_stage(setup: LocTraining, rpn: LocRpn) -> StoredProposals | LocResult:
+    """The RPN's proposals of all training images, or how the chain ended before they were written."""
+    config, world = setup.config, setup.world
+    folder = config.output_dir / PROPOSALS
+    setup.tell(f"stage 2 of 3: the RPN's proposals, {config.rcnn.num_proposals} of each training image's class")
+    with StopSignals() as stop:
+        write_proposals(
+            [rpn],
+            setup.training,
+            config,
+            folder,
+            world=world,
+            should_stop=lambda: stop.received is not None,
+            tell=setup.tell,
+        )
+    # The signal may have stopped any of the processes.
+    signal = reduce_max(world, [stop.received or 0])[0] or None
     if signal is not None:
-        return LocResult(output_dir, stage=PROPOSALS, signal=signal)
-    proposals = StoredProposals.open(output_dir / PROPOSALS, training)
+        return LocResult(config.output_dir, stage=PROPOSALS, signal=signal)
+    return StoredProposals.open(folder, setup.training)
 
-    tell("stage 3 of 3: the R-CNN on these proposals")
-    ended = train_rcnn(
-        config,
-        training,
-        validation,
-        proposals,
-        rpn,
-        output_dir / RCNN,
-        weights=weights,
-        resume=begun.rcnn,
-        tell=tell,
-        callbacks=callbacks,
-    )
+
+def _rcnn_stage(setup: LocTraining, rpn: LocRpn, proposals: StoredProposals, begun: _Begun) -> LocRcnn | LocResult:
+    """The trained R-CNN, or how the chain ended before there was one."""
+    config, folder = setup.config, setup.config.output_dir / RCNN
+    setup.tell("stage 3 of 3: the R-CNN on these proposals")
+    ended = train_rcnn(setup, rpn, proposals, folder, resume=begun.rcnn)
     if is_stopped(ended):
         return _stopped(config, RCNN, ended)
-    rcnn = _load_stage(build_rcnn(config, training.class_names), output_dir / RCNN, "loc_rcnn", world)
-    rows = on_main(world, lambda: read_rows(output_dir / RESULTS, config) if begun.rcnn else None)
-    if rows is None:
-        tell(f"evaluation on {len(validation)} images")
-        rows = _evaluate(rpn, rcnn, training, validation, config, classifiers, world)
-        on_main(world, lambda: write_results(output_dir / RESULTS, rows or [], validation, config))
-    return LocResult(output_dir, rows)
+    return _load_stage(build_rcnn(config, setup.class_names), folder, "loc_rcnn", setup.world)
+
+
+def _evaluation_stage(
+    setup: LocTraining, rpn: LocRpn, rcnn: LocRcnn, classifiers: Sequence[Path], begun: _Begun
+) -> list[LocRow]:
+    """The table: what is reached without looking, and by both stages. One that is written already is not measured again."""
+    config, world, images = setup.config, setup.world, setup.validation
+    file = config.output_dir / RESULTS
+    written = on_main(world, lambda: read_rows(file, config) if begun.rcnn else None)
+    if written is not None:
+        return written
+    setup.tell(f"evaluation on {len(images)} images")
+    guessed = on_main(world, lambda: guess_classes(classifiers, images, config, world.device))
+    rows = baseline_rows(setup.training, images, guessed) + measure_rows(world, [rpn], [rcnn], images, config, guessed)
+    on_main(world, lambda: write_results(file, rows, images, config))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -259,35 +284,6 @@ def _load_stage(model: Network, folder: Path, kind: LocKind, world: World) -> Ne
     load_state(model, state, str(folder))
     model.preprocessing = preprocessing
     return model.to(world.device).eval()
-
-
-def _write_proposals(rpn: LocRpn, training: LocImages, config: LocConfig, world: World, tell: Tell) -> int | None:
-    """Fill the folder of proposals; the number of the signal that stopped a process, None where all are written."""
-    with StopSignals() as stop:
-        write_proposals(
-            [rpn],
-            training,
-            config,
-            config.output_dir / PROPOSALS,
-            world=world,
-            should_stop=lambda: stop.received is not None,
-            tell=tell,
-        )
-    return reduce_max(world, [stop.received or 0])[0] or None
-
-
-def _evaluate(
-    rpn: LocRpn,
-    rcnn: LocRcnn,
-    training: LocImages,
-    validation: LocImages,
-    config: LocConfig,
-    classifiers: Sequence[Path],
-    world: World,
-) -> list[LocRow]:
-    """The table: what is reached without looking, and by both stages."""
-    guessed = on_main(world, lambda: guess_classes(classifiers, validation, config, world.device))
-    return baseline_rows(training, validation, guessed) + measure_rows(world, [rpn], [rcnn], validation, config, guessed)
 
 
 def guess_classes(classifiers: Sequence[Path], images: LocImages, config: LocConfig, device: torch.device) -> Tensor | None:
