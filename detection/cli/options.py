@@ -18,6 +18,7 @@ from detection.config import (
     Config,
     IlsvrcDetSource,
     LocConfig,
+    LocDataConfig,
     Source,
     VocSource,
     load_config,
@@ -28,6 +29,7 @@ from detection.errors import ConfigError
 from detection.files import exists, find_trained_weights, is_file
 
 if TYPE_CHECKING:
+    from detection.evaluation.split import EvaluationSplit
     from detection.inference.detector import Detector
     from detection.inference.ensemble import Ensemble
     from detection.trackers import Tracker
@@ -39,7 +41,7 @@ QUICKSTART_WEIGHTS = Path("runs/quickstart/detector/best.pt")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--config, --weights and overrides, for `load_model` and `load_detectors`."""
+    """--config, --weights and overrides, for `load_model_and_split` and `load_detectors`."""
     parser.add_argument("--config", type=any_path, metavar="FILE", help="the experiment; default: the checkpoint's own")
     parser.add_argument(
         "--weights",
@@ -173,7 +175,7 @@ def require_distinct(options: argparse.Namespace, names: Sequence[str], more: Se
 
 
 def require_nothing_replaced(
-    options: argparse.Namespace, names: Sequence[str], files: Sequence[Path], sources: Sequence[Source] = ()
+    options: argparse.Namespace, names: Sequence[str], files: Sequence[Path], sources: Sequence[Source | LocDataConfig] = ()
 ) -> None:
     """Raise ConfigError if one of these options would replace a file of a run or of a data set that is read.
 
@@ -190,7 +192,7 @@ def require_nothing_replaced(
                 raise ConfigError(f"{_flag(name)} would replace {shorten(str(path))}, a file of what is read: name another")
 
 
-def _annotations_of(source: Source) -> Iterator[Path]:
+def _annotations_of(source: Source | LocDataConfig) -> Iterator[Path]:
     """The files and folders that hold a source's annotations, at each place where they may be."""
     from detection.data.catalog import data_home
 
@@ -198,7 +200,7 @@ def _annotations_of(source: Source) -> Iterator[Path]:
         if isinstance(source, VocSource):
             folder = root / f"VOC{source.year}" if source.year else root
             yield from (folder / "Annotations", folder / "ImageSets")
-        elif isinstance(source, IlsvrcDetSource):
+        elif isinstance(source, IlsvrcDetSource | LocDataConfig):
             yield from (root / "Annotations", root / "ImageSets", root / source.devkit, source.devkit)
         else:
             yield root / (source.annotations or "")
@@ -214,16 +216,21 @@ def _flag(name: str) -> str:
     return name if name == "overrides" else "--" + name.replace("_", "-")
 
 
-def load_model(options: argparse.Namespace) -> tuple[Detector | Ensemble, str]:
-    """The detector or ensemble that --config, --weights and overrides ask for, and the names of its files.
+def load_model_and_split(options: argparse.Namespace, written: str) -> tuple[Detector | Ensemble, str, EvaluationSplit]:
+    """The detector or ensemble that --config, --weights and overrides ask for, the names of its files, and its test split.
 
-    Raises ConfigError or CheckpointError.
+    `written` is what --write-detections takes: without it a split without annotations is a ConfigError, as such a run would
+    leave nothing. Raises ConfigError, CheckpointError or DatasetError.
     """
+    from detection.evaluation.split import load_evaluation_split
     from detection.inference.ensemble import Ensemble
 
     detectors, files = load_detectors(options)
     model = detectors[0] if len(detectors) == 1 else Ensemble(detectors)
-    return model, " + ".join(map(str, files))
+    split = load_evaluation_split(model.config)
+    if split.unannotated and not options.write_detections:
+        raise ConfigError(f"the split has no annotations to evaluate with: give --write-detections {written}")
+    return model, " + ".join(map(str, files)), split
 
 
 def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -> tuple[list[Detector], list[Path]]:

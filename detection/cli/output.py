@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from detection.inference.ensemble import Ensemble
     from detection.structures import Detections, ImageId, Record
 
+FOR_THE_SERVER = "the split has no annotations: the detections are for the test server"
+
 
 def say(line: object, console: Console | None = None) -> None:
     """Print one line for people, on stdout unless a console is given. Names in it are shown as they are, never as markup."""
@@ -44,10 +46,13 @@ def tell(what: str | Table) -> None:
 
 def exit_code_if_stopped(result: TrainResult) -> int | None:
     """The exit code of a run that a signal stopped, 128 + the signal's number, after saying so; None for a whole run."""
-    if result.signal is None:
-        return None
-    tell(f"stopped at step {result.steps}; to go on, give the same command with --resume and without --weights")
-    return 128 + result.signal
+    return None if result.signal is None else tell_stopped(result.signal, f"at step {result.steps}")
+
+
+def tell_stopped(signal: int, where: str, go_on: str = "with --resume and without --weights") -> int:
+    """Say where a signal stopped a run, and how the same command is given to go on; returns the exit code."""
+    tell(f"stopped {where}; to go on, give the same command {go_on}")
+    return 128 + signal
 
 
 def describe_errors(metrics: Mapping[str, float]) -> str:

@@ -58,6 +58,12 @@ def data_folder(devkit: Path) -> Path:
     raise DatasetError(f"{devkit} is no development kit of ImageNet: neither data/map_det.txt nor data/map_clsloc.txt is in it")
 
 
+def kit_files(devkit: Path) -> list[Path]:
+    """What may be read of a kit: its maps, lists and ground truth. Raises DatasetError as `data_folder` does."""
+    folder = data_folder(devkit)
+    return [*folder.glob("*.txt"), *folder.glob("*.mat"), folder / "det_lists"]
+
+
 def read_det_classes(folder: Path) -> IlsvrcClasses:
     """map_det.txt of a kit's data folder. Its names tell the classes apart, which CLS-LOC's do not: two stand for two each."""
     file = folder / "map_det.txt"

@@ -24,12 +24,13 @@ LOC_FIELDS = "label xmin ymin xmax ymax"
 MAX_GUESSES = 5
 _LAST_PIXEL = np.array([0.0, 0.0, 1.0, 1.0])
 _MAX_COORDINATE = 1e9
+_NUMBERED_ANEW = "; the list of {} numbers its images anew: a submission for the whole of val is measured as val (--split val)"
 
 
 def evaluate_det_files(devkit: Path, detections: Path, split: str = "val", annotations: Path | None = None) -> DetResult:
     """DET's AP of a submission for `val`, `val1` or `val2`; `annotations` is a folder of XML files instead of the .mat file."""
     truth, _ = read_det_truth(devkit, split, annotations)
-    return evaluate_det(truth, read_det_detections(detections, truth.num_images, len(truth.class_names)))
+    return evaluate_det(truth, read_det_detections(detections, truth.num_images, len(truth.class_names), split))
 
 
 def evaluate_loc_files(devkit: Path, detections: Path) -> LocResult:
@@ -38,12 +39,12 @@ def evaluate_loc_files(devkit: Path, detections: Path) -> LocResult:
     return evaluate_loc(truth, read_loc_guesses(detections, len(truth.labels), truth.num_classes))
 
 
-def read_det_detections(file: Path, num_images: int, num_classes: int) -> DetDetections:
-    """A file of lines "image_index DET_ID confidence xmin ymin xmax ymax"."""
+def read_det_detections(file: Path, num_images: int, num_classes: int, split: str = "val") -> DetDetections:
+    """A file of lines "image_index DET_ID confidence xmin ymin xmax ymax"; `split` is named where an index is too large."""
     text = read_text(file)
     rows = _read_table(text)
     if rows is None or _faulty_det_rows(rows, num_images, num_classes).any():
-        _explain_det_fault(file, text, num_images, num_classes)
+        _explain_det_fault(file, text, num_images, num_classes, split)
         raise DatasetError(f"{file} is no table of numbers: expected lines '{DET_FIELDS}'")
     images, labels = (rows[:, column].astype(np.int64) - 1 for column in (0, 1))
     return DetDetections(images, labels, rows[:, 2], rows[:, 3:] + _LAST_PIXEL)
@@ -69,7 +70,7 @@ def _faulty_det_rows(rows: Floats, num_images: int, num_classes: int) -> np.ndar
     return ~(right & (images >= 1) & (images <= num_images) & (labels >= 1) & (labels <= num_classes))
 
 
-def _explain_det_fault(file: Path, text: str, num_images: int, num_classes: int) -> None:
+def _explain_det_fault(file: Path, text: str, num_images: int, num_classes: int, split: str) -> None:
     """Raise DatasetError for the first line at fault."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -80,7 +81,8 @@ def _explain_det_fault(file: Path, text: str, num_images: int, num_classes: int)
             raise DatasetError(f"{where}: expected seven numbers, {DET_FIELDS}, found {shorten(line.strip())}")
         for value, title, largest in zip(numbers, ("image_index", "DET_ID"), (num_images, num_classes), strict=False):
             if value % 1 or not 1 <= value <= largest:
-                raise DatasetError(f"{where}: {title} must be a whole number from 1 to {largest}, found {value:.10g}")
+                hint = _NUMBERED_ANEW.format(split) if title == "image_index" and value > largest and split != "val" else ""
+                raise DatasetError(f"{where}: {title} must be a whole number from 1 to {largest}, found {value:.10g}{hint}")
         if max(map(abs, numbers)) > _MAX_COORDINATE:
             raise DatasetError(f"{where}: numbers must lie within {_MAX_COORDINATE:.0e}, found {shorten(line.strip())}")
 

@@ -18,7 +18,7 @@ from detection.evaluation.coco_files import as_dataset, category_ids
 from detection.evaluation.detection_files import coco_results
 from detection.evaluation.devkit import find_year, read_devkit
 from detection.evaluation.known import ignore_unknown, without_unknown
-from detection.evaluation.voc import split_by_class
+from detection.evaluation.voc import NOTHING_TO_MEASURE, num_objects, split_by_class
 from detection.evaluation.voc_files import VocEvaluation
 from detection.evaluation.voc_masks import evaluate_predicted_voc_masks
 from detection.structures import DetectionsByImage, Record
@@ -145,5 +145,5 @@ def require_objects(split: EvaluationSplit) -> None:
     """Raise ConfigError if a part of the split has no annotations, DatasetError if there is no object to find in it."""
     if split.unannotated:
         raise ConfigError(f"split '{split.unannotated[0]}' has no annotations to evaluate with: name one that has in data.test")
-    if not any(bool(record.trainable.any()) for record in split.records):
-        raise DatasetError("none of the classes has an object in the evaluated split: there is nothing to measure")
+    if num_objects(split.records) == 0:
+        raise DatasetError(NOTHING_TO_MEASURE)

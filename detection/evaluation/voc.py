@@ -33,6 +33,8 @@ AlignedIou = Callable[[Regions, Regions], Floats]
 # These eleven numbers are part of the metric: the fourth is 0.30000000000000004, which a recall of 3/10 does not reach.
 VOC07_RECALLS: Floats = np.arange(0.0, 1.1, 0.1)
 
+NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
+
 
 @dataclass(frozen=True)
 class ClassDetections:

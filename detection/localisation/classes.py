@@ -76,6 +76,24 @@ def classify(
     return best
 
 
+def guess_classes(
+    paths: Sequence[Path],
+    images: LocImages,
+    config: LocConfig,
+    device: torch.device,
+    *,
+    report: Callable[[int], object] = lambda done: None,
+) -> Tensor | None:
+    """What `classify` finds with the classifiers of some files, on a device; None where there are no files.
+
+    Raises what `load_classifiers` and `classify` raise.
+    """
+    if not paths:
+        return None
+    models = [model.to(device) for model in load_classifiers(paths, config, images.class_names)]
+    return classify(models, images, config, report=report)
+
+
 def as_folder(images: LocImages, config: LocConfig) -> ImageFolder:
     """The images as the classification stage knows them."""
     files = [images.file_of(index) for index in range(len(images))]

@@ -142,6 +142,11 @@ def true_classes(images: LocImages) -> Tensor:
     return torch.from_numpy(images.labels.astype(np.int64))[:, None]
 
 
+def with_guesses(images: LocImages, guessed: Tensor | None) -> Tensor:
+    """The class of each image and, where there are guesses (N, 5), these after it: (N, 1) or (N, 6) int64."""
+    return true_classes(images) if guessed is None else torch.cat([true_classes(images), guessed], dim=1)
+
+
 def guesses_of(classes: Tensor, boxes: Tensor) -> LocGuesses:
     """Up to five classes (N, C), -1 where there is none, and their boxes (N, C, 4), the best first."""
     labels = np.full((len(classes), NUM_GUESSES), -1, np.int64)

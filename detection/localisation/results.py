@@ -22,7 +22,7 @@ from detection.localisation.evaluate import (
     gt_class_error,
     localise_together,
     measure_guesses,
-    true_classes,
+    with_guesses,
 )
 from detection.localisation.images import LocImages
 from detection.localisation.networks import LocRcnn, LocRpn
@@ -61,7 +61,7 @@ def measure_rows(
     `guessed` are the classifier's classes (N, 5). The processes share the images; all get all rows. Raises what
     `localise_images` raises.
     """
-    classes = true_classes(images) if guessed is None else torch.cat([true_classes(images), guessed], dim=1)
+    classes = with_guesses(images, guessed)
 
     def located(how: LocConfig, some_rcnns: Sequence[LocRcnn]) -> tuple[Tensor, Tensor | None]:
         # Where there are fewer than five classes, the places of the missing ones are looked for in vain.
@@ -86,7 +86,7 @@ def measure_rows(
 
 def baseline_rows(training: LocImages, images: LocImages, guessed: Tensor | None) -> list[LocRow]:
     """What is reached without looking: all of the image, and a box at its centre with the training boxes' mean size."""
-    classes = true_classes(images) if guessed is None else torch.cat([true_classes(images), guessed], dim=1)
+    classes = with_guesses(images, guessed)
     rows = []
     for title, share in (("all of the image", np.ones(2)), ("centre box of mean size", mean_share(training))):
         boxes = centre_boxes(images, share)[:, None].expand(-1, classes.shape[1], 4)

@@ -20,13 +20,13 @@ from detection.evaluation.ilsvrc import LocGuesses, LocResult
 from detection.evaluation.ilsvrc_devkit import data_folder, read_classes
 from detection.evaluation.ilsvrc_files import write_loc_guesses
 from detection.localisation.checkpoints import load_rcnn, load_rpn
-from detection.localisation.classes import classify, load_classifiers
+from detection.localisation.classes import guess_classes
 from detection.localisation.evaluate import (
     gt_class_error,
     guesses_of,
     localise_images,
     measure_guesses,
-    true_classes,
+    with_guesses,
 )
 from detection.localisation.images import LocImages, read_loc_images, val_id
 from detection.weights.checkpoint import require_same_classes
@@ -73,11 +73,8 @@ def evaluate_localiser(
     rcnn_models = [load_rcnn(path).to(place) for path in rcnns]
     for path, model in zip([*rpns, *rcnns], [*rpn_models, *rcnn_models], strict=True):
         require_same_classes(model.class_names, images.class_names, path)
-    classes = true_classes(images)
-    if classifiers:
-        models = [model.to(place) for model in load_classifiers(classifiers, config, images.class_names)]
-        guessed = classify(models, images, config, report=lambda done: report("classifying", done, len(images)))
-        classes = torch.cat([classes, guessed], dim=1)
+    guessed = guess_classes(classifiers, images, config, place, report=lambda done: report("classifying", done, len(images)))
+    classes = with_guesses(images, guessed)
     found = localise_images(
         rpn_models,
         rcnn_models,
@@ -87,10 +84,9 @@ def evaluate_localiser(
         report=lambda done: report("localising", done, len(images)),
     ).final
     error = gt_class_error(images, found[:, 0])
-    if not classifiers:
+    if guessed is None:
         return LocEvaluation(images, error)
-    guesses = guesses_of(classes[:, 1:], found[:, 1:])
-    return LocEvaluation(images, error, guesses, measure_guesses(images, classes[:, 1:], found[:, 1:]))
+    return LocEvaluation(images, error, guesses_of(guessed, found[:, 1:]), measure_guesses(images, guessed, found[:, 1:]))
 
 
 def write_submission(file: Path, guesses: LocGuesses, images: LocImages, config: LocConfig) -> None:

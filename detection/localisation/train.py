@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from backbones import Preprocessing
@@ -26,7 +25,7 @@ from detection.engine.state import LAST, require_no_other_run, require_same_sett
 from detection.errors import CheckpointError, ConfigError, TrainingError
 from detection.files import find_trained_weights
 from detection.localisation.checkpoints import LocKind, Network, loc_config_of, loc_metadata
-from detection.localisation.classes import classify, load_classifiers
+from detection.localisation.classes import guess_classes, load_classifiers
 from detection.localisation.fit import LocTraining, Tell, train_rcnn, train_rpn
 from detection.localisation.images import LocImages, read_loc_images
 from detection.localisation.networks import LocRcnn, LocRpn, build_rcnn, build_rpn
@@ -229,6 +228,11 @@ def _find_begun(output_dir: Path, resume: bool) -> _Begun:
     return _Begun()
 
 
+def stage_folders(output_dir: Path) -> list[Path]:
+    """Where a chain writes: the output folder, and its stages in it."""
+    return [output_dir, *(output_dir / stage for stage in (RPN, PROPOSALS, RCNN))]
+
+
 def require_no_other_localiser(output_dir: Path) -> None:
     """Raise TrainingError where a new chain would overwrite one of its stages."""
     for stage in (RPN, RCNN):
@@ -284,11 +288,3 @@ def _load_stage(model: Network, folder: Path, kind: LocKind, world: World) -> Ne
     load_state(model, state, str(folder))
     model.preprocessing = preprocessing
     return model.to(world.device).eval()
-
-
-def guess_classes(classifiers: Sequence[Path], images: LocImages, config: LocConfig, device: torch.device) -> Tensor | None:
-    """The best five classes (N, 5) of each image by one classifier or several; None without any."""
-    if not classifiers:
-        return None
-    models = [model.to(device) for model in load_classifiers(classifiers, config, images.class_names)]
-    return classify(models, images, config)

@@ -17,21 +17,16 @@ from torch import Tensor, nn
 
 from backbones import Preprocessing, load_state
 from detection.config import Config, with_weights
-from detection.data.catalog import Dataset
 from detection.data.settle import Tell
 from detection.engine.advice import advise_frozen
-from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main
-from detection.engine.folder import hold_folder
-from detection.engine.group import process_group
 from detection.engine.result import TrainResult
 from detection.engine.saved_state import parse_training
 from detection.engine.state import LAST, require_no_other_run
 from detection.inference.detector import Detector, build_detector
 from detection.modeling import FasterRCNN
 from detection.structures import Batch
-from detection.training.device_batch import settle_images_per_device
-from detection.training.fit import fit, keep_split, load_training_data
+from detection.training.fit import RunOptions, fit, load_settled_data
 from detection.weights.checkpoint import Checkpoint, checkpoint_config, initialise_detector, read_checkpoint
 
 FOLDERS = ("step1_rpn", "step2_fast_rcnn", "step3_rpn", ".")
@@ -102,64 +97,59 @@ class StartingPoint:
     seconds: float = 0.0  # of the steps before
 
 
-def train_alternating(
-    config: Config,
-    *,
-    training: Dataset | None,
-    validation: Dataset | None,
-    resume: bool,
-    tell: Tell,
-    callbacks: Sequence[Callback],
-    find_weights: Callable[[Path], Path],
-) -> TrainResult:
+def run_folders(config: Config) -> list[Path]:
+    """Where the runs of a training lie: a joint one's, or those of the four steps, the last of which is `output_dir` too."""
+    return [config.output_dir / folder for folder in FOLDERS] if config.approach == "alternating" else [config.output_dir]
+
+
+def require_no_other_training(config: Config) -> None:
+    """Raise TrainingError where a new training would overwrite a run."""
+    for folder in run_folders(config):
+        require_no_other_run(folder)
+
+
+def train_alternating(config: Config, world: World, options: RunOptions) -> TrainResult:
     """Train in four steps, each a run of its own. Returns the last one's result, with the seconds of all.
 
-    Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself. Resuming goes on with the last step that was
-    begun; those before it stay as they are, for others were built on them. A step that a signal or a callback stops is the
-    last one. The parameters are those of `train_detector`.
+    Steps 1 to 3 lie in folders of `output_dir`, step 4 in `output_dir` itself, which is held. Resuming goes on with the last
+    step that was begun; those before it stay as they are, for others were built on them. A step that a signal or a callback
+    stops is the last one.
     """
-    folders = [config.output_dir / folder for folder in FOLDERS]
-    world = World.from_environment()
-    with process_group(world, config.train), hold_folder(world, config.output_dir):
-        start = on_main(world, lambda: _resumed_start(folders) if resume else _new_start(folders))
-        # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
-        config = with_weights(config, config.model.weights or start.weights)
-        # Before the data: a wrong name shows at once, not after the annotations are read.
-        weights = _find_first_weights(config, start, resume, find_weights)
-        data = load_training_data(config, training, validation, tell)
-        config = keep_split(config, data)
-        config = settle_images_per_device(config, data.training, world, tell, resumed=folders if resume else [])
-        for sentence in advise_frozen(config.model) if not resume else []:
-            tell(sentence)
-        seconds = start.seconds
-        for number in range(start.step, len(folders) + 1):
-            tell(f"step {number} of {len(folders)}: {DESCRIPTIONS[number - 1]}")
-            resumed = resume and number == start.step
-            model = _build_step(number, config, folders, world)
-            if not resumed:
-                _load_first_weights(model, number, folders, world, weights, tell)
-            freeze_fixed_parts(model, number)
-            # Only the whole network can be evaluated.
-            step_data = data if number == len(folders) else replace(data, validation=None)
-            result = fit(model, step_data, folders[number - 1], resume=resumed, callbacks=callbacks)
-            seconds += result.seconds
-            if result.interrupted or result.stopped_by:
-                break
-            if result.asked_to_stop and number < len(folders):  # at the step's end: those after it would never have been asked
-                result = replace(result, stopped_by=result.asked_to_stop)
-                break
+    folders, resume, tell = run_folders(config), options.resume, options.tell
+    start = on_main(world, lambda: _start(config, resume))
+    # `--weights` is not repeated when a run is resumed; step 2 still has to start from the classifier.
+    config = with_weights(config, config.model.weights or start.weights)
+    # Before the data: a wrong name shows at once, not after the annotations are read.
+    weights = _find_first_weights(config, start, options)
+    config, data = load_settled_data(config, world, options, folders)
+    for sentence in advise_frozen(config.model) if not resume else []:
+        tell(sentence)
+    seconds = start.seconds
+    for number in range(start.step, len(folders) + 1):
+        tell(f"step {number} of {len(folders)}: {DESCRIPTIONS[number - 1]}")
+        resumed = resume and number == start.step
+        model = _build_step(number, config, folders, world)
+        if not resumed:
+            _load_first_weights(model, number, folders, world, weights, tell)
+        freeze_fixed_parts(model, number)
+        # Only the whole network can be evaluated.
+        step_data = data if number == len(folders) else replace(data, validation=None)
+        result = fit(model, step_data, folders[number - 1], resume=resumed, callbacks=options.callbacks)
+        seconds += result.seconds
+        if result.interrupted or result.stopped_by:
+            break
+        if result.asked_to_stop and number < len(folders):  # at the step's end: those after it would never have been asked
+            result = replace(result, stopped_by=result.asked_to_stop)
+            break
     return replace(result, seconds=seconds)
 
 
-def _new_start(folders: Sequence[Path]) -> StartingPoint:
-    """The start of a new run. Raises TrainingError where one of its steps would overwrite another run."""
-    for folder in folders:
-        require_no_other_run(folder)
-    return StartingPoint()
-
-
-def _resumed_start(folders: Sequence[Path]) -> StartingPoint:
-    """Where to go on: at the last step that was begun, or else at step 1, whose run then raises the error."""
+def _start(config: Config, resume: bool) -> StartingPoint:
+    """Where to begin. Resuming: at the last step that was begun, or else at step 1, whose run then raises the error."""
+    if not resume:
+        require_no_other_training(config)
+        return StartingPoint()
+    folders = run_folders(config)
     begun = {number: folder / LAST for number, folder in enumerate(folders, start=1) if (folder / LAST).exists()}
     last = max(begun, default=1)
     if last > 1:
@@ -169,14 +159,12 @@ def _resumed_start(folders: Sequence[Path]) -> StartingPoint:
     return StartingPoint(weights=weights)
 
 
-def _find_first_weights(
-    config: Config, start: StartingPoint, resume: bool, find_weights: Callable[[Path], Path]
-) -> Path | None:
+def _find_first_weights(config: Config, start: StartingPoint, options: RunOptions) -> Path | None:
     """The file that steps 1 and 2 start from; None where there is none, or where both have begun."""
-    both_begun = start.step > 2 or (start.step == 2 and resume)
+    both_begun = start.step > 2 or (start.step == 2 and options.resume)
     if config.model.weights is None or both_begun:
         return None
-    return find_weights(config.model.weights)
+    return options.find_weights(config.model.weights)
 
 
 def _build_step(number: int, config: Config, folders: Sequence[Path], world: World) -> Detector:

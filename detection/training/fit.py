@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from detection.inference.dataset import joined, predict_dataset
 from detection.inference.detector import Detector
 from detection.inference.evaluate import evaluate_detections
 from detection.structures import Batch, Detections, ImageId
+from detection.training.device_batch import settle_images_per_device
 from detection.weights.checkpoint import detector_metadata
 
 BEST_METRIC = "AP"
@@ -44,6 +45,31 @@ class TrainingData:
 
     training: Dataset
     validation: Dataset | None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `train_detector` is given beside a config, which its docstring describes."""
+
+    training: Dataset | None
+    validation: Dataset | None
+    resume: bool
+    tell: Tell
+    callbacks: Sequence[Callback]
+    find_weights: Callable[[Path], Path]
+
+
+def load_settled_data(
+    config: Config, world: World, options: RunOptions, folders: Sequence[Path]
+) -> tuple[Config, TrainingData]:
+    """A training's data, and its config with what they decide: which images are held out, how many fit into a device.
+
+    `folders` are those of its runs. Raises what `load_training_data` raises, and CheckpointError.
+    """
+    data = load_training_data(config, options.training, options.validation, options.tell)
+    config = keep_split(config, data)
+    resumed = folders if options.resume else []
+    return settle_images_per_device(config, data.training, world, options.tell, resumed=resumed), data
 
 
 def settle_data(config: Config, world: World, tell: Tell) -> Config:

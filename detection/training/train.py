@@ -22,8 +22,7 @@ from detection.engine.result import TrainResult
 from detection.engine.state import require_no_other_run
 from detection.inference.detector import build_detector
 from detection.training.alternating import train_alternating
-from detection.training.device_batch import settle_images_per_device
-from detection.training.fit import fit, keep_split, load_training_data, settle_data
+from detection.training.fit import RunOptions, fit, load_settled_data, settle_data
 from detection.training.result import DetectorResult
 from detection.weights.checkpoint import initialise_detector
 from detection.weights.zoo import resolve_weights
@@ -59,50 +58,22 @@ def train_detector(
         config = load_config(config)
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
     world = World.from_environment()
+    options = RunOptions(training, validation, resume, tell, callbacks, find_weights)
     with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir):
-        result = _train_detector(
-            config,
-            world,
-            training=training,
-            validation=validation,
-            resume=resume,
-            tell=tell,
-            callbacks=callbacks,
-            find_weights=find_weights,
-        )
+        config = settle_data(config, world, tell)
+        train = train_alternating if config.approach == "alternating" else _train_jointly
+        result = train(config, world, options)
     return DetectorResult(**vars(result))
 
 
-def _train_detector(
-    config: Config,
-    world: World,
-    *,
-    training: Dataset | None,
-    validation: Dataset | None,
-    resume: bool,
-    tell: Tell,
-    callbacks: Sequence[Callback],
-    find_weights: Callable[[Path], Path],
-) -> TrainResult:
-    """`train_detector` in a folder that is held."""
-    config = settle_data(config, world, tell)
-    if config.approach == "alternating":
-        return train_alternating(
-            config,
-            training=training,
-            validation=validation,
-            resume=resume,
-            tell=tell,
-            callbacks=callbacks,
-            find_weights=find_weights,
-        )
+def _train_jointly(config: Config, world: World, options: RunOptions) -> TrainResult:
+    """Train RPN and Fast R-CNN together, in a folder that is held."""
+    resume, tell = options.resume, options.tell
     # A folder in use and a wrong name of weights show at once, not after the annotations are read.
     if not resume:
         on_main(world, lambda: require_no_other_run(config.output_dir))
-    weights = None if config.model.weights is None or resume else find_weights(config.model.weights)
-    data = load_training_data(config, training, validation, tell)
-    config = keep_split(config, data)
-    config = settle_images_per_device(config, data.training, world, tell, resumed=[config.output_dir] if resume else [])
+    weights = None if config.model.weights is None or resume else options.find_weights(config.model.weights)
+    config, data = load_settled_data(config, world, options, [config.output_dir])
     torch.manual_seed(config.train.seed)
     model = build_detector(config)
     if weights is not None:
@@ -110,4 +81,4 @@ def _train_detector(
     elif not resume:
         for sentence in advise_frozen(config.model):
             tell(sentence)
-    return fit(model, data, config.output_dir, resume=resume, callbacks=callbacks)
+    return fit(model, data, config.output_dir, resume=resume, callbacks=options.callbacks)

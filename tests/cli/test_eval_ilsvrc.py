@@ -41,16 +41,26 @@ def test_loc_counts_guesses_one_by_one(kit, tmp_path, capsys):
     [
         (["loc", "--split", "val"], "unrecognized arguments: --split"),
         (["seg"], "argument task: invalid choice: 'seg'"),
-        (["det", "--split", "val1"], "image_index must be a whole number from 1 to 1, found 3"),
+        (
+            ["det", "--split", "val1"],
+            "image_index must be a whole number from 1 to 1, found 3; the list of val1 numbers its images anew: a submission "
+            "for the whole of val is measured as val (--split val)",
+        ),
         (["det", "--json", "det.txt"], "name two"),
+        (["det", "--json", "kit/data/map_det.txt"], "--json would replace 'kit/data/map_det.txt'"),
+        (["det", "--annotations", "xml", "--json", "xml/a.xml"], "--json would replace 'xml/a.xml'"),
+        (["loc", "--json", "kit/data/map_clsloc.txt"], "--json would replace 'kit/data/map_clsloc.txt'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kit, tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "det.txt").write_text(DET)
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml/a.xml").write_text("<annotation></annotation>")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     assert main(["eval-ilsvrc", *words, "--detections", "det.txt", "--devkit", kit]) == 2
     assert message in capsys.readouterr().err
-    assert (tmp_path / "det.txt").read_text() == DET
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("task", ["det", "loc"])

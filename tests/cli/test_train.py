@@ -139,6 +139,29 @@ def test_a_classifier_and_its_detector_have_a_folder_each(
     assert list((tmp_path / "one").iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", ["run", "run/step1_rpn", "run/step3_rpn"])
+def test_a_classifier_has_no_folder_of_an_alternating_step(
+    devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    (tmp_path / "classifier.yaml").write_text(f"output_dir: {tmp_path / folder}")
+    config = write_config(tmp_path, devkit)
+    assert train("--config", config, "--pretrain", tmp_path / "classifier.yaml", "approach=alternating") == 2
+    assert "each run needs a folder to itself" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_alternating_training_that_has_begun_is_found_before_the_classifier_is_trained(
+    devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("detection.pretraining.train_classifier", lambda *_, **__: pytest.fail("the classifier was trained"))
+    (tmp_path / "classifier.yaml").write_text(f"output_dir: {tmp_path / 'classifier'}")
+    (tmp_path / "run/step1_rpn").mkdir(parents=True)
+    (tmp_path / "run/step1_rpn/last.pt").touch()
+    config = write_config(tmp_path, devkit)
+    assert train("--config", config, "--pretrain", tmp_path / "classifier.yaml", "approach=alternating") == 2
+    assert "step1_rpn holds another run (last.pt)" in capsys.readouterr().err
+
+
 def test_a_run_is_tracked(
     devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

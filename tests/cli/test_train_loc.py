@@ -11,8 +11,10 @@ from backbones import build_backbone, load_checkpoint
 from detection.cli.main import main
 from detection.config import dump_config
 from detection.data.ilsvrc_devkit import read_classes
+from detection.engine.result import TrainResult
 from detection.localisation.images import read_loc_images
 from detection.pretraining.model import ClassificationModel
+from detection.pretraining.train import PretrainResult
 from detection.weights.checkpoint import CheckpointMetadata, write_checkpoint
 from tests.localisation.loc_kit import make_config, write_loc
 from tests.localisation.small_localiser import small_backbones
@@ -138,6 +140,14 @@ def test_the_rpn_alone_and_ensembles(trained, tmp_path):
         (("loc", "--config", "loc.yaml", "--weights", "classifier.pt"), "is a classifier's checkpoint; a loc_rpn's is needed"),
         (("loc", "--config", "loc.yaml", "output_dir=none"), "train it first, or give --weights FILE"),
         (("loc", "--config", "loc.yaml", "--json", "run/rpn/best.pt"), "--json would replace 'run/rpn/best.pt'"),
+        (
+            ("loc", "--config", "loc.yaml", "--json", "loc/ImageSets/CLS-LOC/val.txt"),
+            "--json would replace 'loc/ImageSets/CLS-LOC/val.txt'",
+        ),
+        (
+            ("loc", "--config", "loc.yaml", "--classifier", "classifier.pt", "--output", "loc/devkit/data/map_clsloc.txt"),
+            "--output would replace 'loc/devkit/data/map_clsloc.txt'",
+        ),
         (("loc", "--config", "loc.yaml", "test.vews=dense"), "did you mean 'test.views'"),
     ],
 )
@@ -166,6 +176,27 @@ def test_mistakes_are_one_line(trained, monkeypatch, capsys, words, message):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not (trained / "new").exists()
+
+
+@pytest.mark.parametrize("folder", ["new", "new/rpn", "new/proposals", "new/rcnn"])
+def test_a_classifier_has_no_folder_of_a_stage(trained, tmp_path, monkeypatch, capsys, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classifier.yaml").write_text(f"output_dir: {folder}")
+    assert run("train-loc", trained / "loc.yaml", "--pretrain", "classifier.yaml", "output_dir=new") == 2
+    assert f"output_dir of classifier.yaml is {folder}, where a run lies" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_classifier_that_is_stopped_goes_on_by_the_same_command(trained, tmp_path, monkeypatch, capsys):
+    """With --resume it would be the localiser that goes on, which has not begun."""
+    monkeypatch.chdir(tmp_path)
+    stopped = TrainResult(3, {}, None, 1.0, Path("classifier"), signal=15)
+    monkeypatch.setattr(
+        "detection.pretraining.train_classifier", lambda *_, **__: PretrainResult(Path("classifier/model.pt"), {}, stopped)
+    )
+    (tmp_path / "classifier.yaml").write_text("output_dir: classifier")
+    assert run("train-loc", trained / "loc.yaml", "--pretrain", "classifier.yaml", "output_dir=new") == 143
+    assert "stopped at the classifier's step 3; to go on, give the same command again" in capsys.readouterr().out
 
 
 def test_the_classifier_may_be_trained_first(trained, tmp_path, monkeypatch):

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from detection.cli.arguments import CommandParser, any_path, output_file, output_folder
-from detection.cli.options import add_model_arguments, detections_given, load_model, parse_with_overrides, require_distinct
-from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
+from detection.cli.options import (
+    add_model_arguments,
+    detections_given,
+    load_model_and_split,
+    parse_with_overrides,
+    require_distinct,
+)
+from detection.cli.output import FOR_THE_SERVER, evaluating_processes, is_main_process, predict_split, say
 from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -79,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with evaluating_processes() as console:
             evaluated = evaluate_model(options, console)
     if evaluated is None:
-        say("the split has no annotations: the detections are for the test server", console)
+        say(FOR_THE_SERVER, console)
         return 0
 
     from detection.analysis.tables import coco_table
@@ -141,13 +147,10 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> Evaluated |
     from detection.evaluation.coco import evaluate_coco_results
     from detection.evaluation.known import without_unknown
     from detection.evaluation.predicted_masks import evaluate_predicted_masks
-    from detection.evaluation.split import as_coco_results, coco_ground_truth, load_evaluation_split
+    from detection.evaluation.split import as_coco_results, coco_ground_truth
     from detection.files import write_json
 
-    model, weights = load_model(options)
-    split = load_evaluation_split(model.config)
-    if split.unannotated and not options.write_detections:
-        raise ConfigError("the split has no annotations to evaluate with: give --write-detections FILE")
+    model, weights, split = load_model_and_split(options, "FILE")
     if options.type == "masks" and not split.unannotated:
         require_masks(model, split.dataset)
     ground_truth = coco_ground_truth(split)

@@ -21,19 +21,17 @@ from detection.cli.arguments import CommandParser, any_path, output_file
 from detection.cli.options import (
     add_model_arguments,
     detections_given,
-    load_model,
+    load_model_and_split,
     parse_with_overrides,
     require_distinct,
     require_nothing_replaced,
 )
-from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
-from detection.errors import ConfigError, DatasetError
+from detection.cli.output import FOR_THE_SERVER, evaluating_processes, is_main_process, predict_split, say
+from detection.errors import DatasetError
 from detection.terminal import new_console, plain
 
 if TYPE_CHECKING:
     from detection.evaluation.ilsvrc import DetResult
-
-NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,13 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with evaluating_processes() as console:
             result = evaluate_model(options, console)
     if result is None:
-        say("the split has no annotations: the detections are for the test server", console)
+        say(FOR_THE_SERVER, console)
         return 0
-    if math.isnan(result.mean_ap):
-        raise DatasetError(NOTHING_TO_MEASURE)
 
+    from detection.evaluation.voc import NOTHING_TO_MEASURE
     from detection.files import write_json
 
+    if math.isnan(result.mean_ap):
+        raise DatasetError(NOTHING_TO_MEASURE)
     # The file first: a terminal may fail.
     if options.json:
         write_json(options.json, result.as_json())
@@ -82,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_files(options: argparse.Namespace) -> DetResult:
     """The result of --detections, --devkit and what goes with them. Raises DatasetError."""
-    from detection.data.ilsvrc_devkit import data_folder
+    from detection.data.ilsvrc_devkit import kit_files
     from detection.evaluation.ilsvrc_files import evaluate_det_files
 
-    kit = data_folder(options.devkit)
-    require_nothing_replaced(options, ["json"], [*kit.glob("*.txt"), *kit.glob("*.mat"), *kit.glob("det_lists")])
+    annotations = [] if options.annotations is None else [options.annotations]
+    require_nothing_replaced(options, ["json"], [*kit_files(options.devkit), *annotations])
     return evaluate_det_files(options.devkit, options.detections, options.split or "val", options.annotations)
 
 
@@ -99,13 +98,9 @@ def evaluate_model(options: argparse.Namespace, console: Console) -> DetResult |
     """
     from detection.evaluation.ilsvrc_records import evaluate_det_records
     from detection.evaluation.ilsvrc_split import submission_numbers, unevaluated_of, write_submission
-    from detection.evaluation.split import load_evaluation_split
-    from detection.evaluation.voc import num_objects
+    from detection.evaluation.voc import NOTHING_TO_MEASURE, num_objects
 
-    model, weights = load_model(options)
-    split = load_evaluation_split(model.config)
-    if split.unannotated and not options.write_detections:
-        raise ConfigError("the split has no annotations to evaluate with: give --write-detections FILE")
+    model, weights, split = load_model_and_split(options, "FILE")
     if num_objects(split.records) == 0 and not options.write_detections:
         raise DatasetError(NOTHING_TO_MEASURE)
     numbers = submission_numbers(split) if options.write_detections else None

@@ -95,9 +95,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _evaluate_files(options: argparse.Namespace) -> int:
+    from detection.data.ilsvrc_devkit import kit_files
     from detection.evaluation.ilsvrc_files import evaluate_loc_files
     from detection.files import write_json
 
+    require_nothing_replaced(options, ["json"], kit_files(options.devkit))
     result = evaluate_loc_files(options.devkit, options.detections)
     # The file first: a terminal may fail.
     if options.json:
@@ -120,7 +122,7 @@ def _evaluate_models(options: argparse.Namespace) -> int:
     classifiers = options.classifier or list(config.classifier.weights)
     if options.output is not None and not classifiers:
         raise ConfigError("--output writes guesses of classes, which a classifier makes: give --classifier FILE")
-    require_nothing_replaced(options, ["output", "json"], [*rpns, *rcnns, *classifiers])
+    require_nothing_replaced(options, ["output", "json"], [*rpns, *rcnns, *classifiers], [config.data])
     console = new_console(stderr=True)
     with _progress(console) as report:
         found = evaluate_localiser(

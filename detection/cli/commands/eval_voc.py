@@ -18,12 +18,12 @@ from detection.cli.arguments import CommandParser, any_path, fraction, output_fi
 from detection.cli.options import (
     add_model_arguments,
     detections_given,
-    load_model,
+    load_model_and_split,
     parse_with_overrides,
     require_distinct,
     require_nothing_replaced,
 )
-from detection.cli.output import evaluating_processes, is_main_process, predict_split, say
+from detection.cli.output import FOR_THE_SERVER, evaluating_processes, is_main_process, predict_split, say
 from detection.cli.reporting import name_of_evaluated, require_report_output, write_page
 from detection.errors import ConfigError, DatasetError
 from detection.terminal import new_console
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from detection.evaluation.voc_files import VocEvaluation
     from detection.report.reported import ReportedDetector
     from detection.structures import DetectionsByImage
-
-NOTHING_TO_MEASURE = "none of the classes has an object in the evaluated split: there is nothing to measure"
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with evaluating_processes() as console:
             evaluated = predict(options, console)
     if evaluated is None:
-        say("the split has no annotations: the detections are for the test server", console)
+        say(FOR_THE_SERVER, console)
         return 0
 
+    from detection.evaluation.voc import NOTHING_TO_MEASURE
     from detection.files import write_json
 
     evaluation = evaluated.evaluation
@@ -124,13 +123,10 @@ def predict(options: argparse.Namespace, console: Console) -> Evaluated | None:
     the first image: for names that no detection file can have, and if such a run would leave nothing.
     """
     from detection.evaluation.detection_files import check_voc_names, write_voc_detections
-    from detection.evaluation.split import as_voc_evaluation, load_evaluation_split, voc_ground_truth
-    from detection.evaluation.voc import num_objects
+    from detection.evaluation.split import as_voc_evaluation, voc_ground_truth
+    from detection.evaluation.voc import NOTHING_TO_MEASURE, num_objects
 
-    model, weights = load_model(options)
-    split = load_evaluation_split(model.config)
-    if split.unannotated and not options.write_detections:
-        raise ConfigError("the split has no annotations to evaluate with: give --write-detections DIR")
+    model, weights, split = load_model_and_split(options, "DIR")
     if options.write_detections:
         check_voc_names(split.class_names, [record.image_id for record in split.records], split.voc_name)
     ground_truth = [] if split.unannotated else voc_ground_truth(split)

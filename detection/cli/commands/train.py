@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from detection.cli.arguments import any_path
 from detection.cli.options import load_trackers, load_training_config, take_config_argument, training_parser
 from detection.cli.output import exit_code_if_stopped, fetch_weights, tell
-from detection.cli.pretrained import pretrain_first
+from detection.cli.pretrained import add_pretrain_argument, train_after_classifier
 from detection.config import load_config, override_config
-from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from detection.config import Config
@@ -28,12 +27,7 @@ SHOWN_METRICS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc_area", "voc0
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = training_parser("train_net", __doc__, "a classifier's or a detector's weights")
-    parser.add_argument(
-        "--pretrain",
-        type=any_path,
-        metavar="FILE",
-        help="a classifier's config: train that first, and start from it",
-    )
+    add_pretrain_argument(parser, "the detector")
     return parser
 
 
@@ -43,17 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     trackers = load_trackers(options)
     is_folder = take_config_argument(options).is_dir()
     config = config_for_folder(options) if is_folder else load_training_config(options, load_config)
-    if options.pretrain is None or options.resume:
-        return _train(config, trackers, resume=options.resume)
-    if options.weights is not None:
-        raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
-    from detection.engine.state import require_no_other_run
+    from detection.training.alternating import require_no_other_training, run_folders
 
-    def train(with_classifier: Config) -> int:
-        return _train(with_classifier, trackers, resume=False)
-
-    return pretrain_first(
-        options.pretrain, config, config.train, trackers, require_no_other_run=require_no_other_run, train=train
+    return train_after_classifier(
+        options,
+        config,
+        config.train,
+        folders=run_folders(config),
+        require_no_other_run=partial(require_no_other_training, config),
+        callbacks=trackers,
+        train=partial(_train, trackers, options.resume),
     )
 
 
@@ -74,7 +67,7 @@ def config_for_folder(options: argparse.Namespace) -> Config:
     return override_config(new.config, options.overrides)
 
 
-def _train(config: Config, trackers: Sequence[Tracker], *, resume: bool) -> int:
+def _train(trackers: Sequence[Tracker], resume: bool, config: Config) -> int:
     """Train the detector and print how it went; returns the exit code."""
     from detection.training import train_detector
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from detection.cli.arguments import any_path
 from detection.cli.options import load_trackers, load_training_config, training_parser
-from detection.cli.output import fetch_weights, tell
-from detection.cli.pretrained import pretrain_first
+from detection.cli.output import fetch_weights, tell, tell_stopped
+from detection.cli.pretrained import add_pretrain_argument, train_after_classifier
 from detection.config import load_loc_config
-from detection.errors import ConfigError
 from detection.terminal import plain
 
 if TYPE_CHECKING:
@@ -26,12 +24,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = training_parser("train_loc", __doc__, "a classifier's weights")
-    parser.add_argument(
-        "--pretrain",
-        type=any_path,
-        metavar="FILE",
-        help="a classifier's config: train that first, and start both stages from it",
-    )
+    add_pretrain_argument(parser, "both stages")
     return parser
 
 
@@ -40,21 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_intermixed_args(argv)
     config = load_training_config(options, load_loc_config)
     trackers = load_trackers(options)
-    if options.pretrain is None or options.resume:
-        return _train(config, trackers, resume=options.resume)
-    if options.weights is not None:
-        raise ConfigError("--pretrain makes the weights to start from, --weights names them: give one of the two")
-    from detection.localisation.train import require_no_other_localiser
+    from detection.localisation.train import require_no_other_localiser, stage_folders
 
-    def train(with_classifier: LocConfig) -> int:
-        return _train(with_classifier, trackers, resume=False)
-
-    return pretrain_first(
-        options.pretrain, config, config.rpn_train, trackers, require_no_other_run=require_no_other_localiser, train=train
+    return train_after_classifier(
+        options,
+        config,
+        config.rpn_train,
+        folders=stage_folders(config.output_dir),
+        require_no_other_run=partial(require_no_other_localiser, config.output_dir),
+        callbacks=trackers,
+        train=partial(_train, trackers, options.resume),
     )
 
 
-def _train(config: LocConfig, trackers: Sequence[Tracker], *, resume: bool) -> int:
+def _train(trackers: Sequence[Tracker], resume: bool, config: LocConfig) -> int:
     """Train the localiser and print its errors; returns the exit code."""
     from detection.localisation import train_localiser
 
@@ -62,8 +54,7 @@ def _train(config: LocConfig, trackers: Sequence[Tracker], *, resume: bool) -> i
     result = train_localiser(config, resume=resume, tell=tell, callbacks=trackers, find_weights=find_weights)
     place = f"in stage {result.stage}" + (f" at step {result.steps}" if result.steps else "")
     if result.signal is not None:
-        tell(f"stopped {place}; to go on, give the same command with --resume and without --weights")
-        return 128 + result.signal
+        return tell_stopped(result.signal, place)
     if result.stopped_by is not None:
         tell(f"ended {place}: {result.stopped_by}; --resume goes on")
     if result.rows:
