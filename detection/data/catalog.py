@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from detection.config import CocoSource, DataConfig, FolderSource, HeldOut, IlsvrcDetSource, Source, SplitName, VocSource
+from detection.config import (
+    CocoSource,
+    DataConfig,
+    FolderSource,
+    HeldOut,
+    IlsvrcDetSource,
+    LocDataConfig,
+    Source,
+    SplitName,
+    VocSource,
+)
 from detection.data.classes import ClassMap, describe_left_out
 from detection.data.coco import read_coco
 from detection.data.duplicate_objects import describe_equal_objects
@@ -203,10 +213,15 @@ def resolve_file(path: Path) -> Path:
     return elsewhere if not exists(path) and exists(elsewhere) else path
 
 
-def resolve_devkit(source: IlsvrcDetSource, root: Path) -> Path:
+def resolve_devkit(source: IlsvrcDetSource | LocDataConfig, root: Path) -> Path:
     """The folder with the maps of a source's development kit: below its root, else as `resolve_root`. Raises DatasetError."""
     own = root / source.devkit
-    return data_folder(own if exists(own) else resolve_root(source.devkit))
+    if exists(own):
+        return data_folder(own)
+    try:
+        return data_folder(resolve_root(source.devkit))
+    except DatasetError as error:
+        raise DatasetError(f"there is no development kit at {own}, and {error}") from None
 
 
 def resolve_root(path: Path) -> Path:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from backbones.errors import name_fault, shorten
 from detection.config import MAX_PIXELS, LocDataConfig, LocSplit
-from detection.data.catalog import resolve_root
+from detection.data.catalog import resolve_devkit, resolve_root
 from detection.data.faults import Faults
-from detection.data.ilsvrc_devkit import LOC_BLACKLIST, data_folder, only_file, read_classes, read_loc_blacklist
+from detection.data.ilsvrc_devkit import LOC_BLACKLIST, only_file, read_classes, read_loc_blacklist
 from detection.data.images import image_size, read_image
 from detection.data.records import Box, list_files, needs_no_repair, repair_box
 from detection.data.voc_xml import describe_box, parse_xml, read_box, read_name, read_size
@@ -128,7 +128,7 @@ def read_loc_images(data: LocDataConfig, split: LocSplit) -> LocImages:
     data set, kit, list or annotations, an id that is there twice, malformed XML, a class that the kit lacks, or two of them.
     """
     root = resolve_root(data.root)
-    kit = data_folder(root / data.devkit)
+    kit = resolve_devkit(data, root)
     classes = read_classes(kit / "map_clsloc.txt")
     class_names = tuple(sorted(classes.wnids))
     names = dict(zip(classes.wnids, classes.names, strict=True))

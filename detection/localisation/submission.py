@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from detection.config import LocConfig
-from detection.data.catalog import resolve_root
+from detection.data.catalog import resolve_devkit, resolve_root
+from detection.data.ilsvrc_devkit import read_classes
 from detection.device import find_device
 from detection.evaluation.ilsvrc import LocGuesses, LocResult
-from detection.evaluation.ilsvrc_devkit import data_folder, read_classes
 from detection.evaluation.ilsvrc_files import write_loc_guesses
 from detection.localisation.checkpoints import load_rcnn, load_rpn
 from detection.localisation.classes import guess_classes
@@ -94,7 +93,7 @@ def write_submission(file: Path, guesses: LocGuesses, images: LocImages, config:
 
     A split that is not val from its first image on, in the order of its numbers, is warned of: lines are told by their place.
     """
-    kit = read_classes(data_folder(resolve_root(config.data.root) / config.data.devkit) / "map_clsloc.txt").labels
+    kit = read_classes(resolve_devkit(config.data, resolve_root(config.data.root)) / "map_clsloc.txt").labels
     kit_labels = np.array([*(kit[name] for name in images.class_names), -1])  # the last: -1, no guess
     write_loc_guesses(file, LocGuesses(kit_labels[guesses.labels], guesses.boxes))
     other = next((place for place in range(len(images)) if images.id_of(place) != val_id(place)), None)

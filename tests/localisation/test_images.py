@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,20 @@ def test_files_that_are_missing(tmp_path, missing, message):
     with pytest.raises(DatasetError, match=message) as caught:
         read_loc_images(data_of(tmp_path), VAL)
     assert "\n" not in str(caught.value)
+
+
+def test_the_kit_may_lie_elsewhere(tmp_path, monkeypatch):
+    """Below the root, or from here, or where data sets are: as DET's."""
+    write_loc(tmp_path / "loc")
+    expected = len(read_loc_images(data_of(tmp_path / "loc"), VAL))
+    (tmp_path / "loc/devkit").rename(tmp_path / "kit")
+    monkeypatch.setenv("RESDET_DATASETS", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "loc")
+    for place in ("kit", "kit/data", "../kit"):
+        found = read_loc_images(data_of(tmp_path / "loc").model_copy(update={"devkit": Path(place)}), VAL)
+        assert len(found) == expected > 0
+    with pytest.raises(DatasetError, match=r"there is no development kit at .*loc/devkit, and there is no data set at devkit"):
+        read_loc_images(data_of(tmp_path / "loc"), VAL)
 
 
 def test_no_data_set(tmp_path):
