@@ -21,35 +21,35 @@ def advise_schedule(config: TrainConfig, *, evaluated: bool) -> list[str]:
         (
             config.warmup_steps >= steps,
             f"the warm-up ({config.warmup_steps} steps) is not over before the run is ({steps}): the full learning rate is "
-            "never reached; lower train.warmup_steps",
+            f"never reached; lower {config.key}.warmup_steps",
         ),
-        (config.schedule == "step" and bool(late), f"train.lr_drops at {late[:3]} come after the last of {steps} steps"),
+        (config.schedule == "step" and bool(late), f"{config.key}.lr_drops at {late[:3]} come after the last of {steps} steps"),
         (
             config.schedule != "step" and bool(config.lr_drops),
-            f"train.lr_drops have no effect: train.schedule is '{config.schedule}'",
+            f"{config.key}.lr_drops have no effect: {config.key}.schedule is '{config.schedule}'",
         ),
         (
             plateau and (not evaluated or config.eval_every >= steps),
             "the 'plateau' schedule never lowers the learning rate: nothing is evaluated before the end; "
-            "give data.val and a smaller train.eval_every",
+            f"give data.val and a smaller {config.key}.eval_every",
         ),
         (
             config.optimizer == "adamw" and config.momentum != TrainConfig().momentum,
-            f"train.momentum {config.momentum:g} has no effect: it is of SGD, and train.optimizer is 'adamw'",
+            f"{config.key}.momentum {config.momentum:g} has no effect: it is of SGD, and {config.key}.optimizer is 'adamw'",
         ),
         (
             config.optimizer == "adamw" and config.learning_rate > 0.005,
-            f"train.learning_rate {config.learning_rate:g} is high for 'adamw': 0.0001 at 16 images per step is usual",
+            f"{config.key}.learning_rate {config.learning_rate:g} is high for 'adamw': 0.0001 at 16 images per step is usual",
         ),
         (
             not evaluated and config.stop_patience > 0,
-            f"train.stop_patience {config.stop_patience} has no effect: nothing is evaluated; give data.val",
+            f"{config.key}.stop_patience {config.stop_patience} has no effect: nothing is evaluated; give data.val",
         ),
         (
             not evaluated and config.validation_losses > 0,
-            f"train.validation_losses {config.validation_losses} has no effect: nothing is evaluated; give data.val",
+            f"{config.key}.validation_losses {config.validation_losses} has no effect: nothing is evaluated; give data.val",
         ),
-        (average, f"train.ema_decay {config.ema_decay:g} averages over more steps than the run has ({steps}); lower it"),
+        (average, f"{config.key}.ema_decay {config.ema_decay:g} averages over more steps than the run has ({steps}); lower it"),
     )
     return [sentence for doubtful, sentence in doubts if doubtful]
 
@@ -61,12 +61,12 @@ def advise_layer_rates(model: nn.Module, config: TrainConfig) -> list[str]:
     doubts = (
         (
             not trained and (config.backbone_rate != 1 or config.layer_decay != 1),
-            "train.backbone_rate and train.layer_decay have no effect: nothing of the backbone is trained; lower "
-            "model.freeze_stages",
+            f"{config.key}.backbone_rate and {config.key}.layer_decay have no effect: nothing of the backbone is trained; "
+            "lower model.freeze_stages",
         ),
         (
             len(trained) > 0 and set(depths.values()) == {1} and config.layer_decay != 1,
-            "train.layer_decay is one factor for all of this backbone, which does not tell its stages (`stages`)",
+            f"{config.key}.layer_decay is one factor for all of this backbone, which does not tell its stages (`stages`)",
         ),
     )
     return [sentence for doubtful, sentence in doubts if doubtful]
@@ -111,13 +111,13 @@ def advise_resumed(before: Mapping[str, Any], config: TrainConfig) -> list[str]:
     doubts = (
         (
             config.schedule == "cosine" and steps != config.steps,
-            f"train.steps was {steps} and is {config.steps} now: the cosine schedule is stretched, and the learning rate jumps "
-            "where the run goes on; a run of this length from the start would give other weights",
+            f"{config.key}.steps was {steps} and is {config.steps} now: the cosine schedule is stretched, and the learning "
+            "rate jumps where the run goes on; a run of this length from the start would give other weights",
         ),
         (
             config.schedule == "plateau" and before.get("eval_every", config.eval_every) != config.eval_every,
-            f"train.eval_every was {before.get('eval_every')} and is {config.eval_every} now: the 'plateau' schedule counts "
-            "evaluations, and will lower the learning rate at other steps",
+            f"{config.key}.eval_every was {before.get('eval_every')} and is {config.eval_every} now: the 'plateau' schedule "
+            "counts evaluations, and will lower the learning rate at other steps",
         ),
     )
     return [sentence for doubtful, sentence in doubts if doubtful]

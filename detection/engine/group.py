@@ -105,7 +105,8 @@ def _connect(world: World, config: TrainConfig) -> dist.Store:
         raise TrainingError(
             f"process {world.rank} of {world.size} did not meet the others at {shorten(address)}, port {port}, within "
             f"{config.connect_timeout:g} s: {_reason(error)}; start all with the same MASTER_ADDR, MASTER_PORT and "
-            f"WORLD_SIZE and RANK from 0 to {world.size - 1}, on a free port, or let them wait longer (train.connect_timeout)"
+            f"WORLD_SIZE and RANK from 0 to {world.size - 1}, on a free port, or let them wait longer "
+            f"({config.key}.connect_timeout)"
         ) from None
     return store
 

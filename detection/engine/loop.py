@@ -90,7 +90,7 @@ def _update_weights(run: TrainingRun) -> None:
     with training_memory(run):  # the first step makes the optimizer's state
         run.scaler.step(run.optimizer)  # does nothing after an overflow
     run.scaler.update()
-    require_scale(run.scaler, step)
+    require_scale(run.scaler, step, run.config)
     run.state.skipped_steps += overflow
     if run.ema is not None and not overflow:
         run.ema.update_parameters(run.model)
@@ -124,7 +124,7 @@ def _stop_before_step(run: TrainingRun) -> None:
     if run.world.size > 1:
         raise TrainingError(f"{name} at step {step}, while no data came; --resume goes on from the last save of {LAST}")
     run.window.forget(step + 1)
-    problem = run.window.check()
+    problem = run.window.check(run.config.key)
     if problem is not None:
         raise TrainingError(problem.message)
     run.stop.agreed = run.stop.received
@@ -144,7 +144,7 @@ def _check_losses_and_signals(run: TrainingRun) -> None:
     due = run.world.device.type == "cpu" or step % config.log_every == 0 or _saves_after(run, step)
     if not due and not (run.world.size == 1 and run.stop.received):
         return
-    problem = run.window.check()
+    problem = run.window.check(run.config.key)
     bad, received = reduce_max(run.world, [problem is not None, run.stop.received or 0])
     if bad:
         found = [item for item in all_gather(run.world, problem) if item is not None]

@@ -14,6 +14,8 @@ from detection.out_of_memory import out_of_memory_as
 SIZE_KEYS = {
     "detector": ("data.shorter_sides with data.longer_side", "roi.sample_size"),
     "classifier": ("data.image_size", "the depth of model.backbone"),
+    "loc_rpn": ("data.image_size", "the number of rpn.anchor_sizes"),
+    "loc_rcnn": ("data.image_size", "the depth of model.backbone"),
 }
 """What the memory of a step depends on besides the number of images, by the kind of the model."""
 
@@ -26,11 +28,11 @@ def training_memory(run: TrainingRun, batch: TrainBatch | None = None) -> Abstra
 def describe_lack(run: TrainingRun, batch: TrainBatch | None) -> str:
     """One line: the step, the batch's size, three keys to lower, and what is left of the run."""
     sizes, last = SIZE_KEYS[run.metadata.kind]
-    number = run.config.micro_batch
+    number, section = run.config.micro_batch, run.config.key
     keys = (
-        f"train.images_per_device (now {number}; raise train.accumulate by as much), {sizes}, or {last}"
+        f"{section}.images_per_device (now {number}; raise {section}.accumulate by as much), {sizes}, or {last}"
         if number > 1
-        else f"{sizes}, {last}, or take a smaller model.backbone (train.images_per_device is 1 already)"
+        else f"{sizes}, {last}, or take a smaller model.backbone ({section}.images_per_device is 1 already)"
     )
     return (
         f"step {run.state.step + 1}: the memory ({run.world.device}) does not suffice{_describe_batch(batch)}. Lower {keys}. "

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from detection.config import Precision
+from detection.config import Precision, TrainConfig
 from detection.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,10 @@ def overflowed(scaler: torch.amp.GradScaler, gradient_norm: Tensor) -> bool:
     return scaler.is_enabled() and not bool(gradient_norm.isfinite())
 
 
-def require_scale(scaler: torch.amp.GradScaler, step: int) -> None:
+def require_scale(scaler: torch.amp.GradScaler, step: int, config: TrainConfig) -> None:
     """Raise TrainingError where steps have overflowed so often that it is not the scale. `step` counts from 1."""
     if scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
         raise TrainingError(
-            f"step {step}: the gradients are not finite in fp16, whatever the losses are multiplied by. Set train.precision to "
-            f"bf16 or fp32, or lower train.learning_rate"
+            f"step {step}: the gradients are not finite in fp16, whatever the losses are multiplied by. Set "
+            f"{config.key}.precision to bf16 or fp32, or lower {config.key}.learning_rate"
         )

@@ -120,7 +120,7 @@ class TrainingRun:
         """What ends the run before its last step, other than a signal: known to all processes."""
         patience, stale = self.config.stop_patience, self.state.since_best
         if 0 < patience <= stale:
-            return f"train.stop_patience: {stale} evaluation(s) without a better value"
+            return f"{self.config.key}.stop_patience: {stale} evaluation(s) without a better value"
         return self.asked_to_stop
 
     @property
@@ -166,18 +166,22 @@ def _tell_saved(run: TrainingRun, name: str) -> None:
 
 def _save(run: TrainingRun, checkpoint: Checkpoint, name: str) -> None:
     run.folder.require_intact()
-    require_finite(checkpoint, run.state.step, run.output_dir / name)
+    require_finite(checkpoint, run.state.step, run.output_dir / name, run.config.key)
     save_checkpoint(checkpoint.contents(), run.output_dir / name)
 
 
-def require_finite(checkpoint: Checkpoint, step: int, path: Path) -> None:
-    """Raise TrainingError, naming step and tensor, where weights, their average or the optimizer's state are not finite."""
+def require_finite(checkpoint: Checkpoint, step: int, path: Path, section: str = TrainConfig.key) -> None:
+    """Raise TrainingError, naming step and tensor, where weights, their average or the optimizer's state are not finite.
+
+    `section` is the solver's in the config.
+    """
     tensors = _named_tensors("model", checkpoint.state) | _named_tensors("training", checkpoint.training)
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise TrainingError(
-            f"after step {step}: {first_names(bad)} are not finite, so {path} is left as it was. Lower train.learning_rate, "
-            f"lengthen train.warmup_steps or set train.clip_norm, and go on from the last good checkpoint (--resume)"
+            f"after step {step}: {first_names(bad)} are not finite, so {path} is left as it was. Lower "
+            f"{section}.learning_rate, lengthen {section}.warmup_steps or set {section}.clip_norm, and "
+            "go on from the last good checkpoint (--resume)"
         )
 
 

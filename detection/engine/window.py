@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detection.config import TrainConfig
+
 GRADIENT_NORM = "gradient_norm"
 LOG_ONLY_PREFIX = "train_"
 """Scalars whose names begin so are logged, and not part of the loss."""
@@ -58,8 +60,8 @@ class LogWindow:
         files = [file for pending in self._pending if pending.step == step for file in pending.files]
         self._pending.append(_Pending(step, {GRADIENT_NORM: norm.detach()}, files))
 
-    def check(self) -> Problem | None:
-        """Wait for the noted values; describe the first that is not finite."""
+    def check(self, section: str = TrainConfig.key) -> Problem | None:
+        """Wait for the noted values; describe the first that is not finite. `section` is the solver's in the config."""
         pending, self._pending = self._pending, []
         if not pending:
             return None
@@ -70,7 +72,7 @@ class LogWindow:
             for name in item.values:
                 value = next(numbers)
                 if not math.isfinite(value):
-                    return Problem(name != GRADIENT_NORM, describe_problem(item.step, name, value, item.files))
+                    return Problem(name != GRADIENT_NORM, describe_problem(item.step, name, value, item.files, section))
                 self.totals[name] = self.totals.get(name, 0.0) + value
                 self.counts[name] += 1
         return None
@@ -93,11 +95,11 @@ class LogWindow:
         return LogWindow(totals=dict(state["totals"]), counts=Counter(state["counts"]))
 
 
-def describe_problem(step: int, name: str, value: float, files: Sequence[str]) -> str:
+def describe_problem(step: int, name: str, value: float, files: Sequence[str], section: str) -> str:
     """The message of a training stopped by a value that is not finite. `step` counts from 1, as in the log."""
     what = "the norm of the gradient" if name == GRADIENT_NORM else f"loss '{name}'"
     images = ", ".join(str(file) for file in files) or "unknown"
     return (
-        f"step {step}: {what} is {value}; images: {images}. Lower train.learning_rate, lengthen train.warmup_steps or set "
-        f"train.clip_norm, and look at these images' annotations"
+        f"step {step}: {what} is {value}; images: {images}. Lower {section}.learning_rate, lengthen {section}.warmup_steps or "
+        f"set {section}.clip_norm, and look at these images' annotations"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from backbones.weights.format import KINDS, Kind
+from detection.config import TrainConfig
+from detection.config.localiser import LocRcnnTrainConfig, LocRpnTrainConfig
 from detection.engine.memory import SIZE_KEYS
+from detection.engine.train import train
 from detection.errors import TrainingError
 from detection.out_of_memory import is_out_of_memory
-from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batches
+from tests.engine.toy import CONFIG, ToyBatch, ToyModel, run, toy_batches, toy_metadata
 
 # As the libraries word them.
 ERRORS: list[Exception] = [
@@ -112,5 +116,14 @@ def test_other_errors_are_left_alone(tmp_path: Path, error: Exception) -> None:
         run(tmp_path, model=Hungry(error))
 
 
-def test_each_kind_of_model_has_keys() -> None:
-    assert SIZE_KEYS.keys() == {"detector", "classifier"}
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_model_has_keys(kind: str) -> None:
+    assert all(SIZE_KEYS[kind])
+
+
+@pytest.mark.parametrize(("kind", "solver"), [("loc_rpn", LocRpnTrainConfig), ("loc_rcnn", LocRcnnTrainConfig)])
+def test_a_stage_of_localisation_names_its_own_keys(tmp_path: Path, kind: Kind, solver: type[TrainConfig]) -> None:
+    config = solver.model_validate(CONFIG.model_dump())
+    metadata = replace(toy_metadata({}), kind=kind)
+    with pytest.raises(TrainingError, match=rf"Lower {solver.key}\.images_per_device \(now 4; raise {solver.key}\.accumulate"):
+        train(Hungry(MemoryError()), toy_batches, config, tmp_path, metadata=metadata)
