@@ -35,7 +35,7 @@ NAMES = {
         *("A.pt", "B.pt", "C.pt", "a/best.pt", "b/best.pt", "c/best.pt", "plain.pt", "runs/bccd_r18/best.pt"),
         *("runs/bccd/s0/best.pt", "runs/coco_r101/best.pt", "runs/mine/best.pt", "runs/pets/best.pt", "runs/voc_r101/last.pt"),
         *("runs/quickstart/detector/best.pt", "runs/quickstart/detector/last.pt", "runs/quickstart_long/detector/last.pt"),
-        *("runs/x/best.pt", "torchvision/fasterrcnn_resnet50_fpn_v2"),
+        *("runs/x/best.pt", "runs/ilsvrc_det_r101/best.pt", "torchvision/fasterrcnn_resnet50_fpn_v2"),
         "detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x",
     ),
     "context/best.pt": (
@@ -268,6 +268,8 @@ def needed(name: str, arguments: list[str]) -> Iterator[str]:
         yield "runs/pets/best.pt" if "--config" in arguments else "runs/quickstart/detector/best.pt"
     if arguments[:2] == ["loc", "--config"] and "--weights" not in arguments:
         yield "runs/ilsvrc_loc_r101"
+    if arguments[:2] == ["det", "--config"] and "--weights" not in arguments:
+        yield "runs/ilsvrc_det_r101/best.pt"
 
 
 def offer(sandbox: Path, folder: Path, names: Iterator[str]) -> None:
