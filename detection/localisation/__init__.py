@@ -5,6 +5,6 @@ Images of one class each (`images`) become batches of crops for the per-class RP
 `train_localiser(config)` goes through all of it.
 """
 
-from detection.localisation.train import LocResult, train_localiser
+from detection.localisation.train import LocTrainResult, train_localiser
 
-__all__ = ["LocResult", "train_localiser"]
+__all__ = ["LocTrainResult", "train_localiser"]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from detection.config import LocConfig, TrainConfig
+from detection.data.settle import Tell
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World
 from detection.engine.result import TrainResult
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 BEST_METRIC = "gt_class_error"
 """best.pt holds the weights that are best by this metric, a key of METRICS."""
-
-Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)

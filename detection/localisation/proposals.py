@@ -39,7 +39,7 @@ _SETTINGS = (
     "test.flip",
 )
 
-Proposals = tuple[Tensor, Tensor]
+ImageProposals = tuple[Tensor, Tensor]
 """Boxes (P, 4) and scores (P,) of an image, the best first; float32 on the CPU."""
 
 
@@ -77,9 +77,9 @@ def write_proposals(
     return True
 
 
-def _take(stream: Iterator[Proposals], number: int, should_stop: Callable[[], bool]) -> list[Proposals] | None:
+def _take(stream: Iterator[ImageProposals], number: int, should_stop: Callable[[], bool]) -> list[ImageProposals] | None:
     """The next ones of the stream, or None if it is to stop before they are whole."""
-    made: list[Proposals] = []
+    made: list[ImageProposals] = []
     while not should_stop():
         if len(made) == number:
             return made
@@ -87,7 +87,7 @@ def _take(stream: Iterator[Proposals], number: int, should_stop: Callable[[], bo
     return None
 
 
-def propose(models: Sequence[LocRpn], images: LocImages, config: LocConfig) -> Generator[Proposals, None, None]:
+def propose(models: Sequence[LocRpn], images: LocImages, config: LocConfig) -> Generator[ImageProposals, None, None]:
     """The proposals of each image for its own class, in order. Raises DatasetError for an image that cannot be read."""
     labels = torch.from_numpy(images.labels)[:, None]
     with closing(loc_test_loader(images, config)) as loader:
@@ -102,13 +102,13 @@ def propose(models: Sequence[LocRpn], images: LocImages, config: LocConfig) -> G
                     yield _nothing(image, config)
 
 
-def _best_of(found: ClassBoxes, config: LocConfig, annotated_hw: tuple[int, int]) -> Proposals:
+def _best_of(found: ClassBoxes, config: LocConfig, annotated_hw: tuple[int, int]) -> ImageProposals:
     boxes, scores = top_proposals(found, config.rcnn)
     # The file may be larger or smaller than its annotation says.
     return scale_boxes(boxes[0].float().cpu(), found.size_hw, annotated_hw), scores[0].float().cpu()
 
 
-def _nothing(error: DatasetError, config: LocConfig) -> Proposals:
+def _nothing(error: DatasetError, config: LocConfig) -> ImageProposals:
     if config.data.on_bad_image == "error":
         raise error
     logger.warning("%s; it has no proposals", error)

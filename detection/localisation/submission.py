@@ -32,7 +32,7 @@ from detection.weights.checkpoint import require_same_classes
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str, int, int], object]
+ReportStage = Callable[[str, int, int], object]
 """Gets what is being done, the number of images that are done, and how many there are."""
 
 
@@ -58,7 +58,7 @@ def evaluate_localiser(
     classifiers: Sequence[Path] = (),
     *,
     device: str = "auto",
-    report: Report = lambda action, done, total: None,
+    report: ReportStage = lambda action, done, total: None,
 ) -> LocEvaluation:
     """The errors on `data.val` of an RPN, or several as one, with R-CNNs or without, in the views of `config.test`.
 

@@ -14,6 +14,7 @@ from backbones.modes import own_defaults
 from backbones.weights.files import load_state
 from detection.config import LocConfig, load_loc_config, with_weights
 from detection.data.augmentations import build_augmentation
+from detection.data.settle import Tell
 from detection.engine.advice import advise_frozen
 from detection.engine.callbacks import Callback
 from detection.engine.distributed import World, on_main, reduce_max
@@ -26,7 +27,7 @@ from detection.errors import CheckpointError, ConfigError, TrainingError
 from detection.files import find_trained_weights
 from detection.localisation.checkpoints import LocKind, Network, loc_config_of, loc_metadata
 from detection.localisation.classes import guess_classes, load_classifiers
-from detection.localisation.fit import LocTraining, Tell, train_rcnn, train_rpn
+from detection.localisation.fit import LocTraining, train_rcnn, train_rpn
 from detection.localisation.images import LocImages, read_loc_images
 from detection.localisation.networks import LocRcnn, LocRpn, build_rcnn, build_rpn
 from detection.localisation.proposal_store import INDEX, StoredProposals
@@ -51,7 +52,7 @@ RPN, PROPOSALS, RCNN = "rpn", "proposals", "rcnn"
 
 
 @dataclass(frozen=True)
-class LocResult:
+class LocTrainResult:
     """How a chain of stages ended."""
 
     output_dir: Path
@@ -74,7 +75,7 @@ def train_localiser(
     tell: Tell = logger.info,
     callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = find_classifier,
-) -> LocResult:
+) -> LocTrainResult:
     """Train both stages of a localisation experiment and measure them; all of it is kept in `config.output_dir`.
 
     `rpn/` and `rcnn/` are runs as a detector's, `proposals/` is what the first gives the second to learn from, and
@@ -113,7 +114,7 @@ def _train_localiser(
     tell: Tell,
     callbacks: Sequence[Callback],
     find_weights: Callable[[Path], Path],
-) -> LocResult:
+) -> LocTrainResult:
     """`train_localiser` in a folder that is held."""
     begun = on_main(world, lambda: _find_begun(config.output_dir, resume))
     config = with_weights(config, config.model.weights or begun.weights)
@@ -126,15 +127,15 @@ def _train_localiser(
         tell(sentence)
     setup = LocTraining(config, training, validation, weights, tell, callbacks, world)
     rpn = _rpn_stage(setup, begun, resume)
-    if isinstance(rpn, LocResult):
+    if isinstance(rpn, LocTrainResult):
         return rpn
     proposals = _proposal_stage(setup, rpn)
-    if isinstance(proposals, LocResult):
+    if isinstance(proposals, LocTrainResult):
         return proposals
     rcnn = _rcnn_stage(setup, rpn, proposals, begun)
-    if isinstance(rcnn, LocResult):
+    if isinstance(rcnn, LocTrainResult):
         return rcnn
-    return LocResult(config.output_dir, _evaluation_stage(setup, rpn, rcnn, classifiers, begun))
+    return LocTrainResult(config.output_dir, _evaluation_stage(setup, rpn, rcnn, classifiers, begun))
 
 
 def _read_images(config: LocConfig, tell: Tell) -> tuple[LocImages, LocImages]:
@@ -145,7 +146,7 @@ def _read_images(config: LocConfig, tell: Tell) -> tuple[LocImages, LocImages]:
     return training, validation
 
 
-def _rpn_stage(setup: LocTraining, begun: _Begun, resume: bool) -> LocRpn | LocResult:
+def _rpn_stage(setup: LocTraining, begun: _Begun, resume: bool) -> LocRpn | LocTrainResult:
     """The trained RPN, or how the chain ended before there was one."""
     config, folder = setup.config, setup.config.output_dir / RPN
     rpn = build_rpn(config, setup.class_names)
@@ -159,7 +160,7 @@ def _rpn_stage(setup: LocTraining, begun: _Begun, resume: bool) -> LocRpn | LocR
     return _load_stage(rpn, folder, "loc_rpn", setup.world)
 
 
-def _proposal_stage(setup: LocTraining, rpn: LocRpn) -> StoredProposals | LocResult:
+def _proposal_stage(setup: LocTraining, rpn: LocRpn) -> StoredProposals | LocTrainResult:
     """The RPN's proposals of all training images, or how the chain ended before they were written."""
     config, world = setup.config, setup.world
     folder = config.output_dir / PROPOSALS
@@ -177,11 +178,11 @@ def _proposal_stage(setup: LocTraining, rpn: LocRpn) -> StoredProposals | LocRes
     # The signal may have stopped any of the processes.
     signal = reduce_max(world, [stop.received or 0])[0] or None
     if signal is not None:
-        return LocResult(config.output_dir, stage=PROPOSALS, signal=signal)
+        return LocTrainResult(config.output_dir, stage=PROPOSALS, signal=signal)
     return StoredProposals.open(folder, setup.training)
 
 
-def _rcnn_stage(setup: LocTraining, rpn: LocRpn, proposals: StoredProposals, begun: _Begun) -> LocRcnn | LocResult:
+def _rcnn_stage(setup: LocTraining, rpn: LocRpn, proposals: StoredProposals, begun: _Begun) -> LocRcnn | LocTrainResult:
     """The trained R-CNN, or how the chain ended before there was one."""
     config, folder = setup.config, setup.config.output_dir / RCNN
     setup.tell("stage 3 of 3: the R-CNN on these proposals")
@@ -270,8 +271,10 @@ def is_stopped(ended: TrainResult) -> bool:
     return ended.interrupted or ended.asked_to_stop is not None
 
 
-def _stopped(config: LocConfig, stage: str, ended: TrainResult) -> LocResult:
-    return LocResult(config.output_dir, stage=stage, steps=ended.steps, signal=ended.signal, stopped_by=ended.asked_to_stop)
+def _stopped(config: LocConfig, stage: str, ended: TrainResult) -> LocTrainResult:
+    return LocTrainResult(
+        config.output_dir, stage=stage, steps=ended.steps, signal=ended.signal, stopped_by=ended.asked_to_stop
+    )
 
 
 def _load_stage(model: Network, folder: Path, kind: LocKind, world: World) -> Network:

@@ -27,7 +27,7 @@ from detection.terminal import new_console
 if TYPE_CHECKING:
     from detection.config import LocConfig
     from detection.evaluation.ilsvrc import LocResult
-    from detection.localisation.submission import LocEvaluation, Report
+    from detection.localisation.submission import LocEvaluation, ReportStage
 
 _OF_MODELS = ("config", "weights", "rcnn", "classifier", "output", "overrides")
 
@@ -151,7 +151,7 @@ def _stage(config: LocConfig | None, name: str) -> Path:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Report]:
+def _progress(console: Console) -> Iterator[ReportStage]:
     with progress_bar(console) as progress:
         task = progress.add_task("localising", total=None)
         yield lambda action, done, total: progress.update(task, description=action, completed=done, total=total)
