@@ -18,6 +18,7 @@ from detection.localisation.evaluate import (
     measure_guesses,
     true_classes,
     truth_of,
+    with_guesses,
 )
 from detection.localisation.images import LocImages, read_loc_images
 from detection.localisation.merging import best_box, top_proposals
@@ -143,3 +144,10 @@ def test_errors_by_hand(images):
     assert errors.classification_error == pytest.approx([2 / 5, 1 / 5, 1 / 5, 1 / 5, 1 / 5])
     assert errors.localisation_error == pytest.approx([3 / 4, 2 / 4, 2 / 4, 2 / 4, 2 / 4])
     assert guesses_of(classes, guessed).labels.tolist()[0] == [1, 0, -1, -1, -1]
+
+
+def test_the_true_class_comes_before_the_guesses(images):
+    assert with_guesses(images, None).tolist() == [[0], [1], [2], [0], [1]]
+    guessed = torch.tensor([[1, 0, 2, -1, -1]] * 5)
+    found = with_guesses(images, guessed)
+    assert found[:, 0].tolist() == [0, 1, 2, 0, 1] and found[:, 1:].equal(guessed) and found.dtype == torch.int64
