@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class RpnOutput:
     deltas: Tensor  # (N, M, 4) float32
     anchors: Tensor  # (M, 4)
     counts: tuple[int, ...]  # L: how many of the M are of each map
+    maps: tuple[Tensor, ...] | None = None  # in training: L, what the last 3x3 convolution takes; the rest has no gradient then
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,17 @@ class RegionProposalNetwork(nn.Module):
             nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def forward(self, features: Sequence[Tensor]) -> RpnOutput:
-        """Objectness and deltas of all anchors, from L feature maps (N, C, H, W)."""
-        maps = [self._predict(each) for each in features]
-        logits, deltas = (joined(parts, dim=1) for parts in zip(*maps, strict=True))
+        """Objectness and deltas of all anchors, from L feature maps (N, C, H, W).
+
+        In training they have no gradient: `losses` computes those of the sampled anchors again.
+        """
+        maps = tuple(self._before_last_conv(each) for each in features)
+        with torch.no_grad() if self.training else nullcontext():
+            logits, deltas = (joined(parts, dim=1) for parts in zip(*map(self._predict, maps), strict=True))
         anchors = self._anchors([(each.shape[2], each.shape[3]) for each in features])
         # Not by `len`, which would fix the size of an exported graph.
         counts = tuple(each.shape[0] for each in anchors)
-        return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts)
+        return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts, maps if self.training else None)
 
     def _anchors(self, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The anchors (H * W * A, 4) of each map, from the maps' sizes."""
@@ -85,14 +91,40 @@ class RegionProposalNetwork(nn.Module):
         height, width = (side * self.strides[0] for side in sizes_hw[0])
         return [grid_anchors(cell, stride, (h, w), (height // h, width // w)) for cell, stride, (h, w) in cells]
 
+    @property
+    def _last_conv(self) -> nn.Conv2d:
+        conv = self.more_convs[-1] if len(self.more_convs) else self.conv
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
+    def _before_last_conv(self, features: Tensor) -> Tensor:
+        for conv in (self.conv, *self.more_convs)[:-1]:
+            features = F.relu(conv(features))
+        return features
+
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Objectness and deltas of the anchors of one map: (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
-        hidden = F.relu(self.conv(features))
-        for conv in self.more_convs:
-            hidden = F.relu(conv(hidden))
+        """Objectness and deltas of the anchors of one map, from what the last 3x3 convolution takes:
+        (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
+        hidden = F.relu(self._last_conv(features))
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits, self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
+
+    def at_anchors(self, output: RpnOutput, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectness (N, S) and deltas (N, S, 4), float32, of some of the anchors: `chosen` (N, S) among the M of each image.
+
+        In training they are computed again from the cells' neighbourhoods. A loss of a few hundred anchors then has no gradient
+        the size of whole maps, whose way back through the convolutions is what takes the RPN's time.
+        """
+        if output.maps is None:
+            return output.logits.gather(1, chosen), output.deltas.gather(1, chosen[..., None].expand(-1, -1, 4))
+        num_anchors, conv = self.objectness.out_channels, self._last_conv
+        neighbourhoods = neighbourhoods_of(output.maps, chosen.div(num_anchors, rounding_mode="floor"))
+        hidden = F.relu(F.linear(neighbourhoods.flatten(2), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
+        logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias).float()
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).float().unflatten(2, (num_anchors, 4))
+        own = (chosen % num_anchors)[..., None]
+        return logits.gather(2, own).squeeze(2), deltas.gather(2, own[..., None].expand(-1, -1, -1, 4)).squeeze(2)
 
     def training_proposals(self, output: RpnOutput, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The proposals that the RoI head samples from in training: N x (P, 4), P <= config.post_nms_train."""
@@ -166,28 +198,26 @@ class RegionProposalNetwork(nn.Module):
         chosen, sampled = sample_matches(match_labels, config.sample_size, config.positive_fraction)
         positive = (match_labels.gather(1, chosen) == POSITIVE) & sampled
         # What is not sampled weighs nothing. To leave it out, a GPU would have to be asked how much that is.
-        objectness = F.binary_cross_entropy_with_logits(
-            output.logits.gather(1, chosen), positive.float(), weight=sampled.float(), reduction="sum"
-        )
-        box_loss = self._box_loss(output, chosen, positive, matched.gather(1, chosen), targets)
+        logits, deltas = self.at_anchors(output, chosen)
+        objectness = F.binary_cross_entropy_with_logits(logits, positive.float(), weight=sampled.float(), reduction="sum")
+        box_loss = self._box_loss(deltas, output.anchors[chosen], positive, matched.gather(1, chosen), targets)
         # Divide by the sample size, not the positive count: both terms keep one scale.
         fixed = config.average_over == "sample_size"
         num_sampled = config.sample_size * len(targets) if fixed else sampled.sum().clamp(min=1)
         return {"loss_rpn_objectness": objectness / num_sampled, "loss_rpn_box": box_loss / num_sampled}
 
     def _box_loss(
-        self, output: RpnOutput, chosen: Tensor, positive: Tensor, matched: Tensor, targets: Sequence[Target]
+        self, deltas: Tensor, anchors: Tensor, positive: Tensor, matched: Tensor, targets: Sequence[Target]
     ) -> Tensor:
-        """Smooth L1 of the positive ones, summed, among anchors (N, S) that were chosen, each matched to a box of its image."""
+        """Smooth L1, summed over the positive ones of anchors (N, S, 4) that are each matched to a box of its image."""
         boxes = torch.cat([target.boxes for target in targets])
         if not len(boxes):
-            return output.deltas.sum() * 0  # a zero with a gradient
+            return deltas.sum() * 0  # a zero with a gradient
         starts = itertools.accumulate((len(target.boxes) for target in targets[:-1]), initial=0)
         rows = [own + start for own, start in zip(matched, starts, strict=True)]
         # An image without boxes has no positive: any box stands for its own.
-        wanted = encode_boxes(boxes[torch.stack(rows).clamp(max=len(boxes) - 1)], output.anchors[chosen])
-        found = output.deltas.gather(1, chosen[..., None].expand(-1, -1, 4))
-        return masked_smooth_l1(found, wanted, positive, self.config.smooth_l1_beta)
+        wanted = encode_boxes(boxes[torch.stack(rows).clamp(max=len(boxes) - 1)], anchors)
+        return masked_smooth_l1(deltas, wanted, positive, self.config.smooth_l1_beta)
 
     def match(self, anchors: Tensor, target: Target, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The match label (M,) of each anchor, and the index (M,) of its box in the target."""
@@ -214,3 +244,25 @@ def best_of_maps(logits: Tensor, counts: Sequence[int], limit: int) -> tuple[Ten
     starts = [sum(counts[:level]) for level in range(len(counts))]
     places = torch.cat([part + start for part, start in zip(parts, starts, strict=True)])
     return places, torch.cat([torch.full_like(part, level) for level, part in enumerate(parts)])
+
+
+def neighbourhoods_of(maps: Sequence[Tensor], cells: Tensor) -> Tensor:
+    """The 3 x 3 features around cells, 0 beyond a map's border: L maps (N, C, H, W) and cells (N, S) -> (N, S, 9, C).
+
+    The cells of an image are counted through its maps, H * W of each.
+    """
+    offsets = torch.arange(-1, 2, device=cells.device)
+    images = torch.arange(len(cells), device=cells.device)[:, None, None, None]
+    found = []
+    for features in maps:
+        height, width = features.shape[2:]
+        on_map = (cells >= 0) & (cells < height * width)
+        y = cells.div(width, rounding_mode="floor")[..., None, None] + offsets[:, None]
+        x = (cells % width)[..., None, None] + offsets
+        inside = on_map[..., None, None] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        # A place on the map for all of them, so that the number of rows is known without asking.
+        rows = torch.where(inside, (images * height + y) * width + x, 0).flatten()
+        pixels = features.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows)
+        found.append(torch.where(inside.flatten()[:, None], pixels, 0))
+        cells = cells - height * width
+    return torch.stack(found).sum(dim=0).view(*cells.shape, 9, -1)

@@ -180,6 +180,8 @@ class Watch(TorchDispatchMode):
 # Where features are made, moved and pooled, and the layers that end the network.
 NETWORK = {
     ("rpn.py", "_predict"),
+    ("rpn.py", "at_anchors"),
+    ("rpn.py", "neighbourhoods_of"),
     ("roi_head.py", "logits_and_deltas"),
     ("roi_head.py", "context_per_roi"),
     ("views.py", "extract"),
