@@ -88,7 +88,7 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
-    if _needs_gradient(conv) and _has_fewer_pixels_than_weights(conv, x):
+    if norm.training and _has_fewer_pixels_than_weights(conv, x):
         scale, shift = norm.scale_and_shift()
         if conv.bias is not None:
             shift = shift + conv.bias * scale

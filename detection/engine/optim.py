@@ -23,13 +23,16 @@ FUSED_ON = ("cpu", "cuda")
 """Devices whose fused optimizers the oldest supported torch has."""
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """`train.optimizer` over the parameters that require a gradient. Raises TrainingError where nothing is to be trained."""
+def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype | None = None) -> torch.optim.Optimizer:
+    """`train.optimizer` over the parameters that require a gradient, for a run in `dtype` (None: float32). Raises TrainingError
+    where nothing is to be trained."""
     groups = parameter_groups(model, config)
     if not groups:
         raise TrainingError("the model has no trainable parameter; lower model.freeze_stages")
-    # One pass over the weights per step, where the device has it; the plain optimizers take four to eight.
-    fused = all(parameter.device.type in FUSED_ON for group in groups for parameter in group["params"])
+    # One pass over the weights per step, where the device has it; the plain optimizers take four to eight. Of a step that fp16
+    # skips a fused one makes buffers that are not filled.
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = dtype != torch.float16 and all(parameter.device.type in FUSED_ON for parameter in parameters)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)

@@ -101,7 +101,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.ema = build_ema(self.model, self.config.ema_decay)
-        self.optimizer = build_optimizer(self.model, self.config)
+        self.optimizer = build_optimizer(self.model, self.config, self.dtype)
         self.scaler = build_scaler(self.world.device, self.dtype)
         self.state = TrainState(warm=self.warm_up_is_over is None)
 

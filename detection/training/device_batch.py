@@ -83,7 +83,7 @@ def fits(number: int, config: Config, dataset: Dataset, device: torch.device) ->
 
 def _try_steps(model: Detector, batch: Batch, config: Config, device: torch.device) -> None:
     dtype = resolve_precision(config.train.precision, device)
-    optimizer, scaler = build_optimizer(model.train(), config.train), build_scaler(device, dtype)
+    optimizer, scaler = build_optimizer(model.train(), config.train, dtype), build_scaler(device, dtype)
     for _ in range(2):  # the first one makes the optimizer's state
         with autocast(device, dtype):
             losses = model(batch)

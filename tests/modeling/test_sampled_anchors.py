@@ -48,9 +48,8 @@ def test_equal_to_whole_maps(convs, num_maps, layout):
     chosen = torch.stack([torch.randperm(num_anchors)[:20] for _ in range(2)])
     assert not rpn.train()(maps).logits.requires_grad
     found, expected = outputs(rpn.train(), maps, chosen), outputs(rpn.eval(), maps, chosen)
-    tolerance = {"rtol": 1e-5, "atol": 1e-5}  # the outputs are float32
-    torch.testing.assert_close(found[0], expected[0], **tolerance)
-    torch.testing.assert_close(found[1], expected[1], **tolerance)
+    for ours, whole in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-5, atol=1e-5)  # the outputs are float32
     for ours, whole in zip(found[2], expected[2], strict=True):
         assert whole.abs().max() > 0
         torch.testing.assert_close(ours, whole, rtol=1e-5, atol=1e-4)

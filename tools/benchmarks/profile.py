@@ -13,6 +13,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from backbones.fpn import FpnTrunk
 from detection.inference.detector import Detector
 from detection.inference.images import batch_of_size
 from detection.inference.select import select_detections
+from detection.modeling.rpn import RpnOutput
 from detection.structures import Detections
 from tools.benchmarks.benchmark import Benchmark, Work
 from tools.benchmarks.detector import (
@@ -39,7 +41,7 @@ from tools.benchmarks.detector import (
 )
 from tools.benchmarks.parts import Options
 
-Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | RpnOutput
 
 REST = "rest"
 BACKWARD = "backward"
@@ -136,6 +138,7 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
     head = "conv5" if isinstance(model.roi_head.conv5, C4Head) else "two-layer head"
     forward_only: list[tuple[nn.Module, str, str]] = [
         (model, "extract", "normalisation"),  # the trunk within it is a span of its own
+        (model.rpn, "forward", "RPN"),  # in training without a gradient: its loss computes the sampled anchors again
         (model.rpn, "proposals", "proposals"),
         (model.rpn, "suppress", "NMS of proposals"),
         (model.rpn, "losses", "RPN losses"),
@@ -144,7 +147,7 @@ def time_steps(model: Detector, watch: Stopwatch) -> None:
     ]
     with_backward: list[tuple[nn.Module, str, str]] = [
         *trunk_steps(model.trunk),
-        (model.rpn, "forward", "RPN"),
+        (model.rpn, "at_anchors", "RPN"),
         (model.roi_head, "vectors", head),
         (model.roi_head, "pool", "RoI pooling"),
     ]
@@ -225,10 +228,12 @@ def _in_two_spans(function: Callable[..., Any], name: str, watch: Stopwatch) -> 
 
 
 def _watched(features: Features, on_gradients: Callable[[], None]) -> Features:
-    """Aliases of an image batch or feature maps; the call is made when the gradients of all have come, as far as there are any.
+    """Aliases of an image batch or of feature maps; the call is made when the gradients of all that have one have come.
 
     Others may use the same features: the gradient of an alias is that of one call alone.
     """
+    if isinstance(features, RpnOutput):
+        return features if features.maps is None else replace(features, maps=_Aliases.apply(on_gradients, *features.maps))
     maps = (
         [features] if isinstance(features, Tensor) else list(features.values() if isinstance(features, Mapping) else features)
     )
