@@ -61,8 +61,8 @@ def measure(config: Config, training: Training, settings: Sequence[str], threads
     """The figures of a row: of its folder where it is finished, else after its training."""
     written = config.output_dir / training.folder / MEASURED
     if not written.exists():
-        trained = in_own_process(_train, config, training.folder, settings, threads)
-        tested = in_own_process(_test, config, training.folder, threads)
+        trained = in_own_process(_train, config, training, settings, threads)
+        tested = in_own_process(_test, config, training, threads)
         write_json(written, tested | trained)
     found: dict[str, float] = json.loads(written.read_text(encoding="utf-8"))
     return found
@@ -74,9 +74,9 @@ def in_own_process(function: Callable[Arguments, Found], *args: Arguments.args, 
         return pool.submit(function, *args, **options).result()
 
 
-def _train(config: Config, folder: str, settings: Sequence[str], threads: int) -> dict[str, float]:
+def _train(config: Config, training: Training, settings: Sequence[str], threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    last = run_training(config, folder, settings, load_split(config.data, "train"))
+    last = run_training(config, training.folder, settings, load_split(config.data, "train", masks=training.masks))
     return {
         "training, s/image": figure(seconds_per_image(last.parent / "metrics.jsonl")),
         "training, MB": round(peak_memory_mb(torch.device("cpu"))),
@@ -89,10 +89,10 @@ def seconds_per_image(log: Path) -> float:
     return statistics.median(1 / line["images_per_second"] for line in lines if line.get("images_per_second"))
 
 
-def _test(config: Config, folder: str, threads: int) -> dict[str, float]:
+def _test(config: Config, training: Training, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    model = load_detector(config.output_dir / folder / "last.pt")
-    result = evaluate(model, load_split(config.data, "val"))
+    model = load_detector(config.output_dir / training.folder / "last.pt")
+    result = evaluate(model, load_split(config.data, "val", masks=training.masks))
     seconds = {} if result.latency is None else {"test, s/image": figure(result.latency.seconds_per_image)}
     boxes = {key: figure(result.metrics[key]) for key in METRICS}
     return boxes | mask_metrics(result) | seconds | {"test, MB": round(peak_memory_mb(torch.device("cpu")))}
