@@ -36,7 +36,7 @@ class FeaturePyramid(nn.Module):
         """Maps by name (N, ., H/stride, W/stride) -> P2..P6, (N, channels, H/stride, W/stride)."""
         sums = [lateral(maps[name]) for name, lateral in zip(MAPS, self.laterals, strict=True)]
         for coarse, fine in pairwise(reversed(range(len(sums)))):
-            sums[fine] = sums[fine] + F.interpolate(sums[coarse], size=sums[fine].shape[-2:], mode="nearest")
+            sums[fine] += F.interpolate(sums[coarse], size=sums[fine].shape[-2:], mode="nearest")
         levels = [output(each) for output, each in zip(self.outputs, sums, strict=True)]
         return (*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2))
 

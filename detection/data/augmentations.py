@@ -145,15 +145,15 @@ class _Builder:
         for item in items:
             if not isinstance(item, Mapping) or not item:
                 raise ConfigError(f"{self.key}{owner}: an item must be `Name: {{parameter: value}}`, got {shorten(item)}")
-            nodes += [self.build(name, parameters, depth) for name, parameters in item.items()]
+            nodes += [self.build(name, parameters, depth, owner) for name, parameters in item.items()]
         return nodes
 
-    def build(self, name: Any, parameters: Any, depth: int) -> Node:
-        """One transform. Raises ConfigError."""
+    def build(self, name: Any, parameters: Any, depth: int, owner: str = "") -> Node:
+        """One transform, of the whole key or of the composition `owner`. Raises ConfigError."""
         kind = find_transform(name)
         if kind is None:
             known = [*PAPER_TRANSFORMS, *(each for each in dir(A) if find_transform(each) and each not in _REFUSED)]
-            raise ConfigError(f"{self.key}: unknown augmentation {shorten(name)}{did_you_mean(str(name), known, _ANY)}")
+            raise ConfigError(f"{self.key}{owner}: unknown augmentation {shorten(name)}{did_you_mean(str(name), known, _ANY)}")
         if reason := _REFUSED.get(name) or (_REFUSED_WITH_BOXES if self.boxes else _REFUSED_WITHOUT_BOXES).get(name):
             raise ConfigError(f"{self.key}: augmentation '{name}' {reason}")
         if parameters is not None and not isinstance(parameters, Mapping):

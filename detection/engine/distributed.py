@@ -6,6 +6,7 @@ torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; without it a run is a world of on
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from backbones.norm import TrainableNorm
 from detection.errors import USER_ERRORS, ConfigError, OtherProcessError
 
 T = TypeVar("T")
+
+# DistributedDataParallel's option for buffers before each forward pass; torch 2.14 renamed it, and warns of the old name.
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     # Rank 0's buffers would travel before every forward pass; only the statistics of norms that train ever change.
     trains_norms = any(isinstance(module, TrainableNorm) for module in model.modules())
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=trains_norms)
+    return DistributedDataParallel(model, device_ids=device_ids, **{SYNC_BUFFERS: trains_norms})
 
 
 def reduce_max(world: World, values: Sequence[int]) -> list[int]:

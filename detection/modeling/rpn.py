@@ -99,13 +99,13 @@ class RegionProposalNetwork(nn.Module):
 
     def _before_last_conv(self, features: Tensor) -> Tensor:
         for conv in (self.conv, *self.more_convs)[:-1]:
-            features = F.relu(conv(features))
+            features = F.relu(conv(features), inplace=True)
         return features
 
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness and deltas of the anchors of one map, from what the last 3x3 convolution takes:
         (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
-        hidden = F.relu(self._last_conv(features))
+        hidden = F.relu(self._last_conv(features), inplace=True)
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits, self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)

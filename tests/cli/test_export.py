@@ -36,7 +36,7 @@ def photo(tmp_path, monkeypatch):
 
 def examples() -> dict[str, str]:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return dict(zip(("load", "onnx", "paste", "pt2"), blocks, strict=True))
+    return dict(zip(("load", "onnx", "paste", "pt2", "move"), blocks, strict=True))
 
 
 def test_the_documented_program_finds_what_predict_finds(trained, photo, capsys):

@@ -86,7 +86,7 @@ def test_mistakes_are_one_line_before_anything_is_computed(trained, monkeypatch,
     def fail(*_, **__):
         raise AssertionError("a detector was run")
 
-    monkeypatch.setattr("detection.inference.evaluate.predict_dataset", fail)
+    monkeypatch.setattr("detection.inference.evaluate.predict_together", fail)
     (trained / "broken").mkdir()
     (trained / "broken" / REPORT_FILE).write_text("{")
     cases = [

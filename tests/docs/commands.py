@@ -17,6 +17,8 @@ from tests.docs.markdown import PAGES, blocks, name_of
 
 # tools/x.py -> the command that it runs, where the two names differ.
 TOOLS = {"train_net": "train", "import_dataset": "import"}
+# tools/x.py that is no command of the wheel -> its module.
+BENCHMARKS = {"benchmark": "tools.benchmarks.command", "gpu": "tools.benchmarks.gpu_plan"}
 # Commands whose first word is a task, with a module of its own.
 HAVE_TASKS = ("eval-ilsvrc",)
 # `python tools/x.py`, also of an environment and under torchrun; `resdet x`; a script of datasets/.
@@ -64,9 +66,9 @@ class CommandLine:
 
 
 def module_of(name: str) -> ModuleType:
-    """The module of a command, or of the benchmarks, which are no command of the wheel."""
-    if name == "benchmark":
-        return importlib.import_module("tools.benchmarks.command")
+    """The module of a command, or of the benchmarks, which are no commands of the wheel."""
+    if name in BENCHMARKS:
+        return importlib.import_module(BENCHMARKS[name])
     assert name in COMMANDS, f"no command {name}"
     return importlib.import_module(module_name(name))
 

@@ -22,6 +22,7 @@ NOT_RUN = {
     "new ": "a network; tests/training/test_new.py writes configs",
     "train pets": "minutes, and a network; tests/training/test_new.py trains on folders",
     "benchmark ": "minutes, or a GPU; tests/tools runs each benchmark in small",
+    "gpu ": "the plan of a GPU; tests/tools/test_gpu_plan.py lists it",
     "datasets/download.py ": "a network; tests/datasets/test_download.py has a server of its own",
     "convert-weights msra/R-50 ": "a network; tests/cli/test_convert_weights.py converts a file of this form",
     "convert-weights --format caffe-bvlc ": "a file that the pages do not offer; tests/backbones/weights converts this form",

@@ -40,7 +40,7 @@ def test_a_search_breaks_off_trials_that_are_behind(tmp_path, devkit, monkeypatc
         def __init__(self):
             self.metrics = {"AP": next(evaluate)}
 
-    monkeypatch.setattr(sys.modules["detection.training.fit"], "evaluate", lambda detector, dataset: Measured())
+    monkeypatch.setattr(sys.modules["detection.training.fit"], "evaluate_detections", lambda *_: Measured())
     study = optuna_search.main(["--config", str(config), "--trials", "3", "--output", str(tmp_path / "search")])
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "COMPLETE", "PRUNED"] and study.best_value == 0.5

@@ -100,4 +100,4 @@ def test_buffers_travel_only_where_a_norm_trains(monkeypatch, norm):
     monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, **options: seen.update(options))
     layer = nn.BatchNorm2d(4) if norm == "bn" else FrozenBatchNorm2d(4)
     distributed.data_parallel(nn.Sequential(nn.Conv2d(3, 4, 1), layer), World(0, 2, torch.device("cpu")))
-    assert seen["broadcast_buffers"] is (norm == "bn")
+    assert seen[distributed.SYNC_BUFFERS] is (norm == "bn")

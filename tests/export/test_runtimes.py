@@ -143,7 +143,7 @@ def test_the_command_writes_the_same_labels(
     exported = [*common, "--weights", str(file), "--runtime", runtime, "--output", str(tmp_path / "exported")]
     assert main(exported) == 0
     assert f"weights: {file}, run by " in capsys.readouterr().out
-    monkeypatch.setattr("detection.cli.drawing.load", lambda weights, adapt: adapted(model, adapt))
+    monkeypatch.setattr("detection.cli.drawing.load", lambda weights, adapt, device: adapted(model, adapt))
     assert main([*common, "--output", str(tmp_path / "own"), "train.precision=fp32"]) == 0
     ours, theirs = (json.loads((tmp_path / name / "annotations.json").read_text()) for name in ("exported", "own"))
     assert ours["images"] == theirs["images"] and ours["categories"] == theirs["categories"]

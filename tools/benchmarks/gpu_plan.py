@@ -138,7 +138,7 @@ def write_result(part: GpuPart, folder: Path, seconds: float) -> None:
     from detection.files import write_json
 
     machine = current_provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None).as_json()
-    found: dict[str, Any] = {file.name: json.loads(file.read_text("utf-8")) for file in part.results if file.exists()}
+    found: dict[str, Any] = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in part.results if file.exists()}
     commands = [shlex.join(["python", *command]) for command in part.commands]
     write_json(folder / f"{part.name}.json", {"commands": commands, "seconds": round(seconds, 1), **machine, "results": found})
 
