@@ -95,7 +95,8 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     # Rank 0's buffers would travel before every forward pass; only the statistics of norms that train ever change.
     trains_norms = any(isinstance(module, TrainableNorm) for module in model.modules())
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, **{SYNC_BUFFERS: trains_norms})
+    options: dict[str, Any] = {SYNC_BUFFERS: trains_norms}
+    return DistributedDataParallel(model, device_ids=device_ids, **options)
 
 
 def reduce_max(world: World, values: Sequence[int]) -> list[int]:

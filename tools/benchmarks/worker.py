@@ -68,8 +68,7 @@ def measure(work: Work, request: Request, settings: WorkerSettings) -> dict[str,
         work()  # the first time prepares more than it computes
         gigaflops = count_gigaflops(work) if request == "count" else 0.0
     else:
-        if device.type == "cuda":
-            work()  # takes the memory again that was given back after the last round
+        work()  # takes the memory again that was given back, or taken away, while the others were timed
         started = _clock(device)
         for _ in range(settings.repeats):
             numbers = work()
