@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = (
     {"errors"},
     {"polygons"},
-    {"config", "device", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
+    {"allocator", "config", "device", "files", "fonts", "html", "masks", "matlab", "terminal", "tiles", "out_of_memory"},
     {"structures", "resize", "rows"},
     {"visualize"},
     {"modeling", "data"},

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from backbones.errors import shorten
+from detection.allocator import keep_freed_memory
 from detection.errors import USER_ERRORS, OtherProcessError, did_you_mean
 from detection.terminal import print_error, safe_output
 
@@ -65,11 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_unknown(name))
     if argv is None:
         sys.argv[0] = f"resdet {name}"  # what argparse shows in front of its usage line
+        keep_freed_memory()
     return run(command_main(name), rest)
 
 
 def run_command(name: str) -> NoReturn:
     """Run a command with the process's arguments and exit: all that a file of tools/ does."""
+    keep_freed_memory()
     sys.exit(run(command_main(name)))
 
 

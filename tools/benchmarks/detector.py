@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from detection.allocator import keep_freed_memory
 from detection.config import Config, TrainConfig
 from detection.engine.loop import total_loss
 from detection.engine.optim import build_optimizer
@@ -191,7 +192,8 @@ def _filled(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def our_work(case: DetectorCase) -> Work:
-    """Training or inference of our detector."""
+    """Training or inference of our detector, in a process that keeps freed memory, as the commands' does."""
+    keep_freed_memory()
     model = our_detector(case)
     return our_training(model, model, case) if case.mode == "train" else our_inference(model, case)
 
