@@ -102,7 +102,7 @@ def test_a_command_that_is_only_named_explains_itself(command, capsys):
 
 
 def test_few_commands_are_not_run():
-    assert len(RUN) > 70 and len(LEFT_OUT) <= len(ALL) / 5
+    assert len(RUN) > 70 and len(LEFT_OUT) <= len(ALL) / 4
     for beginning in NOT_RUN:
         assert any(line_of(command).startswith(beginning) for command in LEFT_OUT), f"no page has '{beginning}'"
 
