@@ -88,6 +88,7 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
+    # By the mode, not by whether gradients are asked for: a loss is the same with and without them.
     if norm.training and _has_fewer_pixels_than_weights(conv, x):
         scale, shift = norm.scale_and_shift()
         if conv.bias is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_resume import ROOT, child_environment
+from tests.child_process import child_environment
+from tests.test_architecture import ROOT
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system cannot fork processes")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,24 +12,15 @@ from backbones import FrozenBatchNorm2d
 from detection.engine import distributed
 from detection.engine.distributed import World
 from detection.errors import ConfigError, TrainingError
-from tests.engine.test_resume import ROOT, assert_same_run, child_environment, logged
+from tests.child_process import TWO_PROCESSES, run_python
+from tests.engine.test_resume import assert_same_run, logged
 from tests.engine.toy import CONFIG, ToyModel, run
 
 
 @pytest.fixture(scope="module")
 def folder(module_path: Path) -> Path:
     """What the two processes left behind."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.engine.ddp_worker", str(module_path)],
-        env=child_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python([*TWO_PROCESSES, "tests.engine.ddp_worker", str(module_path)], timeout=180)
     return module_path
 
 

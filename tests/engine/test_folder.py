@@ -22,8 +22,9 @@ from torch import nn
 from detection.engine.distributed import World
 from detection.engine.folder import LOCK, hold_folder
 from detection.errors import TrainingError
-from tests.engine.test_resume import ROOT, child_environment
+from tests.child_process import child_environment
 from tests.engine.toy import CONFIG, ToyBatch, measure, run, toy_batches
+from tests.test_architecture import ROOT
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -20,7 +20,8 @@ from detection.engine import group
 from detection.engine.distributed import World
 from detection.engine.group import process_group
 from detection.errors import ConfigError
-from tests.engine.test_resume import ROOT, child_environment
+from tests.child_process import child_environment
+from tests.test_architecture import ROOT
 
 # Which lines all processes print together, and their exit codes by rank.
 LINES: dict[str, tuple[str, dict[str, int]]] = {

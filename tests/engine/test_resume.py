@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,9 +24,8 @@ from detection.engine.signals import StopSignals
 from detection.engine.state import rng_state, set_rng_state, with_new_keys
 from detection.errors import CheckpointError, TrainingError
 from detection.weights.checkpoint import CheckpointMetadata
+from tests.child_process import run_python
 from tests.engine.toy import CONFIG, ToyBatch, measure, run, toy_batches
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -213,22 +210,9 @@ sys.exit("never finished")
 """
 
 
-def child_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_at_any_instant(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(tmp_path)],
-        env=child_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python(["-c", KILLER, str(tmp_path)])
     assert "lives" in done.stdout and "lives 1\n" not in done.stdout, done.stdout
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 

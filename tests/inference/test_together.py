@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import pytest
 
 from detection.engine.distributed import World
 from detection.inference.detector import load_detector
+from tests.child_process import TWO_PROCESSES, run_python
 from tests.cli.trained import write_trained
-from tests.engine.test_resume import ROOT, child_environment
 from tests.inference.ranks import TRAIN, evaluated, said
 from tests.shapes import write_config
 
@@ -42,17 +40,7 @@ def together(alone: dict[str, Any], trained: Path, devkit: Path, module_path: Pa
     folder = module_path / "together"
     folder.mkdir()
     experiment = write_config(module_path, devkit)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    done = subprocess.run(
-        [*command, "tests.inference.ranks", str(trained), str(experiment), str(folder)],
-        env=child_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_python([*TWO_PROCESSES, "tests.inference.ranks", str(trained), str(experiment), str(folder)])
     (folder / "stderr.txt").write_text(done.stderr)
     return folder
 
