@@ -33,7 +33,7 @@ class RpnOutput:
     deltas: Tensor  # (N, M, 4) float32
     anchors: Tensor  # (M, 4)
     counts: tuple[int, ...]  # L: how many of the M are of each map
-    maps: tuple[Tensor, ...] | None = None  # in training: L, what the last 3x3 convolution takes; the rest has no gradient then
+    maps: tuple[Tensor, ...] | None = None  # L, what the last 3x3 convolution takes, where the rest has no gradient
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,20 @@ class RegionProposalNetwork(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> RpnOutput:
         """Objectness and deltas of all anchors, from L feature maps (N, C, H, W).
 
-        In training they have no gradient: `losses` computes those of the sampled anchors again.
+        In training on maps that are not small they have no gradient: `losses` computes those of the sampled anchors again.
         """
         maps = tuple(self._before_last_conv(each) for each in features)
-        with torch.no_grad() if self.training else nullcontext():
+        again = self.training and self._pays_again(sum(each.shape[2] * each.shape[3] for each in features))
+        with torch.no_grad() if again else nullcontext():
             logits, deltas = (joined(parts, dim=1) for parts in zip(*map(self._predict, maps), strict=True))
         anchors = self._anchors([(each.shape[2], each.shape[3]) for each in features])
         # Not by `len`, which would fix the size of an exported graph.
         counts = tuple(each.shape[0] for each in anchors)
-        return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts, maps if self.training else None)
+        return RpnOutput(logits.float(), deltas.float(), joined(anchors), counts, maps if again else None)
+
+    def _pays_again(self, num_cells: int) -> bool:
+        """Whether it is less to compute the sampled anchors again, forward and backward, than a gradient for all cells."""
+        return 3 * self.config.sample_size < 2 * num_cells
 
     def _anchors(self, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The anchors (H * W * A, 4) of each map, from the maps' sizes."""
@@ -113,8 +118,8 @@ class RegionProposalNetwork(nn.Module):
     def at_anchors(self, output: RpnOutput, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness (N, S) and deltas (N, S, 4), float32, of some of the anchors: `chosen` (N, S) among the M of each image.
 
-        In training they are computed again from the cells' neighbourhoods. A loss of a few hundred anchors then has no gradient
-        the size of whole maps, whose way back through the convolutions is what takes the RPN's time.
+        Where the output holds maps they are computed again from the cells' neighbourhoods. A loss of a few hundred anchors then
+        has no gradient the size of whole maps, whose way back through the convolutions is what takes the RPN's time.
         """
         if output.maps is None:
             return output.logits.gather(1, chosen), output.deltas.gather(1, chosen[..., None].expand(-1, -1, 4))

@@ -37,7 +37,7 @@ def test_equal_to_whole_maps(convs, num_maps, layout):
     torch.manual_seed(0)
     strides = (4, 8, 16)[:num_maps]
     sizes = (32.0, 64.0, 128.0)[:num_maps]
-    rpn = RegionProposalNetwork(5, strides, RpnConfig(channels=6, convs=convs, anchor_sizes=sizes)).double()
+    rpn = RegionProposalNetwork(5, strides, RpnConfig(channels=6, convs=convs, anchor_sizes=sizes, sample_size=20)).double()
     for parameter in rpn.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     maps = [
@@ -53,3 +53,11 @@ def test_equal_to_whole_maps(convs, num_maps, layout):
     for ours, whole in zip(found[2], expected[2], strict=True):
         assert whole.abs().max() > 0
         torch.testing.assert_close(ours, whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("sample_size", "again"), [(13, True), (14, False)])
+def test_on_small_maps_all_cells_have_a_gradient(sample_size, again):
+    """A cell computed again costs its forward and backward, which is three products; one of a whole map two."""
+    rpn = RegionProposalNetwork(5, (16,), RpnConfig(channels=6, sample_size=sample_size)).train()
+    output = rpn([torch.randn(1, 5, 4, 5)])
+    assert (output.maps is not None) is again and output.logits.requires_grad is not again

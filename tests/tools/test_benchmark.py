@@ -107,7 +107,7 @@ def test_work_is_counted_in_two_flops_a_multiply_add():
     assert count_gigaflops(lambda: a @ b) == pytest.approx(2 * 10 * 20 * 30 / 1e9)
 
 
-@pytest.mark.parametrize("architecture", ["c4", "fpn", "fpn_mask"])
+@pytest.mark.parametrize("architecture", ["c4", "c4_max", "fpn", "fpn_mask"])
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_both_detectors_do_the_same_work(mode, architecture):
     """Ours computes no more; it leaves out what RoIs have in common, and cells that nothing needs."""
@@ -116,7 +116,7 @@ def test_both_detectors_do_the_same_work(mode, architecture):
     assert 0.7 * theirs < mine <= theirs
 
 
-@pytest.mark.parametrize("architecture", ["c4", "fpn"])
+@pytest.mark.parametrize("architecture", ["c4", "c4_max", "fpn"])
 @torch.no_grad()
 def test_both_detectors_have_the_same_proposals_and_find_the_same(architecture):
     case = DetectorCase("infer", "fp32", size_hw=(96, 128), proposals=10, architecture=architecture, detections=5)

@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--architecture",
         default="c4",
         metavar="A",
-        help=f"of detector and profile: {', '.join(ARCHITECTURES)} (a feature pyramid); default: c4",
+        help=f"of detector and profile: {', '.join(ARCHITECTURES)}; max: as the paper pools; fpn: a pyramid; default: c4",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each implementation is timed; default: 3")

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from tools.benchmarks.benchmark import Benchmark
 
 Precision = Literal["fp32", "bf16"]
-Architecture = Literal["c4", "fpn", "fpn_mask"]
+Architecture = Literal["c4", "c4_max", "fpn", "fpn_mask"]
 
-ARCHITECTURES: dict[Architecture, str] = {"c4": "C4", "fpn": "FPN", "fpn_mask": "FPN with masks"}
+ARCHITECTURES: dict[Architecture, str] = {
+    "c4": "C4",
+    "c4_max": "C4 with RoI max pooling",
+    "fpn": "FPN",
+    "fpn_mask": "FPN with masks",
+}
 """The detectors that can be measured, and how they are called."""
-PROPOSALS: dict[Architecture, int] = {"c4": 300, "fpn": 1000, "fpn_mask": 1000}
+PROPOSALS: dict[Architecture, int] = {"c4": 300, "c4_max": 300, "fpn": 1000, "fpn_mask": 1000}
 """RoIs per image in inference where no number is given: the paper's, and torchvision's."""
 
 PARTS = {

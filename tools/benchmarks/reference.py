@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.resnet import HALF
-from detection.config import Config, ModelConfig
+from detection.config import Config, ModelConfig, RoiConfig
 from detection.inference.detector import Detector
 from detection.inference.images import batch_of_size, network_sizes, to_array
 from detection.modeling.boxes import scale_boxes
@@ -190,7 +190,6 @@ def _predictor(in_channels: int, num_classes: int) -> nn.Module:
 def _c4_parts(model: Detector) -> dict[str, nn.Module]:
     """conv1..conv4 shared and conv5 on each RoI."""
     from torchvision.models.detection.rpn import RPNHead
-    from torchvision.ops import MultiScaleRoIAlign
 
     config, channels = model.config, model.trunk.channels
     net = _resnet50(half=config.model.backbone == f"resnet50{HALF}")
@@ -200,10 +199,22 @@ def _c4_parts(model: Detector) -> dict[str, nn.Module]:
     return {
         "backbone": _Trunk(channels, net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3),
         "rpn_head": rpn_head,
-        "box_roi_pool": MultiScaleRoIAlign(["0"], config.roi.pool_size, config.roi.sampling_ratio or -1),
+        "box_roi_pool": _c4_pooling(config.roi),
         "box_head": nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         "box_predictor": _predictor(model.roi_head.conv5.channels, len(model.class_names)),
     }
+
+
+def _c4_pooling(roi: RoiConfig) -> nn.Module:
+    """Its RoIAlign or RoIPool of the one map."""
+    from torchvision.ops import MultiScaleRoIAlign, roi_pool
+
+    class MaxPooling(MultiScaleRoIAlign):  # FasterRCNN takes nothing else
+        def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+            return roi_pool(x["0"], boxes, self.output_size, 1 / 16)
+
+    kind = MaxPooling if roi.pooling == "max" else MultiScaleRoIAlign
+    return kind(["0"], roi.pool_size, roi.sampling_ratio or -1)
 
 
 def _pyramid_parts(num_classes: int) -> dict[str, nn.Module]:
