@@ -29,12 +29,13 @@ def weights(tmp_path_factory) -> Path:
 def test_each_row_is_trained_and_measured_once(tmp_path, devkit, weights, monkeypatch):
     config = write_config(tmp_path, devkit)
     options = ["--config", str(config), "--json", str(tmp_path / "out.json"), "--threads", "1", "--seeds", "3"]
-    rows = ["--rows", "config", "random", "torchvision", "norms_learn"]
+    rows = ["--picture", str(tmp_path / "losses.png"), "--rows", "config", "random", "torchvision", "norms_learn"]
     monkeypatch.setattr(sys, "argv", ["real_features", *options, *rows, "--", *HALF, *QUICK, f"model.weights={weights}"])
     main()
     result = read_result(tmp_path / "out.json")
     assert isinstance(result, ComparisonResult)
     assert list(result.rows) == ["the config", "from random weights", "torchvision's detector", "norms learn"]
+    assert list(result.pictures.values()) == ["images/losses.png"] and (tmp_path / "losses.png").stat().st_size > 1000
     assert [row["seeds"] for row in result.rows.values()] == [1] * 4
     assert "norm: bn" in (tmp_path / "run/norms_learn_3/config.yaml").read_text()
     assert "weights: null" in (tmp_path / "run/random_3/config.yaml").read_text()

@@ -22,6 +22,7 @@ from backbones.norm import recompute_bn_statistics
 from backbones.weights.format import CheckpointMetadata
 from detection import evaluate, load_detector
 from detection.allocator import keep_freed_memory
+from detection.analysis.curves import plot_curves, select_curves
 from detection.config import Config, override_config
 from detection.data import Dataset, load_split
 from detection.data.loader import test_loader, train_loader
@@ -197,7 +198,9 @@ def unfold_norms(backbone: nn.Module, batches: Sequence[Tensor]) -> None:
         norm.running_var.copy_(var)
 
 
-def as_result(config: Config, found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
+def as_result(
+    config: Config, found: Mapping[str, Mapping[int, Mapping[str, Any]]], picture: Path | None = None
+) -> dict[str, Any]:
     """What was found so far as a file of docs/results holds it. `found`: title -> seed -> figures of a training."""
     means = {title: mean_row(list(by_seed.values())) for title, by_seed in found.items()}
     columns = list(dict.fromkeys(column for row in means.values() for column in row))
@@ -223,7 +226,15 @@ def as_result(config: Config, found: Mapping[str, Mapping[int, Mapping[str, Any]
             {"title": "Each class, VOC area, mean of the seeds", "columns": ["", *classes], "rows": by_class},
             {"title": "Each training", "columns": ["", *METRICS], "rows": by_run},
         ],
+        pictures={} if picture is None else {"The loss as the trainings go on": f"images/{picture.name}"},
     )
+
+
+def draw_losses(config: Config, found: Mapping[str, Mapping[int, object]], picture: Path) -> None:
+    """Draw the loss of the first seed's training of each row."""
+    folders = {each.title: each.folder for each in TRAININGS}
+    runs = [config.output_dir / f"{folders[title]}_{min(by_seed)}" for title, by_seed in found.items()]
+    plot_curves(select_curves(runs, list(found), train_metric="loss", smooth=3), picture)
 
 
 def mean_row(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -250,6 +261,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="of each row; default: 0 1")
     names = [training.folder for training in TRAININGS]
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the losses there, a file of docs/images")
     options = parser.parse_intermixed_args()
     keep_freed_memory()
     config = read_experiment(options)
@@ -258,8 +270,11 @@ def main() -> None:
         for training in TRAININGS:
             if training.folder in options.rows:
                 print(training.title, seed, measure(config, training, seed, datasets)["metrics"], flush=True)
-                found = {each.title: finished(config, each) for each in TRAININGS}
-                write_json(options.json, as_result(config, {title: runs for title, runs in found.items() if runs}))
+                every = {each.title: finished(config, each) for each in TRAININGS}
+                found = {title: by_seed for title, by_seed in every.items() if by_seed}
+                if options.picture is not None:
+                    draw_losses(config, found, options.picture)
+                write_json(options.json, as_result(config, found, options.picture))
 
 
 if __name__ == "__main__":

@@ -66,8 +66,12 @@ def comparison(
     *,
     notes: Sequence[str] = (),
     tables: Sequence[Mapping[str, Any]] = (),
+    pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A file of docs/results: a row for each training, its figures by the columns' names. `module`: what was called."""
+    """A file of docs/results: a row for each training, its figures by the columns' names.
+
+    `module`: what was called. `pictures`: their titles and their files, relative to docs/.
+    """
     precision = resolve_precision(config.train.precision, "cpu")
     return {
         "kind": "comparison",
@@ -79,6 +83,7 @@ def comparison(
         "commands": [shlex.join(["python", "-m", f"tools.benchmarks.{module}", *sys.argv[1:]])],
         "notes": list(notes),
         "tables": list(tables),
+        "pictures": dict(pictures or {}),
     }
 
 
