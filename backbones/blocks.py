@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import MapToPool
+from backbones.convolution import Conv2d
 from backbones.norm import FrozenBatchNorm2d, conv1x1_before_pooling, conv_norm, norm_after_pooling
 from backbones.options import Norm, StemPool
 
@@ -33,14 +34,14 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
     return FrozenBatchNorm2d(channels) if kind == "frozen_bn" else nn.BatchNorm2d(channels)
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
     """A 3x3 convolution that keeps the size (or halves it, rounding up); the norm after it has the bias."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
     """A 1x1 convolution without bias."""
-    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
 def global_average(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backbones.base import Backbone, Trunk
 from backbones.blocks import make_norm
+from backbones.convolution import Conv2d
 from backbones.errors import BackboneError
 from backbones.options import FPN_STRIDES, NeckNorm
 
@@ -69,7 +70,7 @@ class FpnTrunk(Trunk):
 
 
 def _convolution(in_channels: int, channels: int, size: int, norm: NeckNorm) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, channels, size, padding=size // 2, bias=norm == "none")
+    conv = Conv2d(in_channels, channels, size, padding=size // 2, bias=norm == "none")
     nn.init.kaiming_uniform_(conv.weight, a=1)  # as Caffe2's XavierFill, which FPN is trained with
     if conv.bias is None:
         return nn.Sequential(conv, make_norm("bn", channels))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.convolution import conv2d
 from backbones.memo import Memo
 from backbones.modes import restored_modes
 
@@ -93,10 +94,10 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
         scale, shift = norm.scale_and_shift()
         if conv.bias is not None:
             shift = shift + conv.bias * scale
-        out = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        out = conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
         return torch.addcmul(_by_channel(shift, out), out, _by_channel(scale, out))
     weight, bias = norm.fold_into(conv)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def conv1x1_before_pooling(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def conv1x1_before_pooling(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -
     A linear pooling such as RoIAlign may follow, and then `norm_after_pooling`. The convolution's stride is left to the
     pooling; the scale of a frozen norm is in the weight.
     """
-    return F.conv2d(features, norm.fold_into(conv)[0] if isinstance(norm, FrozenBatchNorm2d) else conv.weight)
+    return conv2d(features, norm.fold_into(conv)[0] if isinstance(norm, FrozenBatchNorm2d) else conv.weight)
 
 
 def norm_after_pooling(norm: nn.Module, cells: Tensor) -> Tensor:

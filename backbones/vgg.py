@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone, C4Head, C4Trunk
+from backbones.convolution import Conv2d
 from backbones.errors import BackboneError
 from backbones.options import DEFAULT_OPTIONS, BackboneOptions
 
@@ -137,7 +138,7 @@ def conv_stages(widths: list[int]) -> nn.Sequential:
     in_channels = 3
     for names, width in zip(STAGES, widths, strict=True):
         for _ in names:
-            conv = nn.Conv2d(in_channels, width, 3, padding=1)
+            conv = Conv2d(in_channels, width, 3, padding=1)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)

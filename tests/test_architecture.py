@@ -31,7 +31,7 @@ LEVELS = (
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
     {"errors"},
-    {"files", "memo", "modes", "constants"},
+    {"files", "memo", "modes", "constants", "convolution"},
     {"preprocessing"},
     {"options", "norm"},
     {"base", "checkpointing"},

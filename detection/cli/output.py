@@ -38,7 +38,9 @@ def say(line: object, console: Console | None = None) -> None:
 
 def tell(what: str | Table) -> None:
     """Print a line or a table for people; in a distributed run on rank 0 only."""
-    if is_main_process():
+    from detection.engine.distributed import World
+
+    if World.from_environment().is_main:
         new_console().print(plain(what) if isinstance(what, str) else what, soft_wrap=True)
 
 
@@ -65,21 +67,21 @@ def progress_bar(console: Console) -> Progress:
 
 
 @contextmanager
-def evaluating_processes(device: str) -> Iterator[Console]:
-    """Connect the processes of torchrun for the time of an evaluation on --device; the console of all but rank 0's is quiet."""
+def evaluating_processes() -> Iterator[Console]:
+    """Connect the processes of torchrun for the time of an evaluation; the console of all but rank 0's is quiet."""
     from detection.engine.distributed import World
     from detection.engine.group import process_group
 
-    world = World.from_environment(device)
+    world = World.from_environment()
     with process_group(world):
         yield new_console(quiet=not world.is_main)
 
 
 def is_main_process() -> bool:
     """Whether this process writes what several of torchrun's have found."""
-    from detection.engine.distributed import environment_ranks
+    from detection.engine.distributed import World
 
-    return environment_ranks()[0] == 0
+    return World.from_environment().is_main
 
 
 def predict_split(
@@ -89,7 +91,7 @@ def predict_split(
 
     Raises DatasetError for an unreadable image.
     """
-    from detection.engine.distributed import World, environment_ranks
+    from detection.engine.distributed import World
     from detection.inference.dataset import predict_together
 
     say(f"{weights}: {len(records)} images", console)
@@ -98,7 +100,7 @@ def predict_split(
         return predict_together(
             model,
             records,
-            World(*environment_ranks(), model.device),
+            World.from_environment(),
             workers=model.config.data.workers,
             report=lambda done: progress.update(task, completed=done),
         )
@@ -129,7 +131,9 @@ def download_progress(action: str) -> Iterator[Callable[[int, int | None], None]
 
     Only rank 0 of a distributed run shows anything.
     """
-    console = new_console(stderr=True, quiet=not is_main_process())
+    from detection.engine.distributed import World
+
+    console = new_console(stderr=True, quiet=not World.from_environment().is_main)
     columns = (plain_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shows_bars(console)) as progress:
         task = progress.add_task(action, total=None, visible=False)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.convolution import Conv2d
 from detection.config import RpnConfig
 from detection.modeling.anchors import anchors_of_maps, centered_on_image, grid_anchors, inside_image
 from detection.modeling.boxes import clip_boxes, decode_boxes, encode_boxes, nonempty_boxes
@@ -59,10 +60,8 @@ class RegionProposalNetwork(nn.Module):
         cell_anchors = anchors_of_maps(self.strides, config)
         self.register_buffer("cell_anchors", cell_anchors, persistent=False)
         num_anchors = cell_anchors.shape[1]
-        self.conv = nn.Conv2d(in_channels, config.channels, 3, padding=1)
-        self.more_convs = nn.ModuleList(
-            nn.Conv2d(config.channels, config.channels, 3, padding=1) for _ in range(config.convs - 1)
-        )
+        self.conv = Conv2d(in_channels, config.channels, 3, padding=1)
+        self.more_convs = nn.ModuleList(Conv2d(config.channels, config.channels, 3, padding=1) for _ in range(config.convs - 1))
         self.objectness = nn.Conv2d(config.channels, num_anchors, 1)
         self.deltas = nn.Conv2d(config.channels, num_anchors * 4, 1)
         for layer in (self.conv, *self.more_convs, self.objectness, self.deltas):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from backbones.base import RegionHead
 from backbones.blocks import make_norm
+from backbones.convolution import Conv2d
 from detection.config import FpnConfig
 
 
@@ -38,7 +39,7 @@ def conv_layers(in_channels: int, channels: int, count: int, config: FpnConfig) 
     (R, channels, S, S)."""
     layers: list[nn.Module] = []
     for number in range(count):
-        conv = nn.Conv2d(channels if number else in_channels, channels, 3, padding=1, bias=config.norm == "none")
+        conv = Conv2d(channels if number else in_channels, channels, 3, padding=1, bias=config.norm == "none")
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from backbones.convolution import Conv2d
 from detection.config import Config, FpnConfig, parse_config
 from detection.errors import ConfigError
 from detection.modeling.faster_rcnn import pad_to_multiple
@@ -42,7 +43,7 @@ def test_the_head_by_plain_operations():
 
 def test_a_norm_takes_the_place_of_biases():
     head = TwoLayerHead(4, 3, FpnConfig(channels=6, head_channels=10, head_convs=1, norm="bn"))
-    assert [type(layer) for layer in head.get_submodule("convs.0").children()] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert [type(layer) for layer in head.get_submodule("convs.0").children()] == [Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert "convs.0.0.bias" not in head.state_dict() and list(TwoLayerHead(4, 3, FpnConfig(head_channels=2)).convs) == []
 
 

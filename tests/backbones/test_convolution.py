@@ -1,0 +1,208 @@
+"""Gradients as matrix products: those of F.conv2d up to rounding, at any size, and only where they pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from backbones import build_backbone, convolution
+from backbones.convolution import Conv2d, conv2d, conv2d_with_products, products_pay
+
+Pair = tuple[int, int]
+ONE, TWO = (1, 1), (2, 2)
+
+
+@pytest.fixture
+def on_avx2(monkeypatch):
+    """Any CPU counts as one with AVX2 only, and any convolution as large."""
+    monkeypatch.setattr(convolution, "_is_avx2", lambda: True)
+    monkeypatch.setattr(convolution, "MIN_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "MIN_CHANNELS_1X1", 1)
+    monkeypatch.setattr(convolution, "MIN_MULTIPLY_ADDS", 0)
+
+
+def tensor(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    x = torch.randn(shape, dtype=dtype)
+    return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    kernel=pairs,
+    stride=pairs,
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    extra=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    sizes=st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)),
+    needed=st.tuples(st.booleans(), st.booleans(), st.booleans()).filter(any),
+    with_bias=st.booleans(),
+    last=st.booleans(),
+)
+def test_gradients_are_those_of_torch(kernel, stride, padding, extra, sizes, needed, with_bias, last):
+    """Of the input, the weight and the bias, as far as each is asked for; in float64, where only rounding is left to differ."""
+    images, channels, outputs = sizes
+    height, width = (max(1, k - 2 * p) + e for k, p, e in zip(kernel, padding, extra, strict=True))
+    x, weight = tensor(images, channels, height, width), tensor(outputs, channels, *kernel)
+    if not last:
+        x, weight = x.contiguous(), weight.contiguous()
+    values = [x, weight, tensor(outputs)] if with_bias else [x, weight]
+    wanted = [value.requires_grad_() for value, need in zip(values, needed, strict=False) if need]
+    bias = values[2] if with_bias else None
+    expected, found = (f(x, weight, bias, stride, padding) for f in (F.conv2d, conv2d_with_products))
+    assert torch.equal(found, expected) and found.requires_grad == bool(wanted)
+    if not wanted:
+        return
+    direction = torch.randn_like(expected)
+    for own, reference in zip(
+        torch.autograd.grad(found, wanted, direction), torch.autograd.grad(expected, wanted, direction), strict=True
+    ):
+        assert own.shape == reference.shape
+        torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [
+        ((2, 64, 19, 27), 3, ONE, ONE),
+        ((2, 64, 19, 27), 3, TWO, ONE),
+        ((2, 128, 9, 13), 1, ONE, (0, 0)),
+        ((2, 64, 19, 27), 1, TWO, (0, 0)),
+    ],
+)
+def test_rounding_in_float32_is_no_worse_than_torchs(shape, kernel, stride, padding):
+    """Against float64: the error is that of a sum of a few hundred products, whoever adds them up."""
+    torch.manual_seed(0)
+    x, weight = tensor(*shape), tensor(96, shape[1], kernel, kernel)
+    direction = torch.randn_like(F.conv2d(x, weight, None, stride, padding))
+
+    def gradients(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        inputs = [value.to(dtype).requires_grad_() for value in (x, weight)]
+        out = function(*inputs, None, stride, padding)
+        return [each.double() for each in torch.autograd.grad(out, inputs, direction.to(dtype))]
+
+    exact = gradients(F.conv2d, torch.float64)
+    own, torchs = (
+        [(each - true).square().mean().sqrt() for each, true in zip(gradients(f, torch.float32), exact, strict=True)]
+        for f in (conv2d_with_products, F.conv2d)
+    )
+    for error, reference, true in zip(own, torchs, exact, strict=True):
+        assert error < 1e-6 * true.square().mean().sqrt() and error < 3 * reference + 1e-12
+
+
+def test_second_derivatives_are_those_of_torch():
+    x, weight = tensor(2, 3, 5, 4).requires_grad_(), tensor(4, 3, 3, 3).requires_grad_()
+
+    def second(function: Callable[..., Tensor]) -> Sequence[Tensor]:
+        first = torch.autograd.grad(function(x, weight, None, ONE, ONE).square().sum(), [x, weight], create_graph=True)
+        return torch.autograd.grad(torch.stack([each.square().sum() for each in first]).sum(), [x, weight])
+
+    for own, reference in zip(second(conv2d_with_products), second(F.conv2d), strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+
+
+def graph_of(x: Tensor, weight: Tensor, **options: object) -> str:
+    return type(conv2d(x, weight, None, **options).grad_fn).__name__  # type: ignore[arg-type]
+
+
+def test_the_layer_takes_products(on_avx2):
+    layer = Conv2d(4, 6, 3, padding=1)
+    x = tensor(2, 4, 5, 7, dtype=torch.float32)
+    assert "_Convolution" in type(layer(x).grad_fn).__name__
+    plain = nn.Conv2d(4, 6, 3, padding=1)
+    plain.load_state_dict(layer.state_dict(), strict=True)
+    assert torch.equal(layer(x), plain(x)) and str(layer) == str(plain)
+
+
+@pytest.mark.parametrize("settings", [{"padding": "same"}, {"groups": 2}, {"dilation": 2}, {"padding": 1, "bias": False}])
+def test_the_layer_is_torchs_with_all_settings(on_avx2, settings):
+    layer, plain = Conv2d(4, 6, 3, **settings), nn.Conv2d(4, 6, 3, **settings)
+    plain.load_state_dict(layer.state_dict(), strict=True)
+    x = tensor(2, 4, 5, 7, dtype=torch.float32)
+    assert torch.equal(layer(x), plain(x))
+
+
+def test_only_where_they_pay(on_avx2, monkeypatch):
+    x, weight = tensor(2, 4, 5, 7, dtype=torch.float32), nn.Parameter(tensor(6, 4, 3, 3, dtype=torch.float32))
+
+    def pays(x: Tensor = x, weight: Tensor = weight) -> bool:
+        return products_pay(x, weight, ONE, ONE)
+
+    assert pays()
+    assert not pays(x.contiguous()) and not pays(x.double(), weight.double()) and not pays(x, weight.detach())
+    assert not pays(x.to("meta"), nn.Parameter(weight.to("meta")))
+    with torch.no_grad():
+        assert not pays()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not pays()
+    assert "_Convolution" not in graph_of(x, weight, dilation=TWO)
+    assert "_Convolution" not in graph_of(x, nn.Parameter(weight[:, :2].detach()), groups=2)
+    monkeypatch.setattr(convolution, "_is_avx2", lambda: False)
+    assert not pays()
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "kernel", "stride", "side", "pays"),
+    [
+        (64, 64, 3, 1, 43, True),  # 1849 pixels, 68 million multiply-adds
+        (64, 64, 3, 1, 42, False),
+        (63, 64, 3, 1, 99, False),
+        (64, 63, 3, 2, 99, False),
+        (64, 64, 1, 2, 256, True),
+        (64, 128, 1, 1, 256, False),
+        (128, 128, 1, 1, 64, True),
+        (128, 128, 1, 1, 63, False),
+    ],
+)
+def test_sizes_that_pay(monkeypatch, channels, outputs, kernel, stride, side, pays):
+    monkeypatch.setattr(convolution, "_is_avx2", lambda: True)
+    x, weight = (
+        tensor(1, channels, side, side, dtype=torch.float32),
+        nn.Parameter(torch.zeros(outputs, channels, kernel, kernel)),
+    )
+    assert products_pay(x, weight, (stride, stride), (kernel // 2, kernel // 2)) is pays
+
+
+def test_recorded_graphs_keep_convolutions(on_avx2):
+    layer, x = Conv2d(4, 6, 3, padding=1), tensor(2, 4, 5, 7, dtype=torch.float32)
+    assert "aten::_convolution" in str(torch.jit.trace(layer, x).inlined_graph)
+    exported = torch.export.export(layer, (x,))
+    assert any("conv2d" in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.parametrize(("name", "options"), [("resnet18", {"norm": "frozen_bn"}), ("resnet50", {}), ("vgg16", {})])
+def test_networks_learn_the_same(on_avx2, monkeypatch, name, options):
+    """The gradients of a whole network, a frozen stage among its own, are those of torch's operator."""
+    torch.manual_seed(0)
+    network = build_backbone(name, freeze_stages=1, **options).to(memory_format=torch.channels_last)
+    images = tensor(2, 3, 40, 56, dtype=torch.float32)
+
+    def gradients() -> dict[str, Tensor]:
+        network.zero_grad()
+        network(images)["c5"].square().mean().backward()
+        return {key: value.grad.clone() for key, value in network.named_parameters() if value.grad is not None}
+
+    calls: list[int] = []
+    monkeypatch.setattr(convolution, "weight_gradient", spy(convolution.weight_gradient, calls))
+    own = gradients()
+    assert len(calls) == sum(key.endswith("weight") and value.dim() == 4 for key, value in own.items())
+    monkeypatch.setattr(convolution, "_is_avx2", lambda: False)
+    expected = gradients()
+    assert own.keys() == expected.keys() and calls
+    for key, value in own.items():
+        scale = expected[key].abs().max().item()
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-4 * scale, msg=key)
+
+
+def spy(function: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
+    def called(*args: object) -> Tensor:
+        calls.append(1)
+        return function(*args)
+
+    return called
