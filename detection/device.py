@@ -19,12 +19,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     Others are never chosen, only named: no speed has been measured on them. Raises ConfigError for another word, and for a
     device that is not there or fails.
     """
-    text = str(name)
-    if text == "auto":
-        text = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"(cpu|mps|(cuda|xpu)(:\d{1,3})?)", text, re.ASCII):
-        raise ConfigError(f"the device must be {DEVICES}, got {shorten(text)}")
-    device = torch.device(text)
+    device = parse_device(name)
     _require_number(device)
     try:
         if int((torch.ones(2, device=device, dtype=torch.float32) * 2).sum()) != 4:
@@ -32,9 +27,24 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"the device {text} cannot be used: {printable(reason)[:200]}; --device cpu computes anywhere"
+            f"the device {device} cannot be used: {printable(reason)[:200]}; --device cpu computes anywhere"
         ) from None
     return device
+
+
+def parse_device(name: str | torch.device) -> torch.device:
+    """The device that a word names, which need not be there. Raises ConfigError for another word."""
+    text = str(name)
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"(cpu|mps|(cuda|xpu)(:\d{1,3})?)", text, re.ASCII):
+        raise ConfigError(f"the device must be {DEVICES}, got {shorten(text)}")
+    return torch.device(text)
+
+
+def uses_cuda() -> bool:
+    """Whether this process has computed on a CUDA GPU. What computes on the CPU leaves the GPU beside it alone."""
+    return torch.cuda.is_initialized()
 
 
 def _require_number(device: torch.device) -> None:

@@ -202,7 +202,7 @@ def pretended_gpu() -> Iterator[Counts]:
     counts = Counts()
     with ExitStack() as stack:
         stack.enter_context(patch("torch.cuda._lazy_init"))
-        stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
+        stack.enter_context(patch("torch.cuda.get_device_capability", lambda *_: (8, 0)))
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(torch.no_grad())
         stack.callback(constants.forget)

@@ -61,6 +61,27 @@ def test_commands_refuse_a_device_before_any_weights_are_read(command, capsys, m
     assert "cuda:1 is not there" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "resdet:quickstart"],
+        ["train", "resdet:quickstart", "--pretrain", "resdet:quickstart_pretrain"],
+        ["train", "resdet:voc_r50", "approach=alternating"],
+        ["pretrain", "resdet:quickstart_pretrain"],
+        ["train-loc", "resdet:ilsvrc_loc_r50"],
+        ["quickstart"],
+        ["export", "--weights", "absent.pt", "x.pt2"],
+    ],
+)
+def test_commands_that_write_refuse_a_device_before_anything_is_there(command, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main([*command, "--device", "cuda:1"]) == 2
+    error = capsys.readouterr().err
+    assert "cuda:1 is not there" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_copies_to_cuda_do_not_wait(monkeypatch):
     seen = []
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device, *, non_blocking: seen.append((str(device), non_blocking)))

@@ -56,7 +56,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """--device, a word that `detection.device.find_device` takes."""
+    """--device, a word that `detection.device.find_device` and `World.from_environment` take."""
     parser.add_argument(
         "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1, mps, xpu; default: auto, the GPU if there is one"
     )
@@ -76,6 +76,7 @@ def training_parser(tool: str, description: str | None, weights_help: str) -> ar
         "--weights", type=any_path, metavar="FILE", help=f"a new run that starts from {weights_help}, or a name of the zoo"
     )
     parser.add_argument("--output-dir", type=output_folder, metavar="DIR", help="where checkpoints and logs go")
+    add_device_argument(parser)
     parser.add_argument(
         "--track",
         action="append",
@@ -241,13 +242,13 @@ def load_detectors(options: argparse.Namespace, *, own_networks: bool = False) -
     or CheckpointError, also where their classes differ.
     """
     from detection.data.settle import settle_config
-    from detection.device import find_device
+    from detection.engine.distributed import World
     from detection.inference.detector import load_detector
     from detection.weights.checkpoint import require_same_classes
 
     config = settle_config(load_config(options.config, options.overrides)) if options.config else None
     files = options.weights or [_default_weights(config)]
-    device = find_device(options.device)
+    device = World.from_environment(options.device).device
 
     def adapted(own: Config) -> Config:
         if config is None:

@@ -38,9 +38,7 @@ def say(line: object, console: Console | None = None) -> None:
 
 def tell(what: str | Table) -> None:
     """Print a line or a table for people; in a distributed run on rank 0 only."""
-    from detection.engine.distributed import World
-
-    if World.from_environment().is_main:
+    if is_main_process():
         new_console().print(plain(what) if isinstance(what, str) else what, soft_wrap=True)
 
 
@@ -67,21 +65,21 @@ def progress_bar(console: Console) -> Progress:
 
 
 @contextmanager
-def evaluating_processes() -> Iterator[Console]:
-    """Connect the processes of torchrun for the time of an evaluation; the console of all but rank 0's is quiet."""
+def evaluating_processes(device: str) -> Iterator[Console]:
+    """Connect the processes of torchrun for the time of an evaluation on --device; the console of all but rank 0's is quiet."""
     from detection.engine.distributed import World
     from detection.engine.group import process_group
 
-    world = World.from_environment()
+    world = World.from_environment(device)
     with process_group(world):
         yield new_console(quiet=not world.is_main)
 
 
 def is_main_process() -> bool:
     """Whether this process writes what several of torchrun's have found."""
-    from detection.engine.distributed import World
+    from detection.engine.distributed import environment_ranks
 
-    return World.from_environment().is_main
+    return environment_ranks()[0] == 0
 
 
 def predict_split(
@@ -91,7 +89,7 @@ def predict_split(
 
     Raises DatasetError for an unreadable image.
     """
-    from detection.engine.distributed import World
+    from detection.engine.distributed import World, environment_ranks
     from detection.inference.dataset import predict_together
 
     say(f"{weights}: {len(records)} images", console)
@@ -100,7 +98,7 @@ def predict_split(
         return predict_together(
             model,
             records,
-            World.from_environment(),
+            World(*environment_ranks(), model.device),
             workers=model.config.data.workers,
             report=lambda done: progress.update(task, completed=done),
         )
@@ -131,9 +129,7 @@ def download_progress(action: str) -> Iterator[Callable[[int, int | None], None]
 
     Only rank 0 of a distributed run shows anything.
     """
-    from detection.engine.distributed import World
-
-    console = new_console(stderr=True, quiet=not World.from_environment().is_main)
+    console = new_console(stderr=True, quiet=not is_main_process())
     columns = (plain_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shows_bars(console)) as progress:
         task = progress.add_task(action, total=None, visible=False)

@@ -60,12 +60,14 @@ def train_after_classifier(
     from detection.engine.state import has_begun
     from detection.pretraining import train_classifier
 
-    world = World.from_environment()
+    world = World.from_environment(options.device)
     with process_group(world, solver), hold_folder(world, config.output_dir):
         on_main(world, require_no_other_run)  # now, not after the classifier's hours
         begun = on_main(world, lambda: has_begun(classifier.output_dir))
         find_weights = partial(fetch_weights, kind="classifier")
-        made = train_classifier(classifier, resume=begun, tell=tell, callbacks=callbacks, find_weights=find_weights)
+        made = train_classifier(
+            classifier, resume=begun, device=options.device, tell=tell, callbacks=callbacks, find_weights=find_weights
+        )
         if made.training.signal is not None:
             # Not with --resume, which goes on with the training after this one.
             return tell_stopped(made.training.signal, f"at the classifier's step {made.training.steps}", "again")

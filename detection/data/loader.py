@@ -27,6 +27,7 @@ from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.tiles import tile_dataset, tile_factors
 from detection.data.transforms import prepare
 from detection.data.workers import load
+from detection.device import uses_cuda
 from detection.errors import ConfigError, DatasetError
 from detection.structures import Batch, Record, Target, pad_images
 
@@ -190,7 +191,7 @@ def train_loader(
             data.loader_timeout,
             name_files=lambda samples: [images.records.file(sample.image) for sample in samples],
             collate=collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=uses_cuda(),
         )
     )
 

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from backbones.errors import shorten
 from backbones.norm import TrainableNorm
+from detection.device import find_device, parse_device
 from detection.errors import USER_ERRORS, ConfigError, OtherProcessError
 
 T = TypeVar("T")
@@ -50,26 +51,44 @@ class World:
         return items[self.rank :: self.size]
 
     @staticmethod
-    def from_environment() -> World:
-        """The world that torchrun describes, or a world of one. Raises ConfigError for what cannot be one.
+    def from_environment(device: torch.device | str = "auto") -> World:
+        """The world that torchrun describes, or a world of one, on a device that `find_device` takes.
 
-        That is: a variable that is no such number, a rank that is not below the size, or more processes than GPUs.
+        `auto` and `cuda` are the GPU of the process's LOCAL_RANK. Raises ConfigError for what cannot be one: a variable that
+        is no such number, a rank that is not below the size, a device that is not there or fails, and of several processes
+        more than there are GPUs, or any other device than their own GPUs and the CPU.
         """
-        size = environment_number("WORLD_SIZE", 1, default=1)
-        rank, local_rank = environment_number("RANK", 0, default=0), environment_number("LOCAL_RANK", 0, default=0)
-        if rank >= size:
-            raise ConfigError(
-                f"the environment says RANK={rank} and WORLD_SIZE={size}: ranks go from 0 to {size - 1}; start with torchrun, "
-                f"or give each process its own RANK and all the same WORLD_SIZE"
-            )
-        if not torch.cuda.is_available():
-            return World(rank, size, torch.device("cpu"))
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigError(
-                f"process {local_rank} of this machine has no GPU: torchrun --nproc_per_node must be at most "
-                f"{torch.cuda.device_count()}"
-            )
-        return World(rank, size, torch.device("cuda", local_rank))
+        rank, size = environment_ranks()
+        return World(rank, size, find_device(_own_device(device, size)))
+
+
+def environment_ranks() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun says; 0 and 1 without it. Raises ConfigError."""
+    rank, size = environment_number("RANK", 0, default=0), environment_number("WORLD_SIZE", 1, default=1)
+    if rank >= size:
+        raise ConfigError(
+            f"the environment says RANK={rank} and WORLD_SIZE={size}: ranks go from 0 to {size - 1}; start with torchrun, "
+            f"or give each process its own RANK and all the same WORLD_SIZE"
+        )
+    return rank, size
+
+
+def _own_device(name: torch.device | str, size: int) -> torch.device:
+    """The device that `name` is for this process, one of `size`."""
+    device, local_rank = parse_device(name), environment_number("LOCAL_RANK", 0, default=0)
+    if size > 1 and (device.index is not None or device.type not in ("cpu", "cuda")):
+        raise ConfigError(
+            f"the device {device} is for one process, and this is one of {size}: let them have cuda, each the GPU of its "
+            f"LOCAL_RANK, or cpu"
+        )
+    if device.type != "cuda" or device.index is not None:
+        return device
+    if local_rank >= torch.cuda.device_count() > 0:
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU: torchrun --nproc_per_node must be at most "
+            f"{torch.cuda.device_count()}, or the device cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def environment_number(key: str, least: int, *, default: int | None = None, greatest: int = 2**31 - 1) -> int:

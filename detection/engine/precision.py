@@ -52,7 +52,8 @@ def has_native_fp16(device: torch.device) -> bool:
 def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware: recent CUDA GPUs, x86 with AVX512-BF16 or AMX, ARM with bf16."""
     if device.type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        # torch.cuda.is_bf16_supported asks the current GPU, which need not be this one; AMD's answer as CUDA's.
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         # oneDNN also says yes where it only emulates bf16 (plain AVX512): the instruction sets decide. On ARM it knows.
         return _onednn_takes_bf16() and (_x86_multiplies_bf16() or platform.machine().lower() in ("aarch64", "arm64"))

@@ -25,6 +25,7 @@ from backbones.preprocessing import Preprocessing
 from backbones.weights.files import load_state
 from backbones.weights.format import Kind
 from detection.config import ClassifierConfig, Config, LocConfig, TrainConfig
+from detection.device import uses_cuda
 from detection.engine.distributed import World, all_gather
 from detection.engine.optim import learning_rate
 from detection.engine.saved_state import (
@@ -90,17 +91,17 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_rng_state() if uses_cuda() else None,
     }
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """The inverse of `rng_state`; CUDA's part is skipped on a machine without it."""
+    """The inverse of `rng_state`; CUDA's part is skipped in a process that does not use it."""
     saved = SavedGenerators(**state)
     random.setstate(python_state(saved))
     np.random.set_state(numpy_state(saved))
     torch.set_rng_state(saved.torch)
-    if saved.cuda is not None and torch.cuda.is_available():
+    if saved.cuda is not None and uses_cuda():
         torch.cuda.set_rng_state(saved.cuda)
 
 

@@ -48,6 +48,7 @@ def train(
     output_dir: Path,
     *,
     metadata: CheckpointMetadata,
+    world: World | None = None,
     validation: Validation | None = None,
     warm_up_is_over: WarmUpIsOver | None = None,
     resume: bool = False,
@@ -56,6 +57,7 @@ def train(
     """Train a model and keep its checkpoints and log in `output_dir`.
 
     `config` is the nominal one; it is scaled to the total batch here. `metadata` is what each checkpoint says of the model.
+    `world` is where it is trained, by default the processes of the environment, on a GPU if there is one.
     With `warm_up_is_over` the rate stays at `warmup_factor` of its value until that returns True for the line of a log
     interval. With `ema_decay` the averaged weights are evaluated and kept in best.pt, and are the model's at the end.
     `callbacks` are called on rank 0, after those that write the run's own log.
@@ -67,7 +69,7 @@ def train(
     deleted meanwhile, a run that cannot be resumed, or another process that is lost; CheckpointError for a damaged or
     foreign last.pt; and what a callback raises.
     """
-    world = World.from_environment()
+    world = world or World.from_environment()
     scaled = scale_schedule(config, world.size)
     with process_group(world, config), hold_folder(world, output_dir) as folder:
         checkpoint = on_main(world, lambda: _find_checkpoint(output_dir, metadata, scaled, world, resume))

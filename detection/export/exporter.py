@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import Backbone
+from backbones.errors import printable
 from detection.config import TestConfig
 from detection.config.thresholds import thresholds_of_classes
+from detection.device import find_device, to_device
 from detection.errors import CheckpointError, ConfigError
 from detection.export.agreement import Agreement, Outputs, both, compare_detections, compare_features, compare_masks, masks_of
 from detection.export.graph import BackboneGraph, DetectorGraph
@@ -113,31 +115,32 @@ def exportable_backbone(backbone: Backbone, name: str) -> Exportable:
     )
 
 
-def export_detector(detector: Detector, path: str | Path) -> str:
+def export_detector(detector: Detector, path: str | Path, device: torch.device | str = "cpu") -> str:
     """Write a detector's inference at one scale, by its `config.test`, to an .onnx or .pt2 file: `export` says how.
 
     Returns a sentence that compares the file's results with PyTorch's. Raises what `exportable_detector` and `export` raise.
     """
-    return export(exportable_detector(detector), Path(path))
+    return export(exportable_detector(detector), Path(path), device)
 
 
-def export_backbone(backbone: Backbone, name: str, path: str | Path) -> str:
+def export_backbone(backbone: Backbone, name: str, path: str | Path, device: torch.device | str = "cpu") -> str:
     """Write a backbone's feature maps to an .onnx or .pt2 file: `export` says how. `name` is for the file's metadata.
 
     Returns a sentence that compares the file's results with PyTorch's. Raises what `export` raises.
     """
-    return export(exportable_backbone(backbone, name), Path(path))
+    return export(exportable_backbone(backbone, name), Path(path), device)
 
 
-def export(exportable: Exportable, path: Path) -> str:
+def export(exportable: Exportable, path: Path, device: torch.device | str = "cpu") -> str:
     """Write the file, in the format that its suffix names, and return a sentence that compares its results with PyTorch's.
 
-    At any instant `path` is absent, the old file, or the new one, whole and checked. Raises ConfigError (suffix, missing
-    packages) or CheckpointError (it cannot be exported or written, or computes something else).
+    A .pt2 computes on `device`, which has to be there; what is compared is computed on the CPU. At any instant `path` is
+    absent, the old file, or the new one, whole and checked. Raises ConfigError (suffix, device, missing packages) or
+    CheckpointError (it cannot be exported or written, or computes something else).
     """
-    suffix = check_format(path)
+    suffix, place = check_format(path, device), find_device(device)
     with _one_line_errors(exportable), torch.no_grad():
-        contents = _onnx_model(exportable) if suffix == ONNX else _program(exportable)
+        contents = _onnx_model(exportable) if suffix == ONNX else _saved(_traced(exportable, PROGRAM), exportable)
     runtime = "onnxruntime" if suffix == ONNX else "torch.export"
     if importlib.util.find_spec(runtime.partition(".")[0]) is None:
         sentence = "not checked: onnxruntime is not installed (pip install 'resdet[export]')"
@@ -149,14 +152,28 @@ def export(exportable: Exportable, path: Path) -> str:
         sentence = f"run by {runtime} on a random {width}x{height} image, {agreement.sentence}"
         if not agreement.close_enough:
             raise CheckpointError(f"{path} was not written: {sentence}")
+    if place.type != "cpu":
+        with _one_line_errors(exportable), torch.no_grad():
+            program = moved(contents, place)
+            program.module()(*(to_device(tensor, place) for tensor in exportable.inputs(exportable.image)))
+            contents = _saved(program, exportable)
+        sentence += f"; it computes on {place}"
     _write_whole(path, contents)
     return sentence
 
 
-def check_format(path: Path) -> str:
-    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where a package is missing or too old."""
+def check_format(path: Path, device: torch.device | str = "cpu") -> str:
+    """The suffix, ONNX or PROGRAM. Raises ConfigError for another, and where a package is missing or too old.
+
+    So it does for an ONNX file on another device than the CPU: what runs the file chooses the device.
+    """
     if path.suffix not in (ONNX, PROGRAM):
         raise ConfigError(f"{path}: the suffix tells the format and must be {ONNX} or {PROGRAM} (torch.export)")
+    if path.suffix == ONNX and str(device) != "cpu":
+        raise ConfigError(
+            f"{path}: what runs an {ONNX} file chooses the device: leave out --device {printable(str(device))}, or write a "
+            f"{PROGRAM}, which has one"
+        )
     if torch.__version__ < OLDEST_TORCH:
         installed = f"torch must be {OLDEST_TORCH} or newer, and is {torch.__version__}"
         raise ConfigError(f"to export, {installed}: pip install -U torch torchvision")
@@ -259,11 +276,18 @@ def _onnx_model(exportable: Exportable) -> bytes:
     return contents
 
 
-def _program(exportable: Exportable) -> bytes:
+def _saved(program: torch.export.ExportedProgram, exportable: Exportable) -> bytes:
     """The bytes of a file for `torch.export.load`. The metadata are in its `metadata.json`."""
     buffer = io.BytesIO()
-    torch.export.save(_traced(exportable, PROGRAM), buffer, extra_files={"metadata.json": json.dumps(exportable.metadata)})
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(exportable.metadata)})
     return buffer.getvalue()
+
+
+def moved(contents: bytes, device: torch.device) -> torch.export.ExportedProgram:
+    """The program of a file on another device, with what it makes there: its anchors."""
+    from torch.export.passes import move_to_device_pass  # not in the oldest torch
+
+    return move_to_device_pass(torch.export.load(io.BytesIO(contents)), device)
 
 
 def _run_onnx(contents: bytes, exportable: Exportable) -> Outputs:

@@ -19,7 +19,7 @@ from detection.config import LocConfig, LocDataConfig
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler
 from detection.data.workers import load
-from detection.device import to_device
+from detection.device import to_device, uses_cuda
 from detection.errors import ConfigError, DatasetError
 from detection.localisation.images import LocImages
 from detection.localisation.samples import Crop, Proposals, RandomCrops, RoiDraws, WarpedRoi, WarpedRois
@@ -160,7 +160,7 @@ def _batches(dataset: BatchDataset, draws: Iterable[list[Any]]) -> Generator[Any
             dataset.data.workers,
             dataset.data.loader_timeout,
             name_files=lambda batch: [dataset.images.file_of(draw.image) for draw in batch],
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=uses_cuda(),
         )
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from backbones import Preprocessing
@@ -72,6 +73,7 @@ def train_localiser(
     config: LocConfig | str | Path,
     *,
     resume: bool = False,
+    device: torch.device | str = "auto",
     tell: Tell = logger.info,
     callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = find_classifier,
@@ -81,9 +83,9 @@ def train_localiser(
     `rpn/` and `rcnn/` are runs as a detector's, `proposals/` is what the first gives the second to learn from, and
     `results.json` the table of errors on `data.val`. `config` may be the path of a YAML file, or a packaged config
     "resdet:NAME". Both stages start from `model.weights`, a classifier's file or a name of the zoo, which `find_weights` turns
-    into a file. With `resume` a stage that was stopped goes on, and none that is finished is repeated. `tell` gets the
-    sentences that precede the runs' own logs; `callbacks` are called on rank 0 in both runs. Under torchrun each process calls
-    this; all of them must see `output_dir`.
+    into a file. With `resume` a stage that was stopped goes on, and none that is finished is repeated. `device` is as
+    `train_detector`'s. `tell` gets the sentences that precede the runs' own logs; `callbacks` are called on rank 0 in both
+    runs. Under torchrun each process calls this; all of them must see `output_dir`.
 
     `output_dir` is held from before anything in it is read until the end. Raises BackboneError, ConfigError, DatasetError,
     CheckpointError or TrainingError; under torchrun all processes raise what one does.
@@ -91,7 +93,7 @@ def train_localiser(
     if not isinstance(config, LocConfig):
         config = load_loc_config(config)
     _require_usable(config)
-    world = World.from_environment()
+    world = World.from_environment(device)
     with own_defaults(grad=True), process_group(world, config.rpn_train), hold_folder(world, config.output_dir):
         return _train_localiser(config, world, resume=resume, tell=tell, callbacks=callbacks, find_weights=find_weights)
 

@@ -22,7 +22,7 @@ from detection.data.catalog import resolve_root
 from detection.data.loader import LoadedBatch, unwrap
 from detection.data.sampler import GroupedBatchSampler, SampleIndex
 from detection.data.workers import load
-from detection.device import to_device
+from detection.device import to_device, uses_cuda
 from detection.errors import ConfigError, DatasetError
 from detection.pretraining.folders import ImageFolder, LabelFile, decode_ahead, load_folders
 
@@ -228,6 +228,6 @@ def _batches(
             data.workers,
             data.loader_timeout,
             name_files=lambda items: [dataset.folder.files[item.image] for item in items],
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=uses_cuda(),
         )
     )

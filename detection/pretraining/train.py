@@ -66,6 +66,7 @@ def train_classifier(
     config: ClassifierConfig,
     *,
     resume: bool = False,
+    device: torch.device | str = "auto",
     tell: Callable[[str], object] = logger.info,
     callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = find_classifier,
@@ -73,13 +74,14 @@ def train_classifier(
     """Train a classifier on class folders; `output_dir/model.pt` is what a detector's `model.weights` names.
 
     A new run starts from `config.model.weights`, a file or a name of the zoo, which `find_weights` turns into a file. With
-    `resume` the run in `output_dir` goes on from its last checkpoint. `tell` gets the sentences that precede the run's own
-    log; `callbacks` are called on rank 0 (`detection.engine.callbacks`). Under torchrun each process calls this.
+    `resume` the run in `output_dir` goes on from its last checkpoint. `device` is as `train_detector`'s. `tell` gets the
+    sentences that precede the run's own log; `callbacks` are called on rank 0 (`detection.engine.callbacks`). Under torchrun
+    each process calls this.
 
     `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile. Raises
     ConfigError, DatasetError, CheckpointError or TrainingError; under torchrun all processes raise what one does.
     """
-    world = World.from_environment()
+    world = World.from_environment(device)
     check_transforms(config.data)
     with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir) as folder:
         return _train_classifier(
@@ -117,6 +119,7 @@ def _train_classifier(
         config.train,
         config.output_dir,
         metadata=metadata,
+        world=world,
         validation=_validation(val_split, config),
         warm_up_is_over=None if warm_up_error is None else lambda line: line["train_top1_error"] < warm_up_error,
         resume=resume,

@@ -134,7 +134,7 @@ def train_alternating(config: Config, world: World, options: RunOptions) -> Trai
         freeze_fixed_parts(model, number)
         # Only the whole network can be evaluated.
         step_data = data if number == len(folders) else replace(data, validation=None)
-        result = fit(model, step_data, folders[number - 1], resume=resumed, callbacks=options.callbacks)
+        result = fit(model, step_data, folders[number - 1], world=world, resume=resumed, callbacks=options.callbacks)
         seconds += result.seconds
         if result.interrupted or result.stopped_by:
             break

@@ -49,8 +49,10 @@ def _recorded_number(folders: Sequence[Path]) -> int | None:
 def find_number(config: Config, dataset: Dataset, world: World) -> tuple[int, str]:
     """The number, the same in all processes, and why it is that."""
     bound = max(1, config.train.batch_size // (world.size * config.train.accumulate))
-    if world.device.type != "cuda":
+    if world.device.type == "cpu":
         return 1, "on a CPU a step takes as long as its images together, and more of them only more memory"
+    if world.device.type != "cuda":
+        return 1, f"how much memory a step may take is not known of {world.device}"
     own = largest_power(bound, lambda number: fits(number, config, dataset, world.device))
     number = -reduce_max(world, [-own])[0]
     reached = "train.batch_size asks for no more" if 2 * number > bound else "twice as many do not fit into the GPU's memory"

@@ -66,8 +66,8 @@ def load_settled_data(
 
     `folders` are those of its runs. Raises what `load_training_data` raises, and CheckpointError.
     """
-    data = load_training_data(config, options.training, options.validation, options.tell)
-    config = keep_split(config, data)
+    data = load_training_data(config, world, options.training, options.validation, options.tell)
+    config = keep_split(config, world, data)
     resumed = folders if options.resume else []
     return settle_images_per_device(config, data.training, world, options.tell, resumed=resumed), data
 
@@ -81,7 +81,9 @@ def settle_data(config: Config, world: World, tell: Tell) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def load_training_data(config: Config, training: Dataset | None, validation: Dataset | None, tell: Tell) -> TrainingData:
+def load_training_data(
+    config: Config, world: World, training: Dataset | None, validation: Dataset | None, tell: Tell
+) -> TrainingData:
     """The data sets that are given, and the config's `data.train` and `data.val` in place of those that are not.
 
     Raises DatasetError for annotations that cannot be used, for other classes than the config's or, with `model.mask`, where
@@ -91,7 +93,7 @@ def load_training_data(config: Config, training: Dataset | None, validation: Dat
     if held_out is not None and validation is None:
         if training is not None:
             raise ConfigError("data.val holds out a share of data.train, not of images that are given: give validation as well")
-        parts = load_parts(config.data, on_main(World.from_environment(), lambda: _kept_split(held_out)), masks=with_masks)
+        parts = load_parts(config.data, on_main(world, lambda: _kept_split(held_out)), masks=with_masks)
         training, validation = parts["train"], parts["val"]
     if training is None:
         training = load_split(config.data, "train", masks=with_masks)
@@ -118,12 +120,12 @@ def _kept_split(held_out: HeldOut) -> ImageSplit | None:
     return None if held_out.file is None else read_split(resolve_file(held_out.file))
 
 
-def keep_split(config: Config, data: TrainingData) -> Config:
+def keep_split(config: Config, world: World, data: TrainingData) -> Config:
     """Write which images are held out into the output folder, and name that file in `data.val` of the config.
 
     So the run goes on, and is evaluated, with the same images though more come to the data. Raises OSError.
     """
-    held_out, world = config.data.held_out, World.from_environment()
+    held_out = config.data.held_out
     if held_out is None or held_out.file is not None or data.validation is None:
         return config
     split = ImageSplit.of({"train": data.training.records, "val": data.validation.records}, settings_of(held_out))
@@ -150,20 +152,27 @@ def _describe_epoch(training: Dataset, config: Config) -> list[str]:
 
 
 def fit(
-    model: Detector, data: TrainingData, output_dir: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()
+    model: Detector,
+    data: TrainingData,
+    output_dir: Path,
+    *,
+    world: World | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a detector by its own config, from the weights that it has; with `resume` from those of `output_dir`/last.pt.
 
-    Checkpoints and the log are kept in `output_dir`; `callbacks` are called on rank 0. Raises what
-    `detection.engine.train.train` raises.
+    Checkpoints and the log are kept in `output_dir`; `callbacks` are called on rank 0. `world` and what is raised are those
+    of `detection.engine.train.train`.
     """
-    world, config = World.from_environment(), model.config
+    world, config = world or World.from_environment(), model.config
     return train(
         model,
         partial(train_loader, data.training, config, rank=world.rank, world_size=world.size),
         config.train,
         output_dir,
         metadata=detector_metadata(model),
+        world=world,
         validation=None if data.validation is None else _validation(data.validation, config),
         resume=resume,
         callbacks=callbacks,

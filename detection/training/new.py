@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backbones.errors import printable
 from backbones.weights.files import load_checkpoint
 from backbones.weights.format import is_own_format, parse_checkpoint
@@ -21,6 +19,7 @@ from detection.data.anchor_advice import suggest_anchors
 from detection.data.catalog import load_split
 from detection.data.folder import config_of_folder
 from detection.data.settle import settle_config
+from detection.device import parse_device
 from detection.errors import ConfigError, DatasetError
 from detection.files import exists, write_whole
 from detection.structures import Record
@@ -83,14 +82,14 @@ def new_experiment(
     *,
     output_dir: Path | None = None,
     name: str = "my.yaml",
-    device: str | None = None,
+    device: str = "auto",
 ) -> NewExperiment:
     """A config that trains a detector on a folder of labelled images, or on a file of labels, of any kind that is recognised.
 
     It starts from `weights`, a file or a name of the zoo, and writes to `output_dir`, by default runs/ and the folder's name.
     Where the folder has no validation images, a fifth of the others is held out. `name` is what its comments call the config;
-    `device`, "cpu" or "cuda", is that of this machine. All annotations are read, no image is decoded. Raises DatasetError for a
-    folder that is not recognised or cannot be trained on, CheckpointError or ConfigError for weights.
+    `device`, a word for `find_device`, is what it will be trained on. All annotations are read, no image is decoded. Raises
+    DatasetError for a folder that is not recognised or cannot be trained on, CheckpointError or ConfigError for weights.
     """
     findings: list[str] = []
     architecture = _architecture(Path(weights))
@@ -101,12 +100,13 @@ def new_experiment(
     sources = _sources(folder.data, findings.append)
     settled = settle_config(parse_config(Config, {"data": {"classes": "auto", **sources}}, str(root)), findings.append).data
     records = load_split(settled, "train").records
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    values = _values(settled.class_names, sources, summarise(records), architecture, device)
+    kind = parse_device(device).type
+    # Of other GPUs nothing has been measured: they get what even a CPU can do.
+    values = _values(settled.class_names, sources, summarise(records), architecture, "cuda" if kind == "cuda" else "cpu")
     values["output_dir"] = str(output_dir or run_folder(root))
     values["rpn"] |= _anchors(records, values)
     counts = f"{len(records)} images to train on, {len(settled.class_names)} classes"
-    text = _as_text(f"{printable(root.name)}: {counts}, for a {device.upper()}", name, values)
+    text = _as_text(f"{printable(root.name)}: {counts}, for a {kind.upper()}", name, values)
     return NewExperiment(text, config_of_text(text, name), tuple(findings))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from detection.config import ClassifierConfig, Config, with_weights
 from detection.data.catalog import Dataset
 from detection.data.digits import default_folder, make_digits
@@ -58,41 +60,43 @@ def run_quickstart(
     pretrain_config: ClassifierConfig,
     output_dir: Path,
     *,
+    device: torch.device | str = "auto",
     tell: Tell = logger.info,
     on_stage: Callable[[str], object] = logger.info,
 ) -> QuickstartResult:
     """Run both training stages, evaluate on the test split, draw, and write `output_dir`/summary.json.
 
     The stages' own folders are `output_dir`/classifier and `output_dir`/detector, whatever the configs say. A stage that
-    was begun goes on, a finished one is not trained again. `output_dir` is held meanwhile. `on_stage` is
-    called with each stage's name as it begins, `tell` with the sentences that precede the runs' own logs. Raises
-    TrainingError where a signal stopped a stage, and the errors of `train_detector`.
+    was begun goes on, a finished one is not trained again. `output_dir` is held meanwhile. `device` is that of both trainings
+    and of the evaluation. `on_stage` is called with each stage's name as it begins, `tell` with the sentences that precede the
+    runs' own logs. Raises TrainingError where a signal stopped a stage, and the errors of `train_detector`.
     """
-    world = World.from_environment()
+    world = World.from_environment(device)
     with process_group(world, config.train), hold_folder(world, output_dir):
-        return _run_stages(config, pretrain_config, output_dir, tell, on_stage)
+        return _run_stages(config, pretrain_config, output_dir, device, tell, on_stage)
 
 
 def _run_stages(
     config: Config,
     pretrain_config: ClassifierConfig,
     output_dir: Path,
+    device: torch.device | str,
     tell: Tell,
     on_stage: Callable[[str], object],
 ) -> QuickstartResult:
     pretrain_config = pretrain_config.model_copy(update={"output_dir": output_dir / "classifier"})
     config = config.model_copy(update={"output_dir": output_dir / "detector"})
     on_stage("pretrain")
-    classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), tell=tell)
+    classifier = train_classifier(pretrain_config, resume=has_begun(pretrain_config.output_dir), device=device, tell=tell)
     _require_finished(classifier.interrupted)
     config = with_weights(config, classifier.weights)
     on_stage("train")
-    training = train_detector(config, resume=has_begun(config.output_dir, FOLDERS), tell=tell)
+    training = train_detector(config, resume=has_begun(config.output_dir, FOLDERS), device=device, tell=tell)
     _require_finished(training.interrupted)
     on_stage("evaluate")
     start = time.monotonic()
     dataset = load_evaluation_split(config).dataset
-    evaluation = evaluate(load_detector(config.output_dir / BEST, config), dataset)
+    evaluation = evaluate(load_detector(config.output_dir / BEST, config, device), dataset)
     metrics = {key: evaluation.metrics[key] for key in SUMMARY_METRICS}
     evaluation_seconds = time.monotonic() - start
     pictures = draw_detections(dataset, evaluation.detections, output_dir / "pictures")

@@ -36,6 +36,7 @@ def train_detector(
     training: Dataset | None = None,
     validation: Dataset | None = None,
     resume: bool = False,
+    device: torch.device | str = "auto",
     tell: Tell = logger.info,
     callbacks: Sequence[Callback] = (),
     find_weights: Callable[[Path], Path] = resolve_weights,
@@ -46,8 +47,9 @@ def train_detector(
     `training` and `validation` are data sets in place of the config's `data.train` and `data.val`; without either
     validation split nothing is evaluated, and there is no best.pt. A new run starts from `model.weights`, a file or a name
     of the zoo, which `find_weights` turns into a file. With `resume` the run in `output_dir` goes on from its last.pt; a
-    finished one returns its result at once. `tell` gets the sentences that precede the run's own log. `callbacks` are called
-    on rank 0 as the run goes on (`detection.engine.callbacks`). Under torchrun each process calls this.
+    finished one returns its result at once. `device`: cpu, cuda, cuda:1, mps, xpu, or auto for the GPU if there is one; under
+    torchrun, where each process calls this, auto and cuda are each process's own GPU. `tell` gets the sentences that precede
+    the run's own log. `callbacks` are called on rank 0 as the run goes on (`detection.engine.callbacks`).
 
     `output_dir` is held from before anything in it is read until the end: no second run may use it meanwhile.
 
@@ -57,7 +59,7 @@ def train_detector(
     if not isinstance(config, Config):
         config = load_config(config)
     build_augmentation(config.data.augmentations)  # a mistake shows before weights and annotations are read
-    world = World.from_environment()
+    world = World.from_environment(device)
     options = RunOptions(training, validation, resume, tell, callbacks, find_weights)
     with own_defaults(grad=True), process_group(world, config.train), hold_folder(world, config.output_dir):
         config = settle_data(config, world, tell)
@@ -81,4 +83,4 @@ def _train_jointly(config: Config, world: World, options: RunOptions) -> TrainRe
     elif not resume:
         for sentence in advise_frozen(config.model):
             tell(sentence)
-    return fit(model, data, config.output_dir, resume=resume, callbacks=options.callbacks)
+    return fit(model, data, config.output_dir, world=world, resume=resume, callbacks=options.callbacks)

@@ -75,12 +75,41 @@ def test_world_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (world.rank, world.size, world.is_main) == (0, 1, True)
 
 
-def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="nproc_per_node must be at most 2"):
-        World.from_environment()
+@pytest.mark.parametrize(
+    ("name", "size", "gpus", "expected"),
+    [
+        ("auto", 1, 0, "cpu"),
+        ("auto", 1, 2, "cuda:0"),
+        ("cuda", 1, 2, "cuda:0"),
+        ("cuda:1", 1, 2, "cuda:1"),
+        ("cpu", 1, 2, "cpu"),
+        ("auto", 2, 0, "cpu"),
+        ("auto", 2, 2, "cuda:1"),
+        ("cuda", 2, 2, "cuda:1"),
+        ("cpu", 2, 2, "cpu"),
+        ("cpu", 2, 1, "cpu"),  # there need not be a GPU for each
+        ("cuda", 1, 0, "cuda:0 is not there: torch finds 0 of cuda"),
+        ("cuda:2", 1, 2, "cuda:2 is not there: torch finds 2 of cuda"),
+        ("auto", 2, 1, "process 1 of this machine has no GPU: torchrun --nproc_per_node must be at most 1, or the device cpu"),
+        ("cuda:1", 2, 2, "the device cuda:1 is for one process, and this is one of 2: let them have cuda, each the GPU"),
+        ("mps", 2, 0, "the device mps is for one process"),
+        ("xpu", 2, 0, "the device xpu is for one process"),
+        ("gpu", 2, 2, "the device must be cpu, cuda"),
+    ],
+)
+def test_the_device_of_the_last_process(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: int, gpus: int, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.tensor([1.0, 1.0]))  # each device computes
+    for key, value in (("RANK", size - 1), ("LOCAL_RANK", size - 1), ("WORLD_SIZE", size)):
+        monkeypatch.setenv(key, str(value))
+    if " " in expected:
+        with pytest.raises(ConfigError, match=expected):
+            World.from_environment(name)
+    else:
+        assert World.from_environment(name) == World(size - 1, size, torch.device(expected))
 
 
 @pytest.mark.parametrize("norm", ["frozen_bn", "bn"])

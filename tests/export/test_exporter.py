@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.torch_version import TorchVersion
+from torch.utils._pytree import tree_leaves
 from torchvision.ops import batched_nms
 
 from backbones import build_backbone
@@ -302,3 +303,26 @@ def test_an_older_torch(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.0"))
     with pytest.raises(ConfigError, match=r"torch must be 2\.11 or newer, and is 2\.8\.0: pip install -U"):
         exporting.check_format(tmp_path / "detector.pt2")
+
+
+def test_nothing_of_a_moved_program_names_the_cpu(program_file):
+    """`meta` stands for a device that this machine does not have."""
+    place = torch.device("meta")
+    program = exporting.moved(program_file.read_bytes(), place)
+    tensors = [*program.state_dict.values(), *(each for each in program.constants.values() if isinstance(each, torch.Tensor))]
+    assert tensors and {each.device for each in tensors} == {place}
+    nodes = [
+        node for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule) for node in part.graph.nodes
+    ]
+    named = {str(each) for node in nodes for each in tree_leaves((node.args, node.kwargs)) if is_device(each)}
+    assert named == {"meta"}
+
+
+def is_device(value: object) -> bool:
+    return isinstance(value, torch.device) or value in ("cpu", "meta")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "xpu:1"])
+def test_an_onnx_file_has_no_device(tmp_path, device):
+    with pytest.raises(ConfigError, match=rf"x.onnx: .* leave out --device {device}, or write a .pt2"):
+        exporting.check_format(tmp_path / "x.onnx", device)

@@ -46,6 +46,10 @@ def test_the_gpu_decides_and_the_batch_bounds(monkeypatch: pytest.MonkeyPatch) -
         number, why = find_number(config, dataset, gpu)
         assert number == expected and reason in why
     assert find_number(config, dataset, World(0, 1, CPU))[0] == 1
+    assert find_number(config, dataset, World(0, 1, torch.device("mps"))) == (
+        1,
+        "how much memory a step may take is not known of mps",
+    )
 
 
 def test_the_largest_batch_is_as_large_as_training_pads_to() -> None:

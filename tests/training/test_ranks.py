@@ -43,8 +43,8 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> AsRank:
 def settled(config: Config, world: World) -> tuple[Config, TrainingData]:
     """The part of a run before its model is built."""
     config = settle_data(config, world, lambda sentence: None)
-    data = load_training_data(config, None, None, lambda sentence: None)
-    return keep_split(config, data), data
+    data = load_training_data(config, world, None, None, lambda sentence: None)
+    return keep_split(config, world, data), data
 
 
 def test_all_processes_hold_out_the_images_that_the_run_began_with(tmp_path: Path, devkit: Path, as_rank: AsRank) -> None:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if files:
         evaluated: Evaluated | None = Evaluated(evaluate_files(options))
     else:
-        with evaluating_processes() as console:
+        with evaluating_processes(options.device) as console:
             evaluated = evaluate_model(options, console)
     if evaluated is None:
         say(FOR_THE_SERVER, console)

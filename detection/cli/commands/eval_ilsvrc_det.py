@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if files:
         result: DetResult | None = evaluate_files(options)
     else:
-        with evaluating_processes() as console:
+        with evaluating_processes(options.device) as console:
             result = evaluate_model(options, console)
     if result is None:
         say(FOR_THE_SERVER, console)

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if files:
         evaluated: Evaluated | None = Evaluated(read_files(options))
     else:
-        with evaluating_processes() as console:
+        with evaluating_processes(options.device) as console:
             evaluated = predict(options, console)
     if evaluated is None:
         say(FOR_THE_SERVER, console)

@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write a detector's layers in int8, smaller and faster on CPUs; FOLDER: images as it will see them, to measure on",
     )
+    parser.add_argument(
+        "--device", default="cpu", metavar="D", help="where a .pt2 computes: cuda, cuda:1, mps, xpu; default: %(default)s"
+    )
     return parser
 
 
@@ -57,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = output_file([text for text in options.arguments if text not in overrides])
     check_options(options, overrides)
     # Only now: torch is slow to load.
+    from detection.device import find_device
     from detection.export import check_format
 
-    check_format(output)  # before anything is downloaded
+    check_format(output, options.device)
+    find_device(options.device)  # before anything is downloaded
     write = write_backbone if options.backbone is not None else write_detector
     say(f"{output}: {write(options, overrides, output)}")
     return 0
@@ -100,7 +105,9 @@ def write_detector(options: argparse.Namespace, overrides: Sequence[str], output
 
     find_weights = partial(fetch_weights, kind="detector")
     detector = load_detector(options.weights, lambda own: override_config(own, overrides), find_weights=find_weights)
-    return export_detector(detector, output) if options.int8 is None else export_int8(detector, output, options.int8)
+    if options.int8 is not None:
+        return export_int8(detector, output, options.int8)
+    return export_detector(detector, output, options.device)
 
 
 def write_backbone(options: argparse.Namespace, overrides: Sequence[str], output: Path) -> str:
@@ -115,4 +122,4 @@ def write_backbone(options: argparse.Namespace, overrides: Sequence[str], output
     model = override_config(Config(), overrides).model
     weights = None if options.backbone_weights is None else fetch_weights(options.backbone_weights)
     network = build_backbone(options.backbone, weights, stride_in_1x1=model.stride_in_1x1, stem_pool=model.stem_pool)
-    return export_backbone(network, options.backbone, output)
+    return export_backbone(network, options.backbone, output, options.device)

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from detection.pretraining import train_classifier
 
     find_weights = partial(fetch_weights, kind="classifier")
-    result = train_classifier(config, resume=options.resume, tell=tell, callbacks=trackers, find_weights=find_weights)
+    result = train_classifier(
+        config, resume=options.resume, device=options.device, tell=tell, callbacks=trackers, find_weights=find_weights
+    )
     if (code := exit_code_if_stopped(result.training)) is not None:
         return code
     tell(f"validation split: {describe_errors(result.metrics)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from detection.cli.arguments import CommandParser, output_folder
+from detection.cli.options import add_device_argument
 from detection.cli.output import say, tell
 from detection.config import load_classifier_config, load_config
 from detection.terminal import new_console
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default=CONFIG, help="the detection stage; default: %(default)s")
     parser.add_argument("--pretrain-config", default=PRETRAIN_CONFIG, help="the classification stage; default: %(default)s")
     parser.add_argument("--output-dir", type=output_folder, default=Path("runs/quickstart"))
+    add_device_argument(parser)
     return parser
 
 
@@ -34,12 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     pretrain_config = load_classifier_config(options.pretrain_config)
     config = load_config(options.config)
+    from detection.device import find_device
     from detection.training.quickstart import make_sample_data, run_quickstart
 
+    find_device(options.device)  # before data are made
     if (options.config, options.pretrain_config) == (CONFIG, PRETRAIN_CONFIG):
         make_sample_data(tell)
     console = new_console()
-    result = run_quickstart(config, pretrain_config, options.output_dir, tell=tell, on_stage=console.rule)
+    result = run_quickstart(
+        config, pretrain_config, options.output_dir, device=options.device, tell=tell, on_stage=console.rule
+    )
     console.print(results_table(result))
     for path in (*result.pictures, result.summary):
         say(path, console)

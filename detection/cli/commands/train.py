@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folders=run_folders(config),
         require_no_other_run=partial(require_no_other_training, config),
         callbacks=trackers,
-        train=partial(_train, trackers, options.resume),
+        train=partial(_train, trackers, options.resume, options.device),
     )
 
 
@@ -61,17 +61,18 @@ def config_for_folder(options: argparse.Namespace) -> Config:
     if options.resume:
         options.config = output_dir / "config.yaml"
         return load_training_config(options, load_config)
-    new = new_experiment(options.config, options.weights or STANDARD_WEIGHTS, output_dir=output_dir)
+    weights = options.weights or STANDARD_WEIGHTS
+    new = new_experiment(options.config, weights, output_dir=output_dir, device=options.device)
     for sentence in new.findings:
         tell(sentence)
     return override_config(new.config, options.overrides)
 
 
-def _train(trackers: Sequence[Tracker], resume: bool, config: Config) -> int:
+def _train(trackers: Sequence[Tracker], resume: bool, device: str, config: Config) -> int:
     """Train the detector and print how it went; returns the exit code."""
     from detection.training import train_detector
 
-    result = train_detector(config, resume=resume, tell=tell, callbacks=trackers, find_weights=fetch_weights)
+    result = train_detector(config, resume=resume, device=device, tell=tell, callbacks=trackers, find_weights=fetch_weights)
     if (code := exit_code_if_stopped(result)) is not None:
         return code
     if result.metrics:

@@ -42,16 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         folders=stage_folders(config.output_dir),
         require_no_other_run=partial(require_no_other_localiser, config.output_dir),
         callbacks=trackers,
-        train=partial(_train, trackers, options.resume),
+        train=partial(_train, trackers, options.resume, options.device),
     )
 
 
-def _train(trackers: Sequence[Tracker], resume: bool, config: LocConfig) -> int:
+def _train(trackers: Sequence[Tracker], resume: bool, device: str, config: LocConfig) -> int:
     """Train the localiser and print its errors; returns the exit code."""
     from detection.localisation import train_localiser
 
     find_weights = partial(fetch_weights, kind="classifier")
-    result = train_localiser(config, resume=resume, tell=tell, callbacks=trackers, find_weights=find_weights)
+    result = train_localiser(config, resume=resume, device=device, tell=tell, callbacks=trackers, find_weights=find_weights)
     place = f"in stage {result.stage}" + (f" at step {result.steps}" if result.steps else "")
     if result.signal is not None:
         return tell_stopped(result.signal, place)
