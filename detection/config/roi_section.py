@@ -46,6 +46,11 @@ class RoiConfig(Section):
     ignore_coverage: Fraction = Field(
         0.5, description="a proposal with this share of its area in a crowd or difficult region is never background"
     )
+    refined_iou: Fraction = Field(
+        0,
+        description="the head learns from the boxes that it makes of the sample, too, each foreground from this IoU on and "
+        "else background; 0: from proposals alone",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> RoiConfig:
@@ -58,6 +63,11 @@ class RoiConfig(Section):
             high <= self.positive_iou,
             f"roi.negative_iou ends at {high}, above roi.positive_iou, which is {self.positive_iou}: a proposal between them "
             "would be both; lower the one, or raise the other",
+        )
+        require(
+            self.refined_iou == 0 or self.refined_iou >= self.positive_iou,
+            f"roi.refined_iou is {self.refined_iou}, below roi.positive_iou, which is {self.positive_iou}: refined boxes are "
+            "better than proposals; raise it, or write 0 to learn from proposals alone",
         )
         return self
 

@@ -84,7 +84,7 @@ class FasterRCNN(nn.Module):
         self.preprocessing = preprocessing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Four scalar training losses, float32; a fifth one with a mask head."""
+        """Four scalar training losses, float32; one more with a mask head, and two with `roi.refined_iou`."""
         one_thread_after_fork()
         features = self.extract(batch)
         output = self.rpn(features)

@@ -11,8 +11,7 @@ Boxes: xyxy pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,22 +24,14 @@ from detection.modeling.boxes import decode_boxes, encode_boxes
 from detection.modeling.fixed_sizes import counts_of_finite, masked_smooth_l1
 from detection.modeling.levels import levels_of, pool_at_chosen
 from detection.modeling.mask_head import MaskHead, mask_loss, mask_targets
-from detection.modeling.matching import POSITIVE, ignore_covered, match_proposals, sample_matches
+from detection.modeling.matching import IGNORED
 from detection.modeling.roi_align import roi_align
 from detection.modeling.roi_max_pool import roi_max_pool
+from detection.modeling.sampled_rois import SampledRois, draw_rois, of_labels, refined_rois
 from detection.structures import Target
 
 Begun = list[tuple[MapToPool, ...]]
 """What conv5 makes of the feature maps before pooling: for each of its own maps, that of every level."""
-
-
-class SampledRois(NamedTuple):
-    """The RoIs of one image that enter the loss, T of them."""
-
-    rois: Tensor  # (T, 4)
-    labels: Tensor  # (T,) int64, K for background
-    gt_boxes: Tensor  # (T, 4): the ground-truth box of each
-    matched: Tensor  # (T,) int64: which object that is; of no meaning for background
 
 
 class RoiHead(nn.Module):
@@ -209,25 +200,57 @@ class RoiHead(nn.Module):
         """Classification (cross-entropy) and box regression (smooth L1), both averaged over the sampled RoIs; with a mask head
         its loss, too, averaged over those of them whose masks are known.
 
-        Classes that its image does not know are no part of the softmax of a RoI of background, see `mask_unknown`.
+        With `roi.refined_iou` the boxes that come out are classified and regressed again, and half of either loss is theirs.
         """
         samples = self.sample_rois(proposals, targets)
-        rois, labels, gt_boxes, _ = (list(part) for part in zip(*samples, strict=True))
-        maps = self.maps(features, rois) if self.mask_head and self.mask_head.pool_size is None else None
-        vectors = self.vectors(features, rois) if maps is None else global_average(maps)
-        logits, deltas = self.logits_and_deltas(vectors, self.context_per_roi(self.context(features, sizes_hw), rois))
-        truth = torch.cat(labels)
-        wanted = encode_boxes(torch.cat(gt_boxes), torch.cat(rois), self.config.delta_std)
-        found = deltas.gather(1, truth.clamp(max=self.num_classes - 1)[:, None, None].expand(-1, 1, 4)).squeeze(1)
-        box_loss = masked_smooth_l1(found, wanted, truth < self.num_classes, self.config.smooth_l1_beta)
+        rois = [sample.rois for sample in samples]
+        begun = self.begin(features)
+        maps = self.maps(features, rois, begun) if self.mask_head and self.mask_head.pool_size is None else None
+        vectors = self.vectors(features, rois, begun) if maps is None else global_average(maps)
+        context = self.context(features, sizes_hw)
+        logits, deltas = self.logits_and_deltas(vectors, self.context_per_roi(context, rois))
+        class_loss, box_loss = self.losses_of(logits, deltas, samples, targets)
         # An image may leave nothing to sample; the sum over no RoI is a zero that still has a gradient.
-        num_sampled = max(len(truth), 1)
-        logits = mask_unknown(logits, labels, [target.known for target in targets])
-        class_loss = F.cross_entropy(logits, truth, reduction="sum")
+        num_sampled = max(len(logits), 1)
         losses = {"loss_class": class_loss / num_sampled, "loss_box": box_loss / num_sampled}
+        if self.config.refined_iou:
+            refined = refined_rois(samples, logits, deltas, sizes_hw, targets, self.config)
+            losses = halved(losses | self._refined_losses(features, refined, context, targets, begun))
         if self.mask_head is not None:
             losses["loss_mask"] = self.mask_loss(self.mask_head, features, maps, samples, targets)
         return losses
+
+    def _refined_losses(
+        self,
+        features: Sequence[Tensor],
+        samples: Sequence[SampledRois],
+        context: Tensor | None,
+        targets: Sequence[Target],
+        begun: Begun | None,
+    ) -> dict[str, Tensor]:
+        """The two losses of the refined boxes, averaged over those that are not IGNORED."""
+        rois = [sample.rois for sample in samples]
+        vectors = self.vectors(features, rois, begun)
+        logits, deltas = self.logits_and_deltas(vectors, self.context_per_roi(context, rois))
+        class_loss, box_loss = self.losses_of(logits, deltas, samples, targets)
+        num_counted = torch.cat([sample.labels != IGNORED for sample in samples]).sum().clamp(min=1)
+        return {"loss_class_refined": class_loss / num_counted, "loss_box_refined": box_loss / num_counted}
+
+    def losses_of(
+        self, logits: Tensor, deltas: Tensor, samples: Sequence[SampledRois], targets: Sequence[Target]
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and smooth L1 of logits (R, C) and deltas (R, K, 4), both summed over the RoIs.
+
+        Classes that its image does not know are no part of the softmax of a RoI of background, see `mask_unknown`.
+        """
+        rois, labels, gt_boxes, _ = (list(part) for part in zip(*samples, strict=True))
+        truth = torch.cat(labels)
+        wanted = encode_boxes(torch.cat(gt_boxes), torch.cat(rois), self.config.delta_std)
+        found = of_labels(deltas, truth.clamp(0, self.num_classes - 1))
+        foreground = (truth != IGNORED) & (truth < self.num_classes)
+        box_loss = masked_smooth_l1(found, wanted, foreground, self.config.smooth_l1_beta)
+        logits = mask_unknown(logits, labels, [target.known for target in targets])
+        return F.cross_entropy(logits, truth, reduction="sum", ignore_index=IGNORED), box_loss
 
     @torch.no_grad()
     def sample_rois(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[SampledRois]:
@@ -235,23 +258,17 @@ class RoiHead(nn.Module):
 
         The ground-truth boxes are proposals too: early in training they are the only good ones.
         """
-        drawn = [self._draw_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        drawn = [
+            draw_rois(boxes, target, self.config, self.num_classes) for boxes, target in zip(proposals, targets, strict=True)
+        ]
         # conv5 works on none but sampled ones; a GPU is asked for all images' numbers at once.
         counts = counts_of_finite([sampled.sum() for _, sampled in drawn], None)
         return [SampledRois(*(part[:count] for part in rois)) for (rois, _), count in zip(drawn, counts, strict=True)]
 
-    def _draw_rois(self, proposals: Tensor, target: Target) -> tuple[SampledRois, Tensor]:
-        """RoIs of one image, and which of them are sampled (T,): the first ones."""
-        config = self.config
-        proposals = torch.cat([proposals, target.boxes])
-        match_labels, matched = match_proposals(proposals, target.boxes, config.positive_iou, config.negative_iou)
-        match_labels = ignore_covered(match_labels, proposals, target.ignored, config.ignore_coverage)
-        chosen, sampled = sample_matches(match_labels, config.sample_size, config.positive_fraction)
-        rois, matched = proposals[chosen], matched[chosen]
-        if len(target.boxes) == 0:
-            return SampledRois(rois, torch.full_like(chosen, self.num_classes), rois, matched), sampled
-        labels = torch.where(match_labels[chosen] == POSITIVE, target.labels[matched], self.num_classes)
-        return SampledRois(rois, labels, target.boxes[matched], matched), sampled
+
+def halved(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The losses of two passes, so that their sum is the passes' mean."""
+    return {name: loss / 2 for name, loss in losses.items()}
 
 
 def mask_unknown(logits: Tensor, labels: Sequence[Tensor], known: Sequence[Tensor | None]) -> Tensor:
