@@ -89,14 +89,18 @@ def _is_large(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequenc
 class _Convolution(torch.autograd.Function):
     """The operator, and its gradients: those of the weight, and of the input of a 1x1 convolution, as matrix products."""
 
+    generate_vmap_rule = True  # torch.func goes through it as through the operator
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
-    ) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
         """(N, C, H, W) -> (N, O, h, w)."""
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what `backward` takes."""
+        x, weight, _, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
@@ -136,12 +140,12 @@ def _input_gradient(
     if weight.shape[2:] != (1, 1) or padding != (0, 0):
         return _operators(gradient, x, weight, stride, padding, (True, False, False))[0]
     pixels = gradient.permute(0, 2, 3, 1)
-    product = (pixels.flatten(0, 2) @ weight.flatten(1)).view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
-    if stride == (1, 1):
-        return product
-    spread = torch.zeros_like(x)
-    spread[:, :, :: stride[0], :: stride[1]] = product
-    return spread
+    product = (pixels.flatten(0, 2) @ weight.flatten(1)).view(*pixels.shape[:3], x.shape[1])
+    if stride != (1, 1):
+        spread = product.new_zeros((x.shape[0], x.shape[2], x.shape[3], x.shape[1]))
+        spread[:, :: stride[0], :: stride[1]] = product
+        product = spread
+    return product.permute(0, 3, 1, 2)
 
 
 def weight_gradient(
@@ -156,14 +160,15 @@ def weight_gradient(
         return _product(gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1))[:, :, None, None]
     # Rows of all images together first: any number of successive ones is then one piece of memory.
     output_rows, input_rows = gradient.permute(2, 0, 3, 1), x.permute(2, 0, 3, 1)
-    found = x.new_empty((gradient.shape[1], *kernel, x.shape[1]))
+    found = {}
     for column in range(kernel[1]):
         to, of = _overlap(column, x.shape[3], gradient.shape[3], stride[1], padding[1])
         outputs, inputs = output_rows[:, :, to].contiguous(), input_rows[:, :, of].contiguous()
         for row in range(kernel[0]):
             to, of = _overlap(row, x.shape[2], gradient.shape[2], stride[0], padding[0])
-            found[:, row, column] = _product(outputs[to], inputs[of])
-    return found.permute(0, 3, 1, 2)
+            found[row, column] = _product(outputs[to], inputs[of])
+    places = [found[row, column] for row in range(kernel[0]) for column in range(kernel[1])]
+    return torch.stack(places, dim=1).unflatten(1, kernel).permute(0, 3, 1, 2)
 
 
 def _overlap(place: int, size: int, output_size: int, stride: int, padding: int) -> tuple[slice, slice]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -45,6 +45,7 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
     with_bias=st.booleans(),
     last=st.booleans(),
 )
+@example(kernel=ONE, stride=TWO, padding=(0, 0), extra=TWO, sizes=(0, 2, 3), needed=(True,) * 3, with_bias=True, last=True)
 def test_gradients_are_those_of_torch(kernel, stride, padding, extra, sizes, needed, with_bias, last):
     """Of the input, the weight and the bias, as far as each is asked for; in float64, where only rounding is left to differ."""
     images, channels, outputs = sizes
@@ -105,6 +106,15 @@ def test_second_derivatives_are_those_of_torch():
 
     for own, reference in zip(second(conv2d_with_products), second(F.conv2d), strict=True):
         torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_transforms_of_torch_func_go_through():
+    x, weights = tensor(2, 3, 5, 4), torch.stack([tensor(4, 3, 3, 3) for _ in range(3)])
+
+    def gradients(function: Callable[..., Tensor]) -> Tensor:
+        return torch.func.vmap(torch.func.grad(lambda weight: function(x, weight, None, ONE, ONE).square().sum()))(weights)
+
+    torch.testing.assert_close(gradients(conv2d_with_products), gradients(F.conv2d), rtol=1e-12, atol=1e-12)
 
 
 def graph_of(x: Tensor, weight: Tensor, **options: object) -> str:
