@@ -49,6 +49,15 @@ class TestConfig(Section):
     refinement_passes: Whole = Field(
         0, ge=0, le=100, description="how often regressed boxes are pooled and classified again; the paper: 1"
     )
+    refinement: Literal["unite", "average"] = Field(
+        "unite",
+        description="what the passes give; unite: the predictions of each, side by side, as in the paper; average: one "
+        "prediction of a region, its scores and boxes the means of the passes",
+    )
+    refine_scores: tuple[Fraction, Fraction] = Field(
+        (0, 1),
+        description="only a region whose best score in the pass before is in [low, high] is refined; [0, 1]: each one",
+    )
     voting: Flag = Field(False, description="a kept box becomes the score-weighted mean of its class's boxes around it")
     voting_iou: Fraction = Field(0.5, description="boxes with at least this IoU with a kept box vote for it")
     voting_candidates: Literal["all", "above_threshold"] = Field(
@@ -80,6 +89,11 @@ class TestConfig(Section):
         require_tile("test.tile", self.tile)
         ordered = sorted(set(self.scales))
         require(ascending(self.scales), f"test.scales must ascend, got {shorten(list(self.scales))}: write {shorten(ordered)}")
+        low, high = self.refine_scores
+        require(
+            low <= high,
+            f"test.refine_scores is [{low}, {high}], which ends below its beginning: write the smaller number first",
+        )
         require_shorter("test.shorter_side", self.shorter_side, "test.longer_side", self.longer_side)
         return self
 

@@ -133,7 +133,7 @@ def config_of_graph(file: OnnxFile) -> Config:
     values: dict[str, Any] = {
         "model": {"backbone": file.metadata.get("backbone", ""), "mask": masks},
         "data": {"classes": file.value("class_names"), "resizing": file.metadata.get("resizing")},
-        "test": {name: file.value(name) for name in _SETTINGS},
+        "test": {name: file.value(name) for name in _SETTINGS} | _refinement(file),
         "train": {"precision": "fp32"},
         **({"mask": {"pasting": file.metadata.get("pasting")}} if masks else {}),
     }
@@ -141,6 +141,13 @@ def config_of_graph(file: OnnxFile) -> Config:
         return parse_config(Config, values, str(file.path))
     except ConfigError as error:
         raise CheckpointError(f"{printable(str(file.path))} describes itself wrongly: {error}") from None
+
+
+def _refinement(file: OnnxFile) -> dict[str, Any]:
+    """How the passes of refinement are joined; older files do not say it, and their graphs do what the defaults say."""
+    if "refinement" not in file.metadata:
+        return {}
+    return {"refinement": file.metadata["refinement"], "refine_scores": file.value("refine_scores")}
 
 
 def require_fixed_settings(own: Config, used: Config, path: str | Path) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision import ops
 
 from backbones import Backbone, FrozenBatchNorm2d
-from detection.inference.refinement import likeliest_boxes
+from detection.inference.refinement import are_refined, likeliest_boxes
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import clip_boxes_to, decode_boxes, nonempty_boxes
 from detection.modeling.faster_rcnn import pad_to_multiple
@@ -101,16 +101,20 @@ class DetectorGraph(nn.Module):
         return _at(boxes, first) * valid[..., None], valid
 
     def refine_boxes(self, features: Sequence[Tensor], regions: Tensor, valid: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities (N, P', K) and boxes (N, P', K, 4) of the proposals and of each pass of box refinement."""
-        context = self.context(features, limits)
-        rounds = []
-        for _ in range(self.detector.config.test.refinement_passes + 1):
+        """Class probabilities (N, P', K) and boxes (N, P', K, 4) of the proposals and of each pass of box refinement: the
+        passes side by side, or their means, as `test.refinement` says."""
+        context, test = self.context(features, limits), self.detector.config.test
+        rounds, there = [], []
+        for _ in range(test.refinement_passes + 1):
             scores, boxes = self.classify(features, regions, context)
-            rounds.append((scores.masked_fill(~valid[..., None], -torch.inf), boxes))
+            rounds.append((scores, boxes))
+            there.append(valid)
             regions = clip_boxes_to(likeliest_boxes(scores, boxes), limits[:, None])
-            valid = valid & nonempty_boxes(regions)
+            valid = valid & nonempty_boxes(regions) & are_refined(scores, test.refine_scores)
+        if test.refinement == "average" and len(rounds) > 1:
+            return mean_of_passes(rounds, there)
         united_scores, united_boxes = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
-        return united_scores, united_boxes
+        return united_scores.masked_fill(~torch.cat(there, dim=1)[..., None], -torch.inf), united_boxes
 
     def classify(self, features: Sequence[Tensor], regions: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Class probabilities (N, P, K), background left out, and one box per class (N, P, K, 4), not clipped, of (N, P, 4)."""
@@ -218,6 +222,18 @@ def plain_norm(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:
     plain = nn.BatchNorm2d(len(frozen.weight), frozen.eps)
     plain.load_state_dict(frozen.state_dict() | {"num_batches_tracked": torch.tensor(0, device="cpu")})
     return plain.eval().requires_grad_(False)
+
+
+def mean_of_passes(rounds: Sequence[tuple[Tensor, Tensor]], there: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Scores (N, P, K) and boxes (N, P, K, 4) of the passes -> their means over those in which a region is `there` (N, P).
+
+    A place with nothing in it has the score -inf.
+    """
+    counts = torch.stack([each.float() for each in there]).sum(dim=0)[..., None]
+    shares = [each[..., None] / counts.clamp(min=1) for each in there]
+    scores = torch.stack([scores * share for (scores, _), share in zip(rounds, shares, strict=True)]).sum(dim=0)
+    boxes = torch.stack([boxes * share[..., None] for (_, boxes), share in zip(rounds, shares, strict=True)]).sum(dim=0)
+    return scores.masked_fill(counts == 0, -torch.inf), boxes
 
 
 def best_of_each_map(logits: Tensor, counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:

@@ -238,7 +238,7 @@ def detect_in_views(views: Sequence[View]) -> list[Detections]:
     """
     first = views[0]
     proposals = unite_proposals([view for view in views if not view.mirrored])
-    regions = refine_boxes(partial(classify_in_views, views), proposals, first.size_hw, first.test.refinement_passes)
+    regions = refine_boxes(partial(classify_in_views, views), proposals, first.size_hw, first.test)
     image_sizes = [array.shape[:2] for array in first.arrays]
     seeing = [view for view in views if view.detector.predicts_masks]
     segment = partial(segment_in_views, seeing, first.size_hw) if seeing else None

@@ -152,6 +152,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("data: {train: [{split: a}]}", "missing key 'data.train.0.format' in /x.yaml: it must be 'voc', 'coco', 'ilsvrc_det'"),
         ("data: {train: [{format: coco, images: a, annotations: a, root: 5}]}", "'data.train.0.root' in /x.yaml must be"),
         ("data: {train: [{format: voc, split: a, coco: 3}]}", "unknown key 'data.train.0.coco'"),
+        ("test: {refine_scores: [0.9, 0.1]}", "test.refine_scores is [0.9, 0.1], which ends below its beginning"),
         ("roi: {refined_iou: 0.4}", "roi.refined_iou is 0.4, below roi.positive_iou, which is 0.5"),
         ("roi: {negative_iou: [0.5, 0.1]}", "roi.negative_iou is [0.5, 0.1], which ends below its beginning"),
         ("roi: {negative_iou: [0.1]}", "'roi.negative_iou' in /x.yaml must be a list of 2 items, each a number from 0 to 1"),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from detection.errors import CheckpointError, ConfigError
 from detection.export import export_backbone, export_detector, graph
 from detection.export import exporter as exporting
 from detection.export.agreement import Agreement, compare_detections
+from detection.export.exported import config_of_graph
 from detection.export.exporter import Exportable, export, exportable_detector
+from detection.export.runtimes import OnnxFile
 from detection.structures import Batch, Detections, pad_images
 from tests.small_detector import detector, noise, select_one
 
@@ -176,6 +179,33 @@ def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
     for ours, theirs in zip(found, detector_predictions_at(model, images), strict=True):
         agreement = compare_detections(ours, theirs)
         assert agreement.close_enough and len(ours) == len(theirs), agreement.sentence
+
+
+@pytest.mark.parametrize("refinement", ["unite", "average"])
+@pytest.mark.parametrize("refine_scores", [(0, 1), (0.45, 1), (0, 0.45)])
+def test_the_graph_refines_as_inference_does(refinement, refine_scores):
+    torch.manual_seed(0)
+    settings = {"refinement_passes": 2, "refinement": refinement, "refine_scores": refine_scores}
+    model = detector(test={**settings, "max_detections": 50}).eval()
+    nn.init.normal_(model.roi_head.class_scores.weight, std=0.05)
+    nn.init.normal_(model.roi_head.box_deltas.weight, std=0.05)
+    images = [noise(65, 97), noise(65, 97)]
+    with torch.inference_mode():
+        outputs = graph.DetectorGraph(model)(torch.stack(images), torch.tensor([[65, 97]] * 2))
+    for ours, theirs in zip(by_image(list(outputs), 2), detector_predictions_at(model, images), strict=True):
+        agreement = compare_detections(ours, theirs)
+        assert agreement.close_enough and len(ours) == len(theirs) > 5, agreement.sentence
+
+
+def test_a_file_says_how_its_graph_refines_and_an_older_one_does_as_the_paper():
+    settings = {"refinement_passes": 1, "refinement": "average", "refine_scores": (0.1, 0.9)}
+    entries = exportable_detector(detector(test=settings)).metadata
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
+    test = config_of_graph(OnnxFile(Path("detector.onnx"), b"", metadata, ())).test
+    assert {name: getattr(test, name) for name in settings} == settings
+    older = {key: value for key, value in metadata.items() if key not in ("refinement", "refine_scores")}
+    test = config_of_graph(OnnxFile(Path("detector.onnx"), b"", older, ())).test
+    assert (test.refinement_passes, test.refinement, test.refine_scores) == (1, "unite", (0, 1))
 
 
 def detector_predictions_at(model, images) -> list[Detections]:
