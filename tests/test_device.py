@@ -1,5 +1,7 @@
 """Devices by name: found, refused in one line, and copied to."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -80,6 +82,13 @@ def test_commands_that_write_refuse_a_device_before_anything_is_there(command, c
     error = capsys.readouterr().err
     assert "cuda:1 is not there" in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_one_place_decides_whether_a_copy_is_waited_for():
+    root = Path(__file__).parents[1]
+    files = [file for folder in ("backbones", "detection", "tools") for file in (root / folder).rglob("*.py")]
+    assert len(files) > 200
+    assert [file.name for file in files if "non_blocking" in file.read_text(encoding="utf-8")] == ["device.py"]
 
 
 def test_only_copies_to_cuda_do_not_wait(monkeypatch):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from detection.allocator import keep_freed_memory
 from detection.config import Config, TrainConfig
+from detection.device import to_device
 from detection.engine.loop import total_loss
 from detection.engine.optim import build_optimizer
 from detection.engine.precision import autocast, resolve_precision
@@ -258,7 +259,7 @@ def torchvision_work(case: DetectorCase) -> Work:
     targets = targets_of(case)
 
     def loss() -> Tensor:
-        return total_loss(model(list(floats.to(case.device, non_blocking=True)), torchvision_targets(targets, case.device)))
+        return total_loss(model(list(to_device(floats, case.device)), torchvision_targets(targets, case.device)))
 
     return _training_step(model, loss, case)
 
