@@ -10,9 +10,12 @@ from torch import nn
 
 from backbones import build_backbone
 from backbones.norm import recompute_bn_statistics
+from detection.config import load_config, override_config
+from detection.data import load_split
 from docs.result_files import ComparisonResult, read_result
 from tests.shapes import write_config
-from tools.benchmarks.real_features import MEASURED, TRAININGS, main, settings_of, unfold_norms, write_renewed
+from tools.benchmarks import real_features
+from tools.benchmarks.real_features import IMPROVEMENTS, MEASURED, TRAININGS, main, settings_of, unfold_norms, write_renewed
 
 HALF = ("model.backbone=resnet50_half", "model.stride_in_1x1=true", "model.stem_pool=ceil", "roi.pooling=align")
 QUICK = ("train.steps=1", "train.log_every=1", "data.workers=0")
@@ -31,11 +34,15 @@ def test_each_row_is_trained_and_measured_once(tmp_path, devkit, weights, monkey
     options = ["--config", str(config), "--json", str(tmp_path / "out.json"), "--threads", "1", "--seeds", "3"]
     rows = ["--picture", str(tmp_path / "losses.png"), "--rows", "config", "random", "torchvision", "norms_learn"]
     monkeypatch.setattr(sys, "argv", ["real_features", *options, *rows, "--", *HALF, *QUICK, f"model.weights={weights}"])
+    sys.argv.insert(1, "--improvements")
+    monkeypatch.setattr(real_features, "IMPROVEMENTS", {"none": (), "voting": ("test.voting=true",)})
     main()
     result = read_result(tmp_path / "out.json")
     assert isinstance(result, ComparisonResult)
     assert list(result.rows) == ["the config", "from random weights", "torchvision's detector", "norms learn"]
     assert list(result.pictures.values()) == ["images/losses.png"] and (tmp_path / "losses.png").stat().st_size > 1000
+    (improved,) = (table for table in result.tables if table.title.startswith("Improvements"))
+    assert [row[0] for row in improved.rows] == ["none", "voting"] and improved.rows[0][1] == result.rows["the config"]["AP"]
     assert [row["seeds"] for row in result.rows.values()] == [1] * 4
     assert "norm: bn" in (tmp_path / "run/norms_learn_3/config.yaml").read_text()
     assert "weights: null" in (tmp_path / "run/random_3/config.yaml").read_text()
@@ -67,9 +74,6 @@ def test_unfolded_norms_compute_what_they_did_from_normalised_values():
 
 
 def test_recomputed_norms_are_written_as_a_classifier(tmp_path, devkit, weights):
-    from detection.config import load_config
-    from detection.data import load_split
-
     config = load_config(write_config(tmp_path, devkit), [*HALF])
     write_renewed(config, weights, load_split(config.data, "train"), tmp_path / "new.pt", change=recompute_bn_statistics)
     new = build_backbone("resnet50_half", weights=tmp_path / "new.pt", stride_in_1x1=True, stem_pool="ceil").state_dict()
@@ -82,3 +86,9 @@ def test_the_papers_rate_drops_after_two_thirds():
     paper = next(each for each in TRAININGS if each.folder == "paper")
     assert "train.lr_drops=[400]" in settings_of(paper, 0, 600)
     assert settings_of(TRAININGS[0], 1, 600) == ["train.seed=1"]
+
+
+def test_the_settings_that_are_measured_exist(tmp_path, devkit):
+    config = load_config(write_config(tmp_path, devkit))
+    for settings in [*IMPROVEMENTS.values(), *(each.settings for each in TRAININGS if each.folder != "paper")]:
+        override_config(config, list(settings))

@@ -41,8 +41,9 @@ from tools.benchmarks.reference import TorchvisionDetector
 from tools.benchmarks.trainings import LAST, PREDEFINED, build_parser, comparison, figure, read_experiment, run_training
 
 METRICS = ("AP", "AP50", "voc_area")
-MEASURED = "measured.json"
-"""The figures of a finished training, in its folder."""
+IMPROVED_METRICS = ("AP", "AP50", "AP75")
+MEASURED, IMPROVED = "measured.json", "improved.json"
+"""The figures of a finished training, and those with box refinement, in its folder."""
 NORM_BATCHES = 50
 """So many batches of the training images tell the statistics of the norms."""
 
@@ -79,7 +80,22 @@ TRAININGS = (
     Training("norms frozen with statistics of these images", "norms_recomputed", (), "recomputed"),
     Training("conv1 frozen", "freeze_1", ("model.freeze_stages=1",)),
     Training("conv1 to conv3_x frozen", "freeze_3", ("model.freeze_stages=3",)),
+    Training("learns from refined boxes too", "refined", ("roi.refined_iou=0.6",)),
 )
+
+REFINED = ("config", "refined")
+"""The rows that are tested with box refinement, too."""
+ONE_PASS = "test.refinement_passes=1"
+IMPROVEMENTS = {
+    "none": (),
+    "refinement": (ONE_PASS,),
+    "refinement, scores of 0.05 to 0.8": (ONE_PASS, "test.refine_scores=[0.05,0.8]"),
+    "refinement, mean of the passes": (ONE_PASS, "test.refinement=average"),
+    "voting": ("test.voting=true",),
+    "refinement and voting": (ONE_PASS, "test.voting=true"),
+    "refinement, mean of the passes, and voting": (ONE_PASS, "test.refinement=average", "test.voting=true"),
+}
+"""Settings of the test that are measured on finished detectors with `--improvements`."""
 
 
 def settings_of(training: Training, seed: int, steps: int) -> list[str]:
@@ -137,6 +153,35 @@ def figures_of(result: EvaluationResult, folder: Path) -> dict[str, Any]:
         "seconds": {"training, s/image": figure(seconds_per_image(folder / "metrics.jsonl"))} | seconds,
         "classes": {name: figure(value) for name, value in result.class_ap["voc_area"].items()},
     }
+
+
+def improve(config: Config, training: Training, seed: int, validation: Dataset) -> None:
+    """Measure a finished detector with each of IMPROVEMENTS, and keep what is found in its folder."""
+    folder = config.output_dir / f"{training.folder}_{seed}"
+    written = folder / IMPROVED
+    found: dict[str, dict[str, float]] = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+    for name, settings in IMPROVEMENTS.items():
+        if name not in found:
+            metrics = evaluate(
+                load_detector(folder / LAST, partial(override_config, overrides=list(settings))), validation
+            ).metrics
+            found[name] = {key: figure(metrics[key]) for key in ("AP", "AP50", "AP75")}
+            write_json(written, found)
+
+
+def improvement_tables(config: Config) -> list[dict[str, Any]]:
+    """A table for each row that was tested with IMPROVEMENTS: the mean of its seeds."""
+    tables = []
+    for training in TRAININGS:
+        files = sorted(config.output_dir.glob(f"{training.folder}_[0-9]*/{IMPROVED}"))
+        runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        names = [name for name in IMPROVEMENTS if runs and all(name in run for run in runs)]
+        means = {name: [statistics.mean(run[name][key] for run in runs) for key in IMPROVED_METRICS] for name in names}
+        rows = [[name, *map(figure, values)] for name, values in means.items()]
+        if rows:
+            title = f"Improvements in the test, {training.title}, {len(runs)} training{'s' if len(runs) > 1 else ''}"
+            tables.append({"title": title, "columns": ["", *IMPROVED_METRICS], "rows": rows})
+    return tables
 
 
 def starting_weights(config: Config, kind: Weights, training: Dataset) -> Path | None:
@@ -225,6 +270,7 @@ def as_result(
         tables=[
             {"title": "Each class, VOC area, mean of the seeds", "columns": ["", *classes], "rows": by_class},
             {"title": "Each training", "columns": ["", *METRICS], "rows": by_run},
+            *improvement_tables(config),
         ],
         pictures={} if picture is None else {"The loss as the trainings go on": f"images/{picture.name}"},
     )
@@ -262,6 +308,7 @@ def main() -> None:
     names = [training.folder for training in TRAININGS]
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the losses there, a file of docs/images")
+    parser.add_argument("--improvements", action="store_true", help=f"test {' and '.join(REFINED)} with box refinement, too")
     options = parser.parse_intermixed_args()
     keep_freed_memory()
     config = read_experiment(options)
@@ -270,6 +317,8 @@ def main() -> None:
         for training in TRAININGS:
             if training.folder in options.rows:
                 print(training.title, seed, measure(config, training, seed, datasets)["metrics"], flush=True)
+                if options.improvements and training.folder in REFINED:
+                    improve(config, training, seed, datasets["val"])
                 every = {each.title: finished(config, each) for each in TRAININGS}
                 found = {title: by_seed for title, by_seed in every.items() if by_seed}
                 if options.picture is not None:
