@@ -59,7 +59,8 @@ def test_each_row_is_trained_and_measured_once(tmp_path, devkit, weights, monkey
 def test_unfolded_norms_compute_what_they_did_from_normalised_values():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)).eval()
-    for norm in (net[1], net[4]):
+    for norm in (module for module in net if isinstance(module, nn.BatchNorm2d)):
+        assert norm.running_mean is not None and norm.running_var is not None
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
         nn.init.normal_(norm.running_mean)
