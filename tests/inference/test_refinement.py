@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detection.config import TestConfig
+from detection.config import TestConfig as Settings
 from detection.inference.detector import views_of
 from detection.inference.refinement import refine_boxes, refined_regions
 from detection.inference.views import classify_in_views
@@ -30,7 +30,7 @@ def halving(regions: Sequence[Tensor]) -> ScoredRegions:
 
 def test_two_passes_by_hand():
     found = refine_boxes(
-        halving, [torch.tensor([[0.0, 0, 16, 12]]), torch.zeros(0, 4)], (20, 20), TestConfig(refinement_passes=2)
+        halving, [torch.tensor([[0.0, 0, 16, 12]]), torch.zeros(0, 4)], (20, 20), Settings(refinement_passes=2)
     )
     scores, boxes = found.scores, found.boxes
     # 16 x 12 is wide: its left half 8 x 12 comes next, then that one's upper half 8 x 6.
@@ -42,7 +42,7 @@ def test_two_passes_by_hand():
 
 def test_no_pass_is_the_plain_classification():
     regions = [torch.tensor([[0.0, 0, 16, 12]])]
-    found, expected = refine_boxes(halving, regions, (20, 20), TestConfig()), halving(regions)
+    found, expected = refine_boxes(halving, regions, (20, 20), Settings()), halving(regions)
     torch.testing.assert_close(found.scores, expected.scores)
     torch.testing.assert_close(found.boxes, expected.boxes)
 
@@ -56,13 +56,13 @@ def test_regions_are_clipped_and_empty_ones_dropped():
 def test_the_mean_of_passes_by_hand():
     """The first proposal goes through both passes; the second one's box is empty after the first."""
     proposals = torch.tensor([[0.0, 0, 16, 12], [30, 0, 46, 12]])
-    found = refine_boxes(halving, [proposals], (20, 20), TestConfig(refinement_passes=1, refinement="average"))
+    found = refine_boxes(halving, [proposals], (20, 20), Settings(refinement_passes=1, refinement="average"))
     torch.testing.assert_close(found.scores[0], torch.tensor([[0.5, 0.5], [0.8, 0.2]]))
     assert found.boxes[0].tolist() == [[[0, 0, 6, 12], [0, 0, 12, 6]], [[30, 0, 38, 12], [30, 0, 46, 6]]]
 
 
 def literal(
-    classify, proposals: Tensor, size_hw: tuple[int, int], test: TestConfig
+    classify, proposals: Tensor, size_hw: tuple[int, int], test: Settings
 ) -> list[tuple[list[float], list[list[float]]]]:
     """Region by region, in Python: (scores, boxes) of every prediction."""
     passes: list[list[tuple[list[float], list[list[float]]]]] = [[] for _ in range(test.refinement_passes + 1)]
@@ -105,7 +105,7 @@ def test_equals_a_literal_loop(seed, count, passes, refinement, refine_scores):
     classify = partial(classify_in_views, views_of([model], [noise(64, 80).permute(1, 2, 0).numpy()]))
     corner = torch.rand(count, 2) * 40
     proposals = torch.cat([corner, corner + 4 + torch.rand(count, 2) * 36], dim=1)
-    test = TestConfig(refinement_passes=passes, refinement=refinement, refine_scores=refine_scores)
+    test = Settings(refinement_passes=passes, refinement=refinement, refine_scores=refine_scores)
     with torch.inference_mode():
         found = refine_boxes(classify, [proposals], (64, 80), test)
         expected = literal(classify, proposals, (64, 80), test)
@@ -131,7 +131,7 @@ def test_which_regions_are_refined(seed, refinement, refine_scores):
     first = scaled([proposals])
     inside = [in_interval(float(best), refine_scores) for best in first.scores[0].amax(dim=1)]
     found = refine_boxes(
-        scaled, [proposals], (20, 20), TestConfig(refinement_passes=1, refinement=refinement, refine_scores=refine_scores)
+        scaled, [proposals], (20, 20), Settings(refinement_passes=1, refinement=refinement, refine_scores=refine_scores)
     )
     assert counts == [6, 6, sum(inside)]
     if refinement == "unite":
