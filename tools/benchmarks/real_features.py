@@ -66,7 +66,7 @@ PAPER = (
     "rpn.ignore_straddling=true",
     "rpn.min_size=16",
     "train.schedule=step",
-    "train.clip_norm=0",
+    "train.clip_norm=null",
     "test.nms_threshold=0.3",
 )
 """What the paper does otherwise, beside sizes and numbers of regions."""
