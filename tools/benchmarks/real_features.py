@@ -1,8 +1,9 @@
 """What a detector learns from real features, and what of the recipe it needs: trainings that differ in one thing each.
 
 The config is that of the first row. Each row is trained with several seeds, on the same images and equally long: with the
-paper's recipe, from random weights, by torchvision, with norms that learn, with fewer or more frozen stages. A training that is
-finished is not repeated; the file of docs/results is written after each, from all that are there.
+paper's recipe, from random weights, by torchvision, with norms that learn, with fewer or more frozen stages, with a head that
+learns from its own boxes. A training that is finished is not repeated; the file of docs/results is written after each, from all
+that are there.
 """
 
 from __future__ import annotations
@@ -80,10 +81,14 @@ TRAININGS = (
     Training("norms frozen with statistics of these images", "norms_recomputed", (), "recomputed"),
     Training("conv1 frozen", "freeze_1", ("model.freeze_stages=1",)),
     Training("conv1 to conv3_x frozen", "freeze_3", ("model.freeze_stages=3",)),
-    Training("learns from refined boxes too", "refined", ("roi.refined_iou=0.6",)),
+    Training("learns from refined boxes from IoU 0.5 on", "refined_5", ("roi.refined_iou=0.5",)),
+    Training("learns from refined boxes from IoU 0.6 on", "refined_6", ("roi.refined_iou=0.6",)),
+    Training("global context", "context", ("roi.context=true",)),
+    # Another training than the first only where the CPU has bf16, which it then takes by itself.
+    Training("in float32", "fp32", ("train.precision=fp32",)),
 )
 
-REFINED = ("config", "refined")
+REFINED = ("config", "refined_5", "refined_6")
 """The rows that are tested with box refinement, too."""
 ONE_PASS = "test.refinement_passes=1"
 IMPROVEMENTS = {
@@ -308,7 +313,7 @@ def main() -> None:
     names = [training.folder for training in TRAININGS]
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the losses there, a file of docs/images")
-    parser.add_argument("--improvements", action="store_true", help=f"test {' and '.join(REFINED)} with box refinement, too")
+    parser.add_argument("--improvements", action="store_true", help=f"test {', '.join(REFINED)} with box refinement, too")
     options = parser.parse_intermixed_args()
     keep_freed_memory()
     config = read_experiment(options)
