@@ -41,7 +41,11 @@ def batches_that(act: Any, at: int) -> Any:
 @needs_hangup
 def test_a_hangup_saves_and_resuming_is_exact(tmp_path: Path) -> None:
     run(tmp_path / "whole")
-    result = run(tmp_path / "cut", batches=batches_that(lambda: os.kill(os.getpid(), signal.SIGHUP), at=12))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        result = run(tmp_path / "cut", batches=batches_that(lambda: os.kill(os.getpid(), signal.SIGHUP), at=12))
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert (result.steps, result.signal) == (7, signal.SIGHUP)
     run(tmp_path / "cut", resume=True)
     assert_same_run(tmp_path / "cut", tmp_path / "whole")

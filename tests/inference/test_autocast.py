@@ -189,7 +189,7 @@ NETWORK = {
     ("levels.py", "pool_at_chosen"),
     ("roi_align.py", "roi_align"),
     ("roi_align.py", "_weighted_sums"),
-    *((file, None) for file in ("blocks.py", "norm.py", "resnet.py", "roi_max_pool.py")),
+    *((file, None) for file in ("blocks.py", "convolution.py", "norm.py", "resnet.py", "roi_max_pool.py")),
 }
 
 
