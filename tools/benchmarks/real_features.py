@@ -288,15 +288,12 @@ def draw_losses(config: Config, found: Mapping[str, Mapping[int, object]], pictu
     plot_curves(select_curves(runs, list(found), train_metric="loss", smooth=3), picture)
 
 
-def mean_row(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mean_row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over the seeds, and how far apart the trainings' AP50 are."""
-    row = {key: figure(statistics.mean(run["metrics"][key] for run in runs)) for key in METRICS}
-    row |= {"seeds": len(runs), "spread of AP50": figure(_spread([run["metrics"]["AP50"] for run in runs]))}
+    row: dict[str, Any] = {key: figure(statistics.mean(run["metrics"][key] for run in runs)) for key in METRICS}
+    found = [run["metrics"]["AP50"] for run in runs]
+    row |= {"seeds": len(runs), "spread of AP50": figure(max(found) - min(found)) if len(found) > 1 else ""}
     return row | {key: figure(statistics.mean(run["seconds"][key] for run in runs)) for key in runs[0]["seconds"]}
-
-
-def _spread(values: Sequence[float]) -> float:
-    return max(values) - min(values)
 
 
 def finished(config: Config, training: Training) -> dict[int, dict[str, Any]]:
