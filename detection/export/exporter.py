@@ -40,7 +40,12 @@ ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 18
 OLDEST_TORCH = "2.11"  # older versions put conditions on the sizes of the images
 # Settings of `config.test` in the file's metadata: how its user has to resize images, and what is fixed in the graph.
-METADATA_SETTINGS = {"shorter_side", "longer_side", "score_threshold", "nms_threshold", "max_detections"} | {
+METADATA_SETTINGS = {
+    "shorter_side",
+    "longer_side",
+    "score_threshold",
+    "nms_threshold",
+    "max_detections",
     "refinement_passes",
     "refinement",
     "refine_scores",
