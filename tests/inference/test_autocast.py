@@ -28,6 +28,7 @@ SIZES = {"shorter_side": SIDE, "longer_side": 2600}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "plain": {},
     "refinement": {"refinement_passes": 2},
+    "mean of the passes": {"refinement_passes": 2, "refinement": "average", "refine_scores": [0.05, 0.8]},
     "voting": {"voting": True},
     "voting above the threshold": {"voting": True, "voting_candidates": "above_threshold", "score_threshold": 0.2},
     "scales": {"scales": [1600, 2000, 2400], "scale_area": 900},
