@@ -15,6 +15,17 @@ from typing import BinaryIO
 _NAME_BYTES = 240  # of a name that others are added to: file systems take 255
 
 
+def expand_home(path: str | Path) -> Path:
+    """A path as people write it: "~/x" is in the user's home, "~name/x" in that user's, where there is such a home.
+
+    A shell expands neither in `--option=~/x` or `key=~/x`, and nobody does in a file.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def exists(path: str | Path) -> bool:
     """Whether there is something of that name; a name that is too long or holds a NUL names nothing, where pathlib raises."""
     return os.path.exists(path)  # noqa: PTH110

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import printable, shorten
-from backbones.files import exists, is_file, open_regular, read_regular, remove_leftovers, replacing, write_whole
+from backbones.files import exists, expand_home, is_file, open_regular, read_regular, remove_leftovers, replacing, write_whole
 from detection.errors import DatasetError
 
 __all__ = [
     "METRICS_FILE",
     "TRAINED_FILES",
     "exists",
+    "expand_home",
     "find_trained_weights",
     "is_file",
     "new_folder",

@@ -23,7 +23,8 @@ On the command line, `dotted.key=value` overrides a key; a number steps into a l
 overrides of one key the last counts.
 
 Files are UTF-8 and strict: a key may be given once, numbers are plain decimal ones (`10`, `0.5`, `1e-3`, `90_000`; `010` and
-`1:30` are texts), texts that YAML reads as something else, such as `"no"` or `"5"`, are put in quotes.
+`1:30` are texts), texts that YAML reads as something else, such as `"no"` or `"5"`, are put in quotes. `~` at the start of a
+path is your home, here and in the options of commands.
 
 *list* is a YAML list, `[1, 2]`. A type with *or null* takes `null`: not set. Types of numbers name their bounds.
 """

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from backbones.errors import shorten
 from detection.errors import ConfigError
-from detection.files import exists
+from detection.files import exists, expand_home
 
 # Bytes, of the common file systems; a name may have 255, but `replacing` writes under a longer one first.
 _LONGEST_NAME, _LONGEST_PATH = 240, 4000
@@ -69,17 +69,18 @@ def threshold(text: str) -> float | Path:
     """The type of an option: a number from 0 to 1, or a file that has one for each class."""
     if _NUMBER.fullmatch(text):
         return fraction(text)
-    named = Path(text).suffix.lower() in (".yaml", ".yml") and "\0" not in text  # an absent one is told as such when it is read
-    if not text.strip() or not (named or exists(text)):
+    file = expand_home(text)
+    named = file.suffix.lower() in (".yaml", ".yml") and "\0" not in text  # an absent one is told as such when it is read
+    if not text.strip() or not (named or exists(file)):
         raise argparse.ArgumentTypeError(f"must be 0 to 1, or a YAML file with a number for each class, got {shorten(text)}")
-    return Path(text)
+    return file
 
 
 def any_path(text: str) -> Path:
     """The type of an option: the name of a file or folder that may be there or not."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"must be the name of a file or folder, got {shorten(text)}")
-    return Path(text)
+    return expand_home(text)
 
 
 def output_file(text: str) -> Path:

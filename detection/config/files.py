@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backbones.errors import printable, shorten
-from backbones.files import read_regular
+from backbones.files import expand_home, read_regular
 from detection.config.classifier import ClassifierConfig
 from detection.config.explain import explain
 from detection.config.limits import ByClass, Section
@@ -175,7 +175,7 @@ def _base_file(base: object, path: Path) -> Path:
     """The file that `base` names in the config at `path`: relative to that file, or a packaged config `resdet:NAME`."""
     if not isinstance(base, str) or not base:
         raise ConfigError(f"'base' in {printable(str(path))} must be the name of a config, got {shorten(base)}")
-    return config_file(base) if base.startswith(PREFIX) else path.parent / base
+    return config_file(base) if base.startswith(PREFIX) else path.parent / expand_home(base)
 
 
 def _overlay(under: dict[str, Any], over: dict[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:

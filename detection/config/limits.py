@@ -11,10 +11,11 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from backbones.errors import MAX_NAME_LENGTH, name_fault, shorten
+from backbones.files import expand_home
 from detection.config.class_lists import MAX_CLASSES
 
 MAX_NUMBER = 2**63 - 1
@@ -71,7 +72,7 @@ Real = Annotated[float, BeforeValidator(_number)]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_NAME_LENGTH)]
 Year = Annotated[str, BeforeValidator(_year), Field(max_length=MAX_NAME_LENGTH)]
-FilePath = Annotated[Path, BeforeValidator(_path)]
+FilePath = Annotated[Path, BeforeValidator(_path), AfterValidator(expand_home)]
 
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 ByClass = Annotated[dict[Text, Fraction], Field(max_length=MAX_CLASSES)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backbones.errors import MAX_NAME_LENGTH, shorten
+from backbones.files import expand_home
 from detection.errors import ConfigError, did_you_mean
 
 PREFIX = "resdet:"
@@ -24,7 +25,7 @@ def config_file(name: str | Path) -> Path:
     """
     text = str(name)
     if not text.startswith(PREFIX):
-        return Path(name)
+        return expand_home(name)
     known = list_configs()
     wanted = text.removesuffix(".yaml")
     if wanted not in known:

@@ -33,7 +33,7 @@ from detection.data.records import describe_relative
 from detection.data.split import ImageSplit, describe_uneven, read_split, select_records
 from detection.data.voc import read_voc
 from detection.errors import DatasetError
-from detection.files import exists
+from detection.files import exists, expand_home
 from detection.structures import ImageId, Record
 
 
@@ -204,7 +204,7 @@ def _describe(source: Source) -> str:
 
 def data_home() -> Path:
     """Where data sets are that are not where a config says: $RESDET_DATASETS, or datasets/."""
-    return Path(os.environ.get("RESDET_DATASETS") or "datasets")
+    return expand_home(os.environ.get("RESDET_DATASETS") or "datasets")
 
 
 def resolve_file(path: Path) -> Path:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from detection.cli.arguments import any_path
 from detection.config import Config, VocSource, dump_config, load_classifier_config, load_config
+from detection.data.catalog import data_home
 from detection.errors import ConfigError
 
 
@@ -96,3 +98,17 @@ def test_classifier_defaults_are_the_papers(write):
     train = load_classifier_config(write("train: {log_every: 5}")).train
     assert (train.batch_size, train.images_per_device, train.learning_rate, train.steps) == (256, 32, 0.1, 600000)
     assert (train.weight_decay, train.momentum) == (1e-4, 0.9)
+
+
+@pytest.mark.parametrize("written", ["~/data", "~nobody-of-that-name/data"])
+def test_a_path_in_the_users_home(tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    meant = tmp_path / "data" if written == "~/data" else Path(written)
+    (tmp_path / "base.yaml").write_text("train: {steps: 7}")
+    (tmp_path / "mine.yaml").write_text(f"base: ~/base.yaml\noutput_dir: {written}\nmodel: {{weights: {written}}}")
+    config = load_config("~/mine.yaml", [f"data.train=[{{format: voc, root: {written}, split: train}}]"])
+    assert config.output_dir == config.model.weights == config.data.train[0].root == meant
+    assert config.train.steps == 7
+    monkeypatch.setenv("RESDET_DATASETS", written)
+    assert data_home() == meant
+    assert any_path(written) == meant

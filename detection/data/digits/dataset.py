@@ -6,7 +6,6 @@ Every scan of a digit belongs to one split, so that the test split's handwriting
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from detection.data.catalog import data_home
 from detection.data.digits.drawing import (
     CLASSES,
     Image,
@@ -66,7 +66,7 @@ def make_digits(folder: Path, options: DigitsOptions | None = None, *, force: bo
 
 def default_folder() -> Path:
     """Where the configs look for it: below $RESDET_DATASETS, else below datasets/ in the working folder."""
-    return Path(os.environ.get("RESDET_DATASETS") or "datasets") / "digits"
+    return data_home() / "digits"
 
 
 def _check_sizes(options: DigitsOptions) -> None:
