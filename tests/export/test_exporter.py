@@ -164,14 +164,15 @@ def test_metadata_name_every_class():
     assert exportable_detector(detector(test={"score_threshold": 0.3})).metadata["score_threshold"] == 0.3
 
 
-def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path):
+@pytest.mark.parametrize("refining", [{}, {"refinement": "average", "refine_scores": (0.3, 0.9)}])
+def test_context_refinement_max_pooling_and_the_authors_strides(tmp_path, refining):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     torch.manual_seed(0)
     model = detector(
         model={"stem_pool": "ceil", "norm": "frozen_bn"},
         roi={"context": True, "pooling": "max"},
-        test={"refinement_passes": 1, "max_detections": 50},
+        test={"refinement_passes": 1, "max_detections": 50, **refining},
     ).eval()
     export_detector(model, tmp_path / "detector.onnx")
     images = [noise(65, 97), noise(65, 97)]
