@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision import ops
 
 from backbones import Backbone, FrozenBatchNorm2d
+from backbones.convolution import Conv2d
 from detection.inference.refinement import are_refined, likeliest_boxes
 from detection.modeling import FasterRCNN
 from detection.modeling.boxes import clip_boxes_to, decode_boxes, nonempty_boxes
@@ -207,14 +208,45 @@ class BackboneGraph(nn.Module):
         return tuple(self.backbone(self.backbone.preprocessing.normalize(images)).values())
 
 
+class PickingConv2d(nn.Conv2d):
+    """A 1x1 convolution with a stride as two steps: pick the pixels, then convolve all of them.
+
+    Of a graph in int8 OpenVINO would divide a strided one so itself, too late for int8: it would compute it in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, O, H/stride, W/stride), rounded up."""
+        return F.conv2d(F.max_pool2d(x, 1, self.stride), self.weight, self.bias, groups=self.groups)
+
+
 def frozen_copy(network: Network) -> Network:
-    """A copy of a network for inference on the CPU. Its frozen norms become torch's own: ours branch on the input's size."""
+    """A copy of a network for inference on the CPU, with layers that runtimes take as they are.
+
+    Its frozen norms become torch's own, as ours branch on the input's size, and its strided 1x1 convolutions `PickingConv2d`.
+    """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, FrozenBatchNorm2d):
                 setattr(parent, name, plain_norm(child))
+            elif _picks_pixels(child):
+                setattr(parent, name, picking_conv(child))
     return network
+
+
+def _picks_pixels(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if not isinstance(layer, nn.Conv2d) or type(layer) not in (nn.Conv2d, Conv2d):  # other classes may compute other things
+        return False
+    return layer.kernel_size == (1, 1) and layer.stride != (1, 1) and layer.padding == (0, 0)
+
+
+def picking_conv(conv: nn.Conv2d) -> PickingConv2d:
+    """A strided 1x1 convolution as two steps, with the same parameters."""
+    stride = conv.stride[0], conv.stride[1]
+    with torch.device("meta"):
+        picking = PickingConv2d(conv.in_channels, conv.out_channels, 1, stride, groups=conv.groups, bias=conv.bias is not None)
+    picking.load_state_dict(conv.state_dict(), assign=True)
+    return picking.eval().requires_grad_(False)
 
 
 def plain_norm(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:

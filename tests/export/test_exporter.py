@@ -231,6 +231,25 @@ def test_backbone(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [("resnet18", {}, 3), ("resnet34_c", {}, 3), ("resnet50_half", {}, 3), ("resnet50_half", {"stride_in_1x1": True}, 6)],
+)
+@torch.no_grad()
+def test_no_1x1_convolution_of_a_graph_has_a_stride(name, options, count):
+    backbone = build_backbone(name, norm="frozen_bn", **options).eval()
+    copied = graph.frozen_copy(backbone).double()
+    backbone.double()
+    convs = [module for module in copied.modules() if isinstance(module, nn.Conv2d)]
+    strided = [conv for conv in convs if conv.kernel_size == (1, 1) and conv.stride != (1, 1)]
+    assert len(strided) == count and all(isinstance(conv, graph.PickingConv2d) for conv in strided)
+    assert {key for key in copied.state_dict() if "num_batches" not in key} == set(backbone.state_dict())
+    for size_hw in ((64, 96), (33, 71)):
+        images = torch.randn(2, 3, *size_hw, dtype=torch.float64)
+        for ours, theirs in zip(copied(images).values(), backbone(images).values(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"voting": True}, "test.voting=true cannot be exported, only one view at one scale can: set test.voting=false"),

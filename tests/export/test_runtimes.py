@@ -136,6 +136,16 @@ def test_int8_is_small_and_keeps_the_predictors(file: Path, int8: Path) -> None:
     assert about == {**before, "arithmetic": "int8"}
 
 
+@pytest.mark.skipif(not HAS_OPENVINO, reason="openvino is not installed")
+def test_openvino_computes_all_but_the_predictors_in_int8(int8: Path) -> None:
+    import openvino
+
+    graph = openvino.Core().compile_model(int8, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    about = [operation.get_rt_info() for operation in graph.get_ordered_ops()]
+    layers = [each["runtimePrecision"].value for each in about if each["layerType"].value == "Convolution"]
+    assert len(layers) == 23 and layers.count("f32") == 2  # the RPN's two predictors
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_command_writes_the_same_labels(
     model: Detector, file: Path, photos: Path, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch, capsys
