@@ -212,7 +212,8 @@ def _c4_pooling(roi: RoiConfig) -> nn.Module:
     class MaxPooling(MultiScaleRoIAlign):  # FasterRCNN takes nothing else
         def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
             # On a CPU its operator wants features and boxes in one type; on a GPU autocast gives it float32 and casts back so.
-            return roi_pool(x["0"].float(), boxes, self.output_size, 1 / 16).to(x["0"].dtype)
+            rois = [each.float() for each in boxes]
+            return roi_pool(x["0"].float(), rois, self.output_size, 1 / 16).to(x["0"].dtype)
 
     kind = MaxPooling if roi.pooling == "max" else MultiScaleRoIAlign
     return kind(["0"], roi.pool_size, roi.sampling_ratio or -1)
