@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backbones.errors import printable
 from detection.analysis.plots import curve_colors, label_runs, new_figure, save_figure
 from detection.engine.run_curves import CurveKind, MetricCurve, RunCurves, read_run
 from detection.errors import ConfigError, nearest
 from detection.fonts import plot_families, plot_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFAULT_METRICS = ("top1_error", "AP")
 """What is drawn by default: the first of these that the evaluations have."""
@@ -149,6 +152,15 @@ def plot_curves(plot: CurvePlot, file: Path) -> None:
     if training_axes is not axes:
         training_axes.set_ylabel(train_metric)
     axes.grid(alpha=0.3)
-    # Below the axes: within them, curves of the second axis would run across it.
-    figure.legend(loc="outside lower center", ncols=min(len(plot.runs), 4), prop={"family": families} if families else None)
+    add_legend_below(figure, len(plot.runs), families)
     save_figure(figure, file)
+
+
+def add_legend_below(figure: Figure, entries: int, families: Sequence[str] | None) -> None:
+    """Add a legend of so many entries below the axes, where no curve of a second axis runs across it: up to four columns, as
+    many as the figure's width has room for."""
+    for columns in range(min(entries, 4), 0, -1):
+        legend = figure.legend(loc="outside lower center", ncols=columns, prop={"family": families} if families else None)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from detection.analysis.curves import MetricCurve, plot_curves, read_run, select_curves, smoothed
-from detection.analysis.plots import curve_colors, label_runs
+from detection.analysis.curves import MetricCurve, add_legend_below, plot_curves, read_run, select_curves, smoothed
+from detection.analysis.plots import curve_colors, label_runs, new_figure
 from detection.data.images import read_image
 from detection.errors import ConfigError
 
@@ -68,3 +68,16 @@ def test_losses_of_the_validation_split_are_drawn_beside_the_trainings(tmp_path)
     plot_curves(total, tmp_path / "curves.png")
     with pytest.raises(ConfigError, match="has no evaluation metric 'val_los'; did you mean 'val_loss'"):
         select_curves([run], metric="val_los")
+
+
+@pytest.mark.parametrize(("labels", "columns"), [(["a"], 1), (list("abcdefg"), 4), (["a run with a long name " * 2] * 13, 2)])
+def test_a_legend_is_as_wide_as_the_figure_at_most(labels, columns):
+    figure = new_figure(9, 5.5)
+    axes = figure.subplots()
+    for label in labels:
+        axes.plot([0, 1], [0, 1], label=label)
+    add_legend_below(figure, len(labels), None)
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width and legend._ncols == columns

@@ -36,11 +36,13 @@ NAMES = {
         *("runs/bccd/s0/best.pt", "runs/coco_r101/best.pt", "runs/mine/best.pt", "runs/pets/best.pt", "runs/voc_r101/last.pt"),
         *("runs/quickstart/detector/best.pt", "runs/quickstart/detector/last.pt", "runs/quickstart_long/detector/last.pt"),
         *("runs/x/best.pt", "runs/ilsvrc_det_r101/best.pt", "torchvision/fasterrcnn_resnet50_fpn_v2"),
+        "runs/photos/config_0/last.pt",
         "detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x",
     ),
     "context/best.pt": (
         *("context_0.pt", "context_1.pt", "context_2.pt"),
         *("runs/bccd/c0/best.pt", "runs/bccd/c1/best.pt", "runs/bccd/c2/best.pt"),
+        *("runs/photos/context_0/last.pt", "runs/photos/context_1/last.pt", "runs/photos/context_2/last.pt"),
     ),
     "classifier/model.pt": (
         *("r34.pt", "r50.pt", "r101.pt", "runs/cifar10_r18/model.pt", "runs/imagenet_r50/model.pt"),

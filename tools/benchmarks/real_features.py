@@ -88,6 +88,8 @@ TRAININGS = (
     Training("in float32", "fp32", ("train.precision=fp32",)),
 )
 
+DRAWN = ("config", "paper", "random", "torchvision", "norms_learn", "norms_recomputed")
+"""The rows whose losses are drawn: those of the others would lie on that of the config."""
 REFINED = ("config", "refined_5", "refined_6")
 """The rows that are tested with box refinement, too."""
 ONE_PASS = "test.refinement_passes=1"
@@ -282,10 +284,11 @@ def as_result(
 
 
 def draw_losses(config: Config, found: Mapping[str, Mapping[int, object]], picture: Path) -> None:
-    """Draw the loss of the first seed's training of each row."""
-    folders = {each.title: each.folder for each in TRAININGS}
-    runs = [config.output_dir / f"{folders[title]}_{min(by_seed)}" for title, by_seed in found.items()]
-    plot_curves(select_curves(runs, list(found), train_metric="loss", smooth=3), picture)
+    """Draw the loss of the first seed's training of the rows in DRAWN."""
+    there = {each.title: each.folder for each in TRAININGS if each.title in found}
+    drawn = {title: folder for title, folder in there.items() if folder in DRAWN} or there
+    runs = [config.output_dir / f"{folder}_{min(found[title])}" for title, folder in drawn.items()]
+    plot_curves(select_curves(runs, list(drawn), train_metric="loss", smooth=3), picture)
 
 
 def mean_row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
