@@ -126,10 +126,12 @@ BY_HAND = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
+    from backbones.files import expand_home
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*DATASETS, *BY_HAND]
     parser.add_argument("datasets", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    root = Path(os.environ.get("RESDET_DATASETS") or Path(__file__).parent)
+    root = expand_home(os.environ.get("RESDET_DATASETS") or Path(__file__).parent)
     parser.add_argument("--root", type=Path, default=root, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--base-url", metavar="URL", help="a folder of a mirror that holds the files; checksums still count")
     parser.add_argument("--keep", action="store_true", help="keep the archives (in DIR/archives) after unpacking")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from detection.data.digits import DigitsOptions, make_digits
 from detection.errors import DatasetError
+from detection.files import expand_home
 
 DEFAULTS = DigitsOptions()
 
@@ -35,7 +36,7 @@ def not_negative(text: str) -> int:
 
 def default_output() -> Path:
     """Where the configs look for it: below $RESDET_DATASETS, else in this script's folder."""
-    return Path(os.environ.get("RESDET_DATASETS") or Path(__file__).parent) / "digits"
+    return expand_home(os.environ.get("RESDET_DATASETS") or Path(__file__).parent) / "digits"
 
 
 def build_parser() -> argparse.ArgumentParser:

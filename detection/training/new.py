@@ -21,7 +21,7 @@ from detection.data.folder import config_of_folder
 from detection.data.settle import settle_config
 from detection.device import parse_device
 from detection.errors import ConfigError, DatasetError
-from detection.files import exists, write_whole
+from detection.files import exists, expand_home, write_whole
 from detection.structures import Record
 from detection.training.proposal import (
     BATCH,
@@ -93,7 +93,7 @@ def new_experiment(
     """
     findings: list[str] = []
     architecture = _architecture(Path(weights))
-    root = Path(data).expanduser().absolute()
+    root = expand_home(data).absolute()
     if not exists(root):
         raise DatasetError(f"there is no file or folder {root}")
     folder = config_of_folder(root, tell=findings.append)
