@@ -1,13 +1,15 @@
 """Convolutions whose gradients are matrix products where these are faster than torch's own operator.
 
 On a CPU with AVX2 only, the operator takes twice as long for the gradient of a weight as for the convolution itself, and for
-one large image up to seven times as long; matrix products take about as long as the convolution.
+one large image up to seven times as long; matrix products take about as long as the convolution. With AMX it takes three times
+as long in bf16, and products half of that where they need few copies: for 1x1 convolutions, and on the small maps of RoIs.
 
 N images, C channels of them, O of the output; H x W pixels and h x w of the output.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,10 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Below these the operator is as fast; measured with one thread. The first is for 1x1 convolutions of stride 1.
+# Beyond these the operator is as fast, measured with one thread and two.
+# In float32 with AVX2; the first is for 1x1 convolutions of stride 1.
 MIN_CHANNELS_1X1 = 128
 MIN_CHANNELS = 64
 MIN_MULTIPLY_ADDS = 2**26
+# In bf16 with AMX: channels of 1x1 convolutions, and of others, which need maps of few pixels, too.
+MIN_CHANNELS_1X1_AMX = 64
+MIN_CHANNELS_AMX = 256
+MAX_PIXELS_AMX = 64
 
 
 class Conv2d(nn.Conv2d):
@@ -42,7 +49,10 @@ def conv2d(
     """`F.conv2d`: (N, C, H, W) and (O, C, ., .) -> (N, O, h, w). Where its gradients are products they differ by rounding."""
     plain = groups == 1 and tuple(dilation) == (1, 1)
     if plain and not isinstance(padding, str) and products_pay(x, weight, stride, padding):
-        return conv2d_with_products(x, weight, bias, stride, padding)
+        # As autocast would: it does not look into a function that has its own gradients.
+        dtype = _dtype(weight)
+        own_bias = None if bias is None else bias.to(dtype)
+        return conv2d_with_products(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -63,27 +73,42 @@ def products_pay(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequ
         weight.requires_grad
         and torch.is_grad_enabled()
         and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and _is_avx2()
-        and _is_large(x, weight, stride, padding)
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
+        and _dtype(x) == _dtype(weight) == _dtype_of_products()
+        and _is_large(x, weight, stride, padding)
     )
 
 
+def _dtype(value: Tensor) -> torch.dtype:
+    """What a convolution computes in with this input or weight; autocast leaves float64 alone."""
+    casts = torch.is_autocast_enabled("cpu") and value.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if casts else value.dtype
+
+
 @cache
-def _is_avx2() -> bool:
-    """Whether the CPU has AVX2 and not AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+def _dtype_of_products() -> torch.dtype | None:
+    """The type in which products can be faster on this CPU, None if none."""
+    if getattr(torch.cpu, "_is_amx_tile_supported", bool)():  # a private name; absent counts as no
+        return torch.bfloat16
+    return torch.float32 if torch.backends.cpu.get_cpu_capability() == "AVX2" else None
 
 
 def _is_large(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
-    kernel = weight.shape[2:]
-    least = MIN_CHANNELS_1X1 if tuple(kernel) == tuple(stride) == (1, 1) else MIN_CHANNELS
-    multiply_adds = len(x) * weight.numel()
-    for size, width, step, border in zip(x.shape[2:], kernel, stride, padding, strict=True):
-        multiply_adds *= (size + 2 * border - width) // step + 1
-    return min(weight.shape[:2]) >= least and multiply_adds >= MIN_MULTIPLY_ADDS
+    """Whether the sizes are such that products are faster in the type of `_dtype_of_products`."""
+    kernel, channels = tuple(weight.shape[2:]), min(weight.shape[:2])
+    pixels = _num_pixels(x, kernel, stride, padding)
+    if _dtype_of_products() == torch.bfloat16:
+        return (
+            channels >= MIN_CHANNELS_1X1_AMX if kernel == (1, 1) else channels >= MIN_CHANNELS_AMX and pixels <= MAX_PIXELS_AMX
+        )
+    least = MIN_CHANNELS_1X1 if kernel == tuple(stride) == (1, 1) else MIN_CHANNELS
+    return channels >= least and len(x) * pixels * weight.numel() >= MIN_MULTIPLY_ADDS
+
+
+def _num_pixels(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> int:
+    """Of each image's output."""
+    sides = zip(x.shape[2:], kernel, stride, padding, strict=True)
+    return math.prod((size + 2 * border - width) // step + 1 for size, width, step, border in sides)
 
 
 class _Convolution(torch.autograd.Function):

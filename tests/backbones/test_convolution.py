@@ -21,10 +21,19 @@ ONE, TWO = (1, 1), (2, 2)
 @pytest.fixture
 def on_avx2(monkeypatch):
     """Any CPU counts as one with AVX2 only, and any convolution as large."""
-    monkeypatch.setattr(convolution, "_is_avx2", lambda: True)
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: torch.float32)
     monkeypatch.setattr(convolution, "MIN_CHANNELS", 1)
     monkeypatch.setattr(convolution, "MIN_CHANNELS_1X1", 1)
     monkeypatch.setattr(convolution, "MIN_MULTIPLY_ADDS", 0)
+
+
+@pytest.fixture
+def on_amx(monkeypatch):
+    """Any CPU counts as one with AMX, and any convolution as having many channels and a small map."""
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: torch.bfloat16)
+    monkeypatch.setattr(convolution, "MIN_CHANNELS_AMX", 1)
+    monkeypatch.setattr(convolution, "MIN_CHANNELS_1X1_AMX", 1)
+    monkeypatch.setattr(convolution, "MAX_PIXELS_AMX", 10**9)
 
 
 def tensor(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -77,11 +86,12 @@ def test_gradients_are_those_of_torch(kernel, stride, padding, extra, sizes, nee
         ((2, 64, 19, 27), 1, TWO, (0, 0)),
     ],
 )
-def test_rounding_in_float32_is_no_worse_than_torchs(shape, kernel, stride, padding):
-    """Against float64: the error is that of a sum of a few hundred products, whoever adds them up."""
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_rounding_is_no_worse_than_torchs(shape, kernel, stride, padding, dtype, rounding):
+    """Against float64: the error is that of a sum of a few hundred products, whoever adds them up, and of rounding it."""
     torch.manual_seed(0)
-    x, weight = tensor(*shape), tensor(96, shape[1], kernel, kernel)
-    direction = torch.randn_like(F.conv2d(x, weight, None, stride, padding))
+    x, weight = (value.to(dtype).double() for value in (tensor(*shape), tensor(96, shape[1], kernel, kernel)))
+    direction = torch.randn_like(F.conv2d(x, weight, None, stride, padding)).to(dtype).double()
 
     def gradients(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
         inputs = [value.to(dtype).requires_grad_() for value in (x, weight)]
@@ -90,11 +100,11 @@ def test_rounding_in_float32_is_no_worse_than_torchs(shape, kernel, stride, padd
 
     exact = gradients(F.conv2d, torch.float64)
     own, torchs = (
-        [(each - true).square().mean().sqrt() for each, true in zip(gradients(f, torch.float32), exact, strict=True)]
+        [(each - true).square().mean().sqrt() for each, true in zip(gradients(f, dtype), exact, strict=True)]
         for f in (conv2d_with_products, F.conv2d)
     )
     for error, reference, true in zip(own, torchs, exact, strict=True):
-        assert error < 1e-6 * true.square().mean().sqrt() and error < 3 * reference + 1e-12
+        assert error < rounding * true.square().mean().sqrt() and error < 3 * reference + 1e-12
 
 
 def test_second_derivatives_are_those_of_torch():
@@ -153,8 +163,28 @@ def test_only_where_they_pay(on_avx2, monkeypatch):
         assert not pays()
     assert "_Convolution" not in graph_of(x, weight, dilation=TWO)
     assert "_Convolution" not in graph_of(x, nn.Parameter(weight[:, :2].detach()), groups=2)
-    monkeypatch.setattr(convolution, "_is_avx2", lambda: False)
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: None)
     assert not pays()
+
+
+def test_only_in_bf16_with_amx(on_amx):
+    """In bf16 tensors, and under an autocast that makes them so; the results have torch's types."""
+    x, weight = tensor(2, 4, 5, 7, dtype=torch.float32), nn.Parameter(tensor(6, 4, 3, 3, dtype=torch.float32))
+    assert not products_pay(x, weight, ONE, ONE)
+    assert not products_pay(x.bfloat16(), weight, ONE, ONE)
+    assert products_pay(x.bfloat16(), nn.Parameter(weight.bfloat16()), ONE, ONE)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert not products_pay(x, weight, ONE, ONE)
+    bias = nn.Parameter(torch.randn(6))
+    found = {}
+    for function in (conv2d, F.conv2d):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = function(x.requires_grad_(), weight, bias, ONE, ONE)
+        found[function] = [out, *torch.autograd.grad(out.float().square().sum(), [x, weight, bias])]
+    assert "_Convolution" in type(found[conv2d][0].grad_fn).__name__
+    for own, reference in zip(*found.values(), strict=True):
+        assert own.dtype == reference.dtype
+        torch.testing.assert_close(own, reference, rtol=0.02, atol=0.02 * reference.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -171,12 +201,32 @@ def test_only_where_they_pay(on_avx2, monkeypatch):
     ],
 )
 def test_sizes_that_pay(monkeypatch, channels, outputs, kernel, stride, side, pays):
-    monkeypatch.setattr(convolution, "_is_avx2", lambda: True)
-    x, weight = (
-        tensor(1, channels, side, side, dtype=torch.float32),
-        nn.Parameter(torch.zeros(outputs, channels, kernel, kernel)),
-    )
-    assert products_pay(x, weight, (stride, stride), (kernel // 2, kernel // 2)) is pays
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: torch.float32)
+    assert pays_with(torch.float32, channels, outputs, kernel, stride, side) is pays
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "kernel", "stride", "side", "pays"),
+    [
+        (64, 64, 1, 1, 256, True),
+        (63, 64, 1, 1, 256, False),
+        (64, 256, 1, 2, 7, True),
+        (256, 256, 3, 1, 8, True),
+        (256, 255, 3, 1, 8, False),
+        (256, 256, 3, 1, 9, False),
+        (256, 512, 3, 2, 16, True),
+        (256, 512, 3, 2, 17, False),
+    ],
+)
+def test_sizes_that_pay_with_amx(monkeypatch, channels, outputs, kernel, stride, side, pays):
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: torch.bfloat16)
+    assert pays_with(torch.bfloat16, channels, outputs, kernel, stride, side) is pays
+
+
+def pays_with(dtype: torch.dtype, channels: int, outputs: int, kernel: int, stride: int, side: int) -> bool:
+    x = tensor(1, channels, side, side, dtype=dtype)
+    weight = nn.Parameter(torch.zeros(outputs, channels, kernel, kernel, dtype=dtype))
+    return products_pay(x, weight, (stride, stride), (kernel // 2, kernel // 2))
 
 
 def test_recorded_graphs_keep_convolutions(on_avx2):
@@ -202,7 +252,7 @@ def test_networks_learn_the_same(on_avx2, monkeypatch, name, options):
     monkeypatch.setattr(convolution, "weight_gradient", spy(convolution.weight_gradient, calls))
     own = gradients()
     assert len(calls) == sum(key.endswith("weight") and value.dim() == 4 for key, value in own.items())
-    monkeypatch.setattr(convolution, "_is_avx2", lambda: False)
+    monkeypatch.setattr(convolution, "_dtype_of_products", lambda: None)
     expected = gradients()
     assert own.keys() == expected.keys() and calls
     for key, value in own.items():
