@@ -121,11 +121,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, width * expansion, H/stride, W/stride)."""
         identity = x if self.downsample is None else self.downsample(x)
-        out = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
-        out = conv_norm(self.conv2, self.bn2, out)
-        if self.residual:
-            out += identity
-        return F.relu(out, inplace=True)
+        out = conv_norm(self.conv1, self.bn1, x, relu=True)
+        return conv_norm(self.conv2, self.bn2, out, shortcut=identity if self.residual else None, relu=True)
 
 
 class Bottleneck(nn.Module):
@@ -150,7 +147,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, width * expansion, H/stride, W/stride)."""
         identity = x if self.downsample is None else self.downsample(x)
-        return self._expand(conv_norm(self.conv1, self.bn1, x), identity)
+        return self._expand(conv_norm(self.conv1, self.bn1, x, relu=True), identity)
 
     def before_pooling(self, features: Tensor) -> list[MapToPool]:
         """Two maps to pool, the shortcut's and the 1x1 down's: the 1x1 convolutions run on what the regions share."""
@@ -169,21 +166,17 @@ class Bottleneck(nn.Module):
             identity = norm_after_pooling(norm, shortcut)
         elif self.downsample is not None:
             identity = self.downsample(shortcut)
-        return self._expand(norm_after_pooling(self.bn1, narrow), identity)
+        return self._expand(F.relu(norm_after_pooling(self.bn1, narrow), inplace=True), identity)
 
     def _expand(self, narrow: Tensor, identity: Tensor) -> Tensor:
-        """From the first layer's output, before its ReLU, to the block's."""
-        out = F.relu(narrow, inplace=True)
-        out = F.relu(conv_norm(self.conv2, self.bn2, out), inplace=True)
-        out = conv_norm(self.conv3, self.bn3, out)
-        if self.residual:
-            out += identity
-        return F.relu(out, inplace=True)
+        """From the first layer's output to the block's."""
+        out = conv_norm(self.conv2, self.bn2, narrow, relu=True)
+        return conv_norm(self.conv3, self.bn3, out, shortcut=identity if self.residual else None, relu=True)
 
 
 def stem(conv1: nn.Conv2d, bn1: nn.Module, images: Tensor, pool: StemPool = "pad1") -> Tensor:
     """conv1, its norm, ReLU and the 3x3 max-pool: (N, 3, H, W) -> (N, 64, H/4, W/4), rounded as `StemPool` says."""
-    x = F.relu(conv_norm(conv1, bn1, images), inplace=True)
+    x = conv_norm(conv1, bn1, images, relu=True)
     if pool == "pad1":
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     if torch.compiler.is_compiling():

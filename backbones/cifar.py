@@ -12,7 +12,6 @@ from functools import partial
 from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import Backbone
@@ -74,7 +73,7 @@ class CifarResNet(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) -> {"c2", "c3", "c4"}: (N, channels, H/stride, W/stride), rounded up."""
-        x = F.relu(conv_norm(self.conv1, self.bn1, images), inplace=True)
+        x = conv_norm(self.conv1, self.bn1, images, relu=True)
         features = {}
         for name, layer in zip(self.channels, (self.layer1, self.layer2, self.layer3), strict=True):
             saves_memory = self.checkpoint_activations and torch.is_grad_enabled()

@@ -18,6 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import packed
+from backbones.memo import Memo
+from backbones.modes import is_eager
+from backbones.packed import computed_dtype
+
 # Beyond these the operator is as fast, measured with one thread and two.
 # In float32 with AVX2; the first is for 1x1 convolutions of stride 1.
 MIN_CHANNELS_1X1 = 128
@@ -30,11 +35,23 @@ MAX_PIXELS_AMX = 64
 
 
 class Conv2d(nn.Conv2d):
-    """torch's layer with the gradients of `conv2d`."""
+    """torch's layer with the gradients of `conv2d`, and where none are asked for with a packed weight."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, O, h, w)."""
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._packed: Memo[tuple[Tensor, Tensor | None]] = Memo()
+
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """(N, C, H, W) -> (N, O, h, w), with a ReLU where asked for."""
+        if packed.takes(self, x, self.training):
+            dtype = computed_dtype(self.weight)
+            weight, bias = self._packed.get(list(self.parameters()), lambda: self._pack(dtype), dtype)
+            return packed.convolve(self, x, weight, bias, relu=relu)
+        out = conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.relu(out, inplace=True) if relu else out
+
+    def _pack(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        return packed.pack(self, self.weight.to(dtype)), None if self.bias is None else self.bias.to(dtype)
 
 
 def conv2d(
@@ -50,7 +67,7 @@ def conv2d(
     plain = groups == 1 and tuple(dilation) == (1, 1)
     if plain and not isinstance(padding, str) and products_pay(x, weight, stride, padding):
         # As autocast would: it does not look into a function that has its own gradients.
-        dtype = _dtype(weight)
+        dtype = computed_dtype(weight)
         own_bias = None if bias is None else bias.to(dtype)
         return conv2d_with_products(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
@@ -67,22 +84,16 @@ def conv2d_with_products(
 
 def products_pay(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
     """Whether a gradient is asked for that matrix products give faster."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # in a recorded graph a convolution stays one node
+    if not is_eager():  # in a recorded graph a convolution stays one node
         return False
     return (
         weight.requires_grad
         and torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.is_contiguous(memory_format=torch.channels_last)
-        and _dtype(x) == _dtype(weight) == _dtype_of_products()
+        and computed_dtype(x) == computed_dtype(weight) == _dtype_of_products()
         and _is_large(x, weight, stride, padding)
     )
-
-
-def _dtype(value: Tensor) -> torch.dtype:
-    """What a convolution computes in with this input or weight; autocast leaves float64 alone."""
-    casts = torch.is_autocast_enabled("cpu") and value.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if casts else value.dtype
 
 
 @cache

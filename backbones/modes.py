@@ -129,6 +129,12 @@ class _Float32(TorchFunctionMode):
         return func(*args, **{**options, "dtype": torch.float32})
 
 
+def is_eager() -> bool:
+    """Whether torch computes at once: no graph is recorded, and no function transformed (`torch.func`)."""
+    recording = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not recording and torch._C._functorch.maybe_current_level() is None
+
+
 class _Fork:
     """Whether this process was forked, and nobody has been told yet."""
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import packed
 from backbones.convolution import conv2d
 from backbones.memo import Memo
 from backbones.modes import restored_modes
@@ -54,23 +55,24 @@ class FrozenBatchNorm2d(nn.Module):
         scale = weight.to(dtype) * (var.to(dtype) + self.eps).rsqrt()
         return scale, bias.to(dtype) - mean.to(dtype) * scale
 
-    def fold_into(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    def fold_into(self, conv: nn.Conv2d, *, pack: bool = False) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution that computes norm(conv(x)), in the type of the convolution's weight.
 
-        Where no gradient is asked for they are in autocast's type, computed once, and not to be written to.
+        Where no gradient is asked for they are in autocast's type, computed once, and not to be written to. With `pack` the
+        weight is one for `packed.convolve`.
         """
-        scale, shift = self.scale_and_shift()
         if _needs_gradient(conv):
             self._folded.clear()
-            return _fold(conv, scale, shift)
+            return _fold(conv, *self.scale_and_shift())
         kind = conv.weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
 
         def compute() -> tuple[Tensor, Tensor]:
-            weight, bias = _fold(conv, scale, shift)
-            return weight.to(dtype), bias.to(dtype)
+            weight, bias = (value.to(dtype) for value in _fold(conv, *self.scale_and_shift()))
+            return packed.pack(conv, weight) if pack else weight, bias
 
-        return self._folded.get([*conv.parameters(), scale, shift], compute, dtype)
+        sources = [conv.weight, self.weight, self.bias, self.running_mean, self.running_var]
+        return self._folded.get(sources if conv.bias is None else [*sources, conv.bias], compute, (dtype, pack))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.pop(prefix + "num_batches_tracked", None)
@@ -81,12 +83,23 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
-def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)). A frozen norm is folded into the weight, which saves a pass over the activations both ways.
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor, *, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
+    """norm(conv(x)), then the shortcut added and a ReLU, where asked for. A frozen norm is folded into the weight, which saves
+    a pass over the activations both ways.
 
     The fold is computed in float32 and cast afterwards, by autocast or to the weight's own type. Forward hooks of the
     two modules fire only where the norm is not frozen.
     """
+    if isinstance(norm, FrozenBatchNorm2d) and packed.takes(conv, x, norm.training):
+        weight, bias = norm.fold_into(conv, pack=True)
+        return packed.convolve(conv, x, weight, bias, shortcut=shortcut, relu=relu)
+    out = _conv_norm(conv, norm, x)
+    if shortcut is not None:
+        out += shortcut
+    return F.relu(out, inplace=True) if relu else out
+
+
+def _conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
     # By the mode, not by whether gradients are asked for: a loss is the same with and without them.

@@ -31,8 +31,9 @@ LEVELS = (
 # Inside `backbones`, likewise; a package's name stands for all of its files.
 BACKBONE_LEVELS = (
     {"errors"},
-    {"files", "memo", "modes", "constants", "convolution"},
-    {"preprocessing"},
+    {"files", "memo", "modes", "constants"},
+    {"packed"},
+    {"preprocessing", "convolution"},
     {"options", "norm"},
     {"base", "checkpointing"},
     {"blocks", "layers"},

@@ -57,7 +57,8 @@ def sparse_weights(rows: Tensor, columns: Tensor, first_rows: Tensor) -> tuple[T
     features = row_numbers[:, :, None, :, None] + column_numbers[:, None, :, None, :]
     used = weights != 0
     starts = F.pad(used.flatten(3).sum(dim=3).flatten().cumsum(0), (1, 0))
-    return weights[used], features[used], starts
+    kept = used.flatten().nonzero().squeeze(1)  # found once, which is most of the work
+    return weights.flatten().take(kept), features.flatten().take(kept), starts
 
 
 def _band(weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,20 +96,20 @@ class RegionProposalNetwork(nn.Module):
         return [grid_anchors(cell, stride, (h, w), (height // h, width // w)) for cell, stride, (h, w) in cells]
 
     @property
-    def _last_conv(self) -> nn.Conv2d:
+    def _last_conv(self) -> Conv2d:
         conv = self.more_convs[-1] if len(self.more_convs) else self.conv
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, Conv2d)
         return conv
 
     def _before_last_conv(self, features: Tensor) -> Tensor:
         for conv in (self.conv, *self.more_convs)[:-1]:
-            features = F.relu(conv(features), inplace=True)
+            features = conv(features, relu=True)
         return features
 
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness and deltas of the anchors of one map, from what the last 3x3 convolution takes:
         (N, C, H, W) -> (N, H * W * A) and (N, H * W * A, 4)."""
-        hidden = F.relu(self._last_conv(features), inplace=True)
+        hidden = self._last_conv(features, relu=True)
         # Channels are A (or A * 4); the anchors run cell by cell, so channels go last.
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits, self.deltas(hidden).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4)
