@@ -10,6 +10,7 @@ N images, C channels of them, O of the output; H x W pixels and h x w of the out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -32,6 +33,7 @@ def takes(conv: nn.Conv2d, x: Tensor, training: bool) -> bool:
         and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last)
         # Elsewhere the operators lack some cases, and are wrong in others.
+        and not becomes_one_column(x, conv.stride)
         and conv.groups == 1
         and conv.dilation == (1, 1)
         and not isinstance(conv.padding, str)
@@ -46,6 +48,11 @@ def computed_dtype(value: Tensor) -> torch.dtype:
     """What a convolution computes in on a CPU with this input or weight; autocast leaves float64 alone."""
     casts = torch.is_autocast_enabled("cpu") and value.dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if casts else value.dtype
+
+
+def becomes_one_column(x: Tensor, stride: Sequence[int]) -> bool:
+    """Whether a convolution that keeps the size but for its stride makes a map (N, C, H, W) one column wide."""
+    return x.shape[-1] <= stride[1] and stride[1] > 1
 
 
 def pack(conv: nn.Conv2d, weight: Tensor) -> Tensor:

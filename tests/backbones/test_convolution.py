@@ -187,6 +187,21 @@ def test_only_in_bf16_with_amx(on_amx):
         torch.testing.assert_close(own, reference, rtol=0.02, atol=0.02 * reference.abs().max().item())
 
 
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("size_hw", [(1, 1), (2, 1), (2, 2), (9, 1), (9, 2), (9, 3), (1, 9), (2, 9)])
+def test_thin_maps_in_bf16(kernel, size_hw):
+    """Some oneDNN errs, value and gradients, where a stride makes a map one column wide."""
+    torch.manual_seed(0)
+    x = tensor(2, 16, *size_hw, dtype=torch.bfloat16).requires_grad_()
+    weight = tensor(32, 16, kernel, kernel, dtype=torch.bfloat16).requires_grad_()
+    expected = F.conv2d(x.double(), weight.double(), None, 2, kernel // 2)
+    found = conv2d(x, weight, None, TWO, (kernel // 2, kernel // 2))
+    direction = torch.randn_like(found)
+    own = [found, *torch.autograd.grad(found, [x, weight], direction)]
+    for value, true in zip(own, [expected, *torch.autograd.grad(expected, [x, weight], direction.double())], strict=True):
+        torch.testing.assert_close(value.double(), true.double(), rtol=2**-7, atol=2**-6 * true.abs().max().item())
+
+
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "stride", "side", "pays"),
     [

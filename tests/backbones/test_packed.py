@@ -88,6 +88,8 @@ def test_only_without_gradients_in_bf16(monkeypatch):
         assert not packed.takes(conv, x.to("meta"), training=False)
         for settings in ({"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}, {"groups": 2}, {"dilation": 2}):
             assert not packed.takes(Conv2d(4, 6, 3, **settings).bfloat16(), x, training=False), settings
+        halving = Conv2d(4, 6, 3, stride=2, padding=1).bfloat16()
+        assert packed.takes(halving, x, training=False) and not packed.takes(halving, x[..., :2], training=False)
         assert not packed.takes(conv.float(), x.float(), training=False)
         assert not packed.takes(conv, x, training=False)  # float32 and bf16
         with torch.autocast("cpu", dtype=torch.bfloat16):
