@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from detection import Detector, evaluate, load_detector
+from detection.allocator import keep_freed_memory
 from detection.config import Config, Precision, override_config
 from detection.data import load_split, read_image
 from detection.engine.precision import has_native_bf16
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often they are timed; default: %(default)s")
     options = parser.parse_intermixed_args()
     config = read_experiment(options)
+    keep_freed_memory()  # as the commands do
     sizes = {"num_ranges": options.ranges, "num_timed": options.timed_images, "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(config, options.weights, Path(folder), **sizes)
