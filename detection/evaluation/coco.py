@@ -7,10 +7,8 @@ A number is -1 where there is nothing to measure it on, as in pycocotools: APs w
 
 from __future__ import annotations
 
-import gc
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,31 +115,17 @@ def evaluate_coco_results(
     with_cap = max_detections > COCO_CAP
     if not kept:
         return CocoResult(dict.fromkeys(COCO_METRICS + (CAPPED_METRICS if with_cap else ()), -1.0), {})
-    with _garbage_kept():
-        evaluation = _comparison(dataset, results, classes, iou_type)
-        evaluation.params.maxDets = [*_CAPS, max_detections] if with_cap else [*_CAPS]
-        try:
-            tables = _evaluate_classes(evaluation, kept, len(dataset["images"]))
-            numbers = _twelve_numbers(evaluation, tables, kept)
-        except MemoryError:
-            raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
+    evaluation = _comparison(dataset, results, classes, iou_type)
+    evaluation.params.maxDets = [*_CAPS, max_detections] if with_cap else [*_CAPS]
+    try:
+        tables = _evaluate_classes(evaluation, kept, len(dataset["images"]))
+        numbers = _twelve_numbers(evaluation, tables, kept)
+    except MemoryError:
+        raise DatasetError(f"not enough memory to evaluate {len(kept)} categories with objects together") from None
     if with_cap:
         numbers |= zip(CAPPED_METRICS, map(_mean, (tables.capped_precision, tables.capped_recall)), strict=True)
     names = {number: name for name, number in classes.by_name.items()}
     return CocoResult(numbers, _class_ap(tables.precision, [names[number] for number in kept]))
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Inside, Python does not look for garbage in circles: of a dictionary per detection, and there may be millions, none is,
-    and it would walk through all of them again and again."""
-    looks = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if looks:
-            gc.enable()
 
 
 def _classes_with_objects(dataset: Mapping[str, Any], classes: _ClassNumbers, class_names: Sequence[str] | None) -> list[int]:
