@@ -128,7 +128,7 @@ def test_the_default_is_sgd_in_two_groups_to_the_last_bit(tmp_path: Path) -> Non
     run(tmp_path, config, model=model)
     matrices, vectors = ([p for p in reference.parameters() if (p.ndim > 1) is many] for many in (True, False))
     groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True)
     for number in range(5):
         optimizer.zero_grad()
         torch.stack(list(reference(toy_batch(number)).values())).sum().backward()

@@ -18,7 +18,9 @@ from tests.pretraining.class_folders import make_config, pack, write_data, write
 @pytest.fixture(scope="module")
 def run(module_path):
     """A short run on two separable classes: its config and result."""
-    config = make_config(write_data(module_path / "set"), module_path / "run", train={"steps": 12, "eval_every": 6})
+    config = make_config(
+        write_data(module_path / "set"), module_path / "run", train={"steps": 12, "eval_every": 6, "learning_rate": 0.005}
+    )
     return config, train_classifier(config)
 
 
