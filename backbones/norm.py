@@ -64,8 +64,7 @@ class FrozenBatchNorm2d(nn.Module):
         if _needs_gradient(conv):
             self._folded.clear()
             return _fold(conv, *self.scale_and_shift())
-        kind = conv.weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
+        dtype = packed.computed_dtype(conv.weight)
 
         def compute() -> tuple[Tensor, Tensor]:
             weight, bias = (value.to(dtype) for value in _fold(conv, *self.scale_and_shift()))

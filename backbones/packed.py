@@ -45,9 +45,10 @@ def takes(conv: nn.Conv2d, x: Tensor, training: bool) -> bool:
 
 
 def computed_dtype(value: Tensor) -> torch.dtype:
-    """What a convolution computes in on a CPU with this input or weight; autocast leaves float64 alone."""
-    casts = torch.is_autocast_enabled("cpu") and value.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if casts else value.dtype
+    """What a convolution computes in with this input or weight; autocast leaves float64 alone."""
+    kind = value.device.type
+    casts = torch.is_autocast_enabled(kind) and value.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if casts else value.dtype
 
 
 def becomes_one_column(x: Tensor, stride: Sequence[int]) -> bool:
